@@ -1,0 +1,1 @@
+"""Programs that a newcomer reads; each is run by a test."""

@@ -1,0 +1,233 @@
+"""The words: all that can reach a shard, and all that it can want.
+
+A shard is a state machine. An event goes in by `Shard.accept`, a batch of turns is
+run by `Shard.run`, and what must happen outside comes out as effects. Nothing here
+does anything; it is the vocabulary that the worker, the simulator and the core share.
+
+Imports msgspec only. Protocol: docs/streams.md, docs/log.md, docs/clients.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NewType
+
+from msgspec import Struct
+
+ShardId = NewType("ShardId", int)
+SlotId = NewType("SlotId", int)
+Epoch = NewType("Epoch", int)
+Seq = NewType("Seq", int)
+CommitNo = NewType("CommitNo", int)
+
+SLOTS = 1024
+"""Slots of an app, fixed when it is created: enough for hundreds of shards, few enough to list."""
+
+
+# ── tables ────────────────────────────────────────────────────────────────────
+# Whatever recovery needs is a row in one of these. Keys of slotted tables begin
+# with the slot (2 bytes, big endian), so that moving a slot is moving its rows.
+
+
+class Table:
+    """Numbers of the tables, as they stand in records and in the store. Never reused."""
+
+    STATE = 1
+    """slot, type id (8), key: the entity's state. In records grouped by type, see `StateGroup`."""
+    TIMER = 2
+    """slot, id (16): a message that waits for a time (named timer, send_later, ask time-out)."""
+    ASK = 3
+    """slot, ask id: what to do with the outcome of a pending ask."""
+    REQUEST = 4
+    """slot, session (16), number (8): the first outcome of a client's request."""
+    FLOOR = 5
+    """slot, session (16): requests up to this number are over and dropped."""
+    DEAD = 6
+    """slot, id: a dead letter."""
+    POSITION = 7
+    """slot, partition id (16): how far a source partition has been read."""
+    SCHEMA = 16
+    """schema id (8): type name and field names, so that the store describes itself. Not slotted."""
+    OUTBOX = 17
+    """peer (4), seq (8): a frame that the peer has not acked. Not slotted."""
+    STREAM = 18
+    """direction (1), peer (4): the positions of a stream. Not slotted."""
+    META = 19
+    """name: epoch, placement and the like. Not slotted."""
+
+
+SLOTTED = frozenset({1, 2, 3, 4, 5, 6, 7})
+
+Row = tuple[int, bytes, bytes | None]
+"""(table, key, bytes or None for a deletion)."""
+
+
+class StateGroup(Struct, frozen=True, gc=False):
+    """The states of one entity type that a batch changed; None where it was forgotten.
+
+    A state is msgpack `[schema id, field, field, ...]`: it says what it means.
+    """
+
+    type: str
+    keys: list[str]
+    values: list[bytes | None]
+
+
+class Commit(Struct, frozen=True):
+    """All that one batch leaves behind: one record in the log, durable as a whole or not at all."""
+
+    no: CommitNo
+    record: bytes
+    """What the log keeps: header, body and checksum (`commit.py`)."""
+    states: list[StateGroup]
+    rows: list[Row]
+
+
+# ── events: what reaches a shard ──────────────────────────────────────────────
+
+
+class Arrived(Struct, frozen=True):
+    """Bytes from a peer's pipe: a frame, an ack, a hello... or garbage."""
+
+    raw: bytes
+
+
+class Request(Struct, array_like=True, frozen=True):
+    """A client's request, as it crosses the door's socket.
+
+    Retries repeat it with the same session, number and first_ns.
+    """
+
+    session: bytes
+    """16 bytes: the session, drawn by the client."""
+    number: int
+    """1, 2, 3... in the session."""
+    previous: int
+    """The session's request before this one to the same slot, or 0: that one runs first."""
+    confirmed: int
+    """Every request of the session up to here has its outcome in the client's hands."""
+    first_ns: int
+    """Server time of the first try (from the handshake), ns since 1970."""
+    type: str
+    key: str
+    handler: str
+    args: bytes
+    """msgpack array of the arguments by position; or a map by name."""
+    reply: bool = True
+    """False for `send`: the outcome is `Done` with no value once durable, refusals go to the dead letters."""
+    named: bytes = b""
+    """16 bytes of the hash of an `idempotency_key`, or empty."""
+
+
+class Requested(Struct, frozen=True):
+    """A request came through the door; `caller` is where its reply goes."""
+
+    caller: Any
+    request: Request
+
+
+class Confirmed(Struct, frozen=True):
+    """A session says that it holds every outcome up to `upto`."""
+
+    session: bytes
+    upto: int
+
+
+class Operated(Struct, frozen=True):
+    """An operator's word on a dead letter: 'retry' sends it anew, 'drop' forgets it.
+
+    Answered by `Reply` with `number`: 'done', or 'invalid' when there is no such letter.
+    """
+
+    caller: Any
+    number: int
+    action: str
+    id: bytes
+
+
+class Items(Struct, frozen=True):
+    """Items read from one partition of a source: what follows position `after`."""
+
+    source: str
+    partition: str
+    after: Any
+    items: Sequence[tuple[Any, Any]]
+    """(position, item), in order."""
+
+
+class Ticked(Struct, frozen=True):
+    """The wall clock, ns since 1970. Comes once per loop of the worker."""
+
+    now_ns: int
+
+
+class Durable(Struct, frozen=True):
+    """Everything up to this commit survives a power cut."""
+
+    no: CommitNo
+
+
+Event = Arrived | Requested | Confirmed | Operated | Items | Ticked | Durable
+
+
+# ── effects: what a shard wants ───────────────────────────────────────────────
+
+
+class Transmit(Struct, frozen=True):
+    """Put these bytes on the pipe to `peer`. May be lost: streams do not depend on it."""
+
+    peer: ShardId
+    raw: bytes
+
+
+class Outcome(Struct, array_like=True, frozen=True):
+    """What became of a request; also the bytes of a dedupe row.
+
+    kind: 'done' (body: msgpack of the reply), 'rejected' (body: [reason, details]),
+    'failed' (body: [error text, traceback]), 'invalid' (body: [class name, text]; nothing ran),
+    'moved' (body: the placement's version), 'late' (too old to be known: outcome unknown),
+    'busy' (nothing ran: try again later).
+    """
+
+    kind: str
+    body: bytes = b"\xc0"
+
+
+class Reply(Struct, frozen=True):
+    """The outcome of request `number`, for `caller`. Its commit is durable."""
+
+    caller: Any
+    number: int
+    outcome: Outcome
+
+
+class Rewind(Struct, frozen=True):
+    """A source batch did not follow the newest position: read on after `after`."""
+
+    source: str
+    partition: str
+    after: Any
+
+
+class Stop(Struct, frozen=True):
+    """This shard must not go on. `error` is the exception to end the worker with."""
+
+    error: Exception
+
+
+Effect = Transmit | Reply | Rewind | Stop
+
+
+# ── the placement ─────────────────────────────────────────────────────────────
+
+
+class Placement(Struct, frozen=True, array_like=True):
+    """Which shard owns which slot, at a version."""
+
+    version: int
+    members: list[int]
+    """Ids of the shards, never used again for others."""
+    slots: list[int]
+    """The owner of slot i, `SLOTS` of them."""
+    next_id: int
+    """The id that the next new member gets."""

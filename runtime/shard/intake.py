@@ -1,0 +1,411 @@
+"""What waits to be run, and the order in which a batch takes it.
+
+The shard's own stream comes first, then a frame of each peer in turn, then what is due,
+then what comes from outside: clients and sources. Peers are always taken, however full we
+are; only the outside can be told to wait (else two full shards would wait for each other).
+
+A work list is kept until its batch is sealed, since a batch that is thrown away is run
+again from the same list. No I/O, no clock. Ideas: docs/streams.md, docs/clients.md.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+import xxhash
+from msgspec import Struct
+
+from skerry.message import Args, Handler
+from skerry.runtime.shard import wire
+from skerry.runtime.shard.commit import slot_prefix
+from skerry.runtime.shard.dead import DeadLetter, dead_key
+from skerry.runtime.shard.delivery import Delivery
+from skerry.runtime.shard.events import (
+    Confirmed,
+    Effect,
+    Items,
+    Operated,
+    Outcome,
+    Requested,
+    Rewind,
+    Row,
+    SlotId,
+    Table,
+)
+from skerry.runtime.shard.placement import slot_of
+from skerry.runtime.shard.requests import Requests
+from skerry.runtime.shard.streams import Streams
+from skerry.runtime.shard.timers import Timer, Timers
+from skerry.runtime.shard.turns import Raised
+from skerry.runtime.shard.wire import Call, Packet
+
+if TYPE_CHECKING:
+    from skerry.runtime.shard.shard import Settings
+
+HELD_MAX = 100_000
+"""Requests that wait for an earlier one of their session; above, the client must send them again."""
+
+SLOW_MESSAGES = 20_000
+"""After a hang, how many messages are run one per commit: more than any batch held."""
+
+Identity = tuple[int, int, int]
+"""Names a message for the poison list: (stream's peer, frame, 0), or a kind of work and two hashes."""
+
+_REQUEST, _ITEM, _TIMER = 1 << 32, 1 << 33, 1 << 34
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Applies(Protocol):
+    """The pure part of a source's pipeline: items in, columns of messages out."""
+
+    def apply(self, items: Sequence[Any], /) -> Sequence[tuple[Handler, list[str], Sequence[Args]]]:
+        """Messages that these items become, a (handler, keys, arguments) per end of the pipeline."""
+
+
+Pipelines = dict[str, Applies]
+
+
+class PositionRow(Struct, array_like=True, frozen=True):
+    """How far a partition has been read."""
+
+    source: str
+    partition: str
+    position: Any
+
+
+class Work(Struct):
+    """What one batch runs."""
+
+    frames: list[Packet]
+    timers: list[tuple[bytes, Timer]]
+    outside: list[Requested | Operated | Confirmed | Items]
+    expire: bool
+
+    def __bool__(self) -> bool:
+        return bool(self.frames or self.timers or self.outside or self.expire)
+
+
+def partition_slot(source: str, partition: str) -> SlotId:
+    """A source partition is an entity of the house: it has a slot, and lives where that lives."""
+    return slot_of(f"source {source}", partition)
+
+
+def _position_key(source: str, partition: str) -> bytes:
+    slot = slot_prefix(partition_slot(source, partition))
+    return slot + xxhash.xxh3_128_digest(_encode((source, partition)))
+
+
+class Intake:
+    """Everything that waits for a batch."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        delivery: Delivery,
+        timers: Timers,
+        requests: Requests,
+        streams: Streams,
+        read: Callable[[int, bytes], bytes | None],
+    ) -> None:
+        self._settings = settings
+        self._limits = settings.limits
+        self._delivery, self._read = delivery, read
+        self._timers, self._requests, self._streams = timers, requests, streams
+        self._outside: deque[Requested | Operated | Confirmed | Items] = deque()
+        self.held: dict[tuple[bytes, int, int], Requested] = {}
+        self._released: list[tuple[bytes, int, int]] = []
+        self.positions: dict[tuple[str, str], Any] = {}
+        self._new_positions: dict[tuple[str, str], Any] = {}
+        self.replies: list[tuple[Any, int, Outcome]] = []
+        self._effects: list[Effect] = []
+        self._turn_of_peers = 0
+        self._slow_left = SLOW_MESSAGES if settings.slow else 0
+        self.expire = False
+        self.watch: Callable[[Identity], None]
+
+    def load(self, rows: Iterator[tuple[bytes, bytes]]) -> None:
+        """Positions from the store's rows, as a restart finds them."""
+        for _, value in rows:
+            row = msgspec.msgpack.decode(value, type=PositionRow)
+            self.positions[(row.source, row.partition)] = row.position
+
+    def add(self, event: Requested | Operated | Confirmed | Items) -> None:
+        """Something from outside."""
+        self._outside.append(event)
+
+    @property
+    def slow(self) -> bool:
+        """Whether messages run one per commit, each with a name that survives a kill."""
+        return self._slow_left > 0
+
+    def waits(self, now_ns: int) -> bool:
+        """Whether a batch would find anything."""
+        due = self._timers.next_ns
+        return bool(
+            self._outside
+            or self.expire
+            or (due is not None and due <= now_ns)
+            or any(stream.waiting for stream in self._streams.inbound.values())
+        )
+
+    # ── gathering ──
+
+    def gather(self, now_ns: int) -> Work:
+        """What the next batch runs."""
+        limits = self._limits
+        if self.slow:
+            return self._gather_one(now_ns)
+        frames = self._gather_frames(limits.turns_per_batch_max)
+        timers = self._timers.due(now_ns, limits.timers_per_batch_max)
+        most = min(len(self._outside), limits.requests_per_batch_max)
+        outside = [self._outside.popleft() for _ in range(most)]
+        expire, self.expire = self.expire, False
+        return Work(frames, timers, outside, expire)
+
+    def _gather_frames(self, messages_max: int) -> list[Packet]:
+        """The own stream first; of peers a frame each, a different one first each time."""
+        frames: list[Packet] = []
+        own = self._streams.inbound[self._settings.me]
+        while own.waiting and messages_max > 0:
+            frames.append(own.take())
+            messages_max -= frames[-1].count
+        peers = [s for peer, s in self._streams.inbound.items() if peer != self._settings.me]
+        if peers:
+            self._turn_of_peers = (self._turn_of_peers + 1) % len(peers)
+            peers = peers[self._turn_of_peers :] + peers[: self._turn_of_peers]
+        taken = len(peers) > 0
+        messages_max = max(messages_max, self._limits.turns_per_batch_max // 2)
+        while taken and messages_max > 0:
+            taken = False
+            for stream in peers:
+                if stream.waiting and messages_max > 0:
+                    frames.append(stream.take())
+                    messages_max -= frames[-1].count
+                    taken = True
+        return frames
+
+    def _gather_one(self, now_ns: int) -> Work:
+        """One message, or one peer's frame to be cut into messages of the own stream."""
+        self._slow_left -= 1
+        for peer in [self._settings.me, *self._streams.inbound]:
+            stream = self._streams.inbound[peer]
+            if stream.waiting:
+                return Work([stream.take()], [], [], False)
+        timers = self._timers.due(now_ns, 1)
+        if timers:
+            return Work([], timers, [], False)
+        if not self._outside:
+            expire, self.expire = self.expire, False
+            return Work([], [], [], expire)
+        event = self._outside.popleft()
+        if isinstance(event, Items) and len(event.items) > 1:
+            first, rest = event.items[:1], event.items[1:]
+            self._outside.appendleft(
+                Items(event.source, event.partition, first[-1][0], rest)
+            )
+            event = Items(event.source, event.partition, event.after, first)
+        return Work([], [], [event], False)
+
+    # ── executing ──
+
+    def execute(self, work: Work, now_ns: int) -> None:
+        """Run the turns of a batch. Raises Raised when it must be thrown away."""
+        delivery, slow = self._delivery, self.slow
+        delivery.queueing = slow or self._streams.own_waiting > 0
+        for packet in work.frames:
+            if slow and packet.src != self._settings.me:
+                for run in wire.decode_runs(packet.body):
+                    delivery.buffer(self._settings.me).add_run(run)
+                continue
+            if slow:
+                self._watch((packet.src, packet.seq, 0))
+            for run in wire.decode_runs(packet.body):
+                delivery.run(run)
+        for row_key, timer in work.timers:
+            if slow:
+                self._watch((_TIMER, xxhash.xxh3_64_intdigest(row_key), 0))
+            delivery.fire(row_key, timer)
+        self._confirm(work)
+        for event in work.outside:
+            match event:
+                case Requested():
+                    self._request(event, now_ns, slow=slow)
+                case Items():
+                    self._items(event, slow=slow)
+                case Operated():
+                    self._operate(event)
+        if work.expire:
+            self._requests.expire(now_ns)
+        delivery.drain(self._limits.turns_per_batch_max)
+
+    def _watch(self, identity: Identity) -> None:
+        self.watch(identity)
+        self._delivery.poison = identity == self._settings.poison
+
+    def _confirm(self, work: Work) -> None:
+        upto: dict[bytes, int] = {}
+        for event in work.outside:
+            if isinstance(event, Confirmed):
+                upto[event.session] = max(upto.get(event.session, 0), event.upto)
+            elif isinstance(event, Requested) and event.request.confirmed:
+                request = event.request
+                upto[request.session] = max(upto.get(request.session, 0), request.confirmed)
+        for session, number in upto.items():
+            self._requests.confirm(session, number, self._delivery.turn.now_ns)
+
+    def _request(self, requested: Requested, now_ns: int, *, slow: bool) -> None:
+        """Run a request when it is new and its turn has come; and the one that waited for it."""
+        following: Requested | None = requested
+        while following is not None:
+            request = following.request
+            slot = slot_of(request.type, request.key)
+            if self._settings.placement.slots[slot] != self._settings.me:
+                version = _encode(self._settings.placement.version)
+                self.replies.append((following.caller, request.number, Outcome("moved", version)))
+                return
+            verdict = self._requests.judge(request, slot, now_ns)
+            if verdict is False and len(self.held) < HELD_MAX:
+                self.held[(request.session, slot, request.previous)] = following
+            if verdict is None or verdict is False:
+                return
+            if verdict is True:
+                if slow:
+                    session = xxhash.xxh3_64_intdigest(request.session)
+                    self._watch((_REQUEST, session, request.number))
+                outcome, remembered = self._delivery.request(request)
+                if remembered:
+                    self._requests.ran(request, slot, outcome, now_ns)
+            else:
+                assert isinstance(verdict, Outcome), "a verdict is an outcome, or whether it runs"
+                outcome = verdict
+            self.replies.append((following.caller, request.number, outcome))
+            behind = (request.session, slot, request.number)
+            following = self.held.get(behind)
+            if following is not None:
+                self._released.append(behind)
+
+    def _operate(self, event: Operated) -> None:
+        """Retry or drop a dead letter: its row and what follows are one commit."""
+        row = self._read(Table.DEAD, event.id)
+        if row is None:
+            self._answer(event, "There is no dead letter with this id.")
+            return
+        letter = msgspec.msgpack.decode(row, type=DeadLetter)
+        if event.action == "retry":
+            handler = self._delivery.handlers.get(letter.handler_id)
+            if letter.answered or handler is None:
+                self._answer(
+                    event,
+                    "Its asker was given an outcome and has acted on it; it can be dropped, not retried."
+                    if letter.answered
+                    else "This release does not have its handler; start one that has, or drop it.",
+                )
+                return
+            args = self._delivery.by_name(handler, letter.params, letter.args)
+            values = handler.unpack(args) if handler.scalar else args
+            self._delivery.put(Call.SEND, handler, letter.type, letter.key, values, None)
+        self._delivery.rows.append((Table.DEAD, event.id, None))
+        self.replies.append((event.caller, event.number, Outcome("done")))
+
+    def _answer(self, event: Operated, text: str) -> None:
+        outcome = Outcome("invalid", _encode(["InvalidMessage", text]))
+        self.replies.append((event.caller, event.number, outcome))
+
+    def _items(self, event: Items, *, slow: bool) -> None:
+        """Items of a partition: their messages, and the position, in one commit."""
+        where = (event.source, event.partition)
+        newest = self._new_positions.get(where, self.positions.get(where))
+        if event.after != newest:
+            self._effects.append(Rewind(event.source, event.partition, newest))
+            return
+        if slow:
+            position = xxhash.xxh3_64_intdigest(_encode((where, event.items[-1][0])))
+            self._watch((_ITEM, position, 0))
+        pipeline = self._settings.pipelines[event.source]
+        if not self._delivery.careful:
+            columns, error = self._apply(pipeline, [item for _, item in event.items])
+            if error is not None:
+                raise Raised("") from error
+            for handler, keys, rows in columns:
+                self._delivery.spread(handler, keys, rows)
+        else:
+            for position, item in event.items:
+                self._item(pipeline, event, position, item)
+        self._new_positions[where] = event.items[-1][0]
+
+    def _item(self, pipeline: Applies, event: Items, position: Any, item: Any) -> None:
+        """One item: when its pipeline raises, it alone becomes a dead letter."""
+        if self._delivery.poison:
+            self._delivery.poison = False
+            self._bury_item(event, position, item, "its pipeline or handler did not return, twice")
+            return
+        columns, error = self._apply(pipeline, [item])
+        if error is not None:
+            self._bury_item(event, position, item, f"{type(error).__name__}: {error}")
+        for handler, keys, rows in columns:
+            self._delivery.spread(handler, keys, rows)
+
+    def _apply(
+        self, pipeline: Applies, items: list[Any]
+    ) -> tuple[Sequence[tuple[Handler, list[str], Sequence[Args]]], BaseException | None]:
+        """Run the user's stages. Guarded, as handlers are."""
+        try:
+            return pipeline.apply(items), None
+        except (Exception, SystemExit) as error:
+            return [], error
+
+    def _bury_item(self, event: Items, position: Any, item: Any, error: str) -> None:
+        kind = f"source {event.source}"
+        text = f"item at position {position!r}: {error}"
+        letter = DeadLetter(
+            self._delivery.turn.now_ns,
+            kind,
+            event.partition,
+            "",
+            0,
+            0,
+            _encode([repr(item)[:10_000]]),
+            text,
+            "",
+            True,
+        )
+        key = dead_key(kind, event.partition, self._delivery.new_id())
+        self._delivery.rows.append((Table.DEAD, key, _encode(letter)))
+
+    # ── the end of a batch ──
+
+    def rows(self) -> list[Row]:
+        """What the batch's commit says of positions."""
+        return [
+            (
+                Table.POSITION,
+                _position_key(source, partition),
+                _encode(PositionRow(source, partition, position)),
+            )
+            for (source, partition), position in self._new_positions.items()
+        ]
+
+    def take_effects(self) -> list[Effect]:
+        """What the batch wants outside, whatever becomes durable when."""
+        effects, self._effects = self._effects, []
+        return effects
+
+    def undo(self) -> None:
+        """The batch is thrown away; its work list is run again."""
+        self._new_positions.clear()
+        self.replies.clear()
+        self._effects.clear()
+        self._released.clear()
+
+    def sealed(self) -> None:
+        """The batch counts from now on."""
+        self.positions.update(self._new_positions)
+        self._new_positions.clear()
+        for behind in self._released:
+            self.held.pop(behind, None)
+        self._released.clear()
+

@@ -1,0 +1,352 @@
+"""The life of a batch: events in, turns, one commit, effects out.
+
+    accept(event)   a frame, a request, items, the clock, "durable up to n": noted or answered
+    run()           one batch of turns -> the Commit to append, or None when nothing waits
+    take_effects()  what must happen outside, in order; replies and frames only once durable
+
+A batch takes what waits, runs it, and is sealed: encoded states, frames with their numbers,
+positions, timers and outcomes, in one record. What it wants to say to the outside is held
+until the record is durable (I3), and acks cover durable effects only (I4).
+
+No I/O, no clock, no thread: the same code runs in a worker and in the simulator. It alone
+knows its siblings. Ideas: docs/entities.md, docs/streams.md, docs/log.md.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from skerry.entity import EntityType
+from skerry.runtime.ports import Committed, Last
+from skerry.runtime.shard import commit, wire
+from skerry.runtime.shard.asks import Asks
+from skerry.runtime.shard.delivery import Delivery, encode_reply
+from skerry.runtime.shard.events import (
+    Arrived,
+    Commit,
+    CommitNo,
+    Confirmed,
+    Durable,
+    Effect,
+    Event,
+    Items,
+    Operated,
+    Outcome,
+    Placement,
+    Reply,
+    Requested,
+    Row,
+    Stop,
+    Table,
+    Ticked,
+)
+from skerry.runtime.shard.intake import Intake, Pipelines, Work
+from skerry.runtime.shard.requests import Requests
+from skerry.runtime.shard.streams import Streams
+from skerry.runtime.shard.timers import Timers
+from skerry.runtime.shard.turns import Raised, Turns
+from skerry.turn import Turn
+
+HOUSE_NS = 60 * 10**9
+"""How often old requests and sessions are looked through."""
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """What a shard holds at most. Everything in it that can grow is listed here (I7)."""
+
+    turns_per_batch_max: int = 8192
+    """Bounds what one batch delays the next; the per-batch cost is then below 50 ns a turn."""
+
+    requests_per_batch_max: int = 2048
+    """Client requests per batch: each adds an outcome row to the record."""
+
+    timers_per_batch_max: int = 2048
+    """Due timers per batch."""
+
+    cache_bytes: int = 256 << 20
+    """Memory for entities kept as objects; the least used leave first."""
+
+
+class Settings(Struct, frozen=True):
+    """Who a shard is, and the app that it runs."""
+
+    me: int
+    incarnation: bytes
+    placement: Placement
+    types: dict[str, EntityType]
+    pipelines: Pipelines
+    retries: int = 3
+    limits: Limits = Limits()
+    slow: bool = False
+    """One message per commit: after a worker was killed for a handler that did not return."""
+    poison: tuple[int, int, int] | None = None
+    """The message that hung it then: a dead letter instead of a turn."""
+
+
+class _Held(Struct, frozen=True):
+    """What may leave when a commit is durable."""
+
+    no: int
+    replies: list[tuple[Any, int, Outcome]]
+    sealed: list[tuple[int, int]]
+    taken: list[tuple[int, int, int]]
+
+
+class Shard:
+    """One shard. `store` answers reads with the newest sealed rows; `last` is its newest commit."""
+
+    def __init__(self, settings: Settings, store: Committed, last: Last) -> None:
+        self.settings = settings
+        self.me = settings.me
+        self.epoch = last.epoch + 1
+        self.no = last.no
+        self.durable = last.no
+        self.now_ns = last.time_ns
+        self.stopped = False
+        self._checksum = last.checksum
+        self._store = store
+        self._effects: list[Effect] = []
+        self._held: deque[_Held] = deque()
+        self._house_ns = 0
+
+        self.turn = Turn()
+        self.timers, self.asks, self.requests = Timers(), Asks(), Requests()
+        self.delivery = Delivery(
+            settings.me,
+            settings.types,
+            placement=settings.placement,
+            timers=self.timers,
+            asks=self.asks,
+            turn=self.turn,
+        )
+        self.turns = Turns(
+            settings.types,
+            state=store.state,
+            schemas=self._schema,
+            encode_reply=encode_reply,
+            retries=settings.retries,
+            cache_bytes=settings.limits.cache_bytes,
+            turn=self.turn,
+            leave=self.delivery.leave,
+        )
+        self.delivery.turns = self.turns
+        self.streams = Streams(
+            settings.me, settings.placement, settings.incarnation, self.epoch, store.read
+        )
+        self.intake = Intake(
+            settings, self.delivery, self.timers, self.requests, self.streams, store.read
+        )
+        self.watch: Callable[[int, int, int], None] = _nobody_watches
+        """Told which message runs next, in slow mode only; the worker writes it where the
+        supervisor can read it after a kill."""
+        self.intake.watch = lambda identity: self.watch(*identity)
+
+    # ── opening ──
+
+    def open(self) -> Commit:
+        """Take over: everything that the rows say, under a new epoch.
+
+        The commit must be durable, fully synced, before anything leaves: a killed process's
+        last commit may be in the page cache only, and we build on it.
+        """
+        scan = self._store.scan
+        self.timers.load(scan(Table.TIMER))
+        self.asks.load(scan(Table.ASK))
+        self.requests.load(scan(Table.REQUEST), scan(Table.FLOOR))
+        self.intake.load(scan(Table.POSITION))
+        self.streams.load(scan(Table.STREAM), scan(Table.OUTBOX))
+        rows: list[Row] = [(Table.META, b"epoch", self.epoch.to_bytes(8, "big"))]
+        for id, description in self._descriptions().items():
+            stored = self._store.read(Table.SCHEMA, id)
+            if stored is None:
+                rows.append((Table.SCHEMA, id, description))
+        for key, value in scan(Table.SCHEMA):
+            known = msgspec.json.decode(value)
+            if "params" in known:
+                self.delivery.old_params[int.from_bytes(key, "big")] = known["params"]
+        self._effects += self.streams.hello()
+        return self._seal_rows(rows)
+
+    def _descriptions(self) -> dict[bytes, bytes]:
+        """What names the ids in stored bytes: schemas of states, argument lists of handlers."""
+        described = {}
+        for kind in self.settings.types.values():
+            described[kind.schema_id.to_bytes(8, "big")] = kind.schema
+            for handler in kind.handlers.values():
+                params = [param.name for param in handler.params]
+                described[handler.params_id.to_bytes(8, "big")] = msgspec.json.encode(
+                    {"handler": f"{kind.name}.{handler.name}", "params": params}
+                )
+        return described
+
+    def _schema(self, id: int) -> bytes | None:
+        return self._store.read(Table.SCHEMA, id.to_bytes(8, "big"))
+
+    # ── events ──
+
+    def accept(self, event: Event) -> None:
+        """One event in. Turns wait for `run`."""
+        match event:
+            case Arrived(raw):
+                self._effects += self.streams.arrived(raw, self.now_ns)
+                self._check_stopped()
+            case Requested() | Operated() | Items() | Confirmed():
+                self.intake.add(event)
+            case Ticked(now_ns):
+                self._tick(now_ns)
+            case Durable(no):
+                self._release(no)
+
+    def _tick(self, now_ns: int) -> None:
+        self.now_ns = max(self.now_ns, now_ns)
+        self._effects += self.streams.tick(self.now_ns)
+        if self.now_ns - self._house_ns > HOUSE_NS:
+            self._house_ns = self.now_ns
+            self.intake.expire = True
+
+    def _check_stopped(self) -> None:
+        self.stopped = any(isinstance(effect, Stop) for effect in self._effects)
+
+    def take_effects(self) -> list[Effect]:
+        """What must happen outside, in this order."""
+        effects, self._effects = self._effects, []
+        return effects
+
+    # ── a batch ──
+
+    def run(self) -> Commit | None:
+        """Run one batch of what waits. None: nothing waited, or nothing came of it."""
+        if self.stopped:
+            return None
+        work = self.intake.gather(self.now_ns)
+        if not work:
+            return None
+        try:
+            return self._run(work, careful=self.intake.slow)
+        except Raised as raised:
+            self.turns.distrust(raised.type)
+            self._undo()
+        return self._run(work, careful=True)
+
+    def _run(self, work: Work, *, careful: bool) -> Commit | None:
+        no = CommitNo(self.no + 1)
+        self.turns.begin(self.now_ns, (self.me, self.epoch, no))
+        self.delivery.begin(self.epoch, no, careful=careful)
+        self.intake.execute(work, self.now_ns)
+        return self._seal(work)
+
+    def _undo(self) -> None:
+        self.turns.undo()
+        self.timers.undo()
+        self.asks.undo()
+        self.requests.undo()
+        self.intake.undo()
+
+    def _seal(self, work: Work) -> Commit | None:
+        states = self.turns.states()
+        frames = self._frames()
+        rows: list[Row] = [*self.delivery.rows, *self.timers.rows(), *self.asks.rows()]
+        rows += self.requests.rows()
+        rows += self.intake.rows()
+        sealed: list[tuple[int, int]] = []
+        for peer, bodies in frames:
+            rows += self.streams.seal(peer, bodies)
+            if peer != self.me:
+                sealed.append((peer, self.streams.outbound[peer].sealed))
+        taken = self.streams.taken(work.frames)
+        rows += self.streams.rows_taken(work.frames)
+        replies, self.intake.replies = self.intake.replies, []
+        self._effects += self.intake.take_effects()
+        self._seal_parts()
+        if not states and not rows:
+            self._hold(_Held(self.no, replies, [], []))
+            return None
+        rows += self.streams.rows_of_released({peer for peer, _ in frames})
+        self._hold(_Held(self.no + 1, replies, sealed, taken))
+        return self._record(states, rows)
+
+    def _frames(self) -> list[tuple[int, list[tuple[bytes, int]]]]:
+        """The frames of each peer, encoded. Arguments that do not encode throw the batch away."""
+        try:
+            return [
+                (peer, buffer.frames(each=self.intake.slow and peer == self.me))
+                for peer, buffer in self.delivery.buffers.items()
+            ]
+        except (TypeError, ValueError, OverflowError) as error:
+            raise Raised("") from error
+
+    def _seal_parts(self) -> None:
+        self.turns.sealed()
+        self.timers.sealed()
+        self.asks.sealed()
+        self.requests.sealed()
+        self.intake.sealed()
+
+    def _seal_rows(self, rows: list[Row]) -> Commit:
+        self._hold(_Held(self.no + 1, [], [], []))
+        return self._record([], rows)
+
+    def _record(self, states: list[Any], rows: list[Row]) -> Commit:
+        self.no += 1
+        record = commit.encode(self.no, self.epoch, self.now_ns, self._checksum, states, rows)
+        self._checksum = commit.checksum_of(record)
+        return Commit(CommitNo(self.no), record, states, rows)
+
+    # ── durability ──
+
+    def _hold(self, held: _Held) -> None:
+        if held.no <= self.durable:
+            assert not held.sealed, "I3: frames of a batch that has no commit"
+            self._reply(held.replies)
+        else:
+            self._held.append(held)
+
+    def _release(self, no: int) -> None:
+        assert no <= self.no, f"I3: commit {no} is durable, but {self.no} is the newest sealed"
+        self.durable = max(self.durable, no)
+        peers: set[int] = set()
+        while self._held and self._held[0].no <= no:
+            held = self._held.popleft()
+            for peer, seq in held.sealed:
+                self.streams.outbound[peer].durable_upto(seq)
+                peers.add(peer)
+            for peer, seq, position in held.taken:
+                self.streams.inbound[peer].durable_upto(seq, position)
+                peers.add(peer)
+            self._reply(held.replies)
+        self._effects += self.streams.speak(peers)
+
+    def _reply(self, replies: Sequence[tuple[Any, int, Outcome]]) -> None:
+        self._effects += [Reply(caller, number, outcome) for caller, number, outcome in replies]
+
+    # ── the state of things ──
+
+    @property
+    def runnable(self) -> bool:
+        """Whether `run` has something to do now."""
+        return not self.stopped and self.intake.waits(self.now_ns)
+
+    @property
+    def quiet(self) -> bool:
+        """Nothing runnable, unsealed, undurable, in an outbox, timed or asked (sources: the worker's)."""
+        return (
+            not self.runnable
+            and self.durable == self.no
+            and not self.streams.busy
+            and not len(self.timers)
+            and not len(self.asks)
+        )
+
+    @property
+    def pressed(self) -> bool:
+        """Whether intake from outside should pause: frames to others pile up, here or at a peer."""
+        return self.streams.pressed
+
+
+def _nobody_watches(peer: int, seq: int, index: int) -> None:
+    """Nobody watches until a worker does."""

@@ -1,0 +1,253 @@
+"""What crosses a pipe, as bytes and back; what is refused and why.
+
+Every pipe message is one part: a fixed header, then a body. A frame's body is the
+messages in their order, as runs of one handler with a column per argument: half the
+cost of one array per message. The same bytes lie in the outbox and in the log, so a
+frame is encoded once.
+
+A frame's own checksum covers what never changes (stream, number, count, body); the
+header's checksum covers the rest, which is stamped anew each time a frame leaves.
+
+Pure: bytes in, bytes out. Bytes that are not ours raise `Garbage`, nothing else.
+Idea: docs/streams.md.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import xxhash
+from msgspec import Raw, Struct
+
+from skerry.message import Args, Handler
+
+MAGIC = b"SK"
+VERSION = 1
+FRAME_BYTES_MAX = 16 << 20
+"""No pipe message is larger: a single message's arguments are limited below this where the verb is called."""
+MESSAGE_BYTES_MAX = 8 << 20
+"""Arguments or reply of one message. Part of the wire's version: all shards agree on it."""
+
+_HEADER = struct.Struct("<2sBBIIQQIQQIQQ")
+_CHECKSUM = struct.Struct("<Q")
+_SEALED = struct.Struct("<IIQI")
+_checksum = xxhash.xxh3_64_intdigest
+_encoder = msgspec.msgpack.Encoder()
+
+
+class Kind(enum.IntEnum):
+    """What a pipe message is."""
+
+    FRAME = 1
+    ACK = 2
+    HELLO = 3
+    RESUME = 4
+    FENCED = 5
+
+
+class Garbage(ValueError):
+    """Bytes that no shard of this app and version sends. Refused without harm."""
+
+
+class Packet(Struct, frozen=True, gc=False):
+    """A pipe message, taken apart."""
+
+    kind: int
+    src: int
+    dst: int
+    src_epoch: int
+    """The sender's own epoch."""
+    dst_epoch: int
+    """The receiver's epoch as the sender knows it, 0 when it does not."""
+    placement: int
+    seq: int
+    """FRAME: its number. ACK, RESUME: the newest one durable, taken."""
+    position: int
+    """FRAME: bytes of bodies up to its end. ACK, HELLO..: credit, an absolute byte position. RESUME: bytes taken."""
+    count: int
+    checksum: int
+    """FRAME: of what never changes. RESUME: of the newest frame taken, 0 for none."""
+    body: bytes = b""
+
+
+def pack(packet: Packet) -> bytes:
+    """The bytes of a pipe message."""
+    head = _HEADER.pack(
+        MAGIC,
+        VERSION,
+        packet.kind,
+        packet.src,
+        packet.dst,
+        packet.src_epoch,
+        packet.dst_epoch,
+        packet.placement,
+        packet.seq,
+        packet.position,
+        packet.count,
+        packet.checksum,
+        0,
+    )
+    return b"".join((head, _CHECKSUM.pack(_checksum(head)), packet.body))
+
+
+def unpack(raw: bytes) -> Packet:
+    """A pipe message from its bytes. Raises Garbage."""
+    start = _HEADER.size + _CHECKSUM.size
+    if len(raw) < start:
+        raise Garbage(f"{len(raw)} bytes are too few for a header of {start}")
+    head = raw[: _HEADER.size]
+    (
+        magic,
+        version,
+        kind,
+        src,
+        dst,
+        src_epoch,
+        dst_epoch,
+        placement,
+        seq,
+        position,
+        count,
+        checksum,
+        _,
+    ) = _HEADER.unpack(head)
+    if magic != MAGIC or version != VERSION:
+        raise Garbage(f"begins with {magic!r} version {version}, not {MAGIC!r} version {VERSION}")
+    if _CHECKSUM.unpack_from(raw, _HEADER.size)[0] != _checksum(head):
+        raise Garbage("the header's checksum does not match")
+    if not Kind.FRAME <= kind <= Kind.FENCED:
+        raise Garbage(f"unknown kind {kind}")
+    body = raw[start:]
+    if kind == Kind.FRAME and checksum != frame_checksum(src, dst, seq, count, body):
+        raise Garbage(f"frame {seq} of stream {src}->{dst} does not match its checksum")
+    return Packet(
+        kind, src, dst, src_epoch, dst_epoch, placement, seq, position, count, checksum, body
+    )
+
+
+def frame_checksum(src: int, dst: int, seq: int, count: int, body: bytes) -> int:
+    """Of what never changes in a frame, whatever epoch it is sent in."""
+    return _checksum(body, seed=_checksum(_SEALED.pack(src, dst, seq, count)))
+
+
+# ── runs: the messages of a frame ─────────────────────────────────────────────
+
+
+class Call(enum.IntEnum):
+    """How the messages of a run came about; decides what their outcome becomes."""
+
+    SEND = 0
+    """Nobody waits: a refusal or failure is a dead letter."""
+    ASK = 1
+    """extras: (asker type, asker key, ask id) per message."""
+    OUTCOME = 2
+    """To an asker: extras: (outcome kind, body) per message; `keys` are the askers', args the ask ids."""
+
+
+class Run(Struct, array_like=True, gc=False):
+    """Messages to one handler, in order, a column per argument.
+
+    A handler of scalars has `columns` (one list per argument); any other has the
+    encoded arguments of each message in `blobs`.
+    """
+
+    call: int
+    type: str
+    handler: int
+    params: int
+    keys: list[str]
+    columns: Raw
+    blobs: list[Raw] | None = None
+    extras: list[tuple[Any, ...]] | None = None
+
+
+_runs = msgspec.msgpack.Decoder(list[Run])
+NO_COLUMNS = Raw(b"\x90")
+
+
+def run_of(
+    call: int,
+    handler: Handler,
+    keys: list[str],
+    args: Sequence[Args],
+    extras: list[tuple[Any, ...]] | None,
+) -> Run:
+    """A run of messages to `handler`, ready to be encoded."""
+    if handler.scalar:
+        columns = Raw(_encoder.encode(list(zip(*args)) if handler.arity else []))
+        return Run(call, handler.entity, handler.id, handler.params_id, keys, columns, None, extras)
+    blobs = [Raw(a) for a in args if type(a) is bytes]
+    assert len(blobs) == len(args), "arguments that are not scalars are bytes from the verb on"
+    return Run(call, handler.entity, handler.id, handler.params_id, keys, NO_COLUMNS, blobs, extras)
+
+
+def encode_runs(runs: list[Run]) -> bytes:
+    """The body of a frame."""
+    return _encoder.encode(runs)
+
+
+def decode_runs(body: bytes) -> list[Run]:
+    """The messages of a frame's body. Raises Garbage."""
+    try:
+        return _runs.decode(body)
+    except msgspec.MsgspecError as error:
+        raise Garbage(f"a frame's body does not decode: {error}") from error
+
+
+FRAME_BYTES = 1 << 20
+"""About how large a frame becomes before the next is begun; one large message may go beyond."""
+
+
+def bodies(runs: list[Run], *, each: bool) -> list[tuple[bytes, int]]:
+    """(body, messages) of the frames that carry these runs in order; `each`: one message a frame."""
+    count = sum(len(run.keys) for run in runs)
+    if not count:
+        return []
+    if not each or count == 1:
+        body = encode_runs(runs)
+        if count == 1 or (len(body) <= FRAME_BYTES and not each):
+            return [(body, count)]
+    first, second = _halves(runs, count // 2)
+    return bodies(first, each=each) + bodies(second, each=each)
+
+
+def _halves(runs: list[Run], count: int) -> tuple[list[Run], list[Run]]:
+    """The first `count` messages of these runs, and the rest."""
+    first: list[Run] = []
+    for place, run in enumerate(runs):
+        size = len(run.keys)
+        if size >= count:
+            rest = [_part(run, count, size)] if size > count else []
+            return [*first, _part(run, 0, count)], rest + runs[place + 1 :]
+        first.append(run)
+        count -= size
+    return first, []
+
+
+def _part(run: Run, start: int, end: int) -> Run:
+    columns = [column[start:end] for column in msgspec.msgpack.decode(run.columns, type=list[list[Any]])]
+    blobs, extras = run.blobs, run.extras
+    return Run(
+        run.call,
+        run.type,
+        run.handler,
+        run.params,
+        run.keys[start:end],
+        Raw(_encoder.encode(columns)),
+        None if blobs is None else blobs[start:end],
+        None if extras is None else extras[start:end],
+    )
+
+
+def blobs_of(run: Run) -> list[bytes]:
+    """The encoded arguments of each message, whatever release wrote them."""
+    if run.blobs is not None:
+        return [bytes(blob) for blob in run.blobs]
+    columns = msgspec.msgpack.decode(run.columns, type=list[list[Any]])
+    if not columns:
+        return [b"\x90"] * len(run.keys)
+    return [_encoder.encode(args) for args in zip(*columns)]

@@ -1,0 +1,1 @@
+"""A simulated network, disk and clock under the real shard core, all driven by one seed."""

@@ -1,0 +1,441 @@
+"""One process: a shard, its store, its ports, its loop. The only place where they meet.
+
+    poll -> packets, requests, durable commits, items -> shard.run -> store.append -> effects
+
+Everything is done once per round, never per message: one poll, one batch, one append. The
+disk works on the store's own thread while the next batch runs; what a batch wants to say
+leaves when its commit is durable.
+
+Started by the supervisor, which holds our standard input open: its end is our end.
+"""
+
+from __future__ import annotations
+
+import base64
+import ctypes
+import faulthandler
+import gc
+import mmap
+import os
+import signal
+import struct
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import zmq
+
+from skerry import portable
+from skerry.app import App
+from skerry.errors import SkerryError, StoreDamaged
+from skerry.runtime.gateway.sockets import Control, Door
+from skerry.runtime.load import load
+from skerry.runtime.readers import Partition, Readers
+from skerry.runtime.shard.dead import DeadLetter
+from skerry.runtime.shard.events import (
+    SLOTS,
+    Arrived,
+    Durable,
+    Operated,
+    Placement,
+    Reply,
+    Requested,
+    Rewind,
+    Stop,
+    Table,
+    Ticked,
+    Transmit,
+)
+from skerry.runtime.shard.intake import partition_slot
+from skerry.runtime.shard.shard import Limits, Settings, Shard
+from skerry.runtime.store.log import LmdbStore
+from skerry.runtime.transport.pipe import Pipe
+
+TICK_MS = 100
+"""The longest that a worker sleeps: peers are asked again and timers looked at this often."""
+
+BACKLOG_BYTES = 32 << 20
+"""Sealed and not yet durable. Above, no batch runs until the disk has caught up (I7)."""
+
+BACKLOG_RECORDS = 64
+"""Likewise in records: a few fsyncs' worth."""
+
+SOURCE_BATCHES = 2
+"""Source batches per round: enough to fill a batch, few enough to keep replies quick."""
+
+SLICE_ROWS = 2000
+"""Rows that a count or scan looks at per round, so that nobody waits for it."""
+
+BEAT = struct.Struct("<QQQQQB")
+"""What the supervisor reads: rounds, commit, and the running message in slow mode."""
+
+
+class Config(msgspec.Struct, kw_only=True):
+    """What the supervisor tells a worker, as one line of JSON."""
+
+    shard: int
+    data: str
+    sockets: str
+    app: dict[str, Any]
+    incarnation: str
+    placement: Placement
+    sync: str = "commit"
+    cache: int = 256 << 20
+    quota: int = 1 << 40
+    core: int | None = None
+    slow: bool = False
+    poison: tuple[int, int, int] | None = None
+
+
+class Worker:
+    """The loop around one shard."""
+
+    def __init__(self, config: Config, app: App) -> None:
+        self._config, self._app = config, app
+        folder = Path(config.sockets)
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._store = LmdbStore.open(
+            Path(config.data) / f"shard-{config.shard}",
+            shard=config.shard,
+            sync=config.sync,
+            quota_bytes=config.quota,
+            overlay_bytes=max(config.cache // 4, 4 << 20),
+            wake=self._wake,
+        )
+        settings = Settings(
+            me=config.shard,
+            incarnation=bytes.fromhex(config.incarnation),
+            placement=config.placement,
+            types=app.types,
+            pipelines={pipeline.name: pipeline for pipeline in app.pipelines},
+            retries=app.retries,
+            limits=Limits(cache_bytes=config.cache),
+            slow=config.slow,
+            poison=config.poison,
+        )
+        self._shard = Shard(settings, self._store, self._store.last)
+        self._shard.watch = self._watch
+        self._pipe = Pipe(folder, config.shard)
+        self._door = Door(folder / f"door-{config.shard}")
+        self._beat = _open_beat(folder / f"beat-{config.shard}")
+        self._rounds = 0
+        self._watched = (0, 0, 0)
+        self._answers: deque[tuple[int, Callable[[], None]]] = deque()
+        self._jobs: deque[Iterator[None]] = deque()
+        self._draining = self._stopping = False
+        self._turns = self._commits = 0
+        self._started = time.monotonic()
+        self._poller = zmq.Poller()
+        for source in (self._pipe.socket, self._door.socket, self._wake_fd, sys.stdin.fileno()):
+            self._poller.register(source, zmq.POLLIN)
+
+    def _wake(self) -> None:
+        os.eventfd_write(self._wake_fd, 1)
+
+    # ── the loop ──
+
+    def run(self) -> None:
+        """Serve until told to stop. Raises what ends a worker."""
+        self._open()
+        gc.collect()
+        gc.freeze()
+        while not self._stopping or self._shard.durable < self._shard.no:
+            busy = self._round()
+            self._listen(0 if busy else self._patience_ms())
+        self._store.close()
+
+    def _open(self) -> None:
+        """The new epoch must be durable before anything leaves."""
+        self._shard.accept(Ticked(time.time_ns()))
+        opening = self._shard.open()
+        self._store.append(opening)
+        while self._store.durable() < opening.no:
+            self._poller.poll(TICK_MS)
+        self._shard.accept(Durable(self._store.durable()))
+        self._readers = Readers(list(self._partitions()))
+
+    def _partitions(self) -> Iterator[Partition]:
+        for pipeline in self._app.pipelines:
+            for partition in pipeline.source.partitions():
+                slot = partition_slot(pipeline.name, partition)
+                if self._config.placement.slots[slot] == self._config.shard:
+                    after = self._shard.intake.positions.get((pipeline.name, partition))
+                    yield Partition(pipeline.name, pipeline.source, partition, after, self._wake)
+
+    def _patience_ms(self) -> int:
+        due = self._shard.timers.next_ns
+        if due is None:
+            return TICK_MS
+        return max(0, min(TICK_MS, (due - time.time_ns()) // 1_000_000 + 1))
+
+    def _listen(self, timeout_ms: int) -> None:
+        """One poll; what came is given to the shard."""
+        ready = dict(self._poller.poll(timeout_ms))
+        if sys.stdin.fileno() in ready and not os.read(sys.stdin.fileno(), 1):
+            raise SystemExit(0)  # The supervisor is gone: kill -9 of us is always safe, so is this.
+        if self._wake_fd in ready:
+            os.eventfd_read(self._wake_fd)
+        self._shard.accept(Ticked(time.time_ns()))
+        if self._pipe.socket in ready:
+            for raw in self._pipe.receive():
+                self._shard.accept(Arrived(raw))
+        if self._door.socket in ready:
+            for event in self._door.receive():
+                if isinstance(event, Control):
+                    self._control(event)
+                elif self._draining and isinstance(event, Requested):
+                    continue  # Unanswered: the caller tries again, and meets our successor.
+                else:
+                    self._shard.accept(event)
+
+    def _round(self) -> bool:
+        """One batch. Whether there is more to do at once."""
+        self._note_beat()
+        durable = self._store.durable()
+        if durable > self._shard.durable:
+            self._shard.accept(Durable(durable))
+        behind = self._behind
+        if not behind:
+            if not self._draining and not self._shard.pressed and not self._store.pressed:
+                for items in self._readers.next(SOURCE_BATCHES):
+                    self._shard.accept(items)
+            if self._shard.runnable:
+                commit = self._shard.run()
+                self._turns += self._shard.turn.index
+                if commit is not None:
+                    self._store.append(commit)
+                    self._commits += 1
+        self._perform()
+        self._answer_held()
+        if self._jobs and next(self._jobs[0], self) is self:
+            self._jobs.popleft()
+        if behind:
+            return False
+        reading = not self._draining and not self._shard.pressed and self._readers.inline
+        return bool(self._shard.runnable or reading or self._jobs)
+
+    @property
+    def _behind(self) -> bool:
+        records, size = self._store.backlog
+        return records >= BACKLOG_RECORDS or size >= BACKLOG_BYTES
+
+    def _perform(self) -> None:
+        """What the shard wants outside, in its order."""
+        replies: list[Reply] = []
+        for effect in self._shard.take_effects():
+            match effect:
+                case Transmit(peer, raw):
+                    self._pipe.send(peer, raw)
+                case Reply():
+                    replies.append(effect)
+                case Rewind(source, partition, after):
+                    self._readers.rewind(source, partition, after)
+                case Stop(error):
+                    raise error
+        if replies:
+            self._door.replies(replies)
+
+    # ── the supervisor's view ──
+
+    def _note_beat(self) -> None:
+        self._rounds += 1
+        BEAT.pack_into(
+            self._beat, 0, self._rounds, self._shard.no, *self._watched, self._shard.intake.slow
+        )
+
+    def _watch(self, peer: int, seq: int, index: int) -> None:
+        self._watched = (peer, seq, index)
+        BEAT.pack_into(self._beat, 0, self._rounds, self._shard.no, peer, seq, index, True)
+
+    # ── the door ──
+
+    def _control(self, control: Control) -> None:
+        """Reads and operations: anything but requests to entities."""
+        try:
+            self._serve(control)
+        except (SkerryError, ValueError, TypeError, KeyError, IndexError) as error:
+            self._door.error(control.caller, control.n, error)
+
+    def _serve(self, control: Control) -> None:
+        caller, n, args = control.caller, control.n, control.args
+        match control.kind:
+            case "hello":
+                self._door.welcome(caller, self._welcome())
+            case "get":
+                self._answer(caller, n, self._get(*args))
+            case "scan":
+                self._jobs.append(self._scan(caller, n, *args))
+            case "count":
+                self._jobs.append(self._count(caller, n, *args))
+            case "status":
+                self._door.answer(caller, n, self._status())
+            case "dead":
+                self._dead(caller, n, *args)
+            case "control":
+                self._door.answer(caller, n, self._steer(*args))
+            case unknown:
+                raise ValueError(f"a door does not know {unknown!r}")
+
+    def _answer(self, caller: Any, n: int, value: Any) -> None:
+        """Answer when what was read is durable: never what a crash could undo."""
+        no = self._shard.no
+        self._answers.append((no, lambda: self._door.answer(caller, n, value)))
+
+    def _answer_held(self) -> None:
+        while self._answers and self._answers[0][0] <= self._shard.durable:
+            self._answers.popleft()[1]()
+
+    def _welcome(self) -> dict[str, Any]:
+        return {
+            "incarnation": bytes.fromhex(self._config.incarnation),
+            "shard": self._config.shard,
+            "epoch": self._shard.epoch,
+            "placement": self._config.placement,
+            "now_ns": time.time_ns(),
+            "app": self._app.name,
+            "types": {
+                name: [h.name for h in kind.handlers.values() if not h.private]
+                for name, kind in self._app.types.items()
+            },
+        }
+
+    def _get(self, type_name: str, key: str) -> list[bytes | None]:
+        state = self._store.state(type_name, key)
+        return [state, self._schema_of(state)]
+
+    def _schema_of(self, state: bytes | None) -> bytes | None:
+        if state is None:
+            return None
+        schema = msgspec.msgpack.decode(state)[0]
+        return self._store.read(Table.SCHEMA, int(schema).to_bytes(8, "big"))
+
+    def _scan(
+        self, caller: Any, n: int, type_name: str, prefix: str, after: str, limit: int
+    ) -> Iterator[None]:
+        rows: list[tuple[str, bytes]] = []
+        schemas: dict[int, bytes | None] = {}
+        for key, state in self._store.states(type_name, prefix, after):
+            rows.append((key, state))
+            id = msgspec.msgpack.decode(state)[0]
+            if id not in schemas:
+                schemas[id] = self._schema_of(state)
+            if len(rows) >= min(limit, SLICE_ROWS):
+                break
+        self._answer(caller, n, [rows, schemas])
+        yield
+
+    def _count(self, caller: Any, n: int, type_name: str) -> Iterator[None]:
+        count = 0
+        for count, _ in enumerate(self._store.states(type_name), 1):
+            if count % SLICE_ROWS == 0:
+                yield
+        self._answer(caller, n, count)
+
+    def _status(self) -> dict[str, Any]:
+        shard, store = self._shard, self._store
+        records, size = store.backlog
+        return {
+            "shard": self._config.shard,
+            "pid": os.getpid(),
+            "epoch": shard.epoch,
+            "commit": shard.no,
+            "durable": shard.durable,
+            "turns": self._turns,
+            "items": self._readers.items,
+            "commits": self._commits,
+            "timers": len(shard.timers),
+            "asks": len(shard.asks),
+            "requests": len(shard.requests),
+            "pressed": shard.pressed or store.pressed,
+            "backlog_records": records,
+            "backlog_bytes": size,
+            "dead": sum(1 for _ in store.scan(Table.DEAD)),
+            "uptime_s": round(time.monotonic() - self._started, 3),
+            "refused": shard.streams.refused,
+        }
+
+    def _dead(self, caller: Any, n: int, action: str, id: bytes | None) -> None:
+        if action in {"retry", "drop"} and id is not None:
+            self._shard.accept(Operated(("dead", caller, n), n, action, id))
+            return
+        letters = []
+        for key, row in self._store.scan(Table.DEAD):
+            if id is None or key == id:
+                letters.append([bytes(key), msgspec.msgpack.decode(row, type=DeadLetter)])
+        self._answer(caller, n, letters)
+
+    def _steer(self, word: str) -> dict[str, Any]:
+        match word:
+            case "quiet":
+                pass
+            case "drain":
+                self._draining = True
+            case "stop":
+                self._draining = self._stopping = True
+            case unknown:
+                raise ValueError(f"a worker can't be told {unknown!r}")
+        finite = bool(self._app.pipelines)
+        return {
+            "quiet": self._shard.quiet and self._readers.finished and not self._behind,
+            "finite": finite,
+            "epoch": self._shard.epoch,
+            "commit": self._shard.no,
+            "version": self._config.placement.version,
+            "turns": self._turns,
+            "items": self._readers.items,
+            "commits": self._commits,
+            "progress": self._readers.progress(),
+        }
+
+
+def _open_beat(path: Path) -> mmap.mmap:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        os.ftruncate(fd, mmap.PAGESIZE)
+        return mmap.mmap(fd, mmap.PAGESIZE)
+    finally:
+        os.close(fd)
+
+
+def _prepare(config: Config) -> None:
+    """The process: dies with its parent, runs on its core, dumps its stack when asked."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR2, all_threads=False)
+    # The terminal's Ctrl-C reaches the whole process group; the supervisor decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if config.core is not None:
+        os.sched_setaffinity(0, {config.core})
+    # A committer that has finished its fsync waits this long for a busy interpreter.
+    sys.setswitchinterval(0.0005)
+    assert len(config.placement.slots) == SLOTS, "a placement owns every slot"
+
+
+def _load(config: Config) -> App:
+    """The app: imported as the parent says, or sent by value through our standard input."""
+    if "pickled" in config.app:
+        return portable.loads(base64.b64decode(config.app["pickled"]))
+    os.environ["SKERRY_ARGS"] = msgspec.json.encode(config.app.get("args", [])).decode()
+    return load(config.app["target"], config.app.get("path"))
+
+
+def main() -> int:
+    """Run a worker. 0: stopped; 3: its store is damaged or its disk failed; else it crashed."""
+    config = msgspec.json.decode(sys.stdin.buffer.readline(), type=Config)
+    try:
+        _prepare(config)
+        Worker(config, _load(config)).run()
+    except StoreDamaged as damage:
+        print(f"skerry: {damage}", file=sys.stderr)
+        return 3
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
+
