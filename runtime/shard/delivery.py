@@ -255,8 +255,9 @@ class Delivery:
         name, key = entity.__skerry__.name, entity.key
         id = self.new_id()
         timer = b""
-        if asked.timeout is not None:
-            delay, late, args = asked.timeout
+        then, rejected, failed, timeout = asked.outcomes
+        if timeout is not None:
+            delay, late, args = timeout
             timer = unnamed_key(name, key, id)
             due = self.turn.now_ns + delay
             row = Timer("timeout", due, name, key, "", late.id, late.params_id, args, id=id)
@@ -266,9 +267,9 @@ class Delivery:
             key,
             id,
             asked.replies,
-            _continuation(asked.then),
-            _continuation(asked.rejected),
-            _continuation(asked.failed),
+            _continuation(then),
+            _continuation(rejected),
+            _continuation(failed),
             timer,
         )
         self.asks.add(ask)

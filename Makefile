@@ -1,0 +1,63 @@
+# What can be done with a clone. Every target sets up what it needs.
+
+PYTHON ?= python3
+BIN := .venv/bin
+KILLS ?= 50
+SEEDS ?= 200
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+
+# The stamps say for which pyproject.toml the environment was made.
+.venv/.package: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+.venv/.dev: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	@touch $@ .venv/.package
+
+.PHONY: demo
+demo: .venv/.package ## count the words of the standard library's source, with all cores
+	$(BIN)/python -m examples.word_count
+
+.PHONY: test
+test: .venv/.dev ## run every test
+	$(BIN)/python -m pytest
+
+.PHONY: crash
+crash: .venv/.dev ## kill workers and the supervisor again and again: KILLS=50
+	SKERRY_TEST_KILLS=$(KILLS) $(BIN)/python -m pytest --timeout=0 tests/crash
+
+.PHONY: simulate
+simulate: .venv/.dev ## run the core on a simulated network, disk and clock: SEEDS=200
+	SKERRY_TEST_SEEDS=$(SEEDS) $(BIN)/python -m pytest --timeout=0 tests/simulation
+
+.PHONY: bench
+bench: .venv/.dev ## measure, beside this machine's bare ceiling
+	$(BIN)/python -m benchmarks.run
+
+.PHONY: lint
+lint: .venv/.dev ## style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# Checkers follow folders, so they read a plain install and not the editable one.
+.PHONY: types
+types: .venv/.dev ## mypy --strict and pyright
+	rm -rf build
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target build/plain .
+	MYPYPATH=build/plain $(BIN)/mypy -p skerry
+	$(BIN)/pyright
+
+.PHONY: cover
+cover: .venv/.dev ## run every test and report the lines that none reached
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report

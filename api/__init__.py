@@ -1,0 +1,85 @@
+"""Skerry: stateful applications made of durable entities.
+
+Everything that a program needs is here; `skerry.sources` holds more sources and
+`skerry.testing` what its tests need.
+"""
+
+from skerry.app import App, args
+from skerry.client import AsyncClient, Client
+from skerry.entity import Entity, handler, query
+from skerry.errors import (
+    BadApp,
+    Failed,
+    IncompatibleState,
+    InvalidMessage,
+    OutsideTurn,
+    Rejected,
+    SkerryError,
+    StoreDamaged,
+    StoreFull,
+    StoreLocked,
+    TimedOut,
+    Unavailable,
+    UnknownEntity,
+    UnknownHandler,
+)
+from skerry.message import Message, message
+from skerry.sources import Generate, JsonLines, TextFiles
+from skerry.stream import Keyed, Source, Stream
+from skerry.verbs import (
+    Asked,
+    ask,
+    cancel_timer,
+    forget,
+    now,
+    rng,
+    send,
+    send_later,
+    set_timer,
+)
+
+__all__ = [  # noqa: RUF022 - grouped by what one does with them
+    # entities
+    "Entity",
+    "handler",
+    "query",
+    # in a turn
+    "Asked",
+    "ask",
+    "cancel_timer",
+    "forget",
+    "Message",
+    "message",
+    "now",
+    "rng",
+    "send",
+    "send_later",
+    "set_timer",
+    # the app and its streams
+    "App",
+    "args",
+    "Generate",
+    "JsonLines",
+    "Keyed",
+    "Source",
+    "Stream",
+    "TextFiles",
+    # from outside
+    "AsyncClient",
+    "Client",
+    # errors
+    "BadApp",
+    "Failed",
+    "IncompatibleState",
+    "InvalidMessage",
+    "OutsideTurn",
+    "Rejected",
+    "SkerryError",
+    "StoreDamaged",
+    "StoreFull",
+    "StoreLocked",
+    "TimedOut",
+    "Unavailable",
+    "UnknownEntity",
+    "UnknownHandler",
+]

@@ -1,0 +1,267 @@
+"""Entity: fields, a key, handlers, a schema; a plain object that can be tested alone.
+
+An entity class is a msgspec Struct whose public methods handle messages. Its metaclass makes
+three things of it: the reference class behind `Account.at(key)`, a `Handler` per method, and
+the schema under which its states are stored. A state is `[schema id, field, field, ...]`, so
+what lies in a store says what it means, and an older state is read by the names of its fields.
+
+The key stands beside the fields: neither stored in the state nor compared.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeVar, dataclass_transform
+
+import msgspec
+from msgspec import NODEFAULT
+
+from skerry.errors import IncompatibleState, OutsideTurn
+from skerry.message import Handler, content_id, hint
+
+F = TypeVar("F", bound=Callable[..., Any])
+E = TypeVar("E", bound="Entity")
+
+RESERVED = frozenset({"key", "at"})
+_decode = msgspec.msgpack.Decoder().decode
+
+
+def query(function: F) -> F:
+    """Mark a handler that changes nothing, sends nothing and sets no timer.
+
+    It commits nothing and costs no log write. Breaking that raises in the turn.
+
+    Example:
+        >>> class Account(Entity):
+        ...     balance: int = 0
+        ...     @query
+        ...     def worth(self) -> int:
+        ...         return self.balance
+    """
+    function.__skerry_query__ = True  # type: ignore[attr-defined]
+    return function
+
+
+def handler(*, was: str) -> Callable[[F], F]:
+    """Name the handler as it was called before: messages that lie in a store still find it."""
+
+    def mark(function: F) -> F:
+        function.__skerry_was__ = was  # type: ignore[attr-defined]
+        return function
+
+    return mark
+
+
+class EntityType:
+    """What the metaclass knows of an entity class; `cls.__skerry__`."""
+
+    def __init__(self, cls: type[Entity], name: str, schema_id: int, renamed: dict[str, str]) -> None:
+        self.cls, self.name, self.schema_id, self.renamed = cls, name, schema_id, renamed
+        self.fields: tuple[str, ...] = cls.__struct_fields__
+        self.schema: bytes = msgspec.json.encode(
+            {"type": name, "fields": self.fields, "id": schema_id}
+        )
+        self.encode: Callable[[Any], bytes] = msgspec.msgpack.Encoder().encode
+        self.handlers: dict[str, Handler] = {}
+        self._decoder: Any = None
+
+    def equip(self) -> None:
+        """Make what needs the types of fields and arguments; again when functions were filled in."""
+        cls = self.cls
+        try:
+            self._decoder = msgspec.msgpack.Decoder(cls)
+        except TypeError as error:
+            raise TypeError(f"{self.name}: a field can't be stored: {error}") from error
+        handlers: dict[str, Handler] = {}
+        for name, function in _functions(cls).items():
+            handlers[name] = Handler(cls, self.name, name, function)
+        self.handlers = handlers
+        reference = cls.at
+        for name, made in handlers.items():
+            called = hint(self.name, name)
+            called.handler = made  # type: ignore[attr-defined]
+            setattr(reference, name, called)
+
+    def new(self, key: str) -> Entity:
+        """A fresh entity: every field at its default."""
+        entity = self.cls()
+        entity._key = key
+        return entity
+
+    def decode(self, data: bytes, key: str, schemas: Callable[[int], bytes | None]) -> Entity:
+        """An entity from its stored state, also of an older release. Raises IncompatibleState."""
+        try:
+            entity = typing.cast("Entity", self._decoder.decode(data))
+        except msgspec.MsgspecError as error:
+            entity = self._decode_old(data, key, schemas, error)
+        entity._key = key
+        return entity
+
+    def _decode_old(
+        self, data: bytes, key: str, schemas: Callable[[int], bytes | None], error: Exception
+    ) -> Entity:
+        schema_id, *values = _decode(data)
+        if schema_id == self.schema_id:
+            raise IncompatibleState(self.name, key, str(error)) from error
+        stored = schemas(schema_id)
+        if stored is None:
+            raise IncompatibleState(
+                self.name, key, f"its schema {schema_id:016x} is unknown to this store"
+            ) from error
+        old = dict(zip(msgspec.json.decode(stored)["fields"], values))
+        upgrade = getattr(self.cls, "_upgrade", None)
+        if upgrade is not None:
+            old = upgrade(old)
+        else:
+            old = {self.renamed.get(name, name): value for name, value in old.items()}
+        fields = {name: old[name] for name in self.fields if name in old}
+        hints = typing.get_type_hints(self.cls, include_extras=True)
+        made = {}
+        for name, value in fields.items():
+            try:
+                made[name] = msgspec.convert(value, hints[name])
+            except msgspec.ValidationError as wrong:
+                raise IncompatibleState(self.name, key, f"field `{name}`: {wrong}") from wrong
+        return self.cls(**made)
+
+
+def _functions(cls: type) -> dict[str, types.FunctionType]:
+    """The handlers of a class, those that it inherits included."""
+    found: dict[str, types.FunctionType] = {}
+    for base in reversed(cls.__mro__):
+        if base in (Entity, _Beside, msgspec.Struct, object):
+            continue
+        for name, value in vars(base).items():
+            if isinstance(value, types.FunctionType) and not name.startswith("__"):
+                found[name] = value
+    return found
+
+
+class _Beside:
+    """What stands beside the fields: neither encoded nor compared."""
+
+    __slots__ = ("_key",)
+
+    _key: str
+
+
+@dataclass_transform(kw_only_default=True, field_specifiers=(msgspec.field,))
+class EntityMeta(msgspec.StructMeta):
+    """Makes entity classes; refuses what could not be kept, with a sentence."""
+
+    def __new__(
+        mcls,
+        name: str,
+        bases: tuple[type, ...],
+        namespace: dict[str, Any],
+        *,
+        was: str | None = None,
+        renamed: dict[str, str] | None = None,
+    ) -> EntityMeta:
+        if not any(isinstance(base, EntityMeta) for base in bases):
+            return super().__new__(mcls, name, bases, namespace, kw_only=True)
+        _refuse(name, bases, namespace)
+        kind = was or name
+        schema_id = content_id(f"schema {kind} {_annotations(bases, namespace)!r}")
+        try:
+            cls = super().__new__(
+                mcls, name, bases, namespace, kw_only=True, array_like=True, tag=schema_id
+            )
+        except TypeError as error:
+            raise TypeError(f"{name}: {error}") from error
+        for field in msgspec.structs.fields(cls):
+            if field.default is NODEFAULT and field.default_factory is NODEFAULT:
+                raise TypeError(
+                    f"{name}.{field.name} has no default: an entity exists as soon as it is named, "
+                    f"so write `{field.name}: … = …`"
+                )
+        reference: Any = msgspec.defstruct("at", [("key", str)], gc=False, frozen=True)
+        reference.__qualname__ = f"{name}.at"
+        reference.__skerry_owner__ = cls
+        type.__setattr__(cls, "at", reference)
+        entity_type = EntityType(cls, kind, schema_id, renamed or {})
+        type.__setattr__(cls, "__skerry__", entity_type)
+        entity_type.equip()
+        return typing.cast("EntityMeta", cls)
+
+
+def _refuse(name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> None:
+    for base in bases:
+        if not isinstance(base, EntityMeta) and "__slots__" not in vars(base):
+            raise TypeError(f"{name}: its base {base.__name__} needs `__slots__ = ()`")
+    annotations = namespace.get("__annotations__", {})
+    for attribute in [*annotations, *namespace]:
+        if attribute in RESERVED:
+            raise TypeError(f"{name}.{attribute}: `{attribute}` is reserved; choose another name")
+    for attribute, value in namespace.items():
+        if isinstance(value, types.FunctionType):
+            code = value.__code__
+            if code.co_flags & 0x80:
+                raise TypeError(
+                    f"{name}.{attribute}: a handler is a plain def, not async: it may not wait for "
+                    f"the outside. Send a message, or ask."
+                )
+            if code.co_flags & (0x04 | 0x08) and not attribute.startswith("__"):
+                raise TypeError(f"{name}.{attribute}: a handler has no *args or **kwargs")
+
+
+def _annotations(bases: tuple[type, ...], namespace: dict[str, Any]) -> list[tuple[str, str]]:
+    """Field names and the text of their types, inherited ones first."""
+    found: dict[str, str] = {}
+    for base in bases:
+        for cls in reversed(base.__mro__):
+            for field, annotation in getattr(cls, "__annotations__", {}).items():
+                if cls is not _Beside and cls is not Entity:
+                    found[field] = _text(annotation)
+    for field, annotation in namespace.get("__annotations__", {}).items():
+        found[field] = _text(annotation)
+    return list(found.items())
+
+
+def _text(annotation: Any) -> str:
+    if isinstance(annotation, str):
+        return annotation
+    if isinstance(annotation, type) and not typing.get_args(annotation):
+        return annotation.__name__
+    return str(annotation)
+
+
+class Entity(_Beside, msgspec.Struct, metaclass=EntityMeta):
+    """A durable thing, named by its type and a key; subclass it.
+
+    Every field has a default, since an entity exists as soon as it is named. Public methods
+    handle messages, one at a time; their result is the reply. Methods named `_…` can be
+    named by the entity itself only: in timers, outcomes and messages to itself.
+
+    Class options: `was="OldName"` keeps the identity of a class that was renamed;
+    `renamed={"old": "new"}` does so for fields. A classmethod `_upgrade(cls, old: dict) -> dict`
+    makes any other change.
+
+    Example:
+        >>> class Account(Entity):
+        ...     balance: int = 0
+        ...     def deposit(self, amount: int) -> int:
+        ...         self.balance += amount
+        ...         return self.balance
+        >>> Account(balance=5).deposit(3)
+        8
+
+    Source: Helland, "Life beyond Distributed Transactions", CIDR 2007; docs/entities.md.
+    """
+
+    if typing.TYPE_CHECKING:
+        __skerry__: ClassVar[EntityType]
+
+        @classmethod
+        def at(cls, key: str, /) -> typing.Self:
+            """The entity of this type with this key, as a name: its handlers can be sent to."""
+
+    @property
+    def key(self) -> str:
+        """This entity's key. Raises OutsideTurn for an object that was made by hand and has none."""
+        try:
+            return self._key
+        except AttributeError:
+            raise OutsideTurn(f"{type(self).__name__}.key") from None

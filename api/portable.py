@@ -1,0 +1,77 @@
+"""An app by value, for a script or notebook whose classes no worker can import.
+
+Cloudpickle alone loses the fields of a Struct class that lives in `__main__`. Here such a
+class travels as its annotations and defaults, is made again first, and gets its functions
+after: they may refer to the class itself.
+
+Only ever read from the parent process, over a pipe that it made: never from a socket or store.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import types
+from typing import Any
+
+import cloudpickle
+import msgspec
+
+from skerry.app import App
+from skerry.entity import Entity, EntityMeta
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, EntityMeta) and obj.__module__ == "__main__" and obj is not Entity:
+            return _reduced(obj)
+        return super().reducer_override(obj)
+
+
+def _reduced(cls: Any) -> tuple[Any, ...]:
+    functions = {
+        name: value
+        for name, value in vars(cls).items()
+        if isinstance(value, types.FunctionType | classmethod | staticmethod | property)
+    }
+    defaults = {}
+    for field in msgspec.structs.fields(cls):
+        if field.name in vars(cls).get("__annotations__", {}):
+            made = field.default_factory is not msgspec.NODEFAULT
+            defaults[field.name] = field.default_factory() if made else field.default  # type: ignore[operator]
+    kind = cls.__skerry__
+    options = {"renamed": kind.renamed, "was": kind.name}
+    annotations = dict(vars(cls).get("__annotations__", {}))
+    made_of = (cls.__name__, cls.__bases__, annotations, defaults, options)
+    return _make, made_of, functions, None, None, _fill
+
+
+def _make(
+    name: str,
+    bases: tuple[type, ...],
+    annotations: dict[str, Any],
+    defaults: dict[str, Any],
+    options: dict[str, Any],
+) -> Any:
+    namespace = {"__module__": "__main__", "__annotations__": annotations, **defaults}
+    return EntityMeta(name, bases, namespace, **options)
+
+
+def _fill(cls: Any, functions: dict[str, Any]) -> None:
+    for name, value in functions.items():
+        type.__setattr__(cls, name, value)
+    cls.__skerry__.equip()
+
+
+def dumps(app: App) -> bytes:
+    """An app as bytes, its classes included when they live in `__main__`."""
+    file = io.BytesIO()
+    _Pickler(file).dump(app)
+    return file.getvalue()
+
+
+def loads(data: bytes) -> App:
+    """The app that `dumps` wrote."""
+    app = pickle.loads(data)
+    assert isinstance(app, App), "our parent sends an app and nothing else"
+    return app

@@ -1,0 +1,206 @@
+"""Ready-made sources: text files, JSON lines, and a generator.
+
+A file is a partition; a position is the byte offset behind a line (in the uncompressed text
+of a .gz), so a second run goes on where the first one ended. A file that vanished, shrank or
+is not UTF-8 is an error that names it: no line is ever passed over in silence.
+"""
+
+from __future__ import annotations
+
+import glob
+import gzip
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any, Generic, TypeVar, overload
+
+import msgspec
+
+from skerry.errors import SkerryError
+
+T = TypeVar("T")
+Batch = list[tuple[int, T]]
+
+
+class TextFiles:
+    """The lines of text files, UTF-8, without their ends.
+
+    Args:
+        *paths: files, or patterns as `corpus/**/*.txt`. Files ending in .gz are unpacked.
+
+    A partition is a file, by its path as found. A file that appears later is read by the next
+    run. Raises SkerryError when a pattern finds nothing.
+    """
+
+    def __init__(self, *paths: str | Path) -> None:
+        self._paths = [str(path) for path in paths]
+
+    def partitions(self) -> list[str]:
+        """The files, sorted."""
+        found: set[str] = set()
+        for path in self._paths:
+            files = glob.glob(path, recursive=True) if glob.has_magic(path) else [path]
+            files = [file for file in files if Path(file).is_file()]
+            if not files:
+                raise SkerryError(
+                    f"There is no file {path}: look at the path, or at the folder that the app was "
+                    f"started in ({Path.cwd()})."
+                )
+            found.update(files)
+        return sorted(found)
+
+    def size(self, partition: str) -> int | None:
+        """Bytes of a file; None when it is packed, since only reading it tells."""
+        if partition.endswith(".gz"):
+            return None
+        try:
+            return Path(partition).stat().st_size
+        except OSError as error:
+            raise self._lost(partition, error) from error
+
+    def read(self, partition: str, after: int | None) -> Iterator[tuple[int, str]]:
+        """(offset behind the line, line) of a file."""
+        for batch in self.batches(partition, after, 1024):
+            yield from batch
+
+    def batches(self, partition: str, after: int | None, size: int) -> Iterator[Batch[str]]:
+        """The same in lists of up to `size` lines."""
+        position = after or 0
+        try:
+            with self._open(partition, position) as file:
+                while lines := list(islice(file, size)):
+                    batch: Batch[str] = []
+                    for line in lines:
+                        position += len(line)
+                        batch.append((position, self._text(partition, position, line)))
+                    yield batch
+        except (OSError, EOFError) as error:
+            raise self._lost(partition, error) from error
+
+    def _open(self, path: str, position: int) -> IO[bytes]:
+        if path.endswith(".gz"):
+            file: Any = gzip.open(path, "rb")
+            if file.seek(position) != position:
+                raise self._shrunk(path, position)
+            return file  # type: ignore[no-any-return]
+        if Path(path).stat().st_size < position:
+            raise self._shrunk(path, position)
+        plain = open(path, "rb")
+        plain.seek(position)
+        return plain
+
+    @staticmethod
+    def _text(path: str, position: int, line: bytes) -> str:
+        try:
+            return line.decode().rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            at = position - len(line) + error.start
+            raise SkerryError(
+                f"{path} is not UTF-8: byte {line[error.start]:#04x} at offset {at}. Convert it "
+                f"(iconv -f latin1 -t utf-8), or leave it out."
+            ) from None
+
+    @staticmethod
+    def _lost(path: str, error: Exception) -> SkerryError:
+        return SkerryError(
+            f"{path} can't be read: {error}. Its lines so far are counted; bring it back, or start "
+            f"the app without it."
+        )
+
+    @staticmethod
+    def _shrunk(path: str, position: int) -> SkerryError:
+        return SkerryError(
+            f"{path} was read up to byte {position} and is shorter now: it was cut or replaced. "
+            f"Bring it back, or start with a new data directory."
+        )
+
+
+class JsonLines(Generic[T]):
+    """Items from files with a JSON value on each line.
+
+    Args:
+        *paths: as for `TextFiles`.
+        type: what each line is; checked, and what the stages then get. Default: plain values.
+    """
+
+    @overload
+    def __init__(self: JsonLines[Any], *paths: str | Path) -> None: ...
+    @overload
+    def __init__(self: JsonLines[T], *paths: str | Path, type: type[T]) -> None: ...
+    def __init__(self, *paths: str | Path, type: Any = Any) -> None:
+        self._files = TextFiles(*paths)
+        self._decoder = msgspec.json.Decoder(type)
+
+    def partitions(self) -> list[str]:
+        """The files, sorted."""
+        return self._files.partitions()
+
+    def size(self, partition: str) -> int | None:
+        """Bytes of a file, when it is not packed."""
+        return self._files.size(partition)
+
+    def read(self, partition: str, after: int | None) -> Iterator[tuple[int, T]]:
+        """(offset behind the line, item) of a file."""
+        for batch in self.batches(partition, after, 1024):
+            yield from batch
+
+    def batches(self, partition: str, after: int | None, size: int) -> Iterator[Batch[T]]:
+        """The same in lists of up to `size` items. Empty lines are passed over."""
+        for lines in self._files.batches(partition, after, size):
+            batch: Batch[T] = []
+            for position, line in lines:
+                if line.strip():
+                    batch.append((position, self._item(partition, position, line)))
+            if batch:
+                yield batch
+
+    def _item(self, path: str, position: int, line: str) -> T:
+        try:
+            return self._decoder.decode(line)  # type: ignore[no-any-return]
+        except msgspec.MsgspecError as error:
+            raise SkerryError(
+                f"{path}: the line that ends at byte {position} is not what was expected: {error}. "
+                f"Mend the line; the app goes on behind the one before it."
+            ) from error
+
+
+class Generate(Generic[T]):
+    """Items that a function makes: `fn(partition, position)`, the same each time it is asked.
+
+    Args:
+        fn: of the partition's name ("0", "1", …) and the position (0, 1, 2, …).
+        partitions: how many.
+        count: items per partition; None: without end.
+    """
+
+    def __init__(
+        self, fn: Callable[[str, int], T], partitions: int = 4, count: int | None = None
+    ) -> None:
+        if partitions < 1 or (count is not None and count < 0):
+            raise ValueError(
+                f"Generate: partitions is at least 1 and count at least 0, not {partitions}, {count}"
+            )
+        self._fn, self._partitions, self._count = fn, partitions, count
+
+    def partitions(self) -> list[str]:
+        """ "0", "1", …"""
+        return [str(number) for number in range(self._partitions)]
+
+    def size(self, partition: str) -> int | None:
+        """Items of a partition, None when it is endless."""
+        return self._count
+
+    def read(self, partition: str, after: int | None) -> Iterator[tuple[int, T]]:
+        """(position, item) behind `after`."""
+        for batch in self.batches(partition, after, 1024):
+            yield from batch
+
+    def batches(self, partition: str, after: int | None, size: int) -> Iterator[Batch[T]]:
+        """The same in lists of up to `size` items."""
+        fn, position = self._fn, -1 if after is None else after
+        while self._count is None or position + 1 < self._count:
+            end = position + 1 + size
+            if self._count is not None:
+                end = min(end, self._count)
+            yield [(p, fn(partition, p)) for p in range(position + 1, end)]
+            position = end - 1

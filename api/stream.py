@@ -1,0 +1,207 @@
+"""Streams: a source, pure stages, and the entities that the items become messages to.
+
+A pipeline is compiled, not interpreted: for a batch of items each stage is one pass over a
+list, so that nothing of ours runs per item. What comes out are columns: for each end of the
+pipeline its handler, the keys and the arguments.
+
+Pure but for the user's functions. Idea: docs/clients.md, "Sources".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from inspect import Parameter
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload, runtime_checkable
+
+from skerry.entity import Entity
+from skerry.errors import BadApp
+from skerry.message import KEY_BYTES_MAX, Args, Handler, check_key
+
+P = ParamSpec("P")
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+U = TypeVar("U")
+E = TypeVar("E", bound=Entity)
+
+
+@runtime_checkable
+class Source(Protocol[T_co]):
+    """Where items come from: partitioned and replayable.
+
+    `read` must be repeatable: the same positions give the same items, whenever and however
+    often it is asked. Positions are what msgpack carries: ints, strings, lists of them.
+    A source may also offer `batches(partition, after, size)`, an iterator of lists, when it
+    never blocks; and `size(partition)`, in units of its positions, for the progress bar.
+    """
+
+    def partitions(self) -> Iterable[str]:
+        """The names of the parts that can be read apart from each other."""
+
+    def read(self, partition: str, after: Any) -> Iterator[tuple[Any, T_co]]:
+        """(position, item) of a partition, in order, behind `after`; None: from the beginning."""
+
+
+Columns = tuple[Handler, list[str], Sequence[Args]]
+Stage = Callable[[list[Any]], list[Columns]]
+
+
+class Pipeline:
+    """A source, and what its items become."""
+
+    def __init__(self, name: str, source: Source[Any]) -> None:
+        self.name, self.source = name, source
+        self.stream: Stream[Any] = Stream()
+
+    def apply(self, items: Sequence[Any]) -> list[Columns]:
+        """The messages of these items, a (handler, keys, arguments) per end of the pipeline."""
+        return self.stream._apply(list(items))
+
+
+class Stream(Generic[T]):
+    """Items on their way. Each method adds a stage; one stream may feed several."""
+
+    def __init__(self) -> None:
+        self._stages: list[Stage] = []
+
+    def _apply(self, items: list[Any]) -> list[Columns]:
+        if len(self._stages) == 1:
+            return self._stages[0](items)
+        return [columns for stage in self._stages for columns in stage(items)]
+
+    def map(self, function: Callable[[T], U]) -> Stream[U]:
+        """Each item becomes `function(item)`."""
+        following: Stream[U] = Stream()
+        self._stages.append(lambda items: following._apply(list(map(function, items))))
+        return following
+
+    def filter(self, test: Callable[[T], object]) -> Stream[T]:
+        """Only items that pass the test."""
+        following: Stream[T] = Stream()
+        self._stages.append(lambda items: following._apply(list(filter(test, items))))
+        return following
+
+    def flat_map(self, function: Callable[[T], Iterable[U]]) -> Stream[U]:
+        """Each item becomes any number of items."""
+        following: Stream[U] = Stream()
+        self._stages.append(
+            lambda items: following._apply([out for item in items for out in function(item)])
+        )
+        return following
+
+    def key_by(self, key: Callable[[T], str]) -> Keyed[T]:
+        """Say which key each item belongs to."""
+        following: Keyed[T] = Keyed()
+        self._stages.append(lambda items: following._apply(list(map(key, items)), items))
+        return following
+
+
+KeyedStage = Callable[[list[str], list[Any]], list[Columns]]
+
+
+class Keyed(Generic[T]):
+    """Items with a key, which they keep through the stages."""
+
+    def __init__(self) -> None:
+        self._stages: list[KeyedStage] = []
+
+    def _apply(self, keys: list[str], items: list[Any]) -> list[Columns]:
+        if len(self._stages) == 1:
+            return self._stages[0](keys, items)
+        return [columns for stage in self._stages for columns in stage(keys, items)]
+
+    def map(self, function: Callable[[T], U]) -> Keyed[U]:
+        """Each item becomes `function(item)`, under the same key."""
+        following: Keyed[U] = Keyed()
+        self._stages.append(
+            lambda keys, items: following._apply(keys, list(map(function, items)))
+        )
+        return following
+
+    def filter(self, test: Callable[[T], object]) -> Keyed[T]:
+        """Only items that pass the test."""
+        following: Keyed[T] = Keyed()
+
+        def stage(keys: list[str], items: list[Any]) -> list[Columns]:
+            passed = [(key, item) for key, item in zip(keys, items) if test(item)]
+            return following._apply([key for key, _ in passed], [item for _, item in passed])
+
+        self._stages.append(stage)
+        return following
+
+    def flat_map(self, function: Callable[[T], Iterable[U]]) -> Keyed[U]:
+        """Each item becomes any number of items, under the same key."""
+        following: Keyed[U] = Keyed()
+
+        def stage(keys: list[str], items: list[Any]) -> list[Columns]:
+            made = [(key, out) for key, item in zip(keys, items) for out in function(item)]
+            return following._apply([key for key, _ in made], [out for _, out in made])
+
+        self._stages.append(stage)
+        return following
+
+    @overload
+    def to(self, handler: Callable[[E, T], object], /) -> None: ...
+    @overload
+    def to(self, handler: Callable[[E], object], /) -> None: ...
+    def to(self, handler: Callable[Concatenate[E, P], object], /) -> None:
+        """Each item is a message to the entity with its key: `to(Word.seen)`.
+
+        Args:
+            handler: a method of an entity class, of no argument or of one, the item.
+
+        Raises:
+            TypeError: not a public handler, or of other arguments.
+        """
+        found = _handler_of(handler)
+        check, blob = found.check, not found.scalar
+
+        def without_item(keys: list[str], items: list[Any]) -> list[Columns]:
+            _check_keys(keys)
+            return [(found, keys, [()] * len(keys))]
+
+        def with_item(keys: list[str], items: list[Any]) -> list[Columns]:
+            _check_keys(keys)
+            rows: list[Args] = [check((item,)) for item in items]
+            if blob:
+                rows = [found.bind(row, {}) for row in rows if isinstance(row, tuple)]
+            return [(found, keys, rows)]
+
+        self._stages.append(with_item if found.arity else without_item)
+
+
+def _check_keys(keys: list[str]) -> None:
+    """All keys of a batch; in one pass when they are short, as keys are."""
+    for key in keys:
+        if key.__class__ is not str or not 0 < len(key) <= KEY_BYTES_MAX // 4:
+            check_key(key)
+
+
+def _handler_of(function: Any) -> Handler:
+    name = getattr(function, "__name__", repr(function))
+    owner = getattr(function, "__qualname__", "").rpartition(".")[0].rpartition(".")[2]
+    for cls in _entity_classes(Entity):
+        made = cls.__skerry__.handlers.get(name)
+        if made is not None and made.function is function:
+            if made.private or made.query:
+                raise TypeError(f"`to` takes a public handler that is no query, not {owner}.{name}")
+            if made.arity > 1 or (made.arity == 1 and made.params[0].default is not Parameter.empty):
+                raise TypeError(
+                    f"`to` takes a handler of no argument, or of one (the item) without a default; "
+                    f"{made.entity}.{name} has {made.arity}"
+                )
+            return made
+    raise TypeError(f"`to` takes a handler of an entity class, as `to(Word.seen)`, not {name}")
+
+
+def _entity_classes(cls: type[Entity]) -> Iterator[type[Entity]]:
+    for sub in cls.__subclasses__():
+        yield sub
+        yield from _entity_classes(sub)
+
+
+def check_source(source: object) -> None:
+    """Refuse what is no source. Raises BadApp."""
+    if not isinstance(source, Source):
+        raise BadApp(
+            f"app.source takes a source with `partitions` and `read`, as TextFiles(…), not {source!r:.100}"
+        )

@@ -1,0 +1,93 @@
+"""Turn: all that one handler run may read and leave behind; the seam of the two layers.
+
+The verbs write intentions here, and whoever runs the handler reads them when it returns:
+a worker, the simulator or a test. Nothing else is shared between programs and runtime.
+
+`current` is the turn that runs now in this process, or None.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from skerry.errors import OutsideTurn, SkerryError
+
+if TYPE_CHECKING:
+    from skerry.entity import Entity
+    from skerry.message import Args, Handler
+    from skerry.verbs import Asked
+
+current: Turn | None = None
+
+
+class Turn:
+    """One handler run. Reused from message to message: `clear` makes it empty."""
+
+    __slots__ = (
+        "_rng",
+        "_rng_of",
+        "entity",
+        "extra",
+        "forgotten",
+        "index",
+        "laters",
+        "now_ns",
+        "reading",
+        "seed",
+        "sends",
+        "timer_set",
+        "timers",
+    )
+
+    def __init__(self) -> None:
+        self.entity: Entity | None = None
+        self.now_ns = 0
+        """The shard's time, ns since 1970."""
+        self.seed: tuple[int, ...] = ()
+        self.index = 0
+        """Which turn of its batch this is; with `seed` it makes the random numbers."""
+        self.reading = False
+        """A query runs: it may leave nothing behind."""
+        self.sends: list[tuple[Handler, str, Args, Asked[object] | None]] = []
+        self.extra = False
+        """Whether anything but sends was left behind: laters, timers, forgotten."""
+        self.laters: list[tuple[int, Handler, str, Args]] = []
+        self.timers: dict[str, tuple[int, Handler, Args] | None] = {}
+        self.forgotten = False
+        self.timer_set: Callable[[Entity, str], bool] = _no_timer
+        """Whether a named timer of an entity stood before this turn."""
+        self._rng: random.Random | None = None
+        self._rng_of: tuple[tuple[int, ...], int] = ((), -1)
+
+    def clear(self) -> None:
+        """Forget what was left behind."""
+        self.sends.clear()
+        if self.extra:
+            self.laters = []
+            self.timers = {}
+            self.forgotten = False
+            self.extra = False
+
+    def rng(self) -> random.Random:
+        """This turn's generator: the same numbers whenever this very turn is run again."""
+        identity = (self.seed, self.index)
+        if self._rng is None or self._rng_of != identity:
+            self._rng = random.Random(repr(identity))
+            self._rng_of = identity
+        return self._rng
+
+
+def running(verb: str) -> Turn:
+    """The turn that runs now, for a verb that changes something. Raises OutsideTurn."""
+    turn = current
+    if turn is None:
+        raise OutsideTurn(verb)
+    if turn.reading:
+        raise SkerryError(f"`{verb}` in a @query: a query changes nothing, sends nothing")
+    return turn
+
+
+def _no_timer(entity: Entity, name: str) -> bool:
+    return False

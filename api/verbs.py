@@ -1,0 +1,278 @@
+"""The verbs of a turn: each writes one intention on the Turn, which commits as a whole.
+
+A verb takes the handler and its arguments apart: `send(Account.at("bob").deposit, 10)`.
+Nothing happens when it is called; everything happens when the turn commits, or nothing.
+
+Reads and writes `skerry.turn.current` only. Idea: docs/entities.md.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime, timedelta
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+
+from skerry import turn as _turn
+from skerry.errors import Failed, OutsideTurn, Rejected
+from skerry.message import Handler, Message, target
+from skerry.turn import running
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Delay = float | timedelta
+"""Seconds, or a timedelta."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+DELAY_DAYS_MAX = 36_500
+
+
+def _delay_ns(verb: str, delay: Delay) -> int:
+    seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool):
+        raise TypeError(f"{verb}: a delay is seconds or a timedelta, not {delay!r}")
+    if not 0 <= seconds <= DELAY_DAYS_MAX * 86_400:
+        raise ValueError(f"{verb}: a delay is 0 s to {DELAY_DAYS_MAX} days, not {delay!r}")
+    return int(seconds * 1_000_000_000)
+
+
+@overload
+def send(message: Message[Any], /) -> None: ...
+@overload
+def send(handler: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> None: ...
+def send(handler: Any, /, *args: Any, **kwargs: Any) -> None:
+    """Send a message; it takes effect exactly once, in order behind this entity's earlier ones.
+
+    Args:
+        handler: of an entity named by its key, as `Account.at("bob").deposit`; or a `Message`.
+        *args, **kwargs: the handler's own arguments, checked now.
+
+    Raises:
+        TypeError: wrong arguments, or no handler.
+        OutsideTurn: no entity runs.
+
+    Example:
+        >>> send(Account.at("bob").deposit, 10)
+    """
+    turn = _turn.current
+    if turn is None or turn.reading:
+        turn = running("send")
+    if handler.__class__ is Message:
+        turn.sends.append((handler.handler, handler.key, handler.args, None))
+        return
+    found, key = target(handler)
+    turn.sends.append((found, key, found.bind(args, kwargs), None))
+
+
+def send_later(
+    delay: Delay, handler: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs
+) -> None:
+    """Send a message not before `delay` (seconds or timedelta) from now. Durable.
+
+    Raises:
+        ValueError: a delay below zero or beyond a hundred years.
+        TypeError, OutsideTurn: as for `send`.
+    """
+    turn = running("send_later")
+    found, key = target(handler)
+    turn.extra = True
+    turn.laters.append((_delay_ns("send_later", delay), found, key, found.bind(args, kwargs)))
+
+
+def set_timer(
+    name: str, delay: Delay, handler: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs
+) -> None:
+    """Set this entity's timer `name`; setting it again replaces it. It fires exactly once.
+
+    Args:
+        name: 1 to 480 bytes, unique in this entity.
+        delay: seconds or a timedelta from now; it does not fire before.
+        handler: of this entity, as `self._remind`.
+
+    Example:
+        >>> set_timer("reminder", timedelta(days=1), self._remind)
+    """
+    turn = running("set_timer")
+    _check_name(name)
+    found = _own("set_timer", handler)
+    turn.extra = True
+    turn.timers[name] = (_delay_ns("set_timer", delay), found, found.bind(args, kwargs))
+
+
+def cancel_timer(name: str) -> bool:
+    """Cancel this entity's timer `name`. Whether it was set: then it will not fire."""
+    turn = running("cancel_timer")
+    _check_name(name)
+    assert turn.entity is not None, "a turn has an entity"
+    if name in turn.timers:
+        stood = turn.timers[name] is not None
+    else:
+        stood = turn.timer_set(turn.entity, name)
+    turn.extra = True
+    turn.timers[name] = None
+    return stood
+
+
+def _check_name(name: str) -> None:
+    if not isinstance(name, str) or not 0 < len(name.encode()) <= 480:
+        raise TypeError(f"a timer's name is a str of 1 to 480 bytes, not {name!r:.60}")
+
+
+def _own(verb: str, handler: Any) -> Handler:
+    """A handler of the entity that runs. Raises TypeError."""
+    turn = _turn.current
+    assert turn is not None, "the verb has looked for a turn"
+    entity = getattr(handler, "__self__", None)
+    if entity is None or entity is not turn.entity:
+        raise TypeError(
+            f"{verb} takes a handler of the entity itself, as `self._paid`; {handler!r:.100} is not"
+        )
+    return target(handler)[0]
+
+
+class Asked(Generic[R]):
+    """What was asked, and which handlers of this entity its outcome goes to.
+
+    Exactly one of the outcomes arrives, exactly once, as a message to this entity.
+    """
+
+    __slots__ = ("_failed", "_handler", "_rejected", "_then", "_timeout", "replies")
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+        self.replies = handler.replies
+        self._then: tuple[Handler, bytes] | None = None
+        self._rejected: tuple[Handler, bytes] | None = None
+        self._failed: tuple[Handler, bytes] | None = None
+        self._timeout: tuple[int, Handler, bytes] | None = None
+
+    @overload
+    def then(
+        self: Asked[None], handler: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Asked[None]: ...
+    @overload
+    def then(
+        self,
+        handler: Callable[Concatenate[R, P], object],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Asked[R]: ...
+    def then(self, handler: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """The handler of the reply: `_paid(reply, *args)`, or `_paid(*args)` when there is none."""
+        self._then = self._set("then", self._then, handler, args, kwargs, int(self.replies))
+        return self
+
+    def rejected(
+        self,
+        handler: Callable[Concatenate[Rejected, P], object],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Asked[R]:
+        """The handler of a refusal: `_refused(rejected, *args)`."""
+        self._rejected = self._set("rejected", self._rejected, handler, args, kwargs, 1)
+        return self
+
+    def failed(
+        self,
+        handler: Callable[Concatenate[Failed, P], object],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Asked[R]:
+        """The handler of a failure: `_broken(failed, *args)`."""
+        self._failed = self._set("failed", self._failed, handler, args, kwargs, 1)
+        return self
+
+    def timeout(
+        self, delay: Delay, handler: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Asked[R]:
+        """The handler when no other outcome came within `delay`: `_late(*args)`. The other side
+        may have acted all the same."""
+        found, rest = self._set("timeout", self._timeout, handler, args, kwargs, 0)
+        self._timeout = (_delay_ns("timeout", delay), found, rest)
+        return self
+
+    def _set(
+        self,
+        outcome: str,
+        before: object,
+        handler: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        skip: int,
+    ) -> tuple[Handler, bytes]:
+        if before is not None:
+            raise TypeError(f"this ask has a handler for `{outcome}` already")
+        found = _own(outcome, handler)
+        if kwargs:
+            names = [param.name for param in found.params[skip + len(args) :]]
+            unknown = sorted(set(kwargs) - set(names))
+            if unknown:
+                raise TypeError(f"{found.entity}.{found.name} has no argument `{unknown[0]}`")
+            defaults = {p.name: p.default for p in found.params}
+            args += tuple(kwargs.get(name, defaults[name]) for name in names)
+        if skip and not found.params:
+            raise TypeError(f"{found.entity}.{found.name} has no argument for the outcome")
+        return found, found.bind_rest(args, skip=skip)
+
+    # What the runtime reads.
+
+    @property
+    def outcomes(
+        self,
+    ) -> tuple[
+        tuple[Handler, bytes] | None,
+        tuple[Handler, bytes] | None,
+        tuple[Handler, bytes] | None,
+        tuple[int, Handler, bytes] | None,
+    ]:
+        """Handlers with their own arguments: of a reply, a refusal, a failure; of the time-out."""
+        return self._then, self._rejected, self._failed, self._timeout
+
+
+@overload
+def ask(
+    handler: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
+) -> Asked[R]: ...
+@overload
+def ask(handler: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Asked[R]: ...
+def ask(handler: Any, /, *args: Any, **kwargs: Any) -> Any:
+    """Send a message and have its outcome sent back to handlers of this entity.
+
+    Example:
+        >>> ask(Account.at(to).deposit, amount).then(self._paid, to).rejected(self._refused, amount)
+
+    A refusal or failure that has no handler here is a dead letter.
+    """
+    turn = running("ask")
+    found, key = target(handler)
+    asked: Asked[Any] = Asked(found)
+    turn.sends.append((found, key, found.bind(args, kwargs), asked))
+    return asked
+
+
+def forget() -> None:
+    """Remove this entity when the turn commits: its state, named timers and pending asks.
+
+    What it has sent, also with `send_later`, stays sent. The next message makes a new entity.
+    """
+    turn = running("forget")
+    turn.extra = turn.forgotten = True
+
+
+def now() -> datetime:
+    """This turn's time (UTC): the same in the whole turn, never earlier than before."""
+    turn = _turn.current
+    if turn is None:
+        raise OutsideTurn("now")
+    return _EPOCH + timedelta(microseconds=turn.now_ns // 1000)
+
+
+def rng() -> random.Random:
+    """This turn's random generator, seeded by the turn."""
+    turn = _turn.current
+    if turn is None:
+        raise OutsideTurn("rng")
+    return turn.rng()

@@ -1,0 +1,57 @@
+"""How programs run: every module, in the order that a message walks through them.
+
+Not for users: programs import `skerry`. Written by `python -m tests.house.spine`.
+
+api/    What programs are written in; imported as `skerry`.
+    entity.py   Entity: fields, a key, handlers, a schema; a plain object that can be tested alone.
+    message.py  Message and handler: what is sent, and where wrong arguments are refused.
+    turn.py     Turn: all that one handler run may read and leave behind; the seam of the two layers.
+    verbs.py    The verbs of a turn: each writes one intention on the Turn, which commits as a whole.
+    stream.py   Streams: a source, pure stages, and the entities that the items become messages to.
+    sources.py  Ready-made sources: text files, JSON lines, and a generator.
+    app.py      App: what belongs together, and its checks.
+    host.py     What programs ask of whoever runs them: the one door from here to the runtime.
+    errors.py   What can go wrong, by whose fault it is.
+
+runtime/    How programs run; imported as `skerry.runtime`.
+    load.py            Finds the app that a target names: `module:app`, `package.module`, `file.py` or `file.py:app`.
+    placement_file.py  What an app's data directory says of it: the app, its placement, and who runs it now.
+    supervisor.py      Spawns workers, watches them, restarts them within a budget, gives up loudly.
+    worker.py          One process: a shard, its store, its ports, its loop. The only place where they meet.
+    readers.py         Reads source partitions for a worker, batch by batch, without ever making it wait.
+    ports.py           What the worker needs from the outside, each with its promise.
+
+runtime/gateway/    A client comes in.
+    connection.py  The caller's end: numbers its requests, retries, never doubles.
+    words.py       What callers and doors say to each other, and nothing that acts on it.
+    sockets.py     The worker's end of the clients' line: many callers, one list of events for the shard.
+
+runtime/shard/    The core: no I/O, no clock, no thread.
+    events.py     The words: all that can reach a shard, and all that it can want.
+    shard.py      The life of a batch: events in, turns, one commit, effects out.
+    placement.py  Where a key lives: the slot of an entity, the shard of a slot, at a version.
+    streams.py    All streams of a shard: handshakes, epochs, acks, and who must stop.
+    outbound.py   The sending end of one stream: numbers, outbox, credit, resume.
+    wire.py       What crosses a pipe, as bytes and back; what is refused and why.
+    inbound.py    The receiving end of one stream: which frame is next, and what may be acked.
+    intake.py     What waits to be run, and the order in which a batch takes it.
+    requests.py   A client's request seen before? Its first outcome, kept with the target's slot.
+    delivery.py   One message to its entity, and what becomes of it: sends, outcomes, dead letters.
+    turns.py      Runs handlers: optimistic, careful, rejected, failed.
+    asks.py       What an entity has asked and not been told yet.
+    timers.py     Messages that wait for a time: named timers, send_later, ask time-outs.
+    dead.py       Dead letters: messages that were refused or failed with nobody to tell.
+    commit.py     The record of a batch: what it holds, its chain of checksums, its replay.
+
+runtime/store/    Down to the disk.
+    log.py      A shard's commits, made durable: append, fsync on a thread, recover, checkpoint.
+    overlay.py  Rows newer than the tree: what was sealed and is not in the B-tree yet.
+    tree.py     Rows in the B-tree: each with a checksum over key and value, each slot with a fingerprint.
+    files.py    A store's folder: its lock, its format, its LMDB environment.
+
+runtime/transport/    Across to the next shard.
+    pipe.py  ZeroMQ as a mere pipe between shards: bytes in, maybe bytes out.
+
+runtime/simulator/    The same core on a simulated network, disk and clock.
+    cluster.py  n shards on a simulated network, disk and clock, driven by one seed.
+"""

@@ -1,0 +1,1 @@
+"""A client comes in: the caller's end, and ours."""

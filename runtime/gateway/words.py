@@ -1,0 +1,181 @@
+"""What callers and doors say to each other, and nothing that acts on it.
+
+One message part each, a msgpack array whose first element names it: `["get", 7, "Account",
+"alice"]`. Everything that a stranger could get wrong and that would hurt behind the door is
+refused here, by type: lengths, signs and sizes, at the speed of the decoder.
+
+Imports the core's vocabulary only. Idea: docs/clients.md.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+
+from skerry.runtime.shard.events import Outcome, Placement, Request
+from skerry.runtime.shard.wire import MESSAGE_BYTES_MAX
+
+KEY_BYTES_MAX = 480
+"""Bytes of a key in UTF-8: what the store's longest row key leaves room for."""
+
+NAME_CHARS_MAX = 200
+"""Characters of a type's or handler's name."""
+
+PACKET_BYTES_MAX = 64 << 20
+"""Bytes of one message to a door; the socket itself drops a caller that sends more."""
+
+ASKS_MAX = 2048
+"""Requests in one message: a few batches' worth, so that a door can go on between two."""
+
+PAGE_ROWS = 1000
+"""Entities in one answer to a scan."""
+
+Number = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Name = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX)]
+Key = Annotated[str, Meta(min_length=1, max_length=KEY_BYTES_MAX)]
+Session = Annotated[bytes, Meta(min_length=16, max_length=16)]
+
+
+class CheckedRequest(Request, array_like=True, frozen=True):
+    """A `Request` as a door accepts it: the same fields in the same order, with their bounds."""
+
+    session: Session
+    number: Annotated[int, Meta(ge=1, le=2**63 - 1)]
+    previous: Number
+    confirmed: Number
+    first_ns: Number
+    type: Name
+    key: Key
+    handler: Name
+    args: Annotated[bytes, Meta(min_length=1, max_length=MESSAGE_BYTES_MAX)]
+    reply: bool = True
+    named: Annotated[bytes, Meta(max_length=16)] = b""
+
+
+# ── a caller says ─────────────────────────────────────────────────────────────
+# `n` numbers what is not a request. A connection counts it downwards from -1, so
+# that an outcome says by its sign which of the two it answers.
+
+
+class Hello(Struct, array_like=True, tag="hello"):
+    """Who are you? Answered by `Welcome`."""
+
+
+class Ask(Struct, array_like=True, tag="ask"):
+    """One request."""
+
+    request: CheckedRequest
+
+
+class Asks(Struct, array_like=True, tag="asks"):
+    """Many requests; those of one session to one slot in the order of their numbers."""
+
+    requests: list[CheckedRequest]
+
+
+class Confirm(Struct, array_like=True, tag="confirm"):
+    """The session holds the outcome of every request up to `upto`."""
+
+    session: Session
+    upto: Number
+
+
+class Get(Struct, array_like=True, tag="get"):
+    """The committed state of an entity: `[state or nil, its schema or nil]`."""
+
+    n: int
+    type: Name
+    key: Key
+
+
+class Scan(Struct, array_like=True, tag="scan"):
+    """Entities of a type behind `after`: `[[[key, state], ...], {schema id: schema}]`."""
+
+    n: int
+    type: Name
+    prefix: Annotated[str, Meta(max_length=KEY_BYTES_MAX)]
+    after: Annotated[str, Meta(max_length=KEY_BYTES_MAX)]
+    limit: Annotated[int, Meta(ge=1)]
+
+
+class Count(Struct, array_like=True, tag="count"):
+    """How many entities of a type this shard holds."""
+
+    n: int
+    type: Name
+
+
+class Status(Struct, array_like=True, tag="status"):
+    """How the shard is doing."""
+
+    n: int
+
+
+class Dead(Struct, array_like=True, tag="dead"):
+    """Dead letters: 'list', 'show', 'retry', 'drop'."""
+
+    n: int
+    action: str
+    id: bytes | None = None
+
+
+class Steer(Struct, array_like=True, tag="control"):
+    """The supervisor's word: 'quiet', 'drain', 'stop'."""
+
+    n: int
+    word: str
+
+
+Call = Hello | Ask | Asks | Confirm | Get | Scan | Count | Status | Dead | Steer
+
+
+# ── a door says ───────────────────────────────────────────────────────────────
+
+
+class Greeting(Struct):
+    """Who a door is, and what its app offers."""
+
+    incarnation: bytes
+    shard: int
+    epoch: int
+    placement: Placement
+    now_ns: int
+    app: str
+    types: dict[str, list[str]]
+    """Public handlers by entity type."""
+
+
+class Welcome(Struct, array_like=True, tag="welcome"):
+    """The answer to `Hello`."""
+
+    greeting: Greeting
+
+
+class Outcomes(Struct, array_like=True, tag="outcomes"):
+    """What became of requests."""
+
+    pairs: list[tuple[int, Outcome]]
+
+
+class Answer(Struct, array_like=True, tag="answer"):
+    """The value that call `n` asked for."""
+
+    n: int
+    value: Any
+
+
+class Refusal(Struct, array_like=True, tag="error"):
+    """Call `n` could not be answered; 0 when the door could not read so much as its number."""
+
+    n: int
+    error: str
+    text: str
+
+
+Word = Welcome | Outcomes | Answer | Refusal
+
+encode = msgspec.msgpack.Encoder().encode
+decode_call = msgspec.msgpack.Decoder(Call).decode
+decode_word = msgspec.msgpack.Decoder(Word).decode

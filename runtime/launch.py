@@ -1,0 +1,88 @@
+"""The door: programs come in here to be run, and to reach an app that runs.
+
+Implements `skerry.host.Launch`. Options come in, a supervisor or a connection goes out.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from skerry import portable
+from skerry.app import App
+from skerry.client import Client
+from skerry.errors import SkerryError
+from skerry.host import Session
+from skerry.runtime.gateway.connection import Connection
+from skerry.runtime.placement_file import find_data, is_running
+from skerry.runtime.supervisor import Options, Supervisor
+
+START_S = 30.0
+"""How long an app may take to come up under `app.running()`."""
+
+
+def by_value(app: App) -> dict[str, Any]:
+    """How workers get an app that they can't import."""
+    return {"pickled": base64.b64encode(portable.dumps(app)).decode()}
+
+
+def run_app(app: App, workers: int | None, data: str | Path | None) -> None:
+    """Run until the app ends or is stopped. Raises SkerryError when it failed."""
+    options = Options(
+        app=by_value(app),
+        name=app.name,
+        data=str(data or Path(".skerry") / app.name),
+        workers=workers,
+    )
+    code = Supervisor(options, say=_say).run()
+    if code:
+        raise SkerryError(
+            f"The app {app.name} ended with exit code {code}; its logs are in {options.data}/logs."
+        )
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def running(app: App) -> Iterator[Client]:
+    """The app runs, in processes of its own, while the context is open."""
+    with tempfile.TemporaryDirectory(prefix="skerry-data-") as data:
+        options = Options(app=by_value(app), name=app.name, data=data, workers=2, finite=False)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "skerry.runtime.supervisor"], stdin=subprocess.PIPE
+        )
+        try:
+            assert process.stdin is not None, "the supervisor has a lifeline"
+            process.stdin.write(msgspec.json.encode(options) + b"\n")
+            process.stdin.flush()
+            _await_start(process, Path(data))
+            with Client(data) as client:
+                yield client
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+
+
+def _await_start(process: subprocess.Popen[bytes], data: Path) -> None:
+    deadline = time.monotonic() + START_S
+    while not (is_running(data) and (data / "run.json").exists()):
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise SkerryError("The app did not start; what its workers said stands above.")
+        time.sleep(0.01)
+
+
+async def connect(data: str | Path | None) -> Session:
+    """A session with the app that runs on a data directory. Raises Unavailable."""
+    return await Connection.open(find_data(data))

@@ -1,0 +1,191 @@
+"""What an app's data directory says of it: the app, its placement, and who runs it now.
+
+    app.json    the app's identity and placement; written anew as a whole, synced, renamed
+    run.json    while it runs: the supervisor, the folder of its sockets, its shards
+    lock        held by the supervisor that runs it
+
+Does file I/O and decides nothing. Idea: docs/log.md, "Adding a member".
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from skerry.errors import SkerryError, StoreDamaged, StoreLocked, Unavailable
+from skerry.runtime.shard.events import SLOTS, Placement
+from skerry.runtime.shard.placement import balanced
+from skerry.runtime.store.log import LmdbStore
+
+FORMAT = 1
+
+
+class AppFile(Struct):
+    """app.json."""
+
+    format: int
+    app: str
+    target: str
+    incarnation: str
+    placement: Placement
+    sync: str
+    boot_id: str
+    """The boot in which the app last ran; tells `--sync off` that the power failed since."""
+    clean: bool = True
+
+
+class Running(Struct):
+    """run.json."""
+
+    pid: int
+    app: str
+    sockets: str
+    shards: list[int]
+
+
+def boot_id() -> str:
+    """The kernel's name for this boot."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """The file has its old content or its new one, whenever the power fails."""
+    fresh = path.with_suffix(".new")
+    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.write(fd, data)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    fresh.rename(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def save(data: Path, app: AppFile) -> None:
+    """Write app.json."""
+    write_durably(data / "app.json", msgspec.json.format(msgspec.json.encode(app), indent=1))
+
+
+def load(data: Path) -> AppFile | None:
+    """Read app.json; None when there is no app in this folder. Raises StoreDamaged."""
+    path = data / "app.json"
+    try:
+        app = msgspec.json.decode(path.read_bytes(), type=AppFile)
+    except FileNotFoundError:
+        return None
+    except msgspec.MsgspecError as error:
+        raise StoreDamaged(
+            f"{path} does not read as an app's description: {error}. Restore the app's last backup."
+        ) from error
+    if app.format != FORMAT:
+        raise StoreDamaged(
+            f"{path} has format {app.format}; this skerry reads {FORMAT}. Install the release that "
+            f"wrote it, or a newer one."
+        )
+    if len(app.placement.slots) != SLOTS:
+        raise StoreDamaged(f"{path} places {len(app.placement.slots)} slots, not {SLOTS}.")
+    return app
+
+
+def create(data: Path, *, app: str, target: str, workers: int, sync: str) -> AppFile:
+    """A new app: its stores first, then app.json, which makes them members."""
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    foreign = [entry.name for entry in data.iterdir() if entry.name not in {"lock", "logs"}]
+    foreign = [name for name in foreign if not name.startswith("shard-")]
+    if foreign:
+        raise SkerryError(
+            f"{data} holds {foreign[0]!r} and no app.json: it is no data directory of skerry. "
+            f"Choose an empty or new folder with --data."
+        )
+    members = list(range(workers))
+    for shard in members:
+        _discard(data / f"shard-{shard}")
+        LmdbStore.create(data / f"shard-{shard}", shard=shard)
+    made = AppFile(
+        FORMAT,
+        app,
+        target,
+        os.urandom(16).hex(),
+        balanced(members, version=1, next_id=workers),
+        sync,
+        boot_id(),
+    )
+    save(data, made)
+    return made
+
+
+def _discard(folder: Path) -> None:
+    """A store without a member: left by a creation that did not finish."""
+    if folder.is_dir():
+        for entry in folder.iterdir():
+            entry.unlink()
+        folder.rmdir()
+
+
+def lock(data: Path, app: str) -> int:
+    """The data directory is ours. Raises StoreLocked."""
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fd = os.open(data / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        owner = os.pread(fd, 20, 0).decode().strip()
+        os.close(fd)
+        raise StoreLocked(data, int(owner) if owner.isdigit() else 0) from error
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, str(os.getpid()).encode(), 0)
+    return fd
+
+
+def is_running(data: Path) -> bool:
+    """Whether a supervisor holds this data directory now."""
+    try:
+        fd = os.open(data / "lock", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def running_app(data: Path) -> Running:
+    """Who runs this app. Raises Unavailable."""
+    try:
+        if is_running(data):
+            return msgspec.json.decode((data / "run.json").read_bytes(), type=Running)
+    except (FileNotFoundError, msgspec.MsgspecError):
+        pass
+    raise Unavailable(f"No app runs in {data}. Start it with `skerry run TARGET --data {data}`.")
+
+
+def find_data(data: str | Path | None) -> Path:
+    """The data directory that is meant. Raises Unavailable when none or several could be."""
+    if data is not None:
+        path = Path(data)
+        if not (path / "app.json").is_file():
+            raise Unavailable(
+                f"There is no app in {path}. Start one with `skerry run TARGET --data {path}`."
+            )
+        return path
+    apps = sorted(Path(".skerry").glob("*/app.json"))
+    if len(apps) == 1:
+        return apps[0].parent
+    if not apps:
+        raise Unavailable(
+            "There is no app in ./.skerry. Start one with `skerry run TARGET`, or name a data "
+            "directory with --data."
+        )
+    names = ", ".join(str(path.parent) for path in apps)
+    raise Unavailable(f"There are several apps in ./.skerry: {names}. Name one with --data.")

@@ -1,0 +1,94 @@
+"""A simulated disk: keeps what was synced, and forgets the rest on a crash.
+
+It holds the records of the real core and replays them as the real store does; what it
+leaves out is the B-tree, so that a crash is one line. Idea: docs/log.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from skerry.runtime.ports import Last
+from skerry.runtime.shard import commit as records
+from skerry.runtime.shard.commit import Decoded, state_key
+from skerry.runtime.shard.events import Commit
+
+
+class MemoryStore:
+    """The store of a simulated shard; see `runtime/ports.py` for its promises."""
+
+    def __init__(self) -> None:
+        self.last = Last()
+        self._records: list[bytes] = []
+        self._synced = 0
+        self._states: dict[tuple[str, str], bytes] = {}
+        self._rows: dict[tuple[int, bytes], bytes] = {}
+
+    def state(self, type: str, key: str) -> bytes | None:
+        """The newest sealed state of an entity."""
+        return self._states.get((type, key))
+
+    def read(self, table: int, key: bytes) -> bytes | None:
+        """The newest sealed row of a table."""
+        return self._rows.get((table, key))
+
+    def scan(self, table: int, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Rows of a table in order of key."""
+        found = [(k, v) for (t, k), v in self._rows.items() if t == table and k.startswith(prefix)]
+        yield from sorted(found)
+
+    def states(self, type: str, prefix: str = "", after: str = "") -> Iterator[tuple[str, bytes]]:
+        """States of a type, slot by slot."""
+        behind = state_key(type, after) if after else b""
+        found = [
+            (state_key(t, key), key, state)
+            for (t, key), state in self._states.items()
+            if t == type and key.startswith(prefix)
+        ]
+        yield from ((key, state) for row, key, state in sorted(found) if row > behind)
+
+    def append(self, commit: Commit) -> None:
+        """Visible now, durable when synced."""
+        self._records.append(commit.record)
+        self._apply(records.decode(commit.record))
+
+    def discard(self, table: int, key: bytes) -> None:
+        """Forget a row without a record."""
+        self._rows.pop((table, key), None)
+
+    def sync(self, no: int) -> None:
+        """The disk has finished everything up to this commit."""
+        self._synced = max(self._synced, no)
+
+    def durable(self) -> int:
+        """The newest durable commit."""
+        return self._synced
+
+    def close(self) -> None:
+        """All is durable."""
+        self._synced = len(self._records)
+
+    def crash(self) -> None:
+        """The power fails: what was not synced was never there."""
+        self._records = self._records[: self._synced]
+        self._states, self._rows = {}, {}
+        previous = 0
+        for record in self._records:
+            decoded = records.decode(record)
+            assert decoded.previous == previous, f"I6: the chain breaks at commit {decoded.no}"
+            previous = decoded.checksum
+            self._apply(decoded)
+            self.last = Last(decoded.no, decoded.checksum, decoded.epoch, decoded.time_ns)
+
+    def _apply(self, decoded: Decoded) -> None:
+        for group in decoded.states:
+            for key, state in zip(group.keys, group.values):
+                if state is None:
+                    self._states.pop((group.type, key), None)
+                else:
+                    self._states[group.type, key] = state
+        for table, row_key, value in decoded.rows:
+            if value is None:
+                self._rows.pop((table, row_key), None)
+            else:
+                self._rows[table, row_key] = value

@@ -1,0 +1,1 @@
+"""Down to the disk: a shard's log and rows in LMDB."""

@@ -1,0 +1,146 @@
+"""A store's folder: its lock, its format, its LMDB environment.
+
+A store is owned by one process at a time, by `flock`: the fence that keeps a slot with one
+owner (I5). The map is address space, not disk: it is as large as the quota from the start,
+the file grows by itself, and no reader ever has to step aside for growth.
+
+Idea: docs/log.md.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+import lmdb
+import msgspec
+
+from skerry.errors import StoreDamaged, StoreLocked
+
+FORMAT = 1
+PRESSED = 0.8
+"""Above this part of the quota intake from outside pauses, so that drains still have room."""
+
+
+class _Identity(msgspec.Struct, array_like=True):
+    format: int
+    shard: int
+
+
+class Environment:
+    """An open store. Raises StoreLocked, StoreDamaged."""
+
+    def __init__(self, path: Path, *, shard: int, sync: bool, quota_bytes: int) -> None:
+        self.path, self.quota_bytes = path, quota_bytes
+        if not (path / "data.mdb").is_file():
+            raise StoreDamaged(
+                f"The store {path} is missing, but the app has a shard {shard} there. Mount the disk "
+                f"that holds it, or restore the app's last backup: all shards together."
+            )
+        self._lock = _locked(path)
+        try:
+            self.env = _open(path, quota_bytes, sync=sync)
+            self.log = self.env.open_db(b"log")
+            self.rows = self.env.open_db(b"rows")
+            self.slots = self.env.open_db(b"slots")
+            self.meta = self.env.open_db(b"meta")
+            self._check(shard)
+        except lmdb.Error as error:
+            raise StoreDamaged(
+                f"LMDB cannot open {path}: {error}. Restore the app's last backup."
+            ) from error
+
+    @classmethod
+    def create(cls, path: Path, *, shard: int) -> None:
+        """A new, empty store, synced with its folder."""
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        env = lmdb.open(str(path), map_size=1 << 26, max_dbs=4, mode=0o600)
+        for name in (b"log", b"rows", b"slots", b"meta"):
+            env.open_db(name)
+        with env.begin(write=True) as txn:
+            identity = msgspec.msgpack.encode(_Identity(FORMAT, shard))
+            txn.put(b"identity", identity, db=env.open_db(b"meta", txn=txn))
+        env.sync(True)
+        env.close()
+        for folder in (path, path.parent):
+            fd = os.open(folder, os.O_RDONLY)
+            os.fsync(fd)
+            os.close(fd)
+
+    def _check(self, shard: int) -> None:
+        with self.env.begin() as txn:
+            stored = txn.get(b"identity", db=self.meta)
+        try:
+            identity = msgspec.msgpack.decode(stored or b"", type=_Identity)
+        except msgspec.MsgspecError as error:
+            raise StoreDamaged(f"{self.path} is an LMDB file, but not a store of skerry.") from error
+        if identity.format != FORMAT:
+            raise StoreDamaged(
+                f"The store {self.path} has format {identity.format}; this skerry reads format "
+                f"{FORMAT}. Install the release that wrote it, or a newer one."
+            )
+        if identity.shard != shard:
+            raise StoreDamaged(
+                f"The store {self.path} belongs to shard {identity.shard}, not {shard}: "
+                f"folders were swapped. Put them back."
+            )
+
+    @property
+    def pressed(self) -> bool:
+        """Whether most of the quota is used by rows that are there (free pages do not count)."""
+        with self.env.begin() as txn:
+            pages = 0
+            for db in (self.log, self.rows):
+                stat = txn.stat(db)
+                pages += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+        return bool(pages * 4096 > PRESSED * self.quota_bytes)
+
+    def close(self) -> None:
+        """Close and let go of the lock."""
+        self.env.close()
+        os.close(self._lock)
+
+
+def _open(path: Path, quota_bytes: int, *, sync: bool) -> lmdb.Environment:
+    """As much address space as the quota; less where a limit on it is set."""
+    size = quota_bytes
+    while True:
+        try:
+            return lmdb.open(
+                str(path),
+                map_size=size,
+                max_dbs=4,
+                mode=0o600,
+                sync=sync,
+                metasync=True,
+                readahead=False,
+                max_readers=16,
+            )
+        except lmdb.MemoryError:
+            size //= 2
+            if size < 1 << 26:
+                raise
+
+
+def _locked(path: Path) -> int:
+    """The folder's lock, ours from now on. Not inherited by children of user code."""
+    fd = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        owner = os.read(fd, 20).decode().strip()
+        os.close(fd)
+        raise StoreLocked(path, int(owner) if owner.isdigit() else 0) from error
+    os.register_at_fork(after_in_child=lambda: _forget(fd))
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, str(os.getpid()).encode(), 0)
+    return fd
+
+
+def _forget(fd: int) -> None:
+    """A forked child must not keep its parent's lock."""
+    try:
+        os.close(fd)
+    except OSError:
+        return

@@ -1,0 +1,447 @@
+"""A shard's commits, made durable: append, fsync on a thread, recover, checkpoint.
+
+The worker's thread seals commits and puts them into the overlay, where reads see them at
+once. The committer thread writes all records that wait in one LMDB transaction (group
+commit) and syncs it while the next batch runs. Rows reach the B-tree later, by sweeps: in
+slices, each in the transaction of the records that it builds on, so that one fsync covers
+both and no row in the tree is newer than the log.
+
+Two facts shape the code. An LMDB call on a thread costs a switch interval while the other
+thread is busy: so the committer makes few calls, and while a slice's rows are put, the
+worker's thread waits. And LMDB's commits are atomic: a bad record is damage, never a torn
+tail, and nothing is ever cut off.
+
+One environment, one process, one writer thread. Idea: docs/log.md. Asserts I6.
+"""
+
+from __future__ import annotations
+
+import heapq
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import lmdb
+from msgspec import Struct
+
+from skerry.errors import StoreDamaged, StoreFull
+from skerry.runtime.ports import Last
+from skerry.runtime.shard import commit as records
+from skerry.runtime.shard.commit import slot_prefix, type_id
+from skerry.runtime.shard.events import SLOTS, Commit, Table
+from skerry.runtime.store.files import Environment
+from skerry.runtime.store.overlay import Carried, Overlay, tree_key
+from skerry.runtime.store.tree import Fingerprints, seal, unseal
+
+PIECE_ROWS = 16_384
+"""Overlay entries sorted at a time: about 25 ms of the worker's thread."""
+
+SLICE_ROWS = 2048
+"""Rows per transaction of a sweep: about 5 ms."""
+
+TRIM_RECORDS = 512
+"""Log records deleted per transaction."""
+
+ENTRY_BYTES = 400
+"""What an overlay entry costs in memory, about, with its value."""
+
+GROUP_S = 0.010
+"""With `--sync 10ms`: the shortest time between two syncs."""
+
+
+class Job(Struct):
+    """What the committer writes: a record, or a slice of a sweep, or a piece of trimming."""
+
+    no: int = 0
+    record: bytes = b""
+    carried: list[Carried] | None = None
+    covers: int | None = None
+    trim_below: int = 0
+
+
+class LmdbStore:
+    """The store of one shard; see `runtime/ports.py` for its promises."""
+
+    def __init__(
+        self,
+        environment: Environment,
+        *,
+        sync: str,
+        overlay_bytes: int,
+        log_bytes: int,
+        wake: Callable[[], None],
+    ) -> None:
+        self._files = environment
+        self._env = environment.env
+        self._sync, self._wake = sync, wake
+        self._entries_max = max(1000, overlay_bytes // ENTRY_BYTES)
+        self._log_bytes_max = log_bytes
+        self._overlay = Overlay()
+        self._reader = self._env.begin()
+        self._covered = int.from_bytes(self._reader.get(b"covered", b"", db=environment.meta), "big")
+        self._log_bytes = 0
+        self.last = self._recover()
+        self._appended = self._durable = self._written = self.last.no
+        self._backlog_bytes = 0
+        self._sizes: dict[int, int] = {}
+        self._sweep: Iterator[list[Carried]] | None = None
+        self._sweep_upto = 0
+        self._slices: list[list[Carried]] = []
+        self._error: Exception | None = None
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._put_done = threading.Event()
+        self._carried_done: queue.SimpleQueue[list[Carried]] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._commit_all, name="committer", daemon=True)
+        self._thread.start()
+
+    # ── opening ──
+
+    @classmethod
+    def create(cls, path: Path, *, shard: int) -> None:
+        """A new, empty store, synced. Only who adds a member calls this."""
+        Environment.create(path, shard=shard)
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        *,
+        shard: int,
+        sync: str = "commit",
+        quota_bytes: int = 1 << 40,
+        overlay_bytes: int = 64 << 20,
+        log_bytes: int = 64 << 20,
+        wake: Callable[[], None] = lambda: None,
+    ) -> LmdbStore:
+        """Open and recover. Raises StoreDamaged, StoreLocked, and what a foreign folder deserves."""
+        environment = Environment(path, shard=shard, sync=sync != "off", quota_bytes=quota_bytes)
+        try:
+            return cls(
+                environment,
+                sync=sync,
+                overlay_bytes=overlay_bytes,
+                log_bytes=log_bytes,
+                wake=wake,
+            )
+        except BaseException:
+            environment.close()
+            raise
+
+    def _recover(self) -> Last:
+        """Replay the tail of the log over the tree; handlers are never run again."""
+        last = Last()
+        chain: int | None = None
+        cursor = self._reader.cursor(db=self._files.log)
+        for key, record in cursor.iternext(keys=True, values=True):
+            no = int.from_bytes(key, "big")
+            try:
+                decoded = records.decode(bytes(record))
+            except ValueError as error:
+                raise StoreDamaged(self._bad_record(no, str(error))) from error
+            if decoded.no != no:
+                raise StoreDamaged(self._bad_record(no, f"it says that it is commit {decoded.no}"))
+            if chain is not None and (decoded.previous != chain or no != last.no + 1):
+                raise StoreDamaged(self._bad_record(no, "it does not follow the record before it"))
+            chain = decoded.checksum
+            last = Last(no, decoded.checksum, decoded.epoch, decoded.time_ns)
+            if no > self._covered:
+                self._overlay.add(no, decoded.states, decoded.rows)
+                self._log_bytes += len(record)
+        if last.no < self._covered:
+            raise StoreDamaged(
+                f"The log of {self._files.path} ends at commit {last.no}, but its tree covers "
+                f"{self._covered}: records vanished. Restore the app's last backup."
+            )
+        return last
+
+    def _bad_record(self, no: int, why: str) -> str:
+        return (
+            f"Commit {no} in the log of {self._files.path} is damaged: {why}. Nothing was cut off. "
+            f"Look at the disk, and restore the app's last backup; `skerry check` lists all damage."
+        )
+
+    # ── reading ──
+
+    def state(self, type: str, key: str) -> bytes | None:
+        """The newest sealed state of an entity."""
+        entry = self._overlay.state(type, key)
+        if entry is not None:
+            return entry[1]
+        return self._tree(tree_key(Table.STATE, records.state_key(type, key)))
+
+    def read(self, table: int, key: bytes) -> bytes | None:
+        """The newest sealed row of a table."""
+        entry = self._overlay.row(table, key)
+        return entry[1] if entry is not None else self._tree(tree_key(table, key))
+
+    def _tree(self, key: bytes) -> bytes | None:
+        stored = self._reader.get(key, db=self._files.rows)
+        return None if stored is None else unseal(key, stored, self._files.path)
+
+    def _tree_rows(self, prefix: bytes, after: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Rows of the tree by prefix, in a transaction of their own: a scan may last long."""
+        with self._env.begin() as txn:
+            cursor = txn.cursor(db=self._files.rows)
+            if not cursor.set_range(max(prefix, after)):
+                return
+            for key, stored in cursor.iternext(keys=True, values=True):
+                if not key.startswith(prefix):
+                    return
+                if key > after:
+                    yield bytes(key), unseal(bytes(key), stored, self._files.path)
+
+    def scan(self, table: int, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Rows of a table, tree and overlay merged."""
+        tree = ((key[1:], 1, value) for key, value in self._tree_rows(tree_key(table, prefix)))
+        newer = ((key, 0, value) for key, value in self._overlay.in_table(table, prefix))
+        yield from _newest(newer, tree)
+
+    def states(
+        self, type: str, prefix: str = "", after: str = ""
+    ) -> Iterator[tuple[str, bytes]]:
+        """States of a type, slot by slot."""
+        behind = records.state_key(type, after) if after else b""
+        overlay = sorted(
+            (records.state_key(type, key), 0, entry[1])
+            for key, entry in self._overlay.states.get(type, {}).items()
+            if key.startswith(prefix)
+        )
+        start = int.from_bytes(behind[:2], "big")
+        for slot in range(start, SLOTS):
+            begin = slot_prefix(slot) + type_id(type) + prefix.encode()
+            low = tree_key(Table.STATE, behind) if behind else b""
+            tree = (
+                (key[1:], 1, value) for key, value in self._tree_rows(tree_key(1, begin), low)
+            )
+            newer = (row for row in _in_slot(overlay, slot) if row[0] > behind)
+            for key, value in _newest(newer, tree):
+                yield key[10:].decode(), value
+
+    # ── writing: the worker's thread ──
+
+    def append(self, commit: Commit) -> None:
+        """Visible to reads now, durable later."""
+        assert commit.no == self._appended + 1, f"I6: commit {commit.no} after {self._appended}"
+        self._appended = commit.no
+        self._overlay.add_commit(commit)
+        size = len(commit.record)
+        self._log_bytes += size
+        self._sizes[commit.no] = size
+        self._backlog_bytes += size
+        self._jobs.put(Job(no=commit.no, record=commit.record))
+        self._advance()
+
+    def discard(self, table: int, key: bytes) -> None:
+        """Forget a row without a record."""
+        self._overlay.add(self._appended, [], [(table, key, None)])
+
+    @property
+    def backlog(self) -> tuple[int, int]:
+        """Records and bytes that are not durable yet."""
+        return self._appended - self._durable, self._backlog_bytes
+
+    @property
+    def pressed(self) -> bool:
+        """Whether intake from outside should pause: most of the disk quota is used."""
+        return self._files.pressed
+
+    def durable(self) -> int:
+        """The newest durable commit. Raises what the disk raised."""
+        if self._error is not None:
+            raise self._error
+        written = self._written
+        while self._durable < written:
+            self._durable += 1
+            self._backlog_bytes -= self._sizes.pop(self._durable, 0)
+        self._drop_carried()
+        return self._durable
+
+    def close(self) -> None:
+        """Wait until all is durable, and let go."""
+        self._jobs.put(None)
+        self._thread.join()
+        error = self._error
+        self._reader.abort()
+        self._files.close()
+        if error is not None:
+            raise error
+
+    # ── sweeping: the worker's thread ──
+
+    def _advance(self) -> None:
+        """Hand one slice of the sweep to the committer, more when the overlay is too large."""
+        entries = len(self._overlay)
+        if self._sweep is None:
+            if self._log_bytes < self._log_bytes_max and entries < self._entries_max:
+                return
+            self._sweep, self._sweep_upto = self._pieces(), self._appended
+            self._log_bytes = 0
+        slices = 1 if entries < 2 * self._entries_max else 8
+        for _ in range(slices):
+            carried = next(self._sweep, None)
+            if carried is None:
+                self._jobs.put(Job(covers=self._sweep_upto))
+                self._jobs.put(Job(trim_below=self._sweep_upto))
+                self._sweep = None
+                return
+            # While the rows are put, this thread waits: each call would cost the committer
+            # a switch interval otherwise, twenty times the put itself.
+            self._put_done.clear()
+            self._jobs.put(Job(carried=carried))
+            while not self._put_done.wait(1.0):
+                if self._error is not None:
+                    return
+
+    def _pieces(self) -> Iterator[list[Carried]]:
+        """The overlay as it stands when each piece is taken, in slices."""
+        for type_name in list(self._overlay.states):
+            keys = list(self._overlay.states[type_name])
+            for start in range(0, len(keys), PIECE_ROWS):
+                yield from _sliced(self._states_piece(type_name, keys[start : start + PIECE_ROWS]))
+        for table in list(self._overlay.rows):
+            row_keys = list(self._overlay.rows[table])
+            for start in range(0, len(row_keys), PIECE_ROWS):
+                yield from _sliced(self._rows_piece(table, row_keys[start : start + PIECE_ROWS]))
+
+    def _states_piece(self, type_name: str, keys: list[str]) -> list[Carried]:
+        kept, key_of = self._overlay.states[type_name], records.state_key
+        piece: list[Carried] = [
+            (tree_key(Table.STATE, key_of(type_name, key)), *kept[key], type_name, key)
+            for key in keys
+            if key in kept
+        ]
+        piece.sort()
+        return piece
+
+    def _rows_piece(self, table: int, keys: list[bytes]) -> list[Carried]:
+        kept = self._overlay.rows[table]
+        piece: list[Carried] = [
+            (tree_key(table, key), *kept[key], None, key) for key in keys if key in kept
+        ]
+        piece.sort()
+        return piece
+
+    def _drop_carried(self) -> None:
+        """Forget what the tree now has; only after the reader sees that tree."""
+        if self._carried_done.empty():
+            return
+        self._reader.reset()
+        self._reader.renew()
+        while not self._carried_done.empty():
+            self._overlay.drop(self._carried_done.get())
+
+    # ── committing: the committer's thread ──
+
+    def _commit_all(self) -> None:
+        try:
+            waiting: list[Job] = []
+            open_ = True
+            while open_ or waiting:
+                waiting += self._next_jobs()
+                if None in waiting:
+                    open_ = False
+                    waiting = [job for job in waiting if job is not None]
+                if waiting:
+                    self._commit(waiting)
+                    waiting = []
+                if not open_:
+                    return
+        except lmdb.MapFullError:
+            self._error = StoreFull(
+                f"The store {self._files.path} has reached its quota of "
+                f"{self._files.quota_bytes >> 20} MiB. Nothing acknowledged is lost. Free space by "
+                f"`skerry dead drop`, or start again with a larger --quota."
+            )
+        except Exception as error:  # Whatever the disk says ends this process: see docs/log.md.
+            self._error = StoreDamaged(
+                f"The disk refused a commit of {self._files.path}: {type(error).__name__}: {error}. "
+                f"This worker stops, since a sync that is tried again may claim success."
+            )
+        self._put_done.set()
+        self._wake()
+
+    def _next_jobs(self) -> list[Any]:
+        """All that waits; at least one job."""
+        jobs: list[Any] = [self._jobs.get()]
+        if self._sync == "10ms":
+            time.sleep(GROUP_S)
+        while not self._jobs.empty() and jobs[-1] is not None and jobs[-1].carried is None:
+            jobs.append(self._jobs.get())
+        return jobs
+
+    def _commit(self, jobs: list[Job]) -> None:
+        """One transaction, one sync."""
+        self._write(jobs)
+        upto = max((job.no for job in jobs), default=0)
+        for job in jobs:
+            if job.carried is not None:
+                self._carried_done.put(job.carried)
+        self._written = max(self._written, upto)
+        self._wake()
+
+    def _write(self, jobs: list[Job]) -> None:
+        with self._env.begin(write=True) as txn:
+            for job in jobs:
+                if job.no:
+                    txn.put(
+                        job.no.to_bytes(8, "big"), job.record, db=self._files.log, append=True
+                    )
+                if job.carried is not None:
+                    self._write_slice(txn, job.carried)
+                if job.covers is not None:
+                    txn.put(b"covered", job.covers.to_bytes(8, "big"), db=self._files.meta)
+                if job.trim_below:
+                    self._trim(txn, job.trim_below)
+            # From here the sync runs without the interpreter; the worker's thread goes on.
+            self._put_done.set()
+
+    def _write_slice(self, txn: Any, carried: list[Carried]) -> None:
+        fingerprints = Fingerprints(txn, self._files.slots)
+        rows = self._files.rows
+        for key, _, value, _, _ in carried:
+            if value is None:
+                old = txn.pop(key, db=rows)
+                sealed = None
+            else:
+                sealed = seal(key, value)
+                old = txn.replace(key, sealed, db=rows)
+            if old is not None or sealed is not None:
+                fingerprints.change(key, old, sealed)
+        fingerprints.save()
+
+    def _trim(self, txn: Any, upto: int) -> None:
+        """Delete records that the tree covers, a bounded number; the newest one always stays."""
+        cursor = txn.cursor(db=self._files.log)
+        if not cursor.first():
+            return
+        for _ in range(TRIM_RECORDS):
+            if int.from_bytes(cursor.key(), "big") >= upto or not cursor.delete():
+                return
+        self._jobs.put(Job(trim_below=upto))
+
+
+def _sliced(piece: list[Carried]) -> Iterator[list[Carried]]:
+    for start in range(0, len(piece), SLICE_ROWS):
+        yield piece[start : start + SLICE_ROWS]
+
+
+_Ranked = Iterator[tuple[bytes, int, bytes | None]]
+
+
+def _in_slot(overlay: list[tuple[bytes, int, bytes | None]], slot: int) -> _Ranked:
+    prefix = slot_prefix(slot)
+    return (row for row in overlay if row[0].startswith(prefix))
+
+
+def _newest(newer: _Ranked, tree: Iterator[tuple[bytes, int, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+    """Merge two sorted runs; of one key the newer entry counts, and a deletion hides the row."""
+    previous = None
+    for key, _, value in heapq.merge(newer, tree):
+        if key != previous and value is not None:
+            yield key, value
+        previous = key
+
+

@@ -1,0 +1,487 @@
+"""Spawns workers, watches them, restarts them within a budget, gives up loudly.
+
+    spawn (config on stdin, held open) -> beat file, exit code, door -> restart | stop | end
+
+One worker per shard. Before another is started for a shard, the old one's end is waited
+for: the store's lock is the fence, this only saves the wait. A worker whose rounds stand
+still hangs in a handler: its stack is dumped into the log, it is killed, and its successor
+runs one message per commit, so that the second time the message has a name.
+
+A finite app ends after two rounds of questions, the second begun after the first ended, in
+which every worker was quiet with the same epoch and commit: nothing ran between, and a
+frame on its way has an outbox that is not empty.
+
+Runs in the main thread of its process, since a child dies with the thread that spawned it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import msgspec
+import zmq
+from msgspec import Struct
+
+from skerry.errors import SkerryError
+from skerry.runtime import placement_file
+from skerry.runtime.placement_file import AppFile, Running
+from skerry.runtime.worker import BEAT, Config
+
+RESTARTS_MAX = 8
+RESTARTS_WITHIN_S = 20.0
+"""More restarts of one worker than this within this time: the app gives up loudly."""
+
+BACKOFF_S = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+"""How long a restart waits, by how many came shortly before."""
+
+POLL_MS = 50
+QUIET_EVERY_S = 0.1
+STOP_S = 30.0
+"""How long a worker may take to commit what runs, when told to stop."""
+
+DAMAGED = 3
+
+
+class Options(Struct, kw_only=True):
+    """How to run an app."""
+
+    app: dict[str, Any]
+    """As `worker.Config.app`."""
+    name: str
+    data: str
+    workers: int | None = None
+    sync: str = "commit"
+    cache: int = 256 << 20
+    quota: int = 1 << 40
+    accept_loss: bool = False
+    finite: bool = True
+    """Whether the app ends by itself when its sources have."""
+    hang_s: float = 10.0
+    pin: bool = True
+
+
+class Progress(Struct):
+    """Where the app stands, for who shows it."""
+
+    turns: int = 0
+    items: int = 0
+    commits: int = 0
+    part: float | None = None
+    seconds: float = 0.0
+
+
+class _Child:
+    """One worker process."""
+
+    def __init__(self, shard: int) -> None:
+        self.shard = shard
+        self.process: subprocess.Popen[bytes] | None = None
+        self.started: deque[float] = deque()
+        self.start_at = 0.0
+        self.rounds = 0
+        self.moved_at = 0.0
+        self.slow = False
+        self.poison: tuple[int, int, int] | None = None
+        self.tail: deque[str] = deque(maxlen=40)
+        self.before = Progress()
+        """What earlier processes of this shard have done."""
+        self.latest = Progress()
+        self.done = False
+
+
+def usable_cores() -> list[int]:
+    """The cores that this process may use, fewer when a cgroup's quota is smaller."""
+    cores = sorted(os.sched_getaffinity(0))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        if quota != "max":
+            cores = cores[: max(1, -(-int(quota) // int(period)))]
+    except (OSError, ValueError):
+        pass  # No cgroup v2 here: the affinity is all there is.
+    return cores
+
+
+class Supervisor:
+    """Runs an app until it ends or is stopped. `run` returns the exit code."""
+
+    def __init__(
+        self,
+        options: Options,
+        *,
+        say: Callable[[str], None],
+        show: Callable[[Progress], None] = lambda progress: None,
+    ) -> None:
+        self._options, self._say, self._show = options, say, show
+        self._data = Path(options.data)
+        self._children: list[_Child] = []
+        self._signals = 0
+        self._exit: int | None = None
+        self._sockets = ""
+        self._doors: dict[int, zmq.Socket[bytes]] = {}
+        self._poller = zmq.Poller()
+        self._asked_at = 0.0
+        self._round = 0
+        self._answers: dict[int, dict[str, Any]] = {}
+        self._quiet_before: dict[int, tuple[int, int, int]] = {}
+        self.progress = Progress()
+
+    # ── the whole run ──
+
+    def run(self) -> int:
+        """0: ended or stopped; 1: gave up; 3: a store is damaged."""
+        lock = placement_file.lock(self._data, self._options.name)
+        try:
+            self._file = self._open_app()
+            self._sockets = tempfile.mkdtemp(prefix="skerry-")
+            self._announce()
+            return self._supervise()
+        finally:
+            self._clean_up()
+            os.close(lock)
+
+    def _open_app(self) -> AppFile:
+        """The app's description, made when there is none. Refuses another app's data."""
+        options = self._options
+        cores = len(usable_cores())
+        known = placement_file.load(self._data)
+        target = str(options.app.get("target", ""))
+        if known is None:
+            return placement_file.create(
+                self._data,
+                app=options.name,
+                target=target,
+                workers=options.workers or cores,
+                sync=options.sync,
+            )
+        if known.app != options.name:
+            raise SkerryError(
+                f"{self._data} holds the app {known.app!r}, not {options.name!r}. "
+                f"Choose another folder with --data."
+            )
+        boot = placement_file.boot_id()
+        if known.sync == "off" and not known.clean and known.boot_id != boot:
+            if not options.accept_loss:
+                raise SkerryError(
+                    f"{self._data} ran with --sync off when the machine went down: its last commits "
+                    f"may be lost. Start with --accept-loss to go on from what is there."
+                )
+            known.incarnation = os.urandom(16).hex()
+        if options.workers is not None and options.workers != len(known.placement.members):
+            from skerry.runtime.reshard import reshard  # Rare, and only needed here.
+
+            self._say(
+                f"dealing {len(known.placement.members)} shards out to {options.workers} …"
+            )
+            known = reshard(self._data, known, options.workers)
+        known.sync, known.boot_id, known.clean, known.target = options.sync, boot, False, target
+        placement_file.save(self._data, known)
+        return known
+
+    def _announce(self) -> None:
+        members = self._file.placement.members
+        running = Running(os.getpid(), self._options.name, self._sockets, members)
+        placement_file.write_durably(self._data / "run.json", msgspec.json.encode(running))
+        (self._data / "logs").mkdir(mode=0o700, exist_ok=True)
+        self._children = [_Child(shard) for shard in members]
+
+    def _supervise(self) -> int:
+        previous = {
+            number: signal.signal(number, self._on_signal)
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        started = time.monotonic()
+        try:
+            while not all(child.done for child in self._children):
+                self._spawn_due()
+                self._listen()
+                self._reap()
+                self._watch()
+                self._ask()
+                self.progress.seconds = time.monotonic() - started
+                self._show(self.progress)
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+        return self._exit or 0
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._signals += 1
+
+    def _clean_up(self) -> None:
+        for child in self._children:
+            if child.process is not None and child.process.poll() is None:
+                child.process.kill()
+                child.process.wait()
+        for door in self._doors.values():
+            door.close(0)
+        if self._sockets:
+            shutil.rmtree(self._sockets, ignore_errors=True)
+        (self._data / "run.json").unlink(missing_ok=True)
+        if self._exit == 0 and self._children:
+            self._file.clean = True
+            placement_file.save(self._data, self._file)
+
+    # ── children ──
+
+    def _spawn_due(self) -> None:
+        now = time.monotonic()
+        for place, child in enumerate(self._children):
+            if child.process is None and not child.done and now >= child.start_at:
+                if self._exit is not None:
+                    child.done = True
+                else:
+                    self._spawn(child, place)
+
+    def _spawn(self, child: _Child, place: int) -> None:
+        options, cores = self._options, usable_cores()
+        config = Config(
+            shard=child.shard,
+            data=str(self._data),
+            sockets=self._sockets,
+            app=options.app,
+            incarnation=self._file.incarnation,
+            placement=self._file.placement,
+            sync=options.sync,
+            cache=options.cache,
+            quota=options.quota,
+            core=cores[place] if options.pin and len(self._children) <= len(cores) else None,
+            slow=child.slow,
+            poison=child.poison,
+        )
+        environment = dict(os.environ)
+        environment.pop("PYTHONOPTIMIZE", None)  # Assertions stay on: they stop a worker loudly.
+        child.process = subprocess.Popen(
+            [sys.executable, "-m", "skerry.runtime.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=environment,
+        )
+        assert child.process.stdin is not None, "a worker has a lifeline"
+        child.process.stdin.write(msgspec.json.encode(config) + b"\n")
+        child.process.stdin.flush()
+        now = time.monotonic()
+        child.started.append(now)
+        child.rounds, child.moved_at = 0, now
+        child.before = Progress(
+            child.before.turns + child.latest.turns,
+            child.before.items + child.latest.items,
+            child.before.commits + child.latest.commits,
+        )
+        child.latest = Progress()
+        threading.Thread(target=self._collect, args=(child, child.process), daemon=True).start()
+
+    def _collect(self, child: _Child, process: subprocess.Popen[bytes]) -> None:
+        """A worker's output: into its log, and to our own error output with its name."""
+        assert process.stdout is not None, "a worker's output is a pipe"
+        with open(self._data / "logs" / f"worker-{child.shard}.log", "a", encoding="utf-8") as log:
+            for raw in process.stdout:
+                line = raw.decode(errors="replace").rstrip("\n")
+                child.tail.append(line)
+                print(line, file=log, flush=True)
+                self._say(f"[{child.shard}] {line}")
+
+    def _reap(self) -> None:
+        for child in self._children:
+            if child.process is None or child.process.poll() is None:
+                continue
+            code = child.process.returncode
+            child.process = None
+            self._answers.clear()
+            self._quiet_before.clear()
+            if self._exit is not None:
+                child.done = True
+            elif code == DAMAGED:
+                self._say(f"worker {child.shard} stopped: its store needs a person. The app ends.")
+                self._stop(DAMAGED)
+                child.done = True
+            else:
+                self._restart(child, code)
+
+    def _restart(self, child: _Child, code: int) -> None:
+        now = time.monotonic()
+        while child.started and child.started[0] < now - RESTARTS_WITHIN_S:
+            child.started.popleft()
+        crashes = len(child.started)
+        how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+        if crashes > RESTARTS_MAX:
+            self._say(
+                f"worker {child.shard} ended {crashes} times in {RESTARTS_WITHIN_S:.0f} s (now: {how}). "
+                f"The app gives up; its log: {self._data / 'logs' / f'worker-{child.shard}.log'}"
+            )
+            self._stop(1)
+            child.done = True
+            return
+        self._say(f"worker {child.shard} ended ({how}) and is started again")
+        child.start_at = now + BACKOFF_S[min(crashes, len(BACKOFF_S) - 1)]
+
+    def _watch(self) -> None:
+        """Rounds that stand still: a handler does not return."""
+        now = time.monotonic()
+        for child in self._children:
+            if child.process is None or self._exit is not None:
+                continue
+            try:
+                with open(f"{self._sockets}/beat-{child.shard}", "rb") as file:
+                    beat = BEAT.unpack(file.read(BEAT.size))
+            except (FileNotFoundError, ValueError, OSError):
+                continue
+            except Exception:
+                continue
+            rounds = beat[0]
+            if rounds != child.rounds:
+                child.rounds, child.moved_at = rounds, now
+            elif rounds and now - child.moved_at > self._options.hang_s:
+                self._kill_hung(child, beat)
+
+    def _kill_hung(self, child: _Child, beat: tuple[int, ...]) -> None:
+        assert child.process is not None, "only what runs can hang"
+        self._say(
+            f"worker {child.shard} has not moved for {self._options.hang_s:g} s: a handler does not "
+            f"return. Its stack follows; the worker is killed and started again."
+        )
+        child.process.send_signal(signal.SIGUSR2)
+        time.sleep(0.2)  # For the stack to reach the log; the worker is beyond hope anyway.
+        child.process.kill()
+        child.process.wait()
+        child.poison = (beat[2], beat[3], beat[4]) if beat[5] else None
+        child.slow = True
+
+    def _stop(self, code: int) -> None:
+        self._exit = code
+        for child in self._children:
+            if child.process is not None and child.process.poll() is None:
+                self._tell(child.shard, "stop")
+        self._stop_by = time.monotonic() + STOP_S
+
+    # ── doors ──
+
+    def _door(self, shard: int) -> zmq.Socket[bytes]:
+        door = self._doors.get(shard)
+        if door is None:
+            door = self._doors[shard] = zmq.Context.instance().socket(zmq.DEALER)
+            door.setsockopt(zmq.LINGER, 0)
+            door.setsockopt(zmq.RECONNECT_IVL, 20)
+            door.setsockopt(zmq.SNDHWM, 100)
+            door.connect(f"ipc://{self._sockets}/door-{shard}")
+            self._poller.register(door, zmq.POLLIN)
+        return door
+
+    def _tell(self, shard: int, word: str) -> None:
+        try:
+            self._door(shard).send(
+                msgspec.msgpack.encode(["control", self._round, word]), zmq.NOBLOCK
+            )
+        except zmq.Again:
+            pass  # A worker that is down for long: it is told again in the next round.
+
+    def _ask(self) -> None:
+        """Begin a round of questions when the one before has ended; act on what was said."""
+        now = time.monotonic()
+        if self._signals and self._exit is None:
+            self._say("stopping: what runs is committed …")
+            self._stop(0)
+        if self._exit is not None and (self._signals > 1 or now > self._stop_by):
+            for child in self._children:
+                if child.process is not None:
+                    child.process.kill()
+            return
+        if now - self._asked_at < QUIET_EVERY_S:
+            return
+        if self._exit is not None:
+            for child in self._children:
+                if child.process is not None:
+                    self._tell(child.shard, "stop")
+            self._asked_at = now
+            return
+        if len(self._answers) == len(self._children):
+            self._judge_round()
+            if self._exit is not None:
+                return
+        elif now - self._asked_at < 1.0 and self._round:
+            return
+        self._round += 1
+        self._answers.clear()
+        self._asked_at = now
+        for child in self._children:
+            self._tell(child.shard, "quiet")
+
+    def _judge_round(self) -> None:
+        answers = self._answers
+        positions = {
+            shard: (answer["epoch"], answer["commit"], answer["version"])
+            for shard, answer in answers.items()
+        }
+        self._sum_up()
+        quiet = all(answer["quiet"] for answer in answers.values())
+        finite = self._options.finite and all(answer["finite"] for answer in answers.values())
+        if quiet and finite and positions == self._quiet_before:
+            self._stop(0)
+        self._quiet_before = positions if quiet else {}
+
+    def _sum_up(self) -> None:
+        read = total = 0.0
+        known = True
+        for child in self._children:
+            answer = self._answers[child.shard]
+            child.latest = Progress(answer["turns"], answer["items"], answer["commits"])
+            if answer["progress"] is None:
+                known = False
+            else:
+                read += answer["progress"][0]
+                total += answer["progress"][1]
+        whole = [(child.before, child.latest) for child in self._children]
+        self.progress.turns = sum(a.turns + b.turns for a, b in whole)
+        self.progress.items = sum(a.items + b.items for a, b in whole)
+        self.progress.commits = sum(a.commits + b.commits for a, b in whole)
+        self.progress.part = read / total if known and total else None
+
+    def _listen(self) -> None:
+        ready = dict(self._poller.poll(POLL_MS))
+        if not ready and not self._doors:
+            time.sleep(POLL_MS / 1000)
+        for shard, door in self._doors.items():
+            if door not in ready:
+                continue
+            for _ in range(100):
+                try:
+                    raw = door.recv(zmq.NOBLOCK)
+                except zmq.Again:
+                    break
+                kind, n, *rest = msgspec.msgpack.decode(raw)
+                if kind == "answer" and n == self._round:
+                    self._answers[shard] = rest[0]
+
+
+def main() -> int:
+    """Run as a process of its own, for `app.running()`: options come as a line of JSON on our
+    standard input, whose end is our end."""
+    options = msgspec.json.decode(sys.stdin.buffer.readline(), type=Options)
+    parent_gone = threading.Thread(target=_end_with_parent, daemon=True)
+    parent_gone.start()
+    try:
+        return Supervisor(options, say=lambda line: print(line, file=sys.stderr, flush=True)).run()
+    except SkerryError as error:
+        print(f"skerry: {error}", file=sys.stderr)
+        return 1
+
+
+def _end_with_parent() -> None:
+    sys.stdin.buffer.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Across to the next shard."""

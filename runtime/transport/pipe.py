@@ -1,0 +1,72 @@
+"""ZeroMQ as a mere pipe between shards: bytes in, maybe bytes out.
+
+Its queues, retries and identities carry no promise: a killed peer loses what ZeroMQ had
+taken for it. The streams above number, keep and resend everything, so here a full queue may
+drop, and a message is one part or refused.
+
+One PULL socket that all peers push into, one PUSH socket per peer. Idea: docs/streams.md.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import zmq
+
+from skerry.runtime.shard.wire import FRAME_BYTES_MAX
+
+QUEUED_MESSAGES = 1000
+"""Packets that ZeroMQ may hold per peer; credit bounds their bytes."""
+
+DRAIN_MESSAGES = 256
+"""Packets taken per round: the rest waits for the next, so that no peer starves the door."""
+
+
+class Pipe:
+    """A shard's packets to and from its peers, over sockets in one private folder."""
+
+    def __init__(self, folder: Path, me: int) -> None:
+        self._folder = folder
+        self._context = zmq.Context.instance()
+        self.socket = self._context.socket(zmq.PULL)
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self.socket.setsockopt(zmq.RCVHWM, QUEUED_MESSAGES)
+        self.socket.setsockopt(zmq.MAXMSGSIZE, 4 * FRAME_BYTES_MAX)
+        self.socket.bind(f"ipc://{folder}/pipe-{me}")
+        self._peers: dict[int, zmq.Socket[bytes]] = {}
+        self.refused = 0
+
+    def send(self, peer: int, raw: bytes) -> bool:
+        """Whether ZeroMQ took it; when not, the stream sends it again in time."""
+        socket = self._peers.get(peer)
+        if socket is None:
+            socket = self._peers[peer] = self._context.socket(zmq.PUSH)
+            socket.setsockopt(zmq.LINGER, 0)
+            socket.setsockopt(zmq.SNDHWM, QUEUED_MESSAGES)
+            socket.setsockopt(zmq.RECONNECT_IVL, 10)
+            socket.setsockopt(zmq.RECONNECT_IVL_MAX, 200)
+            socket.connect(f"ipc://{self._folder}/pipe-{peer}")
+        try:
+            socket.send(raw, zmq.NOBLOCK, copy=len(raw) < 65536)
+        except zmq.Again:
+            return False
+        return True
+
+    def receive(self) -> list[bytes]:
+        """What has arrived."""
+        found: list[bytes] = []
+        while len(found) < DRAIN_MESSAGES:
+            try:
+                parts = self.socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                break
+            if len(parts) == 1:
+                found.append(parts[0])
+            else:
+                self.refused += 1
+        return found
+
+    def close(self) -> None:
+        """Let go of the sockets."""
+        for socket in (self.socket, *self._peers.values()):
+            socket.close(0)

@@ -1,0 +1,69 @@
+"""Writes the list of modules that opens `runtime/__init__.py`, from their own first lines.
+
+    python -m tests.house.spine
+
+The order is the walk of a message, kept here; a module that is not named comes last in
+its room, until somebody says where on the walk it stands.
+"""
+
+from pathlib import Path
+
+from tests.house.source import ROOT, files, first_line
+
+MAP = Path("runtime/__init__.py")
+
+ROOMS = {
+    "api": "What programs are written in; imported as `skerry`.",
+    "runtime": "How programs run; imported as `skerry.runtime`.",
+    "runtime/gateway": "A client comes in.",
+    "runtime/shard": "The core: no I/O, no clock, no thread.",
+    "runtime/store": "Down to the disk.",
+    "runtime/transport": "Across to the next shard.",
+    "runtime/cli": "The launcher, a file a command.",
+    "runtime/simulator": "The same core on a simulated network, disk and clock.",
+}
+
+WALK = (
+    # What programs are written in.
+    *("entity", "fields", "schema", "portable", "message", "turn", "verbs", "stream", "sources"),
+    *("app", "client", "host", "errors", "testing"),
+    # A process starts.
+    *("launch", "load", "placement_file", "reshard", "supervisor", "worker", "readers", "ports"),
+    # A client comes in.
+    *("connection", "words", "sockets"),
+    # The core.
+    *("events", "shard", "placement", "streams", "outbound", "wire", "inbound", "intake"),
+    *("requests", "delivery", "turns", "asks", "timers", "dead", "commit"),
+    # Down to the disk, across to the next shard.
+    *("log", "overlay", "tree", "files", "pipe"),
+)
+
+
+def lines() -> list[str]:
+    """The map, room by room."""
+    found = []
+    for room, title in ROOMS.items():
+        modules = [path for path in files(room) if str(path.parent) == room and path.stem[0] != "_"]
+        if not modules:
+            continue
+        modules.sort(key=lambda path: WALK.index(path.stem) if path.stem in WALK else len(WALK))
+        width = max(len(path.name) for path in modules)
+        found += ["", f"{room}/    {title}"]
+        found += [f"    {path.name:<{width}}  {first_line(path)}" for path in modules]
+    return found
+
+
+def text() -> str:
+    """The whole file."""
+    opening = [
+        "How programs run: every module, in the order that a message walks through them.",
+        "",
+        "Not for users: programs import `skerry`. Written by `python -m tests.house.spine`.",
+    ]
+    docstring = "\n".join([*opening, *lines()])
+    assert '"' * 3 not in docstring, "a first line with triple quotes would end the map"
+    return f'"""{docstring}\n"""\n'
+
+
+if __name__ == "__main__":
+    (ROOT / MAP).write_text(text())

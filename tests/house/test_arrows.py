@@ -1,0 +1,129 @@
+"""Who may import whom. A wrong arrow fails here, with the file that drew it."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.house.source import ROOT, files, first_line, imports, name_of, path_of
+
+CORE = "skerry.runtime.shard"
+WORDS = tuple(f"{CORE}.{name}" for name in ("events", "wire", "commit", "placement"))
+"""The core's vocabulary and formats: pure, and known to whoever stores or carries them."""
+
+ARROWS: dict[str, tuple[str, ...]] = {
+    # Longest name first: a module's own line counts before its room's.
+    "skerry.runtime.cli": (
+        "skerry.runtime.launch",
+        "skerry.runtime.load",
+        "skerry.runtime.placement_file",
+        "skerry.runtime.gateway",
+        "skerry.runtime.store",
+        f"{CORE}.dead",
+        *WORDS,
+    ),
+    "skerry.runtime.launch": (
+        "skerry.runtime.supervisor",
+        "skerry.runtime.gateway",
+        "skerry.runtime.load",
+        "skerry.runtime.placement_file",
+    ),
+    "skerry.runtime.supervisor": (
+        "skerry.runtime.worker",
+        "skerry.runtime.reshard",
+        "skerry.runtime.placement_file",
+        "skerry.runtime.gateway.words",
+        *WORDS,
+    ),
+    "skerry.runtime.worker": (
+        "skerry.runtime.gateway.sockets",
+        "skerry.runtime.gateway.words",
+        "skerry.runtime.load",
+        "skerry.runtime.readers",
+        "skerry.runtime.ports",
+        "skerry.runtime.store",
+        "skerry.runtime.transport",
+        CORE,
+    ),
+    "skerry.runtime.reshard": (
+        "skerry.runtime.placement_file",
+        "skerry.runtime.store",
+        "skerry.runtime.ports",
+        *WORDS,
+    ),
+    "skerry.runtime.placement_file": ("skerry.runtime.store", *WORDS),
+    "skerry.runtime.readers": (f"{CORE}.events",),
+    "skerry.runtime.ports": (f"{CORE}.events",),
+    "skerry.runtime.load": (),
+    "skerry.runtime.gateway.connection": ("skerry.runtime.placement_file", *WORDS),
+    "skerry.runtime.gateway": WORDS,
+    "skerry.runtime.store": ("skerry.runtime.ports", *WORDS),
+    "skerry.runtime.transport": WORDS,
+    "skerry.runtime.simulator": ("skerry.runtime.ports", CORE),
+    # The core: `shard` knows all its siblings; below it each knows those that it is made of.
+    f"{CORE}.shard": ("skerry.runtime.ports", CORE),
+    f"{CORE}.intake": tuple(
+        f"{CORE}.{name}" for name in ("delivery", "requests", "streams", "timers", "turns", "dead")
+    ),
+    f"{CORE}.delivery": tuple(f"{CORE}.{name}" for name in ("turns", "timers", "asks", "dead")),
+    f"{CORE}.streams": (f"{CORE}.outbound", f"{CORE}.inbound"),
+    CORE: WORDS,
+    "skerry.runtime": (),
+    "skerry": (),
+}
+
+CORE_MAY_IMPORT = {"msgspec", "xxhash", "skerry"}
+CORE_MAY_NOT = {
+    *("asyncio", "io", "logging", "multiprocessing", "os", "pathlib", "pickle", "random"),
+    *("select", "signal", "socket", "subprocess", "tempfile", "threading", "time", "uuid"),
+}
+
+ALL = files("api", "runtime")
+
+
+def within(name: str, rooms: tuple[str, ...]) -> bool:
+    """Whether a module is one of these, or in one of these."""
+    return any(name == room or name.startswith(f"{room}.") for room in rooms)
+
+
+def allowed(name: str) -> tuple[str, ...]:
+    """Where the arrows of a module may point, beside the public layer and its own room."""
+    room = max((room for room in ARROWS if within(name, (room,))), key=len)
+    more = WORDS if within(name, (CORE,)) else ()
+    own = () if room in {"skerry", "skerry.runtime", CORE} else (room,)
+    return (*ARROWS[room], *more, *own)
+
+
+@pytest.mark.parametrize("path", ALL, ids=str)
+def test_arrows(path: Path) -> None:
+    name = name_of(path)
+    for target in imports(path):
+        if not within(target, ("skerry.runtime",)) or path == Path("api/host.py"):
+            continue
+        assert within(target, allowed(name)), f"{path} must not import {target}"
+
+
+@pytest.mark.parametrize("path", files("runtime/shard"), ids=str)
+def test_the_core_has_no_io_no_clock_no_thread(path: Path) -> None:
+    for target in imports(path):
+        first = target.partition(".")[0]
+        assert first not in CORE_MAY_NOT, f"{path} imports {target}"
+        known = first in CORE_MAY_IMPORT or first in sys.stdlib_module_names
+        assert known, f"{path} imports {target}: the core needs {sorted(CORE_MAY_IMPORT)} only"
+
+
+def test_the_runtime_is_named_by_one_door_of_the_api() -> None:
+    named = {path for path in files("api") for target in imports(path) if "runtime" in target}
+    assert named == {Path("api/host.py")}
+    eager = [target for target in imports(Path("api/host.py"), lazy=False) if "runtime" in target]
+    assert eager == [], "the door is opened when it is used, not when skerry is imported"
+
+
+def test_every_module_says_its_job_in_its_first_line() -> None:
+    silent = [path for path in ALL if not first_line(path).endswith((".", "?", ":"))]
+    assert [path for path in silent if (ROOT / path).stat().st_size] == []
+
+
+def test_every_import_of_the_house_exists() -> None:
+    wanted = {t for path in ALL for t in imports(path) if within(t, ("skerry",))}
+    assert {name for name in wanted if path_of(name) is None} == set()
