@@ -230,6 +230,8 @@ class Worker:
             match effect:
                 case Transmit(peer, raw):
                     self._pipe.send(peer, raw)
+                case Reply((caller, n), _, outcome):
+                    self._door.answer(caller, n, [outcome.kind, outcome.body])
                 case Reply():
                     replies.append(effect)
                 case Rewind(source, partition, after):
@@ -360,7 +362,7 @@ class Worker:
 
     def _dead(self, caller: Any, n: int, action: str, id: bytes | None) -> None:
         if action in {"retry", "drop"} and id is not None:
-            self._shard.accept(Operated(("dead", caller, n), n, action, id))
+            self._shard.accept(Operated((caller, n), n, action, id))
             return
         letters = []
         for key, row in self._store.scan(Table.DEAD):

@@ -59,30 +59,30 @@ class CheckedRequest(Request, array_like=True, frozen=True):
 # that an outcome says by its sign which of the two it answers.
 
 
-class Hello(Struct, array_like=True, tag="hello"):
+class Hello(Struct, array_like=True, tag_field="says", tag="hello"):
     """Who are you? Answered by `Welcome`."""
 
 
-class Ask(Struct, array_like=True, tag="ask"):
+class Ask(Struct, array_like=True, tag_field="says", tag="ask"):
     """One request."""
 
     request: CheckedRequest
 
 
-class Asks(Struct, array_like=True, tag="asks"):
+class Asks(Struct, array_like=True, tag_field="says", tag="asks"):
     """Many requests; those of one session to one slot in the order of their numbers."""
 
     requests: list[CheckedRequest]
 
 
-class Confirm(Struct, array_like=True, tag="confirm"):
+class Confirm(Struct, array_like=True, tag_field="says", tag="confirm"):
     """The session holds the outcome of every request up to `upto`."""
 
     session: Session
     upto: Number
 
 
-class Get(Struct, array_like=True, tag="get"):
+class Get(Struct, array_like=True, tag_field="says", tag="get"):
     """The committed state of an entity: `[state or nil, its schema or nil]`."""
 
     n: int
@@ -90,7 +90,7 @@ class Get(Struct, array_like=True, tag="get"):
     key: Key
 
 
-class Scan(Struct, array_like=True, tag="scan"):
+class Scan(Struct, array_like=True, tag_field="says", tag="scan"):
     """Entities of a type behind `after`: `[[[key, state], ...], {schema id: schema}]`."""
 
     n: int
@@ -100,20 +100,20 @@ class Scan(Struct, array_like=True, tag="scan"):
     limit: Annotated[int, Meta(ge=1)]
 
 
-class Count(Struct, array_like=True, tag="count"):
+class Count(Struct, array_like=True, tag_field="says", tag="count"):
     """How many entities of a type this shard holds."""
 
     n: int
     type: Name
 
 
-class Status(Struct, array_like=True, tag="status"):
+class Status(Struct, array_like=True, tag_field="says", tag="status"):
     """How the shard is doing."""
 
     n: int
 
 
-class Dead(Struct, array_like=True, tag="dead"):
+class Dead(Struct, array_like=True, tag_field="says", tag="dead"):
     """Dead letters: 'list', 'show', 'retry', 'drop'."""
 
     n: int
@@ -121,7 +121,7 @@ class Dead(Struct, array_like=True, tag="dead"):
     id: bytes | None = None
 
 
-class Steer(Struct, array_like=True, tag="control"):
+class Steer(Struct, array_like=True, tag_field="says", tag="control"):
     """The supervisor's word: 'quiet', 'drain', 'stop'."""
 
     n: int
@@ -147,26 +147,26 @@ class Greeting(Struct):
     """Public handlers by entity type."""
 
 
-class Welcome(Struct, array_like=True, tag="welcome"):
+class Welcome(Struct, array_like=True, tag_field="says", tag="welcome"):
     """The answer to `Hello`."""
 
     greeting: Greeting
 
 
-class Outcomes(Struct, array_like=True, tag="outcomes"):
+class Outcomes(Struct, array_like=True, tag_field="says", tag="outcomes"):
     """What became of requests."""
 
     pairs: list[tuple[int, Outcome]]
 
 
-class Answer(Struct, array_like=True, tag="answer"):
+class Answer(Struct, array_like=True, tag_field="says", tag="answer"):
     """The value that call `n` asked for."""
 
     n: int
     value: Any
 
 
-class Refusal(Struct, array_like=True, tag="error"):
+class Refusal(Struct, array_like=True, tag_field="says", tag="error"):
     """Call `n` could not be answered; 0 when the door could not read so much as its number."""
 
     n: int
