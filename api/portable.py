@@ -10,6 +10,7 @@ Only ever read from the parent process, over a pipe that it made: never from a s
 from __future__ import annotations
 
 import io
+import operator
 import pickle
 import types
 from typing import Any
@@ -18,13 +19,18 @@ import cloudpickle
 import msgspec
 
 from skerry.app import App
-from skerry.entity import Entity, EntityMeta
+from skerry.entity import Entity, EntityMeta, EntityType
+from skerry.message import Handler
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, EntityMeta) and obj.__module__ == "__main__" and obj is not Entity:
             return _reduced(obj)
+        if isinstance(obj, EntityType):
+            return operator.attrgetter("__skerry__"), (obj.cls,)
+        if isinstance(obj, Handler):
+            return _handler, (obj.owner, obj.name)
         return super().reducer_override(obj)
 
 
@@ -55,6 +61,11 @@ def _make(
 ) -> Any:
     namespace = {"__module__": "__main__", "__annotations__": annotations, **defaults}
     return EntityMeta(name, bases, namespace, **options)
+
+
+def _handler(cls: Any, name: str) -> Handler:
+    found: Handler = cls.__skerry__.handlers[name]
+    return found
 
 
 def _fill(cls: Any, functions: dict[str, Any]) -> None:

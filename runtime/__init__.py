@@ -3,17 +3,21 @@
 Not for users: programs import `skerry`. Written by `python -m tests.house.spine`.
 
 api/    What programs are written in; imported as `skerry`.
-    entity.py   Entity: fields, a key, handlers, a schema; a plain object that can be tested alone.
-    message.py  Message and handler: what is sent, and where wrong arguments are refused.
-    turn.py     Turn: all that one handler run may read and leave behind; the seam of the two layers.
-    verbs.py    The verbs of a turn: each writes one intention on the Turn, which commits as a whole.
-    stream.py   Streams: a source, pure stages, and the entities that the items become messages to.
-    sources.py  Ready-made sources: text files, JSON lines, and a generator.
-    app.py      App: what belongs together, and its checks.
-    host.py     What programs ask of whoever runs them: the one door from here to the runtime.
-    errors.py   What can go wrong, by whose fault it is.
+    entity.py    Entity: fields, a key, handlers, a schema; a plain object that can be tested alone.
+    portable.py  An app by value, for a script or notebook whose classes no worker can import.
+    message.py   Message and handler: what is sent, and where wrong arguments are refused.
+    turn.py      Turn: all that one handler run may read and leave behind; the seam of the two layers.
+    verbs.py     The verbs of a turn: each writes one intention on the Turn, which commits as a whole.
+    stream.py    Streams: a source, pure stages, and the entities that the items become messages to.
+    sources.py   Ready-made sources: text files, JSON lines, and a generator.
+    app.py       App: what belongs together, and its checks.
+    client.py    The verbs of a caller outside: ask, send, get, scan.
+    host.py      What programs ask of whoever runs them: the one door from here to the runtime.
+    errors.py    What can go wrong, by whose fault it is.
+    testing.py   What a program's tests need: one entity in a turn, without an app.
 
 runtime/    How programs run; imported as `skerry.runtime`.
+    launch.py          The door: programs come in here to be run, and to reach an app that runs.
     load.py            Finds the app that a target names: `module:app`, `package.module`, `file.py` or `file.py:app`.
     placement_file.py  What an app's data directory says of it: the app, its placement, and who runs it now.
     supervisor.py      Spawns workers, watches them, restarts them within a budget, gives up loudly.
@@ -25,6 +29,7 @@ runtime/gateway/    A client comes in.
     connection.py  The caller's end: numbers its requests, retries, never doubles.
     words.py       What callers and doors say to each other, and nothing that acts on it.
     sockets.py     The worker's end of the clients' line: many callers, one list of events for the shard.
+    line.py        One socket to one door: says and hears, and knows whether anybody is there.
 
 runtime/shard/    The core: no I/O, no clock, no thread.
     events.py     The words: all that can reach a shard, and all that it can want.
@@ -54,4 +59,5 @@ runtime/transport/    Across to the next shard.
 
 runtime/simulator/    The same core on a simulated network, disk and clock.
     cluster.py  n shards on a simulated network, disk and clock, driven by one seed.
+    disk.py     A simulated disk: keeps what was synced, and forgets the rest on a crash.
 """

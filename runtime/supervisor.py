@@ -16,6 +16,7 @@ Runs in the main thread of its process, since a child dies with the thread that 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import signal
@@ -113,6 +114,20 @@ def usable_cores() -> list[int]:
     return cores
 
 
+def sockets_folder(data: Path) -> Path:
+    """Where an app's sockets live: empty, ours alone, and the same at each start, so that
+    clients find the doors again. Not in the data directory, whose path may be too long for a
+    socket. Raises SkerryError when somebody else made it first.
+    """
+    name = hashlib.blake2b(str(data.resolve()).encode(), digest_size=8).hexdigest()
+    folder = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / f"skerry-{name}"
+    if folder.is_symlink() or (folder.exists() and folder.stat().st_uid != os.getuid()):
+        raise SkerryError(f"{folder} belongs to somebody else. Remove it, or set XDG_RUNTIME_DIR.")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700)
+    return folder
+
+
 class Supervisor:
     """Runs an app until it ends or is stopped. `run` returns the exit code."""
 
@@ -144,7 +159,7 @@ class Supervisor:
         lock = placement_file.lock(self._data, self._options.name)
         try:
             self._file = self._open_app()
-            self._sockets = tempfile.mkdtemp(prefix="skerry-")
+            self._sockets = str(sockets_folder(self._data))
             self._announce()
             return self._supervise()
         finally:
@@ -479,7 +494,9 @@ def main() -> int:
 
 
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
+    # Unbuffered: a thread that holds the buffer's lock stops the interpreter's exit.
+    while os.read(0, 4096):
+        pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 

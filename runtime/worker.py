@@ -31,7 +31,7 @@ import zmq
 
 from skerry import portable
 from skerry.app import App
-from skerry.errors import SkerryError, StoreDamaged
+from skerry.errors import SkerryError, StoreDamaged, StoreLocked
 from skerry.runtime.gateway.sockets import Control, Door
 from skerry.runtime.load import load
 from skerry.runtime.readers import Partition, Readers
@@ -67,6 +67,9 @@ BACKLOG_RECORDS = 64
 SOURCE_BATCHES = 2
 """Source batches per round: enough to fill a batch, few enough to keep replies quick."""
 
+LOCKED_S = 5.0
+"""How long a store may be held by a worker that is about to die."""
+
 SLICE_ROWS = 2000
 """Rows that a count or scan looks at per round, so that nobody waits for it."""
 
@@ -98,14 +101,7 @@ class Worker:
         self._config, self._app = config, app
         folder = Path(config.sockets)
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._store = LmdbStore.open(
-            Path(config.data) / f"shard-{config.shard}",
-            shard=config.shard,
-            sync=config.sync,
-            quota_bytes=config.quota,
-            overlay_bytes=max(config.cache // 4, 4 << 20),
-            wake=self._wake,
-        )
+        self._store = self._open_store()
         settings = Settings(
             me=config.shard,
             incarnation=bytes.fromhex(config.incarnation),
@@ -132,6 +128,24 @@ class Worker:
         self._poller = zmq.Poller()
         for source in (self._pipe.socket, self._door.socket, self._wake_fd, sys.stdin.fileno()):
             self._poller.register(source, zmq.POLLIN)
+
+    def _open_store(self) -> LmdbStore:
+        """Ours; for a moment the worker of a supervisor that was killed may still hold it."""
+        deadline = time.monotonic() + LOCKED_S
+        while True:
+            try:
+                return LmdbStore.open(
+                    Path(self._config.data) / f"shard-{self._config.shard}",
+                    shard=self._config.shard,
+                    sync=self._config.sync,
+                    quota_bytes=self._config.quota,
+                    overlay_bytes=max(self._config.cache // 4, 4 << 20),
+                    wake=self._wake,
+                )
+            except StoreLocked:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
 
     def _wake(self) -> None:
         os.eventfd_write(self._wake_fd, 1)

@@ -1,19 +1,23 @@
 """The caller's end: numbers its requests, retries, never doubles.
 
 A connection knows the placement and sends each request straight to the door of its owner.
-A request keeps its number for ever; what has no outcome is sent again when a door comes back
-with a new epoch, or after a while. The shard remembers first outcomes, so a retry is answered
-and not run again. What is confirmed is the longest run of numbers with outcomes.
+A request keeps its session, number and first time for ever; without an outcome it is said
+again when its door comes back, when the door has a new epoch, or after a while. The shard
+remembers first outcomes, so what is said twice runs once. What is confirmed is the longest
+run of numbers that all have their outcome: none below it is ever said again.
 
-All on one asyncio loop, with raw ZeroMQ sockets drained per wake-up. Idea: docs/clients.md.
+All on one asyncio loop; requests of one tick leave as one message per door. A connection
+outlives its app's restarts: it looks for the app again when its doors are gone.
+Implements `skerry.host.Session`. Idea: docs/clients.md. Asserts I1 at the caller's end.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,126 +25,117 @@ import msgspec
 import zmq
 from msgspec import Struct
 
-from skerry.errors import SkerryError, Unavailable
+from skerry import errors
+from skerry.errors import SkerryError, Unavailable, UnknownEntity, UnknownHandler
+from skerry.runtime.gateway import words
+from skerry.runtime.gateway.line import Line
 from skerry.runtime.placement_file import Running, running_app
-from skerry.runtime.shard.events import Outcome, Placement, Request
+from skerry.runtime.shard.events import Outcome, Request
 from skerry.runtime.shard.placement import slot_of
 
-RETRY_S = 2.0
-"""Without an outcome for so long a request is sent again: twice a slow fsync's worst."""
+TICK_S = 0.25
+"""How often what is overdue is looked for, while anything is."""
+
+RETRY_S = 1.0
+"""Without an outcome for so long a request is said again: several times a slow fsync."""
+
+RETRY_MAX_S = 8.0
+"""Waiting doubles up to here: a shard that is busy is not helped by being asked."""
 
 WELCOME_S = 10.0
-"""How long a worker may take to come up before it counts as unreachable."""
+"""How long the workers of a running app may take to come up."""
 
-PAGE_ROWS = 1000
-"""Rows of a scan per message."""
-
-CONFIRM_S = 1.0
-"""How often an idle connection confirms what it holds."""
+SLOTS_KNOWN_MAX = 1 << 20
+"""Keys whose slot is remembered: about 100 MB at most; past it they are worked out anew."""
 
 _NAMED = 1 << 62
-"""Numbers from here on are made from an `idempotency_key`, in a session of its own."""
+"""Numbers from here on are made from an idempotency key, in a session of its own."""
 
-_message = msgspec.msgpack.Decoder(list[msgspec.Raw])
-_outcomes = msgspec.msgpack.Decoder(list[tuple[int, Outcome]])
-_decode = msgspec.msgpack.decode
-_encode = msgspec.msgpack.Encoder().encode
+_log = logging.getLogger("skerry")
 
-
-class Pending(Struct):
-    """A request without an outcome."""
-
-    request: Request
-    done: Callable[[Outcome], None]
-    sent_at: float
+Pending = tuple[Request, Callable[[Any], None]]
 
 
-class _Door:
+class Flight(Struct):
+    """Requests said to one door at about one time."""
+
+    numbers: list[int]
+    due: float
+    """When those without an outcome are said again, on the loop's clock."""
+    tries: int
+
+
+class Door:
     """One shard's door, as a caller sees it."""
 
-    def __init__(self, connection: Connection, shard: int, path: str) -> None:
-        self.shard, self.epoch = shard, 0
+    def __init__(self, shard: int) -> None:
+        self.shard = shard
+        self.line: Line
+        self.epoch = 0
+        """The epoch that it last said; 0 before its first welcome on this line."""
+        self.confirmed = 0
+        """What was confirmed to it."""
         self.outgoing: list[Request] = []
-        self._connection = connection
-        self.socket = zmq.Context.instance().socket(zmq.DEALER)
-        self.socket.setsockopt(zmq.LINGER, 200)
-        self.socket.setsockopt(zmq.SNDHWM, 100_000)
-        self.socket.setsockopt(zmq.RECONNECT_IVL, 20)
-        self.socket.setsockopt(zmq.RECONNECT_IVL_MAX, 200)
-        self.socket.connect(f"ipc://{path}")
-        self.welcomed = asyncio.Event()
-        self.fd = self.socket.getsockopt(zmq.FD)
-        connection.loop.add_reader(self.fd, self.drain)
-
-    def send(self, message: list[Any]) -> None:
-        self.socket.send(_encode(message))
-        # The descriptor of a ZeroMQ socket is edge-triggered: what came while we sent makes
-        # no new edge, so it is looked at now.
-        self._connection.loop.call_soon(self.drain)
-
-    def drain(self) -> None:
-        while not self.socket.closed:
-            try:
-                raw = self.socket.recv(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            self._connection.received(self, raw)
-
-    def close(self) -> None:
-        self._connection.loop.remove_reader(self.fd)
-        self.socket.close()
+        """Requests of this tick."""
+        self.flights: list[Flight] = []
 
 
 class Connection:
-    """A caller's session with a running app."""
+    """A caller's session with a running app. Made by `open`."""
 
     def __init__(self, data: Path, running: Running) -> None:
-        self.data, self.running = data, running
-        self.loop = asyncio.get_running_loop()
-        self.session = os.urandom(16)
-        self.placement: Placement
-        self.welcome: dict[str, Any] = {}
-        self._clock = (0, 0.0)
-        self._doors: dict[int, _Door] = {}
+        self.data, self._running = data, running
+        self._loop = asyncio.get_running_loop()
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._session = os.urandom(16)
+        self._doors: dict[int, Door] = {}
+        self._greeting: words.Greeting | None = None
+        self._greeted = asyncio.Event()
+        self._clock_ns = 0
+        """The server's clock less ours, which goes on while the machine sleeps."""
+        self._slots: dict[tuple[str, str], int] = {}
         self._number = 0
         self._pending: dict[int, Pending] = {}
-        self._last_of_slot: dict[int, int] = {}
-        self._controls: dict[int, asyncio.Future[Any]] = {}
-        self._control_number = 0
-        self._confirmed = 0
-        self._flush_due = False
-        self._nurse: asyncio.Task[None] | None = None
+        """Requests without an outcome, by number, in order."""
+        self._named: dict[int, Pending] = {}
+        self._latest: dict[int, int] = {}
+        """The newest request to each slot that changes something."""
+        self._calls: dict[int, tuple[int, bytes, asyncio.Future[Any]]] = {}
+        self._call_number = 0
+        self._flushing = False
+        self._rerouting = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
 
     @classmethod
     async def open(cls, data: Path) -> Connection:
         """Connect to the app that runs on this data directory. Raises Unavailable."""
         self = cls(data, running_app(data))
-        first = self._door(self.running.shards[0])
-        await self._hello(first)
-        for shard in self.placement.members:
-            await self._hello(self._door(shard))
-        self._nurse = self.loop.create_task(self._retry_for_ever())
+        self._connect()
+        try:
+            async with asyncio.timeout(WELCOME_S):
+                await self._greeted.wait()
+        except TimeoutError:
+            raise Unavailable(
+                f"The app in {data} is said to run, as process {self._running.pid}, but no worker "
+                f"of it answers. Look at its logs in {data / 'logs'}, or start it again with "
+                f"`skerry run`."
+            ) from None
+        finally:
+            if not self._greeted.is_set():
+                await self.close()
         return self
 
-    def _door(self, shard: int) -> _Door:
-        door = self._doors.get(shard)
-        if door is None:
-            path = f"{self.running.sockets}/door-{shard}"
-            door = self._doors[shard] = _Door(self, shard, path)
-        return door
+    @property
+    def greeting(self) -> words.Greeting:
+        """What the app last said of itself."""
+        assert self._greeting is not None, "a connection is opened before it is used"
+        return self._greeting
 
-    async def _hello(self, door: _Door) -> None:
-        deadline = time.monotonic() + WELCOME_S
-        while not door.welcomed.is_set():
-            door.send(["hello"])
-            try:
-                await asyncio.wait_for(door.welcomed.wait(), 0.5)
-            except TimeoutError:
-                if time.monotonic() > deadline:
-                    raise Unavailable(
-                        f"Shard {door.shard} of the app in {self.data} does not answer. Look at "
-                        f"its log in {self.data / 'logs'}, or start the app again."
-                    ) from None
+    @property
+    def shards(self) -> list[int]:
+        """The shards that hold the app's entities."""
+        return list(self.greeting.placement.members)
 
     # ── requests ──
 
@@ -150,185 +145,369 @@ class Connection:
         key: str,
         handler: str,
         args: bytes,
-        done: Callable[[Outcome], None],
+        done: Callable[[Any], None],
         *,
         reply: bool = True,
         query: bool = False,
         named: bytes = b"",
     ) -> int:
-        """Send one request; `done` gets its outcome, once. Returns its number."""
-        slot = slot_of(type_name, key)
-        previous = 0
+        """Send a request; `done` gets its `Outcome`, once. Returns its number.
+
+        `named`, 16 bytes, stands for the request over this connection's own end: it makes
+        session and number, so that whoever says it again meets the first outcome.
+
+        Raises UnknownEntity, UnknownHandler: the app has none of this name; nothing was sent.
+        """
+        self._check(type_name, handler)
+        slot = self._slot(type_name, key)
         if named:
-            number = _NAMED | int.from_bytes(named[:7], "big")
+            number, session, previous = _NAMED | int.from_bytes(named[:7], "big"), named, 0
         else:
-            self._number += 1
-            number = self._number
-        if not query and not named:
-            # A query leaves no row behind, so nothing may wait for it.
-            last = self._last_of_slot.get(slot, 0)
-            previous = last if last in self._pending else 0
-            self._last_of_slot[slot] = number
+            number, session = self._number + 1, self._session
+            self._number = number
+            # The slot holds this request until its session's one before it has run. A query
+            # leaves no row behind, so nothing may wait for one.
+            previous = self._latest.get(slot, 0)
+            if previous not in self._pending:
+                previous = 0
+            if not query:
+                self._latest[slot] = number
+        first_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + self._clock_ns
         request = Request(
-            named or self.session,
-            number,
-            previous,
-            0 if named else self._confirmed,
-            self._server_ns(),
-            type_name,
-            key,
-            handler,
-            args,
-            reply,
-            named,
+            session, number, previous, 0, first_ns, type_name, key, handler, args, reply, named
         )
-        self._pending[number] = Pending(request, done, time.monotonic())
-        self._queue(request, slot)
+        if named:
+            self._add_named(number, request, done)
+        else:
+            self._pending[number] = (request, done)
+        self._owner(slot).outgoing.append(request)
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
         return number
 
     def abandon(self, number: int) -> None:
-        """Nobody waits for this request any more; its outcome stays unknown."""
-        pending = self._pending.get(number)
-        if pending is not None:
-            pending.done = _nobody
+        """Nobody waits for this request any more. It is still brought to its outcome."""
+        for requests in (self._pending, self._named):
+            if number in requests:
+                requests[number] = (requests[number][0], _nobody)
 
-    def _server_ns(self) -> int:
-        server, local = self._clock
-        return server + int((time.monotonic() - local) * 1e9)
+    def _check(self, type_name: str, handler: str) -> None:
+        types = self.greeting.types
+        known = types.get(type_name)
+        if known is None:
+            raise UnknownEntity(type_name, types)
+        if handler not in known:
+            raise UnknownHandler(type_name, handler, known)
 
-    def _queue(self, request: Request, slot: int) -> None:
-        self._door(self.placement.slots[slot]).outgoing.append(request)
-        if not self._flush_due:
-            self._flush_due = True
-            self.loop.call_soon(self._flush)
+    def _add_named(self, number: int, request: Request, done: Callable[[Any], None]) -> None:
+        waiting = self._named.get(number)
+        if waiting is not None:
+            first = waiting[1]
+
+            def both(outcome: Any) -> None:
+                first(outcome)
+                done(outcome)
+
+            self._named[number] = (waiting[0], both)
+        else:
+            self._named[number] = (request, done)
+
+    def _slot(self, type_name: str, key: str) -> int:
+        slot = self._slots.get((type_name, key))
+        if slot is None:
+            if len(self._slots) >= SLOTS_KNOWN_MAX:
+                self._slots.clear()
+            slot = self._slots[(type_name, key)] = slot_of(type_name, key)
+        return slot
+
+    def _owner(self, slot: int) -> Door:
+        return self._door(self.greeting.placement.slots[slot])
+
+    def _find(self, number: int) -> Pending | None:
+        return self._pending.get(number) or self._named.get(number)
+
+    @property
+    def _floor(self) -> int:
+        """Every request up to here has its outcome: the oldest without one comes first."""
+        return next(iter(self._pending), self._number + 1) - 1
+
+    # ── out ──
+
+    def _connect(self) -> None:
+        """A line to each door that the app is said to have."""
+        for shard in self._running.shards:
+            self._door(shard)
+        self._arm()
+
+    def _door(self, shard: int) -> Door:
+        door = self._doors.get(shard)
+        if door is None:
+            door = self._doors[shard] = Door(shard)
+            door.line = Line(
+                self._loop,
+                self._context,
+                f"{self._running.sockets}/door-{shard}",
+                lambda raw: self._heard(door, raw),
+                lambda: self._came_up(door),
+            )
+        return door
 
     def _flush(self) -> None:
-        """One message per door for all requests of this loop's tick."""
-        self._flush_due = False
-        for door in self._doors.values():
+        """One message per door for all requests of this tick of the loop."""
+        self._flushing = False
+        for door in list(self._doors.values()):
             if door.outgoing:
                 requests, door.outgoing = door.outgoing, []
-                for start in range(0, len(requests), 1000):
-                    door.send(["asks", requests[start : start + 1000]])
+                self._say(door, requests, tries=0)
 
-    # ── controls ──
+    def _say(self, door: Door, requests: list[Request], *, tries: int) -> None:
+        """Say requests to a door, and remember when to say them again."""
+        due = self._loop.time() + min(RETRY_S * 2**tries, RETRY_MAX_S)
+        newest = door.flights[-1] if door.flights else None
+        numbers = [request.number for request in requests]
+        # Due at about the same time is looked at together: a flight per tick, not per flush.
+        if newest is not None and newest.tries == tries and due - newest.due < TICK_S:
+            newest.numbers += numbers
+        else:
+            door.flights.append(Flight(numbers, due, tries))
+        # While nobody is there nothing is said: all of it is when the door comes up.
+        if door.line.up:
+            for start in range(0, len(requests), words.ASKS_MAX):
+                _say_all(door.line, requests[start : start + words.ASKS_MAX])
+        self._arm()
+
+    def _say_again(self, numbers: Iterable[int], *, tries: int) -> None:
+        """Say what has no outcome again, to whoever owns it now, in order."""
+        by_door: dict[int, list[Request]] = {}
+        for number in sorted(numbers):
+            pending = self._find(number)
+            if pending is None:
+                continue
+            request = pending[0]
+            # Its outcome is here, so it has run; the slot may have kept no trace of it.
+            if request.previous and request.previous not in self._pending:
+                request = msgspec.structs.replace(request, previous=0)
+            owner = self._owner(self._slot(request.type, request.key))
+            by_door.setdefault(owner.shard, []).append(request)
+        for shard, requests in by_door.items():
+            self._say(self._doors[shard], requests, tries=tries)
+
+    def _came_up(self, door: Door) -> None:
+        """A door is there, for the first time or again; what was said before may be lost."""
+        door.epoch = 0
+        door.line.say(words.encode(words.Hello()))
+        for shard, raw, _ in self._calls.values():
+            if shard == door.shard:
+                door.line.say(raw)
+        if self._greeting is not None:
+            self._say_lost(door)
+
+    def _say_lost(self, door: Door) -> None:
+        flights, door.flights = door.flights, []
+        door.confirmed = 0
+        self._say_again((n for flight in flights for n in flight.numbers), tries=0)
+
+    # ── in ──
+
+    def _heard(self, door: Door, raw: bytes) -> None:
+        """One message from a door."""
+        try:
+            word = words.decode_word(raw)
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
+            _log.warning("shard %d of %s says what can't be read: %s", door.shard, self.data, error)
+            return
+        match word:
+            case words.Outcomes(pairs):
+                for number, outcome in pairs:
+                    self._outcome(door, number, outcome)
+            case words.Welcome(greeting):
+                self._welcomed(door, greeting)
+            case words.Answer(n, value):
+                self._answered(n, value)
+            case words.Refusal(0, _, text):
+                _log.warning("shard %d of %s refuses a message: %s", door.shard, self.data, text)
+            case words.Refusal(n, name, text):
+                self._answered(n, error_named(name, text))
+
+    def _outcome(self, door: Door, number: int, outcome: Outcome) -> None:
+        if outcome.kind == "busy":
+            return  # Nothing ran; it is said again in a while.
+        if outcome.kind == "moved":
+            door.line.say(words.encode(words.Hello()))
+            return
+        requests = self._named if number >= _NAMED else self._pending
+        pending = requests.pop(number, None)
+        if pending is not None:
+            pending[1](outcome)
+
+    def _welcomed(self, door: Door, greeting: words.Greeting) -> None:
+        before = self._greeting
+        if before is not None and before.incarnation != greeting.incarnation:
+            self._start_anew()
+        newer = before is None or greeting.placement.version >= before.placement.version
+        moved = newer and before is not None and before.placement != greeting.placement
+        if newer or moved:
+            self._greeting = greeting
+        self._clock_ns = greeting.now_ns - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        restarted = door.epoch not in (0, greeting.epoch)
+        door.epoch = greeting.epoch
+        self._greeted.set()
+        if moved or self._rerouting:
+            self._rerouting = False
+            for each in self._doors.values():
+                each.flights = []
+            self._say_again([*self._pending, *self._named], tries=0)
+        elif restarted:
+            self._say_lost(door)
+
+    def _start_anew(self) -> None:
+        """The app's data is another's, or a backup's: what it knows of us is not what we know."""
+        lost = [*self._pending.values(), *self._named.values()]
+        self._pending.clear()
+        self._named.clear()
+        self._session = os.urandom(16)
+        for _, done in lost:
+            done(Outcome("late"))
+
+    # ── calls that are no requests ──
 
     async def control(self, shard: int, kind: str, *args: Any, timeout: float = 30) -> Any:
-        """Ask a worker something that is no request to an entity."""
-        self._control_number += 1
-        n = self._control_number
-        answer: asyncio.Future[Any] = self.loop.create_future()
-        self._controls[n] = answer
-        self._door(shard).send([kind, n, *args])
+        """Ask a worker itself: status, count, scan, get, dead, control.
+
+        Raises Unavailable when it does not answer in time, else what it answers with.
+        """
+        self._call_number += 1
+        n = self._call_number
+        raw = words.encode([kind, n, *args])
+        answer: asyncio.Future[Any] = self._loop.create_future()
+        self._calls[n] = (shard, raw, answer)
+        self._door(shard).line.say(raw)
+        self._arm()
         try:
-            return await asyncio.wait_for(answer, timeout)
+            async with asyncio.timeout(timeout):
+                return await answer
         except TimeoutError:
             raise Unavailable(
-                f"Shard {shard} of the app in {self.data} did not answer {kind!r} within {timeout} s."
+                f"Shard {shard} of the app in {self.data} did not answer `{kind}` within "
+                f"{timeout:g} s. Look at its logs in {self.data / 'logs'}."
             ) from None
         finally:
-            del self._controls[n]
+            del self._calls[n]
+
+    def _answered(self, n: int, value: Any) -> None:
+        call = self._calls.get(n)
+        if call is None or call[2].done():
+            return
+        if isinstance(value, Exception):
+            call[2].set_exception(value)
+        else:
+            call[2].set_result(value)
 
     async def get(self, type_name: str, key: str) -> tuple[bytes | None, bytes | None]:
-        """The last committed state of an entity and its schema."""
-        owner = self.placement.slots[slot_of(type_name, key)]
+        """The last committed state and its schema, None when there is none."""
+        if type_name not in self.greeting.types:
+            raise UnknownEntity(type_name, self.greeting.types)
+        owner = self._owner(self._slot(type_name, key)).shard
         state, schema = await self.control(owner, "get", type_name, key)
         return state, schema
 
     async def scan(
         self, type_name: str, prefix: str, shard: int, after: str
     ) -> tuple[list[tuple[str, bytes]], dict[int, bytes | None]]:
-        """A page of one shard's states, behind the key `after`."""
-        rows, schemas = await self.control(shard, "scan", type_name, prefix, after, PAGE_ROWS)
+        """A page of (key, state) of one shard behind `after`, and the schemas of the states."""
+        if type_name not in self.greeting.types:
+            raise UnknownEntity(type_name, self.greeting.types)
+        rows, schemas = await self.control(
+            shard, "scan", type_name, prefix, after, words.PAGE_ROWS
+        )
         return rows, schemas
 
-    @property
-    def shards(self) -> list[int]:
-        """The shards of the app."""
-        return self.placement.members
+    # ── time ──
 
-    # ── what comes back ──
+    def _arm(self) -> None:
+        if self._timer is None and not self._closed:
+            self._timer = self._loop.call_later(TICK_S, self._tick)
 
-    def received(self, door: _Door, raw: bytes) -> None:
-        """One message from a door."""
-        message = _message.decode(raw)
-        match _decode(message[0], type=str):
-            case "outcomes":
-                for number, outcome in _outcomes.decode(message[1]):
-                    self._outcome(number, outcome)
-            case "welcome":
-                self._welcomed(door, _decode(message[1]))
-            case "answer":
-                answer = self._controls.get(_decode(message[1]))
-                if answer is not None and not answer.done():
-                    answer.set_result(_decode(message[2]))
-            case "error":
-                n, name, text = (_decode(part) for part in message[1:4])
-                answer = self._controls.get(n)
-                if answer is not None and not answer.done():
-                    answer.set_exception(SkerryError(f"{name}: {text}"))
+    def _tick(self) -> None:
+        """Say again what is overdue, confirm what is held, look for an app that is gone."""
+        self._timer = None
+        now = self._loop.time()
+        for door in list(self._doors.values()):
+            due = [flight for flight in door.flights if flight.due <= now]
+            if door.line.up and due:
+                door.flights = [flight for flight in door.flights if flight.due > now]
+                for flight in due:
+                    late = [number for number in flight.numbers if self._find(number)]
+                    if late:
+                        # Its welcome tells whether it has forgotten them, or is slow.
+                        door.line.say(words.encode(words.Hello()))
+                        self._say_again(late, tries=flight.tries + 1)
+            self._confirm(door)
+        away = not all(door.line.up for door in self._doors.values())
+        if away:
+            self._look_again()
+        if away or self._calls or self._pending or self._named:
+            self._arm()
 
-    def _outcome(self, number: int, outcome: Outcome) -> None:
-        pending = self._pending.get(number)
-        if pending is None:
-            return
-        if outcome.kind == "moved":
-            self._door(self.placement.members[0]).send(["hello"])
-            return
-        if outcome.kind == "busy":
-            return  # Nothing ran; the retry comes in a while.
-        del self._pending[number]
-        # The oldest without an outcome comes first in the dict; named ones have no order.
-        oldest = next((n for n in self._pending if n < _NAMED), self._number + 1)
-        self._confirmed = oldest - 1
-        pending.done(outcome)
+    def _confirm(self, door: Door) -> None:
+        floor = self._floor
+        if floor > door.confirmed and door.line.say(
+            words.encode(words.Confirm(self._session, floor))
+        ):
+            door.confirmed = floor
 
-    def _welcomed(self, door: _Door, welcome: dict[str, Any]) -> None:
-        self.welcome = welcome
-        self.placement = msgspec.convert(welcome["placement"], Placement)
-        self._clock = (welcome["now_ns"], time.monotonic())
-        if door.epoch and door.epoch != welcome["epoch"]:
-            self._resend(lambda owner: owner == door.shard)
-        door.epoch = welcome["epoch"]
-        door.welcomed.set()
-
-    def _resend(self, of: Callable[[int], bool], *, older_than: float = 0.0) -> None:
-        now = time.monotonic()
-        for pending in self._pending.values():
-            request = pending.request
-            slot = slot_of(request.type, request.key)
-            if of(self.placement.slots[slot]) and now - pending.sent_at >= older_than:
-                pending.sent_at = now
-                self._queue(request, slot)
-
-    async def _retry_for_ever(self) -> None:
-        """Hello to doors that owe an outcome; confirm what is held."""
-        confirmed = 0
-        while True:
-            await asyncio.sleep(min(RETRY_S / 4, CONFIRM_S))
-            owing = {
-                self.placement.slots[slot_of(p.request.type, p.request.key)]
-                for p in self._pending.values()
-                if time.monotonic() - p.sent_at >= RETRY_S / 4
-            }
-            for shard in owing:
-                self._door(shard).send(["hello"])
-            self._resend(lambda owner: True, older_than=RETRY_S)
-            if self._confirmed > confirmed:
-                confirmed = self._confirmed
-                for door in self._doors.values():
-                    door.send(["confirm", self.session, confirmed])
+    def _look_again(self) -> None:
+        """The app may have been started anew, with other sockets."""
+        try:
+            running = running_app(self.data)
+        except Unavailable:
+            return  # It may come back; how long that is waited for is the callers' affair.
+        if running.sockets != self._running.sockets:
+            for door in self._doors.values():
+                door.line.close()
+            self._running, self._doors, self._rerouting = running, {}, True
+            self._connect()
 
     async def close(self) -> None:
-        """Confirm what is held and let go."""
-        if self._nurse is not None:
-            self._nurse.cancel()
+        """Confirm what is held and let go. Who still waits gets Unavailable."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
         for door in self._doors.values():
-            if self._confirmed:
-                door.send(["confirm", self.session, self._confirmed])
-        for door in self._doors.values():
-            door.close()
+            if self._greeting is not None and door.line.up:
+                self._confirm(door)
+            door.line.close()
+        for _, _, answer in self._calls.values():
+            if not answer.done():
+                answer.set_exception(Unavailable(f"The connection to {self.data} was closed."))
+        # Last words may take a moment to leave; the loop is not made to wait for them.
+        await self._loop.run_in_executor(None, self._context.term)
 
 
-def _nobody(outcome: Outcome) -> None:
-    """The one who asked has stopped waiting."""
+def _say_all(line: Line, requests: list[Request]) -> None:
+    """Requests as one message, or as several when they are large."""
+    raw = words.encode(words.Asks(requests))  # type: ignore[arg-type]
+    if len(raw) > words.PACKET_BYTES_MAX and len(requests) > 1:
+        half = len(requests) // 2
+        _say_all(line, requests[:half])
+        _say_all(line, requests[half:])
+    else:
+        line.say(raw)
+
+
+def error_named(name: str, text: str) -> SkerryError:
+    """An exception as a door names it, with the door's own sentence."""
+    kind = getattr(errors, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, SkerryError)):
+        return SkerryError(f"{name}: {text}")
+    # Its constructor makes the sentence from parts; here the sentence is made already.
+    error = kind.__new__(kind)
+    error.args = (text,)
+    return error
+
+
+def _nobody(outcome: Any) -> None:
+    """Who asked has stopped waiting."""

@@ -55,8 +55,7 @@ class CheckedRequest(Request, array_like=True, frozen=True):
 
 
 # ── a caller says ─────────────────────────────────────────────────────────────
-# `n` numbers what is not a request. A connection counts it downwards from -1, so
-# that an outcome says by its sign which of the two it answers.
+# `n` numbers what is not a request: 1, 2, 3... as its caller likes.
 
 
 class Hello(Struct, array_like=True, tag_field="says", tag="hello"):

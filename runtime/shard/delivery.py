@@ -190,6 +190,7 @@ class Delivery:
     def drain(self, turns_max: int) -> None:
         """Run local messages; what does not fit in the batch joins the shard's own stream."""
         local = self.local
+        assert not (local and self.queueing), "I2: a local message overtakes the shard's own stream"
         while local and turns_max > 0:
             turns_max -= 1
             self.deliver(*local.popleft())
@@ -356,6 +357,8 @@ class Delivery:
         """A due timer: nothing happens unless the row that was seen still stands."""
         if self.timers.stands(row_key) is not candidate:
             return
+        early_ns = candidate.due_ns - self.turn.now_ns
+        assert early_ns <= 0, f"I10: a timer fires {early_ns} ns before its time"
         self.timers.cancel(row_key)
         handler = self.handlers.get(candidate.handler)
         if handler is None:

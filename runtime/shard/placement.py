@@ -4,7 +4,7 @@ The slot of an entity never changes; who owns the slot is written in the placeme
 whose versions are adopted one by one. Looking a key up must cost next to nothing, so
 routes are kept per type in a bounded dict.
 
-Pure but for that dict. Idea: docs/scaling.md.
+Pure but for that dict. Idea: docs/streams.md.
 """
 
 from __future__ import annotations

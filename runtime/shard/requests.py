@@ -129,6 +129,8 @@ class Requests:
         staged = ((request.session, slot), request.number)
         assert staged not in self._new, f"I1: request {request.number} ran twice in one batch"
         self._new[staged] = RequestRow(outcome, now_ns, bool(request.named))
+        kept = self._count + len(self._new)
+        assert kept <= UNCONFIRMED_MAX, f"I7: {kept} outcomes are kept, {UNCONFIRMED_MAX} at most"
 
     def confirm(self, session: bytes, upto: int, now_ns: int) -> None:
         """The session holds every outcome up to `upto`: raise the floors of its slots."""

@@ -135,6 +135,8 @@ class Turns:
         """A batch begins, or begins again: its time, and what its random numbers grow from."""
         turn = self.turn
         turn.clear()
+        for kept in self.kept.values():
+            assert not kept.dirty, f"I11: a run of {kept.name} begins on what another run left"
         turn.now_ns, turn.seed, turn.index = now_ns, seed, 0
 
     def run_columns(

@@ -47,13 +47,12 @@ def path_of(name: str) -> Path | None:
     return None
 
 
-def imports(path: Path, *, lazy: bool = True) -> Iterator[str]:
-    """Every module that a file imports. Not those for type checkers alone.
+def imports(path: Path) -> Iterator[str]:
+    """Every module that a file imports, not those for type checkers alone.
 
-    `from package import module` counts as the module. Without `lazy`, what is imported
-    inside functions does not count.
+    `from package import module` counts as the module.
     """
-    for node in _walk(tree(path), lazy=lazy):
+    for node in _walk(tree(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -63,16 +62,12 @@ def imports(path: Path, *, lazy: bool = True) -> Iterator[str]:
                 yield inner if path_of(inner) else node.module
 
 
-def _walk(node: ast.AST, *, lazy: bool) -> Iterator[ast.AST]:
+def _walk(node: ast.AST) -> Iterator[ast.AST]:
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
-            for other in child.orelse:
-                yield from _walk(other, lazy=lazy)
-            continue
-        if not lazy and isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
             continue
         yield child
-        yield from _walk(child, lazy=lazy)
+        yield from _walk(child)
 
 
 def first_line(path: Path) -> str:

@@ -6,7 +6,7 @@ import sys
 LOOK = """
 import sys, threading
 import skerry
-loaded = {"lmdb", "zmq", "typer", "rich", "asyncio.subprocess"} & set(sys.modules)
+loaded = {"lmdb", "zmq", "typer", "rich", "cloudpickle"} & set(sys.modules)
 loaded |= {name for name in sys.modules if name.startswith("skerry.runtime")}
 print(*sorted(loaded), threading.active_count())
 """

@@ -93,11 +93,14 @@ def test_every_error_is_public_and_raised_somewhere(error: type[errors.SkerryErr
     raise AssertionError(f"{error.__name__} is raised nowhere")
 
 
-def test_every_test_folder_mentions_no_sleep() -> None:
+def test_tests_do_not_sleep() -> None:
+    """But those that kill at random moments: a moment is a time."""
     sleeping = [
         f"{path}:{node.lineno}"
         for path, node in nodes("tests")
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in {"time.sleep", "asyncio.sleep"}
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) in {"time.sleep", "asyncio.sleep"}
+        and path.parts[1] != "crash"
     ]
     assert sleeping == [], "wait for what must be true, not for time to pass"
 

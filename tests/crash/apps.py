@@ -1,0 +1,64 @@
+"""The app that the kill loop runs: money, counters and numbered messages at once."""
+
+from skerry import App, Entity, Failed, Rejected, ask, send
+from skerry.sources import Generate
+
+SENDERS, RECEIVERS = 6, 5
+
+
+class Account(Entity):
+    balance: int = 0
+
+    def deposit(self, amount: int) -> int:
+        self.balance += amount
+        return self.balance
+
+    def transfer(self, to: str, amount: int) -> None:
+        if amount > self.balance:
+            raise Rejected("insufficient funds", balance=self.balance)
+        self.balance -= amount
+        ask(Account.at(to).deposit, amount).rejected(self._refund, amount).failed(
+            self._refund, amount
+        )
+
+    def _refund(self, error: Rejected | Failed, amount: int) -> None:
+        self.balance += amount
+
+
+class Counter(Entity):
+    count: int = 0
+
+    def add(self) -> int:
+        self.count += 1
+        return self.count
+
+
+class Sender(Entity):
+    sent: int = 0
+
+    def next(self) -> None:
+        self.sent += 1
+        for receiver in range(RECEIVERS):
+            send(Receiver.at(f"receiver-{receiver}").take, self.key, self.sent)
+
+
+class Receiver(Entity):
+    last: dict[str, int] = {}
+    wrong: list[str] = []
+
+    def take(self, sender: str, number: int) -> None:
+        if number != self.last.get(sender, 0) + 1:
+            self.wrong.append(f"{sender}: {number} after {self.last.get(sender, 0)}")
+        self.last[sender] = number
+
+
+def sender(partition: str, position: int) -> str:
+    return f"sender-{partition}"
+
+
+app = App("witness", entities=[Account, Counter, Sender, Receiver])
+(
+    app.source(Generate(sender, partitions=SENDERS))
+    .key_by(lambda name: name)
+    .to(Sender.next)
+)

@@ -1,0 +1,213 @@
+"""Kills workers and the supervisor at random moments, while money moves and messages flow.
+
+    python -m tests.crash.kill_loop --kills 1000
+
+Three witnesses, all read from the stores at the end: money is conserved, every acknowledged
+request counted once, and every sequence is without gap or repeat. Prints what it did; the
+exit code is 0 when all three agree.
+"""
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import msgspec
+
+import skerry
+from skerry.errors import SkerryError, TimedOut, Unavailable
+from skerry.message import message
+from skerry.runtime import placement_file
+from skerry.runtime.store.log import LmdbStore
+from skerry.runtime.supervisor import Options
+from tests.crash.apps import RECEIVERS, Account, Counter, Receiver, Sender
+
+ACCOUNTS, COUNTERS, START = 20, 20, 1000
+
+
+class Witness:
+    """The app under attack, and a client that remembers what was acknowledged."""
+
+    def __init__(self, data: Path, workers: int, seed: int) -> None:
+        self.data, self.workers, self.rng = data, workers, random.Random(seed)
+        self.acknowledged = 0
+        self.unknown = 0
+        self.stopping = False
+        self.supervisor: subprocess.Popen[bytes] | None = None
+        self.worker_kills = self.supervisor_kills = 0
+
+    def start(self) -> None:
+        """A supervisor; its standard input is its lifeline."""
+        root = str(Path(__file__).parents[2])
+        options = Options(
+            app={"target": "tests.crash.apps:app", "path": root, "args": []},
+            name="witness",
+            data=str(self.data),
+            workers=self.workers,
+            finite=False,
+        )
+        self.supervisor = subprocess.Popen(
+            [sys.executable, "-m", "skerry.runtime.supervisor"],
+            stdin=subprocess.PIPE,
+            stderr=open(self.data.parent / "supervisor.log", "ab"),
+        )
+        assert self.supervisor.stdin is not None
+        self.supervisor.stdin.write(msgspec.json.encode(options) + b"\n")
+        self.supervisor.stdin.flush()
+
+    def connect(self) -> skerry.Client:
+        """A client, however long the app takes to come up."""
+        while True:
+            try:
+                return skerry.Client(self.data).__enter__()
+            except Unavailable:
+                time.sleep(0.02)
+
+    def drive(self) -> None:
+        """Requests until told to stop; each outcome is noted."""
+        client = self.connect().options(timeout=60)
+        rng = random.Random(7)
+        opened = client.ask_many(
+            [message(Account.at(f"a{n}").deposit, START) for n in range(ACCOUNTS)]
+        )
+        assert len(opened) == ACCOUNTS
+        while not self.stopping:
+            adds = [message(Counter.at(f"c{rng.randrange(COUNTERS)}").add) for _ in range(50)]
+            moves = [
+                message(
+                    Account.at(f"a{rng.randrange(ACCOUNTS)}").transfer,
+                    f"a{rng.randrange(ACCOUNTS)}",
+                    rng.randint(1, 40),
+                )
+                for _ in range(50)
+            ]
+            try:
+                client.ask_many(moves)
+                answers = client.ask_many(adds)
+                self.acknowledged += sum(isinstance(answer, int) for answer in answers)
+            except (TimedOut, SkerryError):
+                self.unknown += len(adds)
+        client.__exit__(None, None, None)
+
+    def kill_one(self) -> None:
+        """SIGKILL a worker, or one time in ten the supervisor."""
+        assert self.supervisor is not None
+        if self.rng.random() < 0.1:
+            self.supervisor.kill()
+            self.supervisor.wait()
+            self.supervisor_kills += 1
+            self.start()
+            return
+        workers = children_of(self.supervisor.pid)
+        if workers:
+            try:
+                os.kill(self.rng.choice(workers), signal.SIGKILL)
+                self.worker_kills += 1
+            except ProcessLookupError:
+                return
+
+    def run(self, kills: int, pause_s: float) -> None:
+        """All of it."""
+        self.start()
+        driving = threading.Thread(target=self.drive)
+        driving.start()
+        while self.worker_kills + self.supervisor_kills < kills:
+            # The moment of a kill is the whole point: anywhere in the life of a worker.
+            time.sleep(self.rng.uniform(0, 2 * pause_s))
+            self.kill_one()
+        self.stopping = True
+        driving.join()
+        assert self.supervisor is not None
+        self.settle()
+        self.supervisor.send_signal(signal.SIGTERM)
+        assert self.supervisor.wait(60) == 0, "the supervisor did not stop cleanly"
+
+    def settle(self) -> None:
+        """Wait until transfers under way have arrived."""
+        client = self.connect()
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            if sum(account.balance for _, account in client.scan(Account)) == ACCOUNTS * START:
+                break
+        client.__exit__(None, None, None)
+
+
+def children_of(pid: int) -> list[int]:
+    """Processes whose parent is `pid`."""
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except OSError:
+        return []
+    return [int(child) for child in text.split()]
+
+
+def stored(data: Path, cls: type[skerry.Entity]) -> dict[str, skerry.Entity]:
+    """All states of a type, read from the stores of the stopped app."""
+    found = {}
+    app = placement_file.load(data)
+    assert app is not None
+    for shard in app.placement.members:
+        store = LmdbStore.open(data / f"shard-{shard}", shard=shard)
+        for key, state in store.states(cls.__skerry__.name):
+            found[key] = cls.__skerry__.decode(state, key, lambda id: None)
+        store.close()
+    return found
+
+
+def judge(data: Path, acknowledged: int, unknown: int) -> list[str]:
+    """What is wrong; nothing when every promise was kept."""
+    wrong = []
+    money = sum(a.balance for a in stored(data, Account).values() if isinstance(a, Account))
+    if money != ACCOUNTS * START:
+        wrong.append(f"money: {money}, not {ACCOUNTS * START}")
+    counted = sum(c.count for c in stored(data, Counter).values() if isinstance(c, Counter))
+    if not acknowledged <= counted <= acknowledged + unknown:
+        wrong.append(f"requests: {counted} counted, {acknowledged} acknowledged, {unknown} unknown")
+    sent = {key: s.sent for key, s in stored(data, Sender).items() if isinstance(s, Sender)}
+    for key, receiver in stored(data, Receiver).items():
+        assert isinstance(receiver, Receiver)
+        wrong += [f"{key}: {what}" for what in receiver.wrong[:5]]
+        for name, last in receiver.last.items():
+            if last > sent[name]:
+                wrong.append(f"{key}: has {last} of {name}, which sent {sent[name]}")
+    return wrong
+
+
+def main() -> int:
+    """Run it and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--pause", type=float, default=0.3, help="mean seconds between two kills")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="skerry-crash-") as folder:
+        data = Path(folder) / "data"
+        witness = Witness(data, given.workers, given.seed)
+        started = time.monotonic()
+        try:
+            witness.run(given.kills, given.pause)
+        except BaseException:
+            print((Path(folder) / "supervisor.log").read_text()[-5000:])
+            raise
+        wrong = judge(data, witness.acknowledged, witness.unknown)
+        sent = sum(s.sent for s in stored(data, Sender).values() if isinstance(s, Sender))
+        if wrong:
+            print((Path(folder) / "supervisor.log").read_text()[-3000:])
+    print(
+        f"{witness.worker_kills} worker kills, {witness.supervisor_kills} supervisor kills, "
+        f"{witness.acknowledged:,} requests acknowledged, {witness.unknown} unknown, "
+        f"{sent * RECEIVERS:,} numbered messages in {time.monotonic() - started:.0f} s"
+    )
+    print("\n".join(wrong) or "0 lost, 0 doubled, 0 out of order, money conserved")
+    return bool(wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
