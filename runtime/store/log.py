@@ -328,8 +328,8 @@ class LmdbStore:
         """Forget what the tree now has; only after the reader sees that tree."""
         if self._carried_done.empty():
             return
-        self._reader.reset()
-        self._reader.renew()
+        self._reader.abort()
+        self._reader = self._env.begin()
         while not self._carried_done.empty():
             self._overlay.drop(self._carried_done.get())
 
