@@ -153,7 +153,7 @@ class Keyed(Generic[T]):
             TypeError: not a public handler, or of other arguments.
         """
         found = _handler_of(handler)
-        check, blob = found.check, not found.scalar
+        scalar = found.params[0].annotation if found.arity and found.scalar else None
 
         def without_item(keys: list[str], items: list[Any]) -> list[Columns]:
             _check_keys(keys)
@@ -161,18 +161,20 @@ class Keyed(Generic[T]):
 
         def with_item(keys: list[str], items: list[Any]) -> list[Columns]:
             _check_keys(keys)
-            rows: list[Args] = [check((item,)) for item in items]
-            if blob:
-                rows = [found.bind(row, {}) for row in rows if isinstance(row, tuple)]
+            rows: list[Args] = list(zip(items))
+            # One look at the types of all items; each by itself only when one is unlike.
+            if scalar is None or set(map(type, items)) != {scalar}:
+                rows = [found.bind((item,), {}) for item in items]
             return [(found, keys, rows)]
 
         self._stages.append(with_item if found.arity else without_item)
 
 
 def _check_keys(keys: list[str]) -> None:
-    """All keys of a batch; in one pass when they are short, as keys are."""
-    for key in keys:
-        if key.__class__ is not str or not 0 < len(key) <= KEY_BYTES_MAX // 4:
+    """All keys of a batch, in passes that run in C; one by one only when something is unlike."""
+    plain = set(map(type, keys)) == {str} and all(keys)
+    if keys and not (plain and max(map(len, keys)) <= KEY_BYTES_MAX // 4):
+        for key in keys:
             check_key(key)
 
 

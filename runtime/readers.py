@@ -17,7 +17,7 @@ from typing import Any
 
 from skerry.runtime.shard.events import Items
 
-BATCH_ITEMS = 1024
+BATCH_ITEMS = 2048
 """Items per batch: about what the shard runs in a millisecond."""
 
 QUEUED_BATCHES = 4

@@ -53,6 +53,22 @@ _NAMED = 1 << 62
 
 _log = logging.getLogger("skerry")
 
+
+class _Slots(dict[str, int]):
+    """Key to slot, for one entity type; and its handlers. A missing key is worked out."""
+
+    def __init__(self, type_name: str, handlers: Iterable[str]) -> None:
+        super().__init__()
+        self.handlers = frozenset(handlers)
+        self._type = type_name
+
+    def __missing__(self, key: str) -> int:
+        if len(self) >= SLOTS_KNOWN_MAX:
+            self.clear()
+        slot = self[key] = slot_of(self._type, key)
+        return slot
+
+
 Pending = tuple[Request, Callable[[Any], None]]
 
 
@@ -93,7 +109,11 @@ class Connection:
         self._greeted = asyncio.Event()
         self._clock_ns = 0
         """The server's clock less ours, which goes on while the machine sleeps."""
-        self._slots: dict[tuple[str, str], int] = {}
+        self._now_ns = 0
+        """The server's time at the first request of this tick."""
+        self._slots: dict[str, _Slots] = {}
+        self._owners: list[Door] = []
+        """The door of each slot's owner."""
         self._number = 0
         self._pending: dict[int, Pending] = {}
         """Requests without an outcome, by number, in order."""
@@ -158,8 +178,14 @@ class Connection:
 
         Raises UnknownEntity, UnknownHandler: the app has none of this name; nothing was sent.
         """
-        self._check(type_name, handler)
-        slot = self._slot(type_name, key)
+        slots = self._slots.get(type_name)
+        if slots is None or handler not in slots.handlers:
+            slots = self._offered(type_name, handler)
+        slot = slots[key]
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+            self._now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + self._clock_ns
         if named:
             number, session, previous = _NAMED | int.from_bytes(named[:7], "big"), named, 0
         else:
@@ -172,18 +198,15 @@ class Connection:
                 previous = 0
             if not query:
                 self._latest[slot] = number
-        first_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + self._clock_ns
+        now_ns = self._now_ns
         request = Request(
-            session, number, previous, 0, first_ns, type_name, key, handler, args, reply, named
+            session, number, previous, 0, now_ns, type_name, key, handler, args, reply, named
         )
         if named:
             self._add_named(number, request, done)
         else:
             self._pending[number] = (request, done)
-        self._owner(slot).outgoing.append(request)
-        if not self._flushing:
-            self._flushing = True
-            self._loop.call_soon(self._flush)
+        self._owners[slot].outgoing.append(request)
         return number
 
     def abandon(self, number: int) -> None:
@@ -192,13 +215,18 @@ class Connection:
             if number in requests:
                 requests[number] = (requests[number][0], _nobody)
 
-    def _check(self, type_name: str, handler: str) -> None:
+    def _offered(self, type_name: str, handler: str | None = None) -> _Slots:
+        """The slots of a type that the app has. Raises UnknownEntity, UnknownHandler."""
         types = self.greeting.types
         known = types.get(type_name)
         if known is None:
             raise UnknownEntity(type_name, types)
-        if handler not in known:
+        if handler is not None and handler not in known:
             raise UnknownHandler(type_name, handler, known)
+        slots = self._slots.get(type_name)
+        if slots is None:
+            slots = self._slots[type_name] = _Slots(type_name, known)
+        return slots
 
     def _add_named(self, number: int, request: Request, done: Callable[[Any], None]) -> None:
         waiting = self._named.get(number)
@@ -212,17 +240,6 @@ class Connection:
             self._named[number] = (waiting[0], both)
         else:
             self._named[number] = (request, done)
-
-    def _slot(self, type_name: str, key: str) -> int:
-        slot = self._slots.get((type_name, key))
-        if slot is None:
-            if len(self._slots) >= SLOTS_KNOWN_MAX:
-                self._slots.clear()
-            slot = self._slots[(type_name, key)] = slot_of(type_name, key)
-        return slot
-
-    def _owner(self, slot: int) -> Door:
-        return self._door(self.greeting.placement.slots[slot])
 
     def _find(self, number: int) -> Pending | None:
         return self._pending.get(number) or self._named.get(number)
@@ -288,7 +305,7 @@ class Connection:
             # Its outcome is here, so it has run; the slot may have kept no trace of it.
             if request.previous and request.previous not in self._pending:
                 request = msgspec.structs.replace(request, previous=0)
-            owner = self._owner(self._slot(request.type, request.key))
+            owner = self._owners[slot_of(request.type, request.key)]
             by_door.setdefault(owner.shard, []).append(request)
         for shard, requests in by_door.items():
             self._say(self._doors[shard], requests, tries=tries)
@@ -345,10 +362,9 @@ class Connection:
         before = self._greeting
         if before is not None and before.incarnation != greeting.incarnation:
             self._start_anew()
-        newer = before is None or greeting.placement.version >= before.placement.version
-        moved = newer and before is not None and before.placement != greeting.placement
-        if newer or moved:
-            self._greeting = greeting
+        moved = before is not None and before.placement.version < greeting.placement.version
+        if before is None or greeting.placement.version >= before.placement.version:
+            self._adopt(greeting)
         self._clock_ns = greeting.now_ns - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         restarted = door.epoch not in (0, greeting.epoch)
         door.epoch = greeting.epoch
@@ -360,6 +376,14 @@ class Connection:
             self._say_again([*self._pending, *self._named], tries=0)
         elif restarted:
             self._say_lost(door)
+
+    def _adopt(self, greeting: words.Greeting) -> None:
+        """What the app says of itself now: what it offers, and who owns what."""
+        before, self._greeting = self._greeting, greeting
+        if before is None or before.types != greeting.types:
+            self._slots = {}
+        if before is None or self._rerouting or before.placement != greeting.placement:
+            self._owners = [self._door(shard) for shard in greeting.placement.slots]
 
     def _start_anew(self) -> None:
         """The app's data is another's, or a backup's: what it knows of us is not what we know."""
@@ -406,21 +430,16 @@ class Connection:
 
     async def get(self, type_name: str, key: str) -> tuple[bytes | None, bytes | None]:
         """The last committed state and its schema, None when there is none."""
-        if type_name not in self.greeting.types:
-            raise UnknownEntity(type_name, self.greeting.types)
-        owner = self._owner(self._slot(type_name, key)).shard
-        state, schema = await self.control(owner, "get", type_name, key)
+        owner = self._owners[self._offered(type_name)[key]]
+        state, schema = await self.control(owner.shard, "get", type_name, key)
         return state, schema
 
     async def scan(
         self, type_name: str, prefix: str, shard: int, after: str
     ) -> tuple[list[tuple[str, bytes]], dict[int, bytes | None]]:
         """A page of (key, state) of one shard behind `after`, and the schemas of the states."""
-        if type_name not in self.greeting.types:
-            raise UnknownEntity(type_name, self.greeting.types)
-        rows, schemas = await self.control(
-            shard, "scan", type_name, prefix, after, words.PAGE_ROWS
-        )
+        self._offered(type_name)
+        rows, schemas = await self.control(shard, "scan", type_name, prefix, after, words.PAGE_ROWS)
         return rows, schemas
 
     # ── time ──

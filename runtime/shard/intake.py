@@ -24,6 +24,7 @@ from skerry.runtime.shard.commit import slot_prefix
 from skerry.runtime.shard.dead import DeadLetter, dead_key
 from skerry.runtime.shard.delivery import Delivery
 from skerry.runtime.shard.events import (
+    SLOTS,
     Confirmed,
     Effect,
     Items,
@@ -90,7 +91,12 @@ class Work(Struct):
 
 
 def partition_slot(source: str, partition: str) -> SlotId:
-    """A source partition is an entity of the house: it has a slot, and lives where that lives."""
+    """A source partition is an entity of the house: it has a slot, and lives where that lives.
+
+    Partitions that are numbered are dealt out in turn: a few of them would not spread by chance.
+    """
+    if partition.isdecimal():
+        return SlotId((slot_of("source", source) + int(partition)) % SLOTS)
     return slot_of(f"source {source}", partition)
 
 
