@@ -32,7 +32,7 @@ test: .venv/.dev ## run every test
 
 .PHONY: crash
 crash: .venv/.dev ## kill workers and the supervisor again and again: KILLS=50
-	SKERRY_TEST_KILLS=$(KILLS) $(BIN)/python -m pytest --timeout=0 tests/crash
+	$(BIN)/python -m tests.crash.kill_loop --kills $(KILLS)
 
 .PHONY: simulate
 simulate: .venv/.dev ## run the core on a simulated network, disk and clock: SEEDS=200

@@ -127,8 +127,7 @@ class AsyncClient:
         session = self._session
         named = b""
         if self._idempotency_key is not None:
-            text = f"{handler.entity}\0{key}\0{self._idempotency_key}"
-            named = hashlib.blake2b(text.encode(), digest_size=16).digest()
+            named = named_id(handler.entity, key, self._idempotency_key)
         number = session.request(
             handler.entity,
             key,
@@ -313,6 +312,12 @@ class Client:
                 yield self._run(cast("Coroutine[Any, Any, tuple[str, E]]", anext(rows)))
             except StopAsyncIteration:
                 return
+
+
+def named_id(entity: str, key: str, idempotency_key: str) -> bytes:
+    """16 bytes that name a request, the same for every client that uses this key."""
+    text = f"{entity}\0{key}\0{idempotency_key}"
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
 def _positive(timeout: float) -> float:

@@ -1,0 +1,137 @@
+"""`skerry ask` and `skerry send`: one message to a running app, from the shell."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+Target = Annotated[str, typer.Argument(help="TYPE/KEY, as Account/alice")]
+Data = Annotated[Path | None, typer.Option(help="data directory; default: the one in ./.skerry")]
+Arguments = Annotated[
+    str | None, typer.Argument(help="arguments as JSON: an object by name, or an array")
+]
+
+
+def split(target: str) -> tuple[str, str]:
+    """The type and key of TYPE/KEY. Raises BadParameter."""
+    type_name, slash, key = target.partition("/")
+    if not slash or not type_name or not key:
+        raise typer.BadParameter(f"{target!r} is no entity: write TYPE/KEY, as Account/alice")
+    return type_name, key
+
+
+def ask(
+    target: Target,
+    handler: Annotated[str, typer.Argument(help="a public handler, as deposit")],
+    arguments: Arguments = None,
+    data: Data = None,
+    timeout: Annotated[float, typer.Option(help="seconds to wait for the reply")] = 30,
+    idempotency_key: Annotated[
+        str | None, typer.Option(help="names the request: asked again, it does not run again")
+    ] = None,
+) -> None:
+    """Send one message and print its reply as JSON.
+
+    Example: skerry ask Account/alice deposit '{"amount": 10}'
+    """
+    _request(target, handler, arguments, data, timeout, idempotency_key, reply=True)
+
+
+def send(
+    target: Target,
+    handler: Annotated[str, typer.Argument(help="a public handler, as deposit")],
+    arguments: Arguments = None,
+    data: Data = None,
+    timeout: Annotated[float, typer.Option(help="seconds to wait until it is durable")] = 30,
+    idempotency_key: Annotated[
+        str | None, typer.Option(help="names the request: sent again, it does not run again")
+    ] = None,
+) -> None:
+    """Send one message; returns when it is durable.
+
+    Example: skerry send Account/alice deposit '[10]'
+    """
+    _request(target, handler, arguments, data, timeout, idempotency_key, reply=False)
+
+
+def _arguments(text: str | None) -> bytes:
+    try:
+        given: Any = msgspec.json.decode(text) if text else []
+    except msgspec.DecodeError as error:
+        raise typer.BadParameter(f"the arguments are no JSON: {error}") from None
+    if not isinstance(given, dict | list):
+        given = [given]
+    return msgspec.msgpack.encode(given)
+
+
+def _request(
+    target: str,
+    handler: str,
+    arguments: str | None,
+    data: Path | None,
+    timeout: float,
+    idempotency_key: str | None,
+    *,
+    reply: bool,
+) -> None:
+    type_name, key = split(target)
+    args = _arguments(arguments)
+    outcome = asyncio.run(
+        _outcome(data, type_name, key, handler, args, timeout, idempotency_key, reply=reply)
+    )
+    if outcome.kind == "done":
+        if reply:
+            print(as_json(msgspec.msgpack.decode(outcome.body)))
+        return
+    body = msgspec.msgpack.decode(outcome.body)
+    if outcome.kind == "rejected":
+        details = f" {as_json(body[1])}" if body[1] else ""
+        print(f"skerry: {target} rejected it: {body[0]}{details}", file=sys.stderr)
+    elif outcome.kind == "invalid":
+        print(f"skerry: {body[1]}", file=sys.stderr)
+        raise typer.Exit(2)
+    else:
+        print(f"skerry: {target} {handler} {outcome.kind}: {body and body[0]}", file=sys.stderr)
+        if os.environ.get("SKERRY_TRACEBACK") and body:
+            print(body[1], file=sys.stderr)
+    raise typer.Exit(1)
+
+
+async def _outcome(
+    data: Path | None,
+    type_name: str,
+    key: str,
+    handler: str,
+    args: bytes,
+    timeout: float,
+    idempotency_key: str | None,
+    *,
+    reply: bool,
+) -> Any:
+    from skerry.client import named_id
+    from skerry.errors import TimedOut
+    from skerry.runtime.launch import connect
+
+    session = await connect(data)
+    came: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    try:
+        named = named_id(type_name, key, idempotency_key) if idempotency_key else b""
+        session.request(type_name, key, handler, args, came.set_result, reply=reply, named=named)
+        try:
+            return await asyncio.wait_for(asyncio.shield(came), timeout)
+        except TimeoutError:
+            raise TimedOut(f"{type_name}/{key} {handler}", timeout) from None
+    finally:
+        await session.close()
+
+
+def as_json(value: Any) -> str:
+    """A value of the store as one line of JSON."""
+    return json.dumps(msgspec.to_builtins(value, str_keys=True), ensure_ascii=False)

@@ -1,0 +1,160 @@
+"""`skerry get`, `export`, `count`: committed state of a running or a stopped app.
+
+The store describes itself, so the app need not be imported.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from skerry.runtime.cli.message import Data, Target, as_json, split
+from skerry.runtime.placement_file import find_data, is_running, load
+from skerry.runtime.shard.events import Table
+from skerry.runtime.shard.placement import slot_of
+
+TypeName = Annotated[str, typer.Argument(help="an entity type, as Account")]
+Schemas = Callable[[int], bytes | None]
+
+
+def fields_of(state: bytes, schemas: Schemas) -> dict[str, Any]:
+    """A stored state by the names of its fields."""
+    schema_id, *values = msgspec.msgpack.decode(state)
+    schema = schemas(schema_id)
+    if schema is None:
+        names = [f"field {place}" for place in range(len(values))]
+    else:
+        names = msgspec.json.decode(schema)["fields"]
+    return dict(zip(names, values))
+
+
+def states(data: Path, type_name: str, prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """(key, state) of every entity of a type, from the doors or from the stores."""
+    known = load(data)
+    assert known is not None, "find_data has looked for the app"
+    if is_running(data):
+        yield from _running_states(data, type_name, prefix)
+        return
+    from skerry.runtime.store.log import LmdbStore
+
+    for shard in known.placement.members:
+        store = LmdbStore.open(data / f"shard-{shard}", shard=shard)
+        try:
+            schemas = _stored_schemas(store)
+            for key, state in store.states(type_name, prefix):
+                yield key, fields_of(state, schemas)
+        finally:
+            store.close()
+
+
+def _stored_schemas(store: Any) -> Schemas:
+    known = {int.from_bytes(key, "big"): value for key, value in store.scan(Table.SCHEMA)}
+    return known.get
+
+
+def _running_states(
+    data: Path, type_name: str, prefix: str
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    from skerry.runtime.launch import connect
+
+    loop = asyncio.new_event_loop()
+    session = loop.run_until_complete(connect(data))
+    try:
+        for shard in session.shards:
+            after = ""
+            while True:
+                page = session.scan(type_name, prefix, shard, after)
+                rows, schemas = loop.run_until_complete(page)
+                for key, state in rows:
+                    yield key, fields_of(state, schemas.get)
+                if not rows:
+                    break
+                after = rows[-1][0]
+    finally:
+        loop.run_until_complete(session.close())
+        loop.close()
+
+
+def get(target: Target, data: Data = None) -> None:
+    """Print the state of one entity as JSON.
+
+    Example: skerry get Account/alice
+    """
+    type_name, key = split(target)
+    folder = find_data(data)
+    state = _state(folder, type_name, key)
+    if state is None:
+        print(f"skerry: {target} has no state: no message has reached it.", file=sys.stderr)
+        raise typer.Exit(1)
+    print(as_json(state))
+
+
+def _state(folder: Path, type_name: str, key: str) -> dict[str, Any] | None:
+    if is_running(folder):
+
+        async def ask() -> tuple[bytes | None, bytes | None]:
+            from skerry.runtime.launch import connect
+
+            session = await connect(folder)
+            try:
+                return await session.get(type_name, key)
+            finally:
+                await session.close()
+
+        state, schema = asyncio.run(ask())
+        return None if state is None else fields_of(state, lambda id: schema)
+    from skerry.runtime.store.log import LmdbStore
+
+    known = load(folder)
+    assert known is not None, "find_data has looked for the app"
+    shard = known.placement.slots[slot_of(type_name, key)]
+    store = LmdbStore.open(folder / f"shard-{shard}", shard=shard)
+    try:
+        state = store.state(type_name, key)
+        return None if state is None else fields_of(state, _stored_schemas(store))
+    finally:
+        store.close()
+
+
+def export(
+    type_name: TypeName,
+    format: Annotated[str, typer.Option("--format", help="jsonl or csv")] = "jsonl",
+    prefix: Annotated[str, typer.Option(help="only keys that begin with this")] = "",
+    data: Data = None,
+) -> None:
+    """Print every entity of a type, one a line: {"key": …, "state": {…}}.
+
+    Example: skerry export Account --format csv > accounts.csv
+    """
+    if format not in {"jsonl", "csv"}:
+        raise typer.BadParameter("--format is jsonl or csv")
+    rows = states(find_data(data), type_name, prefix)
+    if format == "jsonl":
+        for key, state in rows:
+            print(as_json({"key": key, "state": state}))
+        return
+    writer: Any = None
+    for key, state in rows:
+        if writer is None:
+            writer = csv.DictWriter(sys.stdout, ["key", *state], extrasaction="ignore")
+            writer.writeheader()
+        plain = {name: v if isinstance(v, str | int | float) else as_json(v) for name, v in state.items()}
+        writer.writerow({"key": key, **plain})
+
+
+def count(
+    type_name: TypeName,
+    data: Data = None,
+    as_json_: Annotated[bool, typer.Option("--json", help="as a JSON object")] = False,
+) -> None:
+    """Print how many entities of a type have a state."""
+    found = sum(1 for _ in states(find_data(data), type_name))
+    print(json.dumps({"type": type_name, "count": found}) if as_json_ else found)

@@ -1,0 +1,156 @@
+"""`skerry run`: an app on all cores, with its progress and its summary."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import typer
+
+from skerry.errors import BadApp
+
+if TYPE_CHECKING:
+    from skerry.runtime.supervisor import Progress
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?", re.IGNORECASE)
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+PLAIN_EVERY_S = 5.0
+
+
+def size(text: str) -> int:
+    """Bytes of '256M', '1G'. Raises BadParameter."""
+    found = _SIZE.fullmatch(text.strip())
+    if not found:
+        raise typer.BadParameter(f"{text!r} is no size: write bytes, or as 256M or 2G")
+    return int(float(found[1]) * _UNITS[found[2].upper()])
+
+
+def run(
+    target: Annotated[str, typer.Argument(help="MODULE:APP, or FILE.py[:APP]")],
+    args: Annotated[
+        list[str] | None, typer.Argument(help="behind --: for the app, as skerry.args()")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="processes; default: one per usable core")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="data directory; default: ./.skerry/APP")] = None,
+    sync: Annotated[
+        str, typer.Option(help="commit: each commit is synced; 10ms: at most 100 syncs a second; off")
+    ] = "commit",
+    cache: Annotated[str, typer.Option(help="memory for entities per worker, as 256M")] = "256M",
+    quota: Annotated[str, typer.Option(help="disk per worker, as 10G")] = "1T",
+    serve: Annotated[
+        bool, typer.Option("--serve", help="keep running when all sources have ended")
+    ] = False,
+    accept_loss: Annotated[
+        bool, typer.Option("--accept-loss", help="go on after a power cut with --sync off")
+    ] = False,
+) -> None:
+    """Run an app until it ends or is stopped (Ctrl-C: what runs is committed first).
+
+    Examples:
+
+        skerry run examples.bank
+        skerry run examples/word_count.py -- books/*.txt
+        skerry run shop:app --workers 4 --data /var/lib/shop
+    """
+    from skerry.runtime.load import load
+    from skerry.runtime.supervisor import Options, Supervisor
+
+    if sync not in {"commit", "10ms", "off"}:
+        raise typer.BadParameter("--sync is commit, 10ms or off")
+    os.environ["SKERRY_ARGS"] = msgspec.json.encode(args or []).decode()
+    try:
+        app = load(target)
+    except BadApp as error:
+        print(f"skerry: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    for pipeline in app.pipelines:
+        pipeline.source.partitions()  # A file that is not there is said before anything starts.
+    options = Options(
+        app={"target": target, "path": os.getcwd(), "args": args or []},
+        name=app.name,
+        data=str(data or Path(".skerry") / app.name),
+        workers=workers,
+        sync=sync,
+        cache=size(cache),
+        quota=size(quota),
+        accept_loss=accept_loss,
+        finite=not serve,
+        hang_s=float(os.environ.get("SKERRY_HANG", "10")),
+    )
+    shown = _Bar(app.name) if sys.stderr.isatty() else _Lines(app.name)
+    supervisor = Supervisor(options, say=shown.say, show=shown.show)
+    try:
+        code = supervisor.run()
+    finally:
+        shown.end()
+    progress = supervisor.progress
+    rate = progress.turns / progress.seconds if progress.seconds else 0
+    shown.say(
+        f"{app.name}: {progress.turns:,} turns in {progress.seconds:.1f} s ({rate:,.0f}/s), "
+        f"{progress.commits:,} commits; data in {options.data}"
+    )
+    raise typer.Exit(code)
+
+
+class _Lines:
+    """Plain lines, now and then: for logs and pipes."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._last = name, time.monotonic()
+
+    def say(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    def show(self, progress: Progress) -> None:
+        if time.monotonic() - self._last >= PLAIN_EVERY_S:
+            self._last = time.monotonic()
+            part = "" if progress.part is None else f", {progress.part:.0%}"
+            self.say(f"{self._name}: {progress.turns:,} turns, {progress.items:,} items{part}")
+
+    def end(self) -> None:
+        return
+
+
+class _Bar:
+    """A bar on a terminal, or a counter when the end is not known."""
+
+    def __init__(self, name: str) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self._bar: Any = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[turns]:,} turns  {task.fields[rate]:,.0f}/s"),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._bar.start()
+        self._task = self._bar.add_task(name, total=None, turns=0, rate=0.0)
+        self._before = (0.0, 0)
+
+    def say(self, line: str) -> None:
+        self._bar.console.print(line, markup=False, highlight=False)
+
+    def show(self, progress: Progress) -> None:
+        seconds, turns = self._before
+        rate = self._bar.tasks[0].fields["rate"]
+        if progress.seconds - seconds > 0.5:
+            rate = (progress.turns - turns) / (progress.seconds - seconds)
+            self._before = (progress.seconds, progress.turns)
+        total = None if progress.part is None else 1.0
+        self._bar.update(
+            self._task, total=total, completed=progress.part or 0, turns=progress.turns, rate=rate
+        )
+
+    def end(self) -> None:
+        self._bar.stop()
