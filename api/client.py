@@ -12,9 +12,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from pathlib import Path
-from typing import Any, ParamSpec, Self, TypeVar, cast
+from typing import Any, ParamSpec, Self, TypeVar, cast, overload
 
 import msgspec
 
@@ -28,15 +28,20 @@ from skerry.errors import (
     UnknownHandler,
 )
 from skerry.host import Session, launch
-from skerry.message import Args, Handler, Message, check_key, target
+from skerry.message import Handler, Message, check_key, message
 
 P = ParamSpec("P")
 R = TypeVar("R")
 E = TypeVar("E", bound=Entity)
 
 TIMEOUT_S = 30.0
+"""How long an outcome is waited for: many times a worker's restart."""
+
 IN_FLIGHT_MAX = 20_000
 """Requests of one `ask_many` on their way at once."""
+
+CHUNK = 2000
+"""Requests of one `ask_many` that are made in one go."""
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -70,7 +75,9 @@ class AsyncClient:
     @property
     def _session(self) -> Session:
         if not self._opened:
-            raise SkerryError("This client is not open: use it as `async with AsyncClient() as c:`.")
+            raise SkerryError(
+                "This client is not open: use it as `async with AsyncClient() as c:`."
+            )
         return self._opened[0]
 
     def options(self, *, timeout: float | None = None, idempotency_key: str | None = None) -> Self:
@@ -104,49 +111,30 @@ class AsyncClient:
 
         Source: docs/clients.md; Helland 2007, section 4 (idempotence).
         """
-        found, key = target(handler)
-        return cast(R, await self._request(found, key, found.bind(args, kwargs), reply=True))
+        call = self._call([message(handler, *args, **kwargs)], reply=True)
+        return cast(R, await self._outcome(call))
 
-    async def send(self, handler: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> None:
+    @overload
+    async def send(
+        self, handler: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs
+    ) -> None: ...
+
+    @overload
+    async def send(self, handler: Message[Any], /) -> None: ...
+
+    async def send(self, handler: Any, /, *args: Any, **kwargs: Any) -> None:
         """Deliver a message exactly once; returns when its turn is durable.
 
         A refusal or failure is a dead letter, not an error here.
+
+        Args:
+            handler: of an entity named by its key; or a message, as `message(…)` makes it.
+            *args, **kwargs: the handler's own arguments, checked before anything is sent.
         """
-        found, key = target(handler)
-        await self._request(found, key, found.bind(args, kwargs), reply=False)
+        one = handler if isinstance(handler, Message) else message(handler, *args, **kwargs)
+        await self._outcome(self._call([one], reply=False))
 
-    async def _request(self, handler: Handler, key: str, args: Args, *, reply: bool) -> Any:
-        _check_public(handler)
-        loop = asyncio.get_running_loop()
-        came: asyncio.Future[Any] = loop.create_future()
-
-        def done(outcome: Any) -> None:
-            if not came.done():
-                came.set_result(outcome)
-
-        session = self._session
-        named = b""
-        if self._idempotency_key is not None:
-            named = named_id(handler.entity, key, self._idempotency_key)
-        number = session.request(
-            handler.entity,
-            key,
-            handler.name,
-            _blob(args),
-            done,
-            reply=reply,
-            query=handler.query,
-            named=named,
-        )
-        try:
-            outcome = await asyncio.wait_for(came, self._timeout)
-        except TimeoutError:
-            raise TimedOut(f"{handler.entity}/{key} {handler.name}", self._timeout) from None
-        finally:
-            session.abandon(number)
-        return _value(handler, key, outcome, self._timeout, reply=reply)
-
-    async def ask_many(self, messages: Sequence[Message[R]]) -> list[R | Rejected | Failed]:
+    async def ask_many(self, messages: Iterable[Message[R]]) -> list[R | Rejected | Failed]:
         """Ask many at once: results in their order; messages to one entity run in order.
 
         A refusal or failure stands in the list as `Rejected` or `Failed`.
@@ -155,44 +143,49 @@ class AsyncClient:
             messages: as `message(Account.at("alice").deposit, 10)`.
 
         Raises:
-            TimedOut: some outcome did not come in time.
+            TimedOut: no outcome came for as long as the time-out.
         """
-        for one in messages:
+        listed = list(messages)
+        if self._idempotency_key is not None:
+            raise TypeError("an idempotency_key names one request; ask_many makes many: ask each")
+        for one in listed:
             if not isinstance(one, Message):
                 raise TypeError(
-                    f"ask_many takes messages, as message(Account.at('a').deposit, 10), not {one!r:.80}"
+                    f"ask_many takes messages, as message(Account.at('a').deposit, 10), "
+                    f"not {one!r:.80}"
                 )
-            _check_public(one.handler)
-        results: list[Any] = [None] * len(messages)
-        gate = _Gate(asyncio.get_running_loop())
-        for place, one in enumerate(messages):
-            if gate.open_requests >= IN_FLIGHT_MAX:
-                await self._wait(gate, IN_FLIGHT_MAX // 2)
-            gate.open_requests += 1
-            self._session.request(
-                one.handler.entity,
-                one.key,
-                one.handler.name,
-                _blob(one.args),
-                gate.into(results, place),
-                query=one.handler.query,
-            )
-        await self._wait(gate, 0)
+        call = self._call(listed, reply=True)
+        return cast("list[R | Rejected | Failed]", await self._outcomes(call))
+
+    def _call(self, messages: list[Message[Any]], *, reply: bool) -> _Call:
+        for handler in {one.handler for one in messages}:
+            if handler.private:
+                raise TypeError(
+                    f"{handler.entity}.{handler.name} is private: only the entity itself names it"
+                )
+        named = b""
+        if self._idempotency_key is not None:
+            one = messages[0]
+            text = f"{one.handler.entity}\0{one.key}\0{one.handler.name}\0{self._idempotency_key}"
+            named = hashlib.blake2b(text.encode(), digest_size=16).digest()
+        return _Call(self._session, messages, reply=reply, named=named)
+
+    async def _outcome(self, call: _Call) -> Any:
+        await self._finish(call, self._outcome)
+        return _value(call.messages[0], call.outcomes[0], self._timeout, reply=call.reply)
+
+    async def _outcomes(self, call: _Call) -> list[Any]:
+        await self._finish(call, self._outcomes)
         return [
-            _result(one, outcome, self._timeout) for one, outcome in zip(messages, results)
+            _result(one, outcome, self._timeout)
+            for one, outcome in zip(call.messages, call.outcomes, strict=True)
         ]
 
-    async def _wait(self, gate: _Gate, until: int) -> None:
-        """Until so many are open; progress puts the time-out off."""
-        while gate.open_requests > until:
-            before = gate.open_requests
-            gate.wake_at = max(until, before - 1000)
-            gate.moved.clear()
-            try:
-                await asyncio.wait_for(gate.moved.wait(), self._timeout)
-            except TimeoutError:
-                if gate.open_requests == before:
-                    raise TimedOut(f"{before} requests of ask_many", self._timeout) from None
+    async def _finish(self, call: _Call, then: Callable[[_Call], Coroutine[Any, Any, Any]]) -> None:
+        try:
+            await call.finish(self._timeout)
+        except TimeoutError:
+            raise TimedOut(call.name, self._timeout, lambda: then(call)) from None
 
     async def get(self, entity: E, /) -> E:
         """The last committed state of an entity; defaults when there is none.
@@ -221,22 +214,79 @@ class AsyncClient:
                 after = rows[-1][0]
 
 
-class _Gate:
-    """One completion for many requests."""
+class _Call:
+    """Requests that are waited for together: one completion, however many they are."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.open_requests = 0
-        self.wake_at = 0
-        self.moved = asyncio.Event()
+    def __init__(
+        self, session: Session, messages: list[Message[Any]], *, reply: bool, named: bytes
+    ) -> None:
+        self.messages, self.reply = messages, reply
+        self.outcomes: list[Any] = [None] * len(messages)
+        self._session, self._named = session, named
+        self._blobs = [_blob(one) for one in messages]
+        self._sent = 0
+        self._places: dict[int, int] = {}
+        """Of each request on its way, by its number: its place in the list."""
+        self._wake_at = 0
+        self._woken = asyncio.Event()
 
-    def into(self, results: list[Any], place: int) -> Callable[[Any], None]:
-        def done(outcome: Any) -> None:
-            results[place] = outcome
-            self.open_requests -= 1
-            if self.open_requests <= self.wake_at:
-                self.moved.set()
+    @property
+    def name(self) -> str:
+        """What is waited for, in words."""
+        if len(self.messages) == 1:
+            one = self.messages[0]
+            return f"{one.handler.entity}/{one.key} {one.handler.name}"
+        open_requests = len(self.messages) - self._sent + len(self._places)
+        return f"{open_requests} of the {len(self.messages)} requests of ask_many"
 
-        return done
+    async def finish(self, timeout: float) -> None:
+        """Send what is not sent, and wait for all outcomes. Can be called again.
+
+        Raises TimeoutError when none came for so long.
+        """
+        while self._sent < len(self.messages):
+            self._send(self._sent + CHUNK)
+            # What was asked leaves, and what has come is heard, before more is asked.
+            await asyncio.sleep(0)
+            if len(self._places) > IN_FLIGHT_MAX:
+                await self._until(IN_FLIGHT_MAX // 2, timeout)
+        await self._until(0, timeout)
+
+    def _send(self, stop: int) -> None:
+        request, places, done = self._session.request, self._places, self._done
+        reply, named, start = self.reply, self._named, self._sent
+        for one, blob in zip(self.messages[start:stop], self._blobs[start:stop], strict=True):
+            handler = one.handler
+            number = request(
+                handler.entity,
+                one.key,
+                handler.name,
+                blob,
+                done,
+                reply=reply,
+                query=handler.query,
+                named=named,
+            )
+            places[number] = self._sent
+            self._sent += 1
+
+    def _done(self, number: int, outcome: Any) -> None:
+        self.outcomes[self._places.pop(number)] = outcome
+        if len(self._places) <= self._wake_at:
+            self._woken.set()
+
+    async def _until(self, few: int, timeout: float) -> None:
+        """Wait until no more than `few` are on their way."""
+        while (count := len(self._places)) > few:
+            # Woken now and then on the way: as long as outcomes come, time starts anew.
+            self._wake_at = max(few, count - CHUNK)
+            self._woken.clear()
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._woken.wait()
+            except TimeoutError:
+                if len(self._places) == count:
+                    raise
 
 
 class Client:
@@ -279,7 +329,14 @@ class Client:
         if self._thread is None:
             what.close()
             raise SkerryError("This client is not open: use it as `with Client() as client:`.")
-        return asyncio.run_coroutine_threadsafe(what, self._loop).result()
+        running = asyncio.run_coroutine_threadsafe(what, self._loop)
+        try:
+            return running.result()
+        except TimedOut as error:
+            again = error.again
+            raise error.with_again(lambda: self._run(again())) from None
+        finally:
+            running.cancel()  # When Ctrl-C ended the waiting.
 
     def options(self, *, timeout: float | None = None, idempotency_key: str | None = None) -> Self:
         """The same client with other options, see `AsyncClient.options`."""
@@ -292,11 +349,17 @@ class Client:
         """Deliver a message exactly once, and wait for its reply. See `AsyncClient.ask`."""
         return self._run(self._client.ask(handler, *args, **kwargs))
 
-    def send(self, handler: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> None:
+    @overload
+    def send(self, handler: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> None: ...
+
+    @overload
+    def send(self, handler: Message[Any], /) -> None: ...
+
+    def send(self, handler: Any, /, *args: Any, **kwargs: Any) -> None:
         """Deliver a message exactly once. See `AsyncClient.send`."""
         self._run(self._client.send(handler, *args, **kwargs))
 
-    def ask_many(self, messages: Sequence[Message[R]]) -> list[R | Rejected | Failed]:
+    def ask_many(self, messages: Iterable[Message[R]]) -> list[R | Rejected | Failed]:
         """Ask many at once. See `AsyncClient.ask_many`."""
         return self._run(self._client.ask_many(messages))
 
@@ -326,47 +389,63 @@ def _positive(timeout: float) -> float:
     return timeout
 
 
-def _check_public(handler: Handler) -> None:
-    if handler.private:
-        raise TypeError(f"{handler.entity}.{handler.name} is private: only the entity itself names it")
-
-
-def _blob(args: Args) -> bytes:
-    return args if isinstance(args, bytes) else _encode(args)
+def _blob(one: Message[Any]) -> bytes:
+    """A message's arguments as bytes. Raises TypeError: a value that msgpack can't carry."""
+    if isinstance(one.args, bytes):
+        return one.args
+    try:
+        return _encode(one.args)
+    except (OverflowError, UnicodeEncodeError) as error:
+        raise TypeError(f"{one.handler.entity}.{one.handler.name}: {error}") from error
 
 
 def _named(entity: Any) -> tuple[type[Entity], str]:
     """The class and key of `Account.at("alice")`."""
     owner = getattr(type(entity), "__skerry_owner__", None)
     if owner is None:
-        raise TypeError(f"get takes an entity by its key, as Account.at('alice'), not {entity!r:.80}")
+        raise TypeError(
+            f"get takes an entity by its key, as Account.at('alice'), not {entity!r:.80}"
+        )
     check_key(entity.key)
     return owner, entity.key
 
 
-def _value(handler: Handler, key: str, outcome: Any, timeout: float, *, reply: bool) -> Any:
+def _value(one: Message[Any], outcome: Any, timeout: float, *, reply: bool) -> Any:
     """A reply, or the exception that an outcome stands for."""
+    handler = one.handler
     match outcome.kind:
         case "done":
-            return handler.reply(outcome.body) if reply else None
+            return _reply(handler, outcome.body) if reply else None
         case "rejected":
             reason, details = msgspec.msgpack.decode(outcome.body)
             raise Rejected(reason, **details)
         case "failed":
             raise Failed(*msgspec.msgpack.decode(outcome.body))
         case "late":
-            raise TimedOut(f"{handler.entity}/{key} {handler.name}", timeout)
+            raise TimedOut(f"{handler.entity}/{one.key} {handler.name}", timeout)
         case "invalid":
             name, text = msgspec.msgpack.decode(outcome.body)
             if name == "UnknownHandler":
                 raise UnknownHandler(handler.entity, handler.name, ())
             raise InvalidMessage(text)
         case kind:
-            raise SkerryError(f"an outcome of an unknown kind, {kind!r}: are both ends one release?")
+            raise SkerryError(
+                f"An outcome of an unknown kind, {kind!r}: are both ends one release?"
+            )
+
+
+def _reply(handler: Handler, body: bytes) -> Any:
+    try:
+        return handler.reply(body)
+    except msgspec.MsgspecError as error:
+        raise SkerryError(
+            f"The reply of {handler.entity}.{handler.name} does not fit its annotation: {error}. "
+            f"It has run; is this client of another release than the app?"
+        ) from error
 
 
 def _result(one: Message[Any], outcome: Any, timeout: float) -> Any:
     try:
-        return _value(one.handler, one.key, outcome, timeout, reply=True)
+        return _value(one, outcome, timeout, reply=True)
     except (Rejected, Failed) as error:
         return error

@@ -24,7 +24,7 @@ Each sentence names the thing, the cause and the next step.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -134,11 +134,28 @@ class IncompatibleState(SkerryError):
 class TimedOut(SkerryError):
     """No outcome came in time. *It is unknown*: the waiting stopped, not the message."""
 
-    def __init__(self, what: str, seconds: float) -> None:
+    def __init__(self, what: str, seconds: float, again: Callable[[], Any] | None = None) -> None:
         super().__init__(
-            f"No outcome of {what} within {seconds:g} s: it is unknown whether it ran. Ask again "
-            f"with the same idempotency_key to find out, or give `options(timeout=…)` more."
+            f"No outcome of {what} within {seconds:g} s: it is unknown whether it ran. Wait on "
+            f"with `again()` of this error, or give `options(timeout=…)` more; asking anew "
+            f"without an idempotency_key may do it twice."
         )
+        self._again = again
+
+    def with_again(self, again: Callable[[], Any]) -> TimedOut:
+        """The same error with another way to wait on."""
+        self._again = again
+        return self
+
+    def again(self) -> Any:
+        """Wait on for the same request, which still counts once: its result, as the verb gives it.
+
+        To be awaited when it comes from an `AsyncClient`. Raises this error when there is
+        nothing left to wait for.
+        """
+        if self._again is None:
+            raise self
+        return self._again()
 
 
 class Unavailable(SkerryError):

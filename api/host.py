@@ -26,16 +26,19 @@ class Session(Protocol):
         key: str,
         handler: str,
         args: bytes,
-        done: Callable[[Any], None],
+        done: Callable[[int, Any], None],
         *,
         reply: bool = True,
         query: bool = False,
         named: bytes = b"",
     ) -> int:
-        """Send a request; `done` gets its outcome (`kind`, `body`) once. Returns its number."""
+        """Send a request. Returns its number.
 
-    def abandon(self, number: int) -> None:
-        """Nobody waits for this request any more."""
+        `done` gets that number and the outcome (`kind`, `body`), once, never before we return.
+        `named`, 16 bytes, makes it one request with all that were ever so named.
+
+        Raises UnknownEntity, UnknownHandler: the app has none of this name; nothing was sent.
+        """
 
     async def get(self, type_name: str, key: str) -> tuple[bytes | None, bytes | None]:
         """The last committed state and its schema, None when there is none."""

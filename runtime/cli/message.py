@@ -123,7 +123,15 @@ async def _outcome(
     came: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     try:
         named = named_id(type_name, key, idempotency_key) if idempotency_key else b""
-        session.request(type_name, key, handler, args, came.set_result, reply=reply, named=named)
+        session.request(
+            type_name,
+            key,
+            handler,
+            args,
+            lambda number, outcome: came.set_result(outcome),
+            reply=reply,
+            named=named,
+        )
         try:
             return await asyncio.wait_for(asyncio.shield(came), timeout)
         except TimeoutError:

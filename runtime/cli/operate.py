@@ -159,7 +159,8 @@ def _operate(action: str, id: str, data: Path | None) -> None:
     folder = find_data(data)
 
     async def job(connection: Any) -> Any:
-        owner = connection.placement.slots[slot % len(connection.placement.slots)]
+        slots = connection.greeting.placement.slots
+        owner = slots[slot % len(slots)]
         return await connection.control(owner, "dead", action, key)
 
     kind, body = _with_connection(folder, job)

@@ -103,14 +103,15 @@ class _Lines:
     """Plain lines, now and then: for logs and pipes."""
 
     def __init__(self, name: str) -> None:
-        self._name, self._last = name, time.monotonic()
+        self._name, self._last, self._turns = name, time.monotonic(), 0
 
     def say(self, line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
     def show(self, progress: Progress) -> None:
-        if time.monotonic() - self._last >= PLAIN_EVERY_S:
-            self._last = time.monotonic()
+        moved = progress.turns != self._turns
+        if moved and time.monotonic() - self._last >= PLAIN_EVERY_S:
+            self._last, self._turns = time.monotonic(), progress.turns
             part = "" if progress.part is None else f", {progress.part:.0%}"
             self.say(f"{self._name}: {progress.turns:,} turns, {progress.items:,} items{part}")
 

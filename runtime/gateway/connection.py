@@ -69,7 +69,7 @@ class _Slots(dict[str, int]):
         return slot
 
 
-Pending = tuple[Request, Callable[[Any], None]]
+Done = Callable[[int, Any], None]
 
 
 class Flight(Struct):
@@ -115,9 +115,12 @@ class Connection:
         self._owners: list[Door] = []
         """The door of each slot's owner."""
         self._number = 0
-        self._pending: dict[int, Pending] = {}
+        self._pending: dict[int, Request] = {}
         """Requests without an outcome, by number, in order."""
-        self._named: dict[int, Pending] = {}
+        self._named: dict[int, Request] = {}
+        """Those with an idempotency key."""
+        self._done: dict[int, Done] = {}
+        """Who waits for which."""
         self._latest: dict[int, int] = {}
         """The newest request to each slot that changes something."""
         self._calls: dict[int, tuple[int, bytes, asyncio.Future[Any]]] = {}
@@ -165,13 +168,13 @@ class Connection:
         key: str,
         handler: str,
         args: bytes,
-        done: Callable[[Any], None],
+        done: Done,
         *,
         reply: bool = True,
         query: bool = False,
         named: bytes = b"",
     ) -> int:
-        """Send a request; `done` gets its `Outcome`, once. Returns its number.
+        """Send a request; `done` gets its number and `Outcome`, once. Returns its number.
 
         `named`, 16 bytes, stands for the request over this connection's own end: it makes
         session and number, so that whoever says it again meets the first outcome.
@@ -203,17 +206,13 @@ class Connection:
             session, number, previous, 0, now_ns, type_name, key, handler, args, reply, named
         )
         if named:
-            self._add_named(number, request, done)
+            done = self._join(number, done)
+            self._named[number] = request
         else:
-            self._pending[number] = (request, done)
+            self._pending[number] = request
+        self._done[number] = done
         self._owners[slot].outgoing.append(request)
         return number
-
-    def abandon(self, number: int) -> None:
-        """Nobody waits for this request any more. It is still brought to its outcome."""
-        for requests in (self._pending, self._named):
-            if number in requests:
-                requests[number] = (requests[number][0], _nobody)
 
     def _offered(self, type_name: str, handler: str | None = None) -> _Slots:
         """The slots of a type that the app has. Raises UnknownEntity, UnknownHandler."""
@@ -228,20 +227,19 @@ class Connection:
             slots = self._slots[type_name] = _Slots(type_name, known)
         return slots
 
-    def _add_named(self, number: int, request: Request, done: Callable[[Any], None]) -> None:
-        waiting = self._named.get(number)
-        if waiting is not None:
-            first = waiting[1]
+    def _join(self, number: int, done: Done) -> Done:
+        """One outcome for all that wait for one idempotency key."""
+        first = self._done.get(number)
+        if first is None:
+            return done
 
-            def both(outcome: Any) -> None:
-                first(outcome)
-                done(outcome)
+        def both(number: int, outcome: Any) -> None:
+            first(number, outcome)
+            done(number, outcome)
 
-            self._named[number] = (waiting[0], both)
-        else:
-            self._named[number] = (request, done)
+        return both
 
-    def _find(self, number: int) -> Pending | None:
+    def _find(self, number: int) -> Request | None:
         return self._pending.get(number) or self._named.get(number)
 
     @property
@@ -298,10 +296,9 @@ class Connection:
         """Say what has no outcome again, to whoever owns it now, in order."""
         by_door: dict[int, list[Request]] = {}
         for number in sorted(numbers):
-            pending = self._find(number)
-            if pending is None:
+            request = self._find(number)
+            if request is None:
                 continue
-            request = pending[0]
             # Its outcome is here, so it has run; the slot may have kept no trace of it.
             if request.previous and request.previous not in self._pending:
                 request = msgspec.structs.replace(request, previous=0)
@@ -354,9 +351,8 @@ class Connection:
             door.line.say(words.encode(words.Hello()))
             return
         requests = self._named if number >= _NAMED else self._pending
-        pending = requests.pop(number, None)
-        if pending is not None:
-            pending[1](outcome)
+        if requests.pop(number, None) is not None:
+            self._done.pop(number)(number, outcome)
 
     def _welcomed(self, door: Door, greeting: words.Greeting) -> None:
         before = self._greeting
@@ -387,12 +383,16 @@ class Connection:
 
     def _start_anew(self) -> None:
         """The app's data is another's, or a backup's: what it knows of us is not what we know."""
-        lost = [*self._pending.values(), *self._named.values()]
+        self._session = os.urandom(16)
+        self._give_up()
+
+    def _give_up(self) -> None:
+        """Nothing more will be heard of what was asked."""
+        lost, self._done = self._done, {}
         self._pending.clear()
         self._named.clear()
-        self._session = os.urandom(16)
-        for _, done in lost:
-            done(Outcome("late"))
+        for number, done in lost.items():
+            done(number, Outcome("late"))
 
     # ── calls that are no requests ──
 
@@ -526,7 +526,3 @@ def error_named(name: str, text: str) -> SkerryError:
     error = kind.__new__(kind)
     error.args = (text,)
     return error
-
-
-def _nobody(outcome: Any) -> None:
-    """Who asked has stopped waiting."""
