@@ -107,7 +107,7 @@ def create(data: Path, *, app: str, target: str, workers: int, sync: str) -> App
         )
     members = list(range(workers))
     for shard in members:
-        _discard(data / f"shard-{shard}")
+        discard(data / f"shard-{shard}")
         LmdbStore.create(data / f"shard-{shard}", shard=shard)
     made = AppFile(
         FORMAT,
@@ -122,8 +122,16 @@ def create(data: Path, *, app: str, target: str, workers: int, sync: str) -> App
     return made
 
 
-def _discard(folder: Path) -> None:
-    """A store without a member: left by a creation that did not finish."""
+def discard_strangers(data: Path, app: AppFile) -> None:
+    """Throw away stores that are not of members: of a change that did not finish, or did."""
+    members = {f"shard-{shard}" for shard in app.placement.members}
+    for folder in data.glob("shard-*"):
+        if folder.name not in members:
+            discard(folder)
+
+
+def discard(folder: Path) -> None:
+    """A store without a member."""
     if folder.is_dir():
         for entry in folder.iterdir():
             entry.unlink()

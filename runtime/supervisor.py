@@ -20,6 +20,7 @@ import hashlib
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -38,6 +39,7 @@ from msgspec import Struct
 from skerry.errors import SkerryError
 from skerry.runtime import placement_file
 from skerry.runtime.placement_file import AppFile, Running
+from skerry.runtime.reshard import reshard
 from skerry.runtime.worker import BEAT, Config
 
 RESTARTS_MAX = 8
@@ -185,6 +187,7 @@ class Supervisor:
                 f"{self._data} holds the app {known.app!r}, not {options.name!r}. "
                 f"Choose another folder with --data."
             )
+        placement_file.discard_strangers(self._data, known)
         boot = placement_file.boot_id()
         if known.sync == "off" and not known.clean and known.boot_id != boot:
             if not options.accept_loss:
@@ -194,8 +197,6 @@ class Supervisor:
                 )
             known.incarnation = os.urandom(16).hex()
         if options.workers is not None and options.workers != len(known.placement.members):
-            from skerry.runtime.reshard import reshard  # Rare, and only needed here.
-
             self._say(
                 f"dealing {len(known.placement.members)} shards out to {options.workers} …"
             )
@@ -351,10 +352,8 @@ class Supervisor:
             try:
                 with open(f"{self._sockets}/beat-{child.shard}", "rb") as file:
                     beat = BEAT.unpack(file.read(BEAT.size))
-            except (FileNotFoundError, ValueError, OSError):
-                continue
-            except Exception:
-                continue
+            except (OSError, struct.error):
+                continue  # The worker has not made it yet.
             rounds = beat[0]
             if rounds != child.rounds:
                 child.rounds, child.moved_at = rounds, now

@@ -221,14 +221,15 @@ def _halves(runs: list[Run], count: int) -> tuple[list[Run], list[Run]]:
     for place, run in enumerate(runs):
         size = len(run.keys)
         if size >= count:
-            rest = [_part(run, count, size)] if size > count else []
-            return [*first, _part(run, 0, count)], rest + runs[place + 1 :]
+            rest = [part(run, count, size)] if size > count else []
+            return [*first, part(run, 0, count)], rest + runs[place + 1 :]
         first.append(run)
         count -= size
     return first, []
 
 
-def _part(run: Run, start: int, end: int) -> Run:
+def part(run: Run, start: int, end: int) -> Run:
+    """Some messages of a run, as a run."""
     columns = [column[start:end] for column in msgspec.msgpack.decode(run.columns, type=list[list[Any]])]
     blobs, extras = run.blobs, run.extras
     return Run(

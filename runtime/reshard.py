@@ -1,0 +1,164 @@
+"""Deals a stopped app's slots out to another number of shards.
+
+Every slotted row goes to the shard that owns its slot under the new placement. What lies in
+outboxes and was not taken yet becomes messages of the new owners' own streams, in the order
+of the stream that it was in: so order per pair of entities is kept, since all that x had sent
+to y stood in one stream, and what x sends later joins behind.
+
+Safe against a crash at any moment: new shards have new ids and new folders, and app.json,
+written last, makes them members. Folders that are not of members are thrown away.
+Reads and writes stores; nothing runs. Idea: docs/log.md.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from skerry.runtime import placement_file
+from skerry.runtime.placement_file import AppFile
+from skerry.runtime.shard import commit as records
+from skerry.runtime.shard import wire
+from skerry.runtime.shard.events import (
+    SLOTTED,
+    Commit,
+    CommitNo,
+    Placement,
+    Row,
+    StateGroup,
+    Table,
+)
+from skerry.runtime.shard.inbound import Inbound, InboundRow
+from skerry.runtime.shard.outbound import Outbound, OutboundRow, OutboxRow, outbox_key
+from skerry.runtime.shard.placement import balanced, slot_of
+from skerry.runtime.store.log import LmdbStore
+
+T = TypeVar("T")
+ROWS_PER_COMMIT = 5000
+BACKLOG_RECORDS = 32
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def reshard(data: Path, app: AppFile, workers: int) -> AppFile:
+    """The app on `workers` shards; app.json is written when all is synced."""
+    old = app.placement
+    members = list(range(old.next_id, old.next_id + workers))
+    placement = balanced(members, version=old.version + 1, next_id=old.next_id + workers)
+    new = {shard: _NewShard(data, shard) for shard in members}
+    stores = {shard: LmdbStore.open(data / f"shard-{shard}", shard=shard) for shard in old.members}
+    try:
+        time_ns = max(store.last.time_ns for store in stores.values())
+        for shard in members:
+            new[shard].time_ns = time_ns
+        for store in stores.values():
+            _deal_states(store, placement, new)
+            _deal_rows(store, placement, new)
+        for sender in old.members:
+            for receiver in old.members:
+                _deal_frames(stores, sender, receiver, placement, new)
+        for shard in new.values():
+            shard.finish()
+    finally:
+        for store in stores.values():
+            store.close()
+    moved = msgspec.structs.replace(app, placement=placement)
+    placement_file.save(data, moved)
+    placement_file.discard_strangers(data, moved)
+    return moved
+
+
+class _NewShard:
+    """A store that is being filled, by ordinary commits."""
+
+    def __init__(self, data: Path, shard: int) -> None:
+        self.shard, self.time_ns = shard, 0
+        placement_file.discard(data / f"shard-{shard}")
+        LmdbStore.create(data / f"shard-{shard}", shard=shard)
+        self._store = LmdbStore.open(data / f"shard-{shard}", shard=shard)
+        self._no = self._checksum = 0
+        self.waiting: list[wire.Run] = []
+
+    def append(self, states: list[StateGroup], rows: list[Row]) -> None:
+        """One commit."""
+        self._no += 1
+        record = records.encode(self._no, 0, self.time_ns, self._checksum, states, rows)
+        self._checksum = records.checksum_of(record)
+        self._store.append(Commit(CommitNo(self._no), record, states, rows))
+        while self._store.backlog[0] > BACKLOG_RECORDS:
+            self._store.durable()
+            time.sleep(0.001)  # Nothing else to do: the disk is the only one at work.
+
+    def finish(self) -> None:
+        """The messages that wait, as frames of the shard's own stream; then all is synced."""
+        rows: list[Row] = []
+        position = seq = 0
+        for body, count in wire.bodies(self.waiting, each=False):
+            seq += 1
+            position += len(body)
+            checksum = wire.frame_checksum(self.shard, self.shard, seq, count, body)
+            row = OutboxRow(position, count, checksum, body)
+            rows.append((Table.OUTBOX, outbox_key(self.shard, seq), _encode(row)))
+        if rows:
+            stream = OutboundRow(seq, position)
+            rows.append((Table.STREAM, Outbound.row_key(self.shard), _encode(stream)))
+            self.append([], rows)
+        self._store.close()
+
+
+def _pages(rows: Iterator[T]) -> Iterator[list[T]]:
+    while page := list(islice(rows, ROWS_PER_COMMIT)):
+        yield page
+
+
+def _deal_states(store: LmdbStore, placement: Placement, new: dict[int, _NewShard]) -> None:
+    described = [msgspec.json.decode(value) for _, value in store.scan(Table.SCHEMA)]
+    for name in sorted({known["type"] for known in described if "fields" in known}):
+        for page in _pages(store.states(name)):
+            groups: dict[int, StateGroup] = {}
+            for key, state in page:
+                owner = placement.slots[slot_of(name, key)]
+                group = groups.setdefault(owner, StateGroup(name, [], []))
+                group.keys.append(key)
+                group.values.append(state)
+            for owner, group in groups.items():
+                new[owner].append([group], [])
+
+
+def _deal_rows(store: LmdbStore, placement: Placement, new: dict[int, _NewShard]) -> None:
+    for table in sorted(SLOTTED - {Table.STATE}):
+        for page in _pages(store.scan(table)):
+            dealt: dict[int, list[Row]] = {}
+            for key, value in page:
+                owner = placement.slots[int.from_bytes(key[:2], "big")]
+                dealt.setdefault(owner, []).append((table, key, value))
+            for owner, rows in dealt.items():
+                new[owner].append([], rows)
+    schemas: list[Row] = [(Table.SCHEMA, key, value) for key, value in store.scan(Table.SCHEMA)]
+    for shard in new.values():
+        shard.append([], schemas)
+
+
+def _deal_frames(
+    stores: dict[int, LmdbStore],
+    sender: int,
+    receiver: int,
+    placement: Placement,
+    new: dict[int, _NewShard],
+) -> None:
+    """What one old stream still held, message by message to the new owner of its target."""
+    row = stores[receiver].read(Table.STREAM, Inbound.row_key(sender))
+    taken = 0 if row is None else msgspec.msgpack.decode(row, type=InboundRow).taken
+    prefix = receiver.to_bytes(4, "big")
+    for key, value in stores[sender].scan(Table.OUTBOX, prefix):
+        if int.from_bytes(key[4:], "big") <= taken:
+            continue
+        body = msgspec.msgpack.decode(value, type=OutboxRow).body
+        for run in wire.decode_runs(body):
+            for place, target in enumerate(run.keys):
+                owner = placement.slots[slot_of(run.type, target)]
+                new[owner].waiting.append(wire.part(run, place, place + 1))
