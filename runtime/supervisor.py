@@ -160,6 +160,8 @@ class Supervisor:
         """0: ended or stopped; 1: gave up; 3: a store is damaged."""
         lock = placement_file.lock(self._data, self._options.name)
         try:
+            # Left by one that was killed: nobody runs until we say so.
+            (self._data / "run.json").unlink(missing_ok=True)
             self._file = self._open_app()
             self._sockets = str(sockets_folder(self._data))
             self._announce()

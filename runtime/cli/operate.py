@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -78,7 +79,8 @@ def stop(
     """Stop a running app; returns when it has ended."""
     folder = find_data(data)
     pid = running_app(folder).pid
-    os.kill(pid, signal.SIGKILL if now else signal.SIGTERM)
+    with contextlib.suppress(ProcessLookupError):  # It has just ended by itself.
+        os.kill(pid, signal.SIGKILL if now else signal.SIGTERM)
     deadline = time.monotonic() + STOP_S
     while is_running(folder):
         if time.monotonic() > deadline:

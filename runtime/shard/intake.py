@@ -179,6 +179,8 @@ class Intake:
         while own.waiting and messages_max > 0:
             frames.append(own.take())
             messages_max -= frames[-1].count
+        if own.taken < self._streams.first:
+            return frames
         peers = [s for peer, s in self._streams.inbound.items() if peer != self._settings.me]
         if peers:
             self._turn_of_peers = (self._turn_of_peers + 1) % len(peers)

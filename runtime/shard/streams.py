@@ -48,6 +48,8 @@ class Streams:
         self._incarnation = incarnation
         self.outbound = {peer: Outbound(me, peer, read) for peer in placement.members}
         self.inbound = {peer: Inbound(peer) for peer in placement.members}
+        self.first = 0
+        """Own frames up to this number run before any peer's: see `load`."""
         self.refused: dict[str, int] = {}
         """How often what was refused, by reason."""
         self._now_ns = 0
@@ -55,7 +57,11 @@ class Streams:
     def load(
         self, rows: Iterator[tuple[bytes, bytes]], outbox: Iterator[tuple[bytes, bytes]]
     ) -> None:
-        """From the store's rows, as a restart finds them."""
+        """From the store's rows, as a restart finds them.
+
+        After a change of the number of shards, what was under way lies in the new owners' own
+        streams, while its senders now send by other streams: those wait until it has run (I2).
+        """
         streams = {bytes(key): bytes(value) for key, value in rows}
         frames: dict[int, list[tuple[bytes, bytes]]] = {}
         for key, value in outbox:
@@ -66,6 +72,7 @@ class Streams:
         own = self.outbound[self.me]
         for frame in own.outbox:
             self._receive_own(frame)
+        self.first = own.sealed
 
     # ── the shard's own stream ──
 
