@@ -166,7 +166,7 @@ class EntityMeta(msgspec.StructMeta):
         kind = was or name
         schema_id = content_id(f"schema {kind} {_annotations(bases, namespace)!r}")
         try:
-            cls = super().__new__(
+            cls: Any = super().__new__(
                 mcls, name, bases, namespace, kw_only=True, array_like=True, tag=schema_id
             )
         except TypeError as error:
@@ -184,7 +184,7 @@ class EntityMeta(msgspec.StructMeta):
         entity_type = EntityType(cls, kind, schema_id, renamed or {})
         type.__setattr__(cls, "__skerry__", entity_type)
         entity_type.equip()
-        return typing.cast("EntityMeta", cls)
+        return cls  # type: ignore[no-any-return]
 
 
 def _refuse(name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> None:

@@ -284,7 +284,7 @@ def target(handler: Any) -> tuple[Handler, str]:
 
 
 def _of_entity(handler: Any) -> tuple[Handler, str]:
-    entity = getattr(handler, "__self__", None)
+    entity: Any = getattr(handler, "__self__", None)
     kind = getattr(type(entity), "__skerry__", None)
     found = None if kind is None else kind.handlers.get(handler.__name__)
     if found is None or isinstance(entity, type):
@@ -292,7 +292,7 @@ def _of_entity(handler: Any) -> tuple[Handler, str]:
             f"a verb takes a handler and its arguments apart, as send(Account.at('a').deposit, 10); "
             f"{handler!r:.100} is no handler"
         )
-    return found, entity.key
+    return found, str(entity.key)
 
 
 def message(handler: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Message[R]:

@@ -44,7 +44,7 @@ def _reduced(cls: Any) -> tuple[Any, ...]:
     for field in msgspec.structs.fields(cls):
         if field.name in vars(cls).get("__annotations__", {}):
             made = field.default_factory is not msgspec.NODEFAULT
-            defaults[field.name] = field.default_factory() if made else field.default  # type: ignore[operator]
+            defaults[field.name] = field.default_factory() if made else field.default
     kind = cls.__skerry__
     options = {"renamed": kind.renamed, "was": kind.name}
     annotations = dict(vars(cls).get("__annotations__", {}))

@@ -53,16 +53,16 @@ def reshard(data: Path, app: AppFile, workers: int) -> AppFile:
     stores = {shard: LmdbStore.open(data / f"shard-{shard}", shard=shard) for shard in old.members}
     try:
         time_ns = max(store.last.time_ns for store in stores.values())
-        for shard in members:
-            new[shard].time_ns = time_ns
+        for made in new.values():
+            made.time_ns = time_ns
         for store in stores.values():
             _deal_states(store, placement, new)
             _deal_rows(store, placement, new)
         for sender in old.members:
             for receiver in old.members:
                 _deal_frames(stores, sender, receiver, placement, new)
-        for shard in new.values():
-            shard.finish()
+        for made in new.values():
+            made.finish()
     finally:
         for store in stores.values():
             store.close()

@@ -45,7 +45,7 @@ class Line:
         self._socket.setsockopt(zmq.RECONNECT_IVL, 20)
         self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 200)
         self._socket.connect(f"ipc://{path}")
-        self._fd: int = self._socket.getsockopt(zmq.FD)
+        self._fd = int(self._socket.getsockopt(zmq.FD))
         loop.add_reader(self._fd, self._ready)
         loop.call_soon(self._ready)
 
@@ -72,7 +72,7 @@ class Line:
             self._hear(raw)
         if self._socket.closed:
             return
-        events = self._socket.getsockopt(zmq.EVENTS)
+        events = int(self._socket.getsockopt(zmq.EVENTS))
         was_up, self.up = self.up, bool(events & zmq.POLLOUT)
         if events & zmq.POLLIN:
             self._loop.call_soon(self._ready)

@@ -49,7 +49,7 @@ class Door:
         # A killed worker leaves its file behind; the store's lock says that it is gone.
         path.unlink(missing_ok=True)
         self.socket.bind(f"ipc://{path}")
-        self.fd: int = self.socket.getsockopt(zmq.FD)
+        self.fd = int(self.socket.getsockopt(zmq.FD))
 
     def close(self) -> None:
         """Let go of the socket; what was not sent yet is asked for again."""

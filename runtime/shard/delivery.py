@@ -418,7 +418,7 @@ class Delivery:
             self.turns.run_columns(kept, handler, keys, rows)  # type: ignore[arg-type]
             return
         try:
-            values = [a if type(a) is tuple else handler.unpack(a) for a in rows]
+            values = [handler.unpack(a) if isinstance(a, bytes) else a for a in rows]
         except InvalidMessage as error:
             raise Raised(handler.entity) from error
         self.turns.run_columns(kept, handler, keys, values)

@@ -164,7 +164,7 @@ class Ticked(Struct, frozen=True):
 class Durable(Struct, frozen=True):
     """Everything up to this commit survives a power cut."""
 
-    no: CommitNo
+    no: int
 
 
 Event = Arrived | Requested | Confirmed | Operated | Items | Ticked | Durable

@@ -310,7 +310,7 @@ class Turns:
 def _values(handler: Handler, args: Given) -> tuple[Any, ...]:
     if type(args) is tuple:
         return args
-    return handler.unpack(args) if isinstance(args, bytes) else args()
+    return handler.unpack(args) if isinstance(args, bytes) else args()  # type: ignore[operator]
 
 
 def _traceback(error: BaseException) -> str:

@@ -27,7 +27,7 @@ class Pipe:
 
     def __init__(self, folder: Path, me: int) -> None:
         self._folder = folder
-        self._context = zmq.Context.instance()
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
         self.socket = self._context.socket(zmq.PULL)
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.setsockopt(zmq.RCVHWM, QUEUED_MESSAGES)
