@@ -257,6 +257,7 @@ class Entity(_Beside, msgspec.Struct, metaclass=EntityMeta):
         @classmethod
         def at(cls, key: str, /) -> typing.Self:
             """The entity of this type with this key, as a name: its handlers can be sent to."""
+            ...
 
     @property
     def key(self) -> str:

@@ -39,21 +39,26 @@ class Session(Protocol):
 
         Raises UnknownEntity, UnknownHandler: the app has none of this name; nothing was sent.
         """
+        ...
 
     async def get(self, type_name: str, key: str) -> tuple[bytes | None, bytes | None]:
         """The last committed state and its schema, None when there is none."""
+        ...
 
     async def scan(
         self, type_name: str, prefix: str, shard: int, after: str
     ) -> tuple[list[tuple[str, bytes]], dict[int, bytes | None]]:
         """A page of (key, state) of one shard behind `after`, and the schemas of the states."""
+        ...
 
     @property
     def shards(self) -> list[int]:
         """The shards to scan."""
+        ...
 
     async def close(self) -> None:
         """Confirm what is held and let go."""
+        ...
 
 
 class Launch(Protocol):
@@ -61,12 +66,15 @@ class Launch(Protocol):
 
     def run_app(self, app: App, workers: int | None, data: str | Path | None) -> None:
         """Run until the app ends or is stopped."""
+        ...
 
     def running(self, app: App) -> AbstractContextManager[Client]:
         """The app runs while the context is open."""
+        ...
 
     async def connect(self, data: str | Path | None) -> Session:
         """A session with the app that runs on a data directory."""
+        ...
 
 
 def launch() -> Launch:

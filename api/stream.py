@@ -11,13 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from inspect import Parameter
-from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload, runtime_checkable
+from typing import Any, Generic, Protocol, TypeVar, overload, runtime_checkable
 
 from skerry.entity import Entity
 from skerry.errors import BadApp
 from skerry.message import KEY_BYTES_MAX, Args, Handler, check_key
 
-P = ParamSpec("P")
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 U = TypeVar("U")
@@ -36,9 +35,11 @@ class Source(Protocol[T_co]):
 
     def partitions(self) -> Iterable[str]:
         """The names of the parts that can be read apart from each other."""
+        ...
 
     def read(self, partition: str, after: Any) -> Iterator[tuple[Any, T_co]]:
         """(position, item) of a partition, in order, behind `after`; None: from the beginning."""
+        ...
 
 
 Columns = tuple[Handler, list[str], Sequence[Args]]
@@ -143,7 +144,7 @@ class Keyed(Generic[T]):
     def to(self, handler: Callable[[E, T], object], /) -> None: ...
     @overload
     def to(self, handler: Callable[[E], object], /) -> None: ...
-    def to(self, handler: Callable[Concatenate[E, P], object], /) -> None:
+    def to(self, handler: Callable[..., object], /) -> None:
         """Each item is a message to the entity with its key: `to(Word.seen)`.
 
         Args:

@@ -8,8 +8,9 @@ reported once to the alerts of their region, another entity. No database, no loc
 entity handles its own messages, one after the other.
 """
 
-import skerry
 from msgspec import Struct
+
+import skerry
 from skerry import App, Entity, send
 from skerry.sources import Generate
 

@@ -21,17 +21,21 @@ class Committed(Protocol):
 
     def state(self, type: str, key: str) -> bytes | None:
         """The state of an entity, or None when it has none. Raises StoreDamaged on a bad checksum."""
+        ...
 
     def read(self, table: int, key: bytes) -> bytes | None:
         """One row of any table but STATE."""
+        ...
 
     def scan(self, table: int, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """Rows of a table (not STATE) whose keys begin with `prefix`, in order of key. Takes a snapshot."""
+        ...
 
     def states(self, type: str, prefix: str = "", after: str = "") -> Iterator[tuple[str, bytes]]:
         """(key, state) of a type, keys beginning with `prefix` and greater than `after`.
 
         In order of (slot, key): `after` is a key of an earlier answer and continues behind it."""
+        ...
 
 
 class Last(Struct, frozen=True):
@@ -50,12 +54,16 @@ class Store(Committed, Protocol):
 
     def append(self, commit: Commit) -> None:
         """Visible to reads at once, durable later and in order. Never blocks on the disk."""
+        ...
 
     def discard(self, table: int, key: bytes) -> None:
         """Forget a row without a record: an acked outbox frame. Replay may bring it back."""
+        ...
 
     def durable(self) -> int:
         """The newest durable commit. Raises what the disk raised."""
+        ...
 
     def close(self) -> None:
         """Wait until all is durable, and let go."""
+        ...

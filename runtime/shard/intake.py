@@ -65,6 +65,7 @@ class Applies(Protocol):
 
     def apply(self, items: Sequence[Any], /) -> Sequence[tuple[Handler, list[str], Sequence[Args]]]:
         """Messages that these items become, a (handler, keys, arguments) per end of the pipeline."""
+        ...
 
 
 Pipelines = dict[str, Applies]

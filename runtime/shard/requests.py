@@ -94,7 +94,7 @@ class Requests:
 
     # ── within a batch ──
 
-    def judge(self, request: Request, slot: int, now_ns: int) -> Outcome | None | bool:
+    def judge(self, request: Request, slot: int, now_ns: int) -> Outcome | bool | None:
         """An outcome to answer with; True: it runs; False: it waits for `previous`; None: dropped."""
         where = (request.session, slot)
         new = self._new.get((where, request.number))

@@ -23,7 +23,7 @@ from msgspec import Struct
 
 from skerry.entity import EntityType
 from skerry.runtime.ports import Committed, Last
-from skerry.runtime.shard import commit, wire
+from skerry.runtime.shard import commit
 from skerry.runtime.shard.asks import Asks
 from skerry.runtime.shard.delivery import Delivery, encode_reply
 from skerry.runtime.shard.events import (

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-
 from skerry.errors import StoreDamaged
 from skerry.runtime.shard import wire
 from skerry.runtime.shard.events import Effect, Placement, Row, ShardId, Stop, Transmit

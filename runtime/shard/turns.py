@@ -308,9 +308,9 @@ class Turns:
 
 
 def _values(handler: Handler, args: Given) -> tuple[Any, ...]:
-    if type(args) is tuple:
+    if isinstance(args, tuple):
         return args
-    return handler.unpack(args) if isinstance(args, bytes) else args()  # type: ignore[operator]
+    return handler.unpack(args) if isinstance(args, bytes) else args()
 
 
 def _traceback(error: BaseException) -> str:
