@@ -36,7 +36,7 @@ crash: .venv/.dev ## kill workers and the supervisor again and again: KILLS=50
 
 .PHONY: simulate
 simulate: .venv/.dev ## run the core on a simulated network, disk and clock: SEEDS=200
-	SKERRY_TEST_SEEDS=$(SEEDS) $(BIN)/python -m pytest --timeout=0 tests/simulation
+	$(BIN)/python -m tests.simulation.campaign --seeds $(SEEDS)
 
 .PHONY: bench
 bench: .venv/.dev ## measure, beside this machine's bare ceiling

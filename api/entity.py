@@ -57,7 +57,9 @@ def handler(*, was: str) -> Callable[[F], F]:
 class EntityType:
     """What the metaclass knows of an entity class; `cls.__skerry__`."""
 
-    def __init__(self, cls: type[Entity], name: str, schema_id: int, renamed: dict[str, str]) -> None:
+    def __init__(
+        self, cls: type[Entity], name: str, schema_id: int, renamed: dict[str, str]
+    ) -> None:
         self.cls, self.name, self.schema_id, self.renamed = cls, name, schema_id, renamed
         self.fields: tuple[str, ...] = cls.__struct_fields__
         self.schema: bytes = msgspec.json.encode(
@@ -133,9 +135,11 @@ def _functions(cls: type) -> dict[str, types.FunctionType]:
     for base in reversed(cls.__mro__):
         if base in (Entity, _Beside, msgspec.Struct, object):
             continue
-        for name, value in vars(base).items():
-            if isinstance(value, types.FunctionType) and not name.startswith("__"):
-                found[name] = value
+        found |= {
+            name: value
+            for name, value in vars(base).items()
+            if isinstance(value, types.FunctionType) and not name.startswith("__")
+        }
     return found
 
 

@@ -113,9 +113,7 @@ class Keyed(Generic[T]):
     def map(self, function: Callable[[T], U]) -> Keyed[U]:
         """Each item becomes `function(item)`, under the same key."""
         following: Keyed[U] = Keyed()
-        self._stages.append(
-            lambda keys, items: following._apply(keys, list(map(function, items)))
-        )
+        self._stages.append(lambda keys, items: following._apply(keys, list(map(function, items))))
         return following
 
     def filter(self, test: Callable[[T], object]) -> Keyed[T]:
@@ -187,7 +185,9 @@ def _handler_of(function: Any) -> Handler:
         if made is not None and made.function is function:
             if made.private or made.query:
                 raise TypeError(f"`to` takes a public handler that is no query, not {owner}.{name}")
-            if made.arity > 1 or (made.arity == 1 and made.params[0].default is not Parameter.empty):
+            if made.arity > 1 or (
+                made.arity == 1 and made.params[0].default is not Parameter.empty
+            ):
                 raise TypeError(
                     f"`to` takes a handler of no argument, or of one (the item) without a default; "
                     f"{made.entity}.{name} has {made.arity}"

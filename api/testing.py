@@ -1,8 +1,8 @@
 """What a program's tests need: one entity in a turn, without an app.
 
-    with testing.turn(Account(balance=5), key="alice") as t:
-        account.transfer("bob", 3)
-    assert t.asked == [message(Account.at("bob").deposit, 3)]
+with testing.turn(Account(balance=5), key="alice") as t:
+    account.transfer("bob", 3)
+assert t.asked == [message(Account.at("bob").deposit, 3)]
 """
 
 from __future__ import annotations
@@ -39,9 +39,7 @@ class Observed:
     @property
     def laters(self) -> list[tuple[float, Message[Any]]]:
         """(seconds, message) of each `send_later`."""
-        return [
-            (delay / 1e9, Message(h, key, args)) for delay, h, key, args in self._turn.laters
-        ]
+        return [(delay / 1e9, Message(h, key, args)) for delay, h, key, args in self._turn.laters]
 
     @property
     def timers(self) -> dict[str, tuple[float, Message[Any]] | None]:

@@ -77,7 +77,9 @@ def demo() -> None:
         exported = subprocess.run(
             [*cli, "export", "Word", "--data", data], check=True, capture_output=True, text=True
         )
-    counts = {row["key"]: row["state"]["count"] for row in map(json.loads, exported.stdout.splitlines())}
+    counts = {
+        row["key"]: row["state"]["count"] for row in map(json.loads, exported.stdout.splitlines())
+    }
     for word, count in heapq.nlargest(20, counts.items(), key=lambda item: item[1]):
         print(f"{count:>9,}  {word}")
     total = sum(counts.values())

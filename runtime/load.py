@@ -36,7 +36,9 @@ def load(target: str, path: str | None = None) -> App:
 
 def _apps_of(module: ModuleType) -> str:
     names = [key for key, value in vars(module).items() if isinstance(value, App)]
-    return f" It has: {', '.join(names)}." if names else " It has none: make one with `app = App(…)`."
+    return (
+        f" It has: {', '.join(names)}." if names else " It has none: make one with `app = App(…)`."
+    )
 
 
 def _file(path: Path, target: str) -> ModuleType:

@@ -199,9 +199,7 @@ class Supervisor:
                 )
             known.incarnation = os.urandom(16).hex()
         if options.workers is not None and options.workers != len(known.placement.members):
-            self._say(
-                f"dealing {len(known.placement.members)} shards out to {options.workers} …"
-            )
+            self._say(f"dealing {len(known.placement.members)} shards out to {options.workers} …")
             known = reshard(self._data, known, options.workers)
         known.sync, known.boot_id, known.clean, known.target = options.sync, boot, False, target
         placement_file.save(self._data, known)

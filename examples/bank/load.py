@@ -1,6 +1,6 @@
 """Drives the bank: random transfers between accounts, then checks that no money came or went.
 
-    python -m examples.bank.load --data /tmp/bank --accounts 100 --transfers 10000
+python -m examples.bank.load --data /tmp/bank --accounts 100 --transfers 10000
 """
 
 import argparse
@@ -43,7 +43,9 @@ def main() -> int:
             outcomes = client.ask_many(
                 [
                     message(
-                        Account.at(rng.choice(names)).transfer, rng.choice(names), rng.randint(1, 50)
+                        Account.at(rng.choice(names)).transfer,
+                        rng.choice(names),
+                        rng.randint(1, 50),
                     )
                     for _ in range(size)
                 ]

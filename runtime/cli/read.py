@@ -146,7 +146,9 @@ def export(
         if writer is None:
             writer = csv.DictWriter(sys.stdout, ["key", *state], extrasaction="ignore")
             writer.writeheader()
-        plain = {name: v if isinstance(v, str | int | float) else as_json(v) for name, v in state.items()}
+        plain = {
+            name: v if isinstance(v, str | int | float) else as_json(v) for name, v in state.items()
+        }
         writer.writerow({"key": key, **plain})
 
 

@@ -38,9 +38,12 @@ def run(
     workers: Annotated[
         int | None, typer.Option(min=1, max=1024, help="processes; default: one per usable core")
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="data directory; default: ./.skerry/APP")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="data directory; default: ./.skerry/APP")
+    ] = None,
     sync: Annotated[
-        str, typer.Option(help="commit: each commit is synced; 10ms: at most 100 syncs a second; off")
+        str,
+        typer.Option(help="commit: each commit is synced; 10ms: at most 100 syncs a second; off"),
     ] = "commit",
     cache: Annotated[str, typer.Option(help="memory for entities per worker, as 256M")] = "256M",
     quota: Annotated[str, typer.Option(help="disk per worker, as 10G")] = "1T",
@@ -73,7 +76,7 @@ def run(
     for pipeline in app.pipelines:
         pipeline.source.partitions()  # A file that is not there is said before anything starts.
     options = Options(
-        app={"target": target, "path": os.getcwd(), "args": args or []},
+        app={"target": target, "path": str(Path.cwd()), "args": args or []},
         name=app.name,
         data=str(data or Path(".skerry") / app.name),
         workers=workers,

@@ -74,7 +74,9 @@ def decode(record: bytes) -> Decoded:
         raise ValueError("its checksum does not match its bytes")
     magic, version, no, epoch, time_ns, previous = _HEADER.unpack_from(record, _CHECKSUM.size)
     if magic != _MAGIC or version != _FORMAT:
-        raise ValueError(f"it has format {magic!r} {version}, this skerry reads {_MAGIC!r} {_FORMAT}")
+        raise ValueError(
+            f"it has format {magic!r} {version}, this skerry reads {_MAGIC!r} {_FORMAT}"
+        )
     body = _decoder.decode(memoryview(record)[_BODY_AT:])
     states = [StateGroup(*group) for group in body.states]
     return Decoded(CommitNo(no), epoch, time_ns, previous, stored, states, list(body.rows))

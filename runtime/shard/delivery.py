@@ -468,9 +468,13 @@ class Delivery:
             (Table.DEAD, dead_key(handler.entity, key, self.new_id()), _encode(letter))
         )
 
-    def bury_unknown(self, type_name: str, key: str, handler: int, params: int, args: bytes) -> None:
+    def bury_unknown(
+        self, type_name: str, key: str, handler: int, params: int, args: bytes
+    ) -> None:
         """A message to a handler that this release does not have."""
-        error = f"UnknownHandler: {type_name} has no handler with the id {handler:016x} in this release"
+        error = (
+            f"UnknownHandler: {type_name} has no handler with the id {handler:016x} in this release"
+        )
         letter = DeadLetter(
             self.turn.now_ns, type_name, key, "", handler, params, args, error, "", False
         )
@@ -529,4 +533,3 @@ def _blob(args: Args) -> bytes:
 
 def _continuation(then: tuple[Handler, bytes] | None) -> Continuation | None:
     return None if then is None else (then[0].id, then[0].params_id, then[1])
-

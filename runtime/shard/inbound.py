@@ -121,5 +121,3 @@ class Inbound:
         self.received = self.taken = self.durable = known.taken
         self.received_position = self.taken_position = self.durable_position = known.position
         self.received_checksum = self.taken_checksum = known.checksum
-
-

@@ -213,9 +213,7 @@ class Intake:
         event = self._outside.popleft()
         if isinstance(event, Items) and len(event.items) > 1:
             first, rest = event.items[:1], event.items[1:]
-            self._outside.appendleft(
-                Items(event.source, event.partition, first[-1][0], rest)
-            )
+            self._outside.appendleft(Items(event.source, event.partition, first[-1][0], rest))
             event = Items(event.source, event.partition, event.after, first)
         return Work([], [], [event], False)
 
@@ -338,7 +336,7 @@ class Intake:
         if not self._delivery.careful:
             columns, error = self._apply(pipeline, [item for _, item in event.items])
             if error is not None:
-                raise Raised("") from error
+                raise Raised from error
             for handler, keys, rows in columns:
                 self._delivery.spread(handler, keys, rows)
         else:
@@ -417,4 +415,3 @@ class Intake:
         for behind in self._released:
             self.held.pop(behind, None)
         self._released.clear()
-

@@ -278,7 +278,7 @@ class Shard:
                 for peer, buffer in self.delivery.buffers.items()
             ]
         except (TypeError, ValueError, OverflowError) as error:
-            raise Raised("") from error
+            raise Raised from error
 
     def _seal_parts(self) -> None:
         self.turns.sealed()

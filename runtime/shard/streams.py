@@ -301,7 +301,11 @@ class Streams:
         for peer, stream in self.outbound.items():
             if peer == self.me:
                 continue
-            owed = not stream.connected or stream.sent > stream.released or stream.sent < stream.durable
+            owed = (
+                not stream.connected
+                or stream.sent > stream.released
+                or stream.sent < stream.durable
+            )
             if owed and now_ns - stream.progress_ns > RETRY_NS:
                 stream.progress_ns = now_ns
                 effects.append(self._send(Kind.HELLO, peer))
@@ -316,13 +320,9 @@ class Streams:
 
     @property
     def _full(self) -> bool:
-        return any(
-            s.position - s.released_position > PRESSED_BYTES for s in self.outbound.values()
-        )
+        return any(s.position - s.released_position > PRESSED_BYTES for s in self.outbound.values())
 
     @property
     def pressed(self) -> bool:
         """Whether intake from outside should pause."""
         return self._full or any(s.pressed for s in self.outbound.values())
-
-

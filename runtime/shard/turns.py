@@ -38,9 +38,13 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class Raised(Exception):
-    """A turn of an optimistic batch raised: throw the batch away. `type` is the entity type's name."""
+    """Something in an optimistic batch raised: throw the batch away.
 
-    def __init__(self, type_name: str) -> None:
+    `type` is the entity type whose turn raised; None when it was a stage of a source, or
+    what does not encode.
+    """
+
+    def __init__(self, type_name: str | None = None) -> None:
         super().__init__(type_name)
         self.type = type_name
 
@@ -245,9 +249,7 @@ class Turns:
             return error
         return None
 
-    def _query(
-        self, kept: Kept, handler: Handler, entity: Entity, args: Given
-    ) -> Result:
+    def _query(self, kept: Kept, handler: Handler, entity: Entity, args: Given) -> Result:
         before = kept.type.encode(entity)
         self.turn.reading = True
         try:
@@ -292,9 +294,10 @@ class Turns:
                 kept.old.pop(key, None)
             kept.dirty.clear()
 
-    def distrust(self, type_name: str) -> None:
+    def distrust(self, type_name: str | None) -> None:
         """A turn of this type raised: run it carefully for a while."""
-        self.kept[type_name].careful = CAREFUL_BATCHES
+        if type_name is not None:
+            self.kept[type_name].careful = CAREFUL_BATCHES
 
     def sealed(self) -> None:
         """The batch counts from now on; what was not used for long leaves the memory."""

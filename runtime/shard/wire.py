@@ -230,7 +230,9 @@ def _halves(runs: list[Run], count: int) -> tuple[list[Run], list[Run]]:
 
 def part(run: Run, start: int, end: int) -> Run:
     """Some messages of a run, as a run."""
-    columns = [column[start:end] for column in msgspec.msgpack.decode(run.columns, type=list[list[Any]])]
+    columns = [
+        column[start:end] for column in msgspec.msgpack.decode(run.columns, type=list[list[Any]])
+    ]
     blobs, extras = run.blobs, run.extras
     return Run(
         run.call,

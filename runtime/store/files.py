@@ -74,7 +74,9 @@ class Environment:
         try:
             identity = msgspec.msgpack.decode(stored or b"", type=_Identity)
         except msgspec.MsgspecError as error:
-            raise StoreDamaged(f"{self.path} is an LMDB file, but not a store of skerry.") from error
+            raise StoreDamaged(
+                f"{self.path} is an LMDB file, but not a store of skerry."
+            ) from error
         if identity.format != FORMAT:
             raise StoreDamaged(
                 f"The store {self.path} has format {identity.format}; this skerry reads format "

@@ -81,7 +81,9 @@ class LmdbStore:
         self._log_bytes_max = log_bytes
         self._overlay = Overlay()
         self._reader = self._env.begin()
-        self._covered = int.from_bytes(self._reader.get(b"covered", b"", db=environment.meta), "big")
+        self._covered = int.from_bytes(
+            self._reader.get(b"covered", b"", db=environment.meta), "big"
+        )
         self._log_bytes = 0
         self.last = self._recover()
         self._appended = self._durable = self._written = self.last.no
@@ -199,9 +201,7 @@ class LmdbStore:
         newer = ((key, 0, value) for key, value in self._overlay.in_table(table, prefix))
         yield from _newest(newer, tree)
 
-    def states(
-        self, type: str, prefix: str = "", after: str = ""
-    ) -> Iterator[tuple[str, bytes]]:
+    def states(self, type: str, prefix: str = "", after: str = "") -> Iterator[tuple[str, bytes]]:
         """States of a type, slot by slot."""
         behind = records.state_key(type, after) if after else b""
         overlay = sorted(
@@ -213,9 +213,7 @@ class LmdbStore:
         for slot in range(start, SLOTS):
             begin = slot_prefix(slot) + type_id(type) + prefix.encode()
             low = tree_key(Table.STATE, behind) if behind else b""
-            tree = (
-                (key[1:], 1, value) for key, value in self._tree_rows(tree_key(1, begin), low)
-            )
+            tree = ((key[1:], 1, value) for key, value in self._tree_rows(tree_key(1, begin), low))
             newer = (row for row in _in_slot(overlay, slot) if row[0] > behind)
             for key, value in _newest(newer, tree):
                 yield key[10:].decode(), value
@@ -386,9 +384,7 @@ class LmdbStore:
         with self._env.begin(write=True) as txn:
             for job in jobs:
                 if job.no:
-                    txn.put(
-                        job.no.to_bytes(8, "big"), job.record, db=self._files.log, append=True
-                    )
+                    txn.put(job.no.to_bytes(8, "big"), job.record, db=self._files.log, append=True)
                 if job.carried is not None:
                     self._write_slice(txn, job.carried)
                 if job.covers is not None:
@@ -436,12 +432,12 @@ def _in_slot(overlay: list[tuple[bytes, int, bytes | None]], slot: int) -> _Rank
     return (row for row in overlay if row[0].startswith(prefix))
 
 
-def _newest(newer: _Ranked, tree: Iterator[tuple[bytes, int, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+def _newest(
+    newer: _Ranked, tree: Iterator[tuple[bytes, int, bytes]]
+) -> Iterator[tuple[bytes, bytes]]:
     """Merge two sorted runs; of one key the newer entry counts, and a deletion hides the row."""
     previous = None
     for key, _, value in heapq.merge(newer, tree):
         if key != previous and value is not None:
             yield key, value
         previous = key
-
-

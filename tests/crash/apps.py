@@ -57,8 +57,4 @@ def sender(partition: str, position: int) -> str:
 
 
 app = App("witness", entities=[Account, Counter, Sender, Receiver])
-(
-    app.source(Generate(sender, partitions=SENDERS))
-    .key_by(lambda name: name)
-    .to(Sender.next)
-)
+(app.source(Generate(sender, partitions=SENDERS)).key_by(lambda name: name).to(Sender.next))

@@ -24,6 +24,7 @@ import skerry
 from skerry.errors import SkerryError, TimedOut, Unavailable
 from skerry.message import message
 from skerry.runtime import placement_file
+from skerry.runtime.store.check import check
 from skerry.runtime.store.log import LmdbStore
 from skerry.runtime.supervisor import Options
 from tests.crash.apps import RECEIVERS, Account, Counter, Receiver, Sender
@@ -162,7 +163,13 @@ def stored(data: Path, cls: type[skerry.Entity]) -> dict[str, skerry.Entity]:
 
 def judge(data: Path, acknowledged: int, unknown: int) -> list[str]:
     """What is wrong; nothing when every promise was kept."""
-    wrong = []
+    app = placement_file.load(data)
+    assert app is not None
+    wrong = [
+        damage
+        for shard in app.placement.members
+        for damage in check(data / f"shard-{shard}", shard=shard)
+    ]
     money = sum(a.balance for a in stored(data, Account).values() if isinstance(a, Account))
     if money != ACCOUNTS * START:
         wrong.append(f"money: {money}, not {ACCOUNTS * START}")

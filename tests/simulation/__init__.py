@@ -1,0 +1,1 @@
+"""The real core on a simulated network, disk and clock."""

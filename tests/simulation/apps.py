@@ -1,0 +1,134 @@
+"""What the simulated shards run: money, numbered messages, timers, refusals, broken handlers."""
+
+from skerry import (
+    App,
+    Entity,
+    Failed,
+    Rejected,
+    ask,
+    cancel_timer,
+    forget,
+    query,
+    send,
+    send_later,
+    set_timer,
+)
+from skerry.sources import Generate
+
+RECEIVERS = 5
+
+
+class Account(Entity):
+    balance: int = 0
+    refunds: int = 0
+
+    def deposit(self, amount: int) -> int:
+        self.balance += amount
+        if self.key == "broken":
+            raise ValueError("this account takes nothing")
+        return self.balance
+
+    def transfer(self, to: str, amount: int) -> None:
+        if amount > self.balance:
+            raise Rejected("insufficient funds", balance=self.balance)
+        self.balance -= amount
+        (
+            ask(Account.at(to).deposit, amount)
+            .then(self._paid, to)
+            .rejected(self._refund, amount)
+            .failed(self._refund, amount)
+        )
+
+    def _paid(self, balance: int, to: str) -> None:
+        assert balance >= 0
+
+    def _refund(self, error: Rejected | Failed, amount: int) -> None:
+        self.balance += amount
+        self.refunds += 1
+
+    @query
+    def worth(self) -> int:
+        return self.balance
+
+
+class Sender(Entity):
+    sent: int = 0
+
+    def begin(self, rounds: int) -> None:
+        for _ in range(3):
+            self._send()
+        if rounds:
+            send(self.begin, rounds - 1)
+        set_timer("again", 0.05, self.again)
+
+    def again(self) -> None:
+        self._send()
+
+    def next(self) -> None:
+        self._send()
+
+    def _send(self) -> None:
+        self.sent += 1
+        for receiver in range(RECEIVERS):
+            send(Receiver.at(f"r{receiver}").take, self.key, self.sent)
+
+
+class Receiver(Entity):
+    last: dict[str, int] = {}
+
+    def take(self, sender: str, number: int) -> None:
+        if number != self.last.get(sender, 0) + 1:
+            raise Rejected("out of order", sender=sender, number=number)
+        self.last[sender] = number
+
+
+class Alarm(Entity):
+    rung: list[str] = []
+    cancelled: list[str] = []
+
+    def arm(self, name: str, delay_s: float) -> None:
+        set_timer(name, delay_s, self._ring, name)
+
+    def disarm(self, name: str) -> bool:
+        stood = cancel_timer(name)
+        if stood:
+            self.cancelled.append(name)
+        return stood
+
+    def later(self, to: str, name: str) -> None:
+        send_later(0.02, Alarm.at(to)._ring, name)
+
+    def vanish(self) -> None:
+        forget()
+
+    def _ring(self, name: str) -> None:
+        self.rung.append(name)
+
+
+class Memo(Entity):
+    """Keeps what it was told; sends a list and goes on changing it."""
+
+    items: list[str] = []
+
+    def note(self, item: str, to: str) -> None:
+        self.items.append(item)
+        send(Memo.at(to).receive, self.items)
+        self.items.append("after")
+
+    def receive(self, items: list[str]) -> None:
+        self.items = items
+
+
+def drum(partition: str, position: int) -> str:
+    if position == 7:
+        return ""  # An empty key: this item alone must become a dead letter.
+    return f"drum-{partition}"
+
+
+def app(*, drums: int = 0, beats: int = 30) -> App:
+    """The app, with or without a source."""
+    made = App("simulated", entities=[Account, Sender, Receiver, Alarm, Memo])
+    if drums:
+        source = Generate(drum, partitions=drums, count=beats)
+        made.source(source).key_by(lambda name: name).to(Sender.next)
+    return made

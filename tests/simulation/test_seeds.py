@@ -1,0 +1,133 @@
+"""Seeds of the simulator: whatever the network, disk and crashes do, the promises hold."""
+
+from __future__ import annotations
+
+import os
+
+import msgspec
+import pytest
+
+from skerry.message import message
+from skerry.runtime.shard.events import Table, Transmit
+from skerry.runtime.simulator.cluster import NO_FAULTS, Cluster
+from tests.simulation import workload
+from tests.simulation.apps import Account, Alarm, Memo, app
+
+SEEDS = int(os.environ.get("SKERRY_TEST_SEEDS", "300"))
+
+
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("first", range(0, SEEDS, 50))
+def test_money_order_timers_and_requests_survive_loss_repetition_and_crashes(first: int) -> None:
+    crashes = 0
+    for seed in range(first, min(first + 50, SEEDS)):
+        crashes += workload.run(seed).crashes
+    assert crashes, "a campaign without a crash tries nothing"
+
+
+def test_the_same_seed_gives_the_same_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    traces: list[list[bytes]] = []
+    send = Cluster._send
+    for _ in range(2):
+        trace: list[bytes] = []
+        traces.append(trace)
+
+        def note(self: Cluster, peer: int, raw: bytes, trace: list[bytes] = trace) -> None:
+            trace.append(Transmit(peer, raw).raw)  # type: ignore[arg-type]
+            send(self, peer, raw)
+
+        monkeypatch.setattr(Cluster, "_send", note)
+        workload.run(11)
+    assert len(traces[0]) > 100
+    assert traces[0] == traces[1]
+
+
+def quiet_cluster() -> Cluster:
+    """Two shards and no faults."""
+    return Cluster(app(), seed=1, shards=2, faults=NO_FAULTS)
+
+
+def dead(cluster: Cluster) -> list[str]:
+    """What the dead letters say, over all shards."""
+    rows = [row for machine in cluster.machines for _, row in machine.disk.scan(Table.DEAD)]
+    return sorted(msgspec.msgpack.decode(row)[7] for row in rows)
+
+
+def test_a_list_that_was_sent_stays_as_it_was_sent() -> None:
+    cluster = quiet_cluster()
+    cluster.ask(message(Memo.at("a").note, "one", "b"))
+    cluster.settle()
+    assert cluster.state("Memo", "b").items == ["one"]
+    assert cluster.state("Memo", "a").items == ["one", "after"]
+
+
+def test_a_refused_message_leaves_no_trace_and_the_asker_is_told() -> None:
+    cluster = quiet_cluster()
+    cluster.ask(message(Account.at("a").deposit, 5))
+    number = cluster.ask(message(Account.at("a").transfer, "b", 6))
+    cluster.settle()
+    outcome = cluster.outcomes[number]
+    assert outcome.kind == "rejected"
+    assert msgspec.msgpack.decode(outcome.body) == ["insufficient funds", {"balance": 5}]
+    assert cluster.state("Account", "a").balance == 5
+    assert dead(cluster) == []
+
+
+def test_a_refused_message_that_nobody_asked_for_is_a_dead_letter() -> None:
+    cluster = quiet_cluster()
+    cluster.ask(message(Account.at("a").transfer, "b", 6), reply=False)
+    cluster.settle()
+    assert len(dead(cluster)) == 1
+    assert "insufficient funds" in dead(cluster)[0]
+
+
+def test_a_broken_handler_loses_only_its_own_message_and_is_compensated() -> None:
+    cluster = quiet_cluster()
+    cluster.ask(message(Account.at("a").deposit, 50))
+    cluster.ask(message(Account.at("a").transfer, "broken", 20))
+    cluster.ask(message(Account.at("a").transfer, "b", 10))
+    cluster.settle()
+    alice = cluster.state("Account", "a")
+    assert (alice.balance, alice.refunds) == (40, 1)
+    assert cluster.state("Account", "b").balance == 10
+    assert cluster.state("Account", "broken") is None
+    assert dead(cluster) == ["ValueError: this account takes nothing"]
+
+
+def test_a_timer_set_again_rings_once_and_a_cancelled_one_never() -> None:
+    cluster = quiet_cluster()
+    for _ in range(3):
+        cluster.ask(message(Alarm.at("a").arm, "again", 0.05))
+    cluster.ask(message(Alarm.at("a").arm, "gone", 0.05))
+    cluster.ask(message(Alarm.at("a").disarm, "gone"))
+    cluster.settle()
+    assert cluster.state("Alarm", "a").rung == ["again"]
+
+
+def test_forget_removes_state_and_timers_and_what_was_sent_later_stays_sent() -> None:
+    cluster = quiet_cluster()
+    cluster.ask(message(Alarm.at("a").arm, "never", 0.05))
+    cluster.ask(message(Alarm.at("a").later, "b", "from a"))
+    cluster.ask(message(Alarm.at("a").vanish))
+    cluster.settle()
+    assert cluster.state("Alarm", "a") is None
+    assert cluster.state("Alarm", "b").rung == ["from a"]
+
+
+def test_a_source_item_that_raises_is_a_dead_letter_and_the_others_go_on() -> None:
+    cluster = Cluster(app(drums=2, beats=20), seed=3, shards=2, faults=NO_FAULTS)
+    cluster.run(200)
+    cluster.settle()
+    assert [cluster.state("Sender", f"drum-{n}").sent for n in range(2)] == [19, 19]
+    assert len(dead(cluster)) == 2
+    assert "position 7" in dead(cluster)[0]
+
+
+def test_a_query_is_answered_and_leaves_no_row_behind() -> None:
+    cluster = quiet_cluster()
+    cluster.ask(message(Account.at("a").deposit, 5))
+    number = cluster.ask(message(Account.at("a").worth))
+    cluster.settle()
+    assert msgspec.msgpack.decode(cluster.outcomes[number].body) == 5
+    kept = [key for machine in cluster.machines for key, _ in machine.disk.scan(Table.REQUEST)]
+    assert len(kept) == 1
