@@ -20,6 +20,7 @@ runtime/    How programs run; imported as `skerry.runtime`.
     launch.py          The door: programs come in here to be run, and to reach an app that runs.
     load.py            Finds the app that a target names: `module:app`, `package.module`, `file.py` or `file.py:app`.
     placement_file.py  What an app's data directory says of it: the app, its placement, and who runs it now.
+    reshard.py         Deals a stopped app's slots out to another number of shards.
     supervisor.py      Spawns workers, watches them, restarts them within a budget, gives up loudly.
     worker.py          One process: a shard, its store, its ports, its loop. The only place where they meet.
     readers.py         Reads source partitions for a worker, batch by batch, without ever making it wait.
@@ -53,9 +54,16 @@ runtime/store/    Down to the disk.
     overlay.py  Rows newer than the tree: what was sealed and is not in the B-tree yet.
     tree.py     Rows in the B-tree: each with a checksum over key and value, each slot with a fingerprint.
     files.py    A store's folder: its lock, its format, its LMDB environment.
+    check.py    Verifies a store that nobody runs: every record's chain, every row's checksum, every slot's count.
 
 runtime/transport/    Across to the next shard.
     pipe.py  ZeroMQ as a mere pipe between shards: bytes in, maybe bytes out.
+
+runtime/cli/    The launcher, a file a command.
+    message.py  `skerry ask` and `skerry send`: one message to a running app, from the shell.
+    operate.py  `skerry status`, `stop`, `dead`, `check`: a look at an app, and a hand on it.
+    read.py     `skerry get`, `export`, `count`: committed state of a running or a stopped app.
+    run.py      `skerry run`: an app on all cores, with its progress and its summary.
 
 runtime/simulator/    The same core on a simulated network, disk and clock.
     cluster.py  n shards on a simulated network, disk and clock, driven by one seed.

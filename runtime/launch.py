@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,9 @@ from skerry.errors import SkerryError
 from skerry.host import Session
 from skerry.runtime.gateway.connection import Connection
 from skerry.runtime.placement_file import find_data, is_running
-from skerry.runtime.supervisor import Options, Supervisor
+from skerry.runtime.supervisor import Options, Progress, Supervisor
+
+__all__ = ["Options", "Progress", "connect", "run_app", "running", "supervise"]
 
 START_S = 30.0
 """How long an app may take to come up under `app.running()`."""
@@ -34,6 +36,14 @@ START_S = 30.0
 def by_value(app: App) -> dict[str, Any]:
     """How workers get an app that they can't import."""
     return {"pickled": base64.b64encode(portable.dumps(app)).decode()}
+
+
+def supervise(
+    options: Options, say: Callable[[str], None], show: Callable[[Progress], None]
+) -> tuple[int, Progress]:
+    """Run an app in this process: its exit code, and what it did."""
+    supervisor = Supervisor(options, say=say, show=show)
+    return supervisor.run(), supervisor.progress
 
 
 def run_app(app: App, workers: int | None, data: str | Path | None) -> None:

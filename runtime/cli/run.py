@@ -15,7 +15,7 @@ import typer
 from skerry.errors import BadApp
 
 if TYPE_CHECKING:
-    from skerry.runtime.supervisor import Progress
+    from skerry.runtime.launch import Progress
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?", re.IGNORECASE)
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -62,8 +62,8 @@ def run(
         skerry run examples/word_count.py -- books/*.txt
         skerry run shop:app --workers 4 --data /var/lib/shop
     """
+    from skerry.runtime.launch import Options, supervise
     from skerry.runtime.load import load
-    from skerry.runtime.supervisor import Options, Supervisor
 
     if sync not in {"commit", "10ms", "off"}:
         raise typer.BadParameter("--sync is commit, 10ms or off")
@@ -88,12 +88,10 @@ def run(
         hang_s=float(os.environ.get("SKERRY_HANG", "10")),
     )
     shown = _Bar(app.name) if sys.stderr.isatty() else _Lines(app.name)
-    supervisor = Supervisor(options, say=shown.say, show=shown.show)
     try:
-        code = supervisor.run()
+        code, progress = supervise(options, shown.say, shown.show)
     finally:
         shown.end()
-    progress = supervisor.progress
     rate = progress.turns / progress.seconds if progress.seconds else 0
     shown.say(
         f"{app.name}: {progress.turns:,} turns in {progress.seconds:.1f} s ({rate:,.0f}/s), "

@@ -50,6 +50,9 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "skerry.runtime.placement_file",
         "skerry.runtime.store",
         "skerry.runtime.ports",
+        # It writes the rows of streams, as their two ends would.
+        f"{CORE}.inbound",
+        f"{CORE}.outbound",
         *WORDS,
     ),
     "skerry.runtime.placement_file": ("skerry.runtime.store", *WORDS),
