@@ -1,0 +1,1 @@
+"""Figures beside what this machine allows."""
