@@ -1,0 +1,1 @@
+"""Real processes: what they do when things go wrong."""

@@ -1,0 +1,110 @@
+"""Damage is named, a second owner is refused, a handler that hangs harms its own message."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import skerry
+from skerry import Failed, message
+from tests.processes.apps import Counter
+
+ROOT = Path(__file__).parents[2]
+CLI = [sys.executable, "-m", "skerry.runtime.cli"]
+
+
+def launcher(*args: str) -> subprocess.CompletedProcess[str]:
+    """Run the launcher to its end."""
+    return subprocess.run([*CLI, *args], cwd=ROOT, capture_output=True, text=True, timeout=100)
+
+
+def _said(path: Path) -> str:
+    """What a file holds; nothing while it is not there."""
+    return path.read_text() if path.exists() else ""
+
+
+@contextmanager
+def running(data: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The app, until the context ends."""
+    process = subprocess.Popen(
+        [*CLI, "run", "tests.processes.apps", "--data", str(data), "--workers", "2"],
+        cwd=ROOT,
+        env=os.environ | environment,
+        stderr=subprocess.PIPE,
+    )
+    while f'"pid":{process.pid},' not in _said(data / "run.json"):
+        assert process.poll() is None, process.communicate()[1].decode()
+        os.sched_yield()
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+
+
+def test_a_second_supervisor_on_one_data_directory_is_refused(tmp_path: Path) -> None:
+    with running(tmp_path / "data"):
+        second = launcher("run", "tests.processes.apps", "--data", str(tmp_path / "data"))
+    assert second.returncode == 4
+    assert "is in use by process" in second.stderr
+
+
+def test_another_app_does_not_start_on_the_data(tmp_path: Path) -> None:
+    with running(tmp_path / "data"):
+        pass
+    other = launcher("run", "examples.bank", "--data", str(tmp_path / "data"))
+    assert other.returncode == 1
+    assert "holds the app 'trouble', not 'bank'" in other.stderr
+
+
+def test_a_flipped_byte_is_named_by_check_and_stops_the_start(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with running(data), skerry.Client(data) as client:
+        client.ask_many([message(Counter.at(f"flip-me-{n}").add) for n in range(500)])
+    assert launcher("check", str(data)).returncode == 0
+    store = next(path for path in data.glob("shard-*/data.mdb") if b"flip-me-" in path.read_bytes())
+    stored = store.read_bytes()
+    places = [at for at in range(len(stored)) if stored.startswith(b"flip-me-", at)]
+    damaged = bytearray(stored)
+    for at in places:
+        damaged[at] ^= 0x20
+    store.write_bytes(bytes(damaged))
+    checked = launcher("check", str(data))
+    assert checked.returncode == 3
+    assert str(store.parent) in checked.stdout
+    started = launcher("run", "tests.processes.apps", "--data", str(data))
+    assert started.returncode == 3
+    assert "is damaged" in started.stderr
+
+
+def test_a_handler_that_hangs_becomes_a_dead_letter_and_others_go_on(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with running(data, SKERRY_HANG="1"), skerry.Client(data) as client:
+        hung, counted = client.options(timeout=90).ask_many(
+            [message(Counter.at("a").hang), message(Counter.at("a").add)]
+        )
+        assert isinstance(hung, Failed)
+        assert "did not return" in str(hung)
+        assert counted == 1
+    letters = launcher("dead", "list", "--data", str(data)).stdout
+    assert letters.count("\n") == 1
+    assert "Counter/a  hang" in letters
+
+
+def test_what_a_client_was_told_is_there_after_everything_was_killed(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with running(data) as process, skerry.Client(data) as client:
+        answers = client.ask_many([message(Counter.at(f"k{n % 10}").add) for n in range(1000)])
+        process.kill()
+        process.wait()
+    assert sorted(str(answer) for answer in answers) == sorted(
+        str(n) for n in range(1, 101) for _ in range(10)
+    )
+    with running(data), skerry.Client(data) as client:
+        assert {key: counter.count for key, counter in client.scan(Counter)} == {
+            f"k{n}": 100 for n in range(10)
+        }
