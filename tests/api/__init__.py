@@ -1,0 +1,1 @@
+"""The contract that programs are written against."""

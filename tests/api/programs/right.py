@@ -1,0 +1,99 @@
+from datetime import timedelta
+
+from skerry import (
+    App,
+    AsyncClient,
+    Client,
+    Entity,
+    Failed,
+    Generate,
+    JsonLines,
+    Rejected,
+    TextFiles,
+    ask,
+    cancel_timer,
+    forget,
+    message,
+    now,
+    query,
+    rng,
+    send,
+    send_later,
+    set_timer,
+)
+
+
+class Account(Entity):
+    balance: int = 0
+
+    def deposit(self, amount: int) -> int:
+        self.balance += amount
+        return self.balance
+
+    def rename(self, name: str, twice: bool = False) -> None: ...
+
+    @query
+    def worth(self) -> int:
+        return self.balance
+
+
+class Word(Entity):
+    count: int = 0
+
+    def seen(self) -> int:
+        self.count += 1
+        return self.count
+
+    def heard(self, text: str) -> None: ...
+
+
+class User(Entity):
+    def work(self) -> None:
+        send(Account.at("a").deposit, 10)
+        send(Account.at("a").rename, "x", twice=True)
+        send(message(Account.at("a").deposit, 10))
+        send_later(timedelta(seconds=3), Account.at("a").deposit, 10)
+        set_timer("t", 2.5, self._late, "x")
+        stood: bool = cancel_timer("t")
+        ask(Account.at("a").deposit, 1).then(self._paid, "x").rejected(self._no, 2).failed(
+            self._broken
+        ).timeout(30, self._late, "x")
+        ask(Account.at("a").rename, "x").then(self._late, "y")
+        later = now() + timedelta(days=1)
+        print(stood, later.year, rng().random())
+        forget()
+
+    def _paid(self, balance: int, note: str) -> None: ...
+
+    def _no(self, refused: Rejected, amount: int) -> None:
+        print(refused.reason, refused.details)
+
+    def _broken(self, error: Failed) -> None: ...
+
+    def _late(self, note: str) -> None: ...
+
+
+app = App("typed", entities=[Account, Word, User])
+lines = app.source(TextFiles("a.txt"))
+lines.flat_map(str.split).filter(lambda w: len(w) > 1).key_by(lambda w: w).to(Word.seen)
+lines.map(str.upper).key_by(lambda w: w).to(Word.heard)
+app.source(Generate(lambda partition, at: at, count=3)).key_by(str).to(Account.deposit)
+app.source(JsonLines("a.jsonl", type=int)).key_by(str).to(Account.deposit)
+
+
+def blocking() -> None:
+    with Client() as client:
+        total: int = client.ask(Account.at("a").deposit, 1)
+        client.send(Account.at("a").rename, "x")
+        account: Account = client.get(Account.at("a"))
+        many: list[int | Rejected | Failed] = client.ask_many([message(Account.at("a").deposit, 1)])
+        for key, found in client.scan(Account, prefix="a"):
+            print(key.upper(), found.balance + total, account.balance, many)
+        client.options(timeout=5, idempotency_key="k").ask(Account.at("a").worth)
+
+
+async def waiting() -> int:
+    async with AsyncClient() as client:
+        async for key, word in client.scan(Word):
+            print(key, word.count)
+        return await client.ask(Account.at("a").deposit, 1)
