@@ -46,7 +46,10 @@ class Environment:
             self.slots = self.env.open_db(b"slots")
             self.meta = self.env.open_db(b"meta")
             self._check(shard)
-        except lmdb.Error as error:
+        except BaseException as error:
+            self.close()
+            if not isinstance(error, lmdb.Error):
+                raise
             raise StoreDamaged(
                 f"LMDB cannot open {path}: {error}. Restore the app's last backup."
             ) from error
@@ -100,7 +103,8 @@ class Environment:
 
     def close(self) -> None:
         """Close and let go of the lock."""
-        self.env.close()
+        if hasattr(self, "env"):  # Not when opening it is what failed.
+            self.env.close()
         os.close(self._lock)
 
 

@@ -1,0 +1,162 @@
+"""The store against a plain dict: what was appended is there, across sweeps, reopening and damage."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from skerry.errors import StoreDamaged, StoreLocked
+from skerry.runtime.shard import commit as records
+from skerry.runtime.shard.events import Commit, CommitNo, StateGroup, Table
+from skerry.runtime.store.check import check
+from skerry.runtime.store.log import LmdbStore
+
+Change = tuple[str, bytes | None]
+
+
+class Writer:
+    """Appends commits as a shard would."""
+
+    def __init__(self, path: Path, *, overlay_bytes: int = 1 << 30, log_bytes: int = 1 << 30):
+        self.woken = threading.Event()
+        self.store = LmdbStore.open(
+            path,
+            shard=1,
+            overlay_bytes=overlay_bytes,
+            log_bytes=log_bytes,
+            wake=self.woken.set,
+        )
+        self.no, self.checksum = self.store.last.no, self.store.last.checksum
+
+    def append(self, changes: list[Change]) -> None:
+        """One commit of states and rows."""
+        self.no += 1
+        group = StateGroup("Thing", [key for key, _ in changes], [value for _, value in changes])
+        rows = [(Table.DEAD, b"\0\1" + key.encode(), value) for key, value in changes]
+        record = records.encode(self.no, 1, self.no, self.checksum, [group], rows)
+        self.checksum = records.checksum_of(record)
+        self.store.append(Commit(CommitNo(self.no), record, [group], rows))
+
+    def settle(self) -> None:
+        """Until all is durable."""
+        while self.store.durable() < self.no:
+            self.woken.wait(1)
+            self.woken.clear()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Iterator[Path]:
+    """A new store."""
+    LmdbStore.create(tmp_path / "shard-1", shard=1)
+    yield tmp_path / "shard-1"
+
+
+def holds(store: LmdbStore, model: dict[str, bytes]) -> None:
+    """The store says what the model says, however it is asked."""
+    assert dict(store.states("Thing")) == model
+    assert dict(store.scan(Table.DEAD)) == {b"\0\1" + k.encode(): v for k, v in model.items()}
+    for key in [*model, "never"]:
+        assert store.state("Thing", key) == model.get(key)
+        assert store.read(Table.DEAD, b"\0\1" + key.encode()) == model.get(key)
+
+
+KEYS = st.sampled_from([f"key-{n}" for n in range(30)])
+COMMITS = st.lists(
+    st.dictionaries(KEYS, st.one_of(st.none(), st.binary(min_size=1, max_size=60)), min_size=1),
+    max_size=25,
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(commits=COMMITS, reopen=st.sets(st.integers(0, 25)), log_bytes=st.sampled_from([1, 1 << 30]))
+def test_a_store_equals_a_dict_over_any_commits_sweeps_and_reopenings(
+    tmp_path_factory: pytest.TempPathFactory,
+    commits: list[dict[str, bytes | None]],
+    reopen: set[int],
+    log_bytes: int,
+) -> None:
+    path = tmp_path_factory.mktemp("store") / "shard-1"
+    LmdbStore.create(path, shard=1)
+    writer, model = Writer(path, log_bytes=log_bytes), {}
+    for number, changes in enumerate(commits):
+        writer.append(list(changes.items()))
+        for key, value in changes.items():
+            model.pop(key, None)
+            if value is not None:
+                model[key] = value
+        if number in reopen:
+            writer.store.close()
+            writer = Writer(path, log_bytes=log_bytes)
+        holds(writer.store, model)
+    writer.settle()
+    holds(writer.store, model)
+    writer.store.close()
+    assert list(check(path, shard=1)) == []
+    again = Writer(path)
+    holds(again.store, model)
+    again.store.close()
+
+
+def test_memory_stays_bounded_with_more_entities_than_fit(path: Path) -> None:
+    writer = Writer(path, overlay_bytes=400 * 1000)
+    for start in range(0, 20_000, 500):
+        writer.append([(f"key-{n}", b"x" * 20) for n in range(start, start + 500)])
+        writer.store.durable()
+    writer.settle()
+    assert len(writer.store._overlay) < 20_000
+    assert sum(1 for _ in writer.store.states("Thing")) == 20_000
+    writer.store.close()
+
+
+def test_a_second_owner_is_refused(path: Path) -> None:
+    writer = Writer(path)
+    with pytest.raises(StoreLocked, match="in use by process"):
+        LmdbStore.open(path, shard=1)
+    writer.store.close()
+
+
+def test_a_missing_foreign_or_swapped_store_is_named(path: Path) -> None:
+    with pytest.raises(StoreDamaged, match="missing"):
+        LmdbStore.open(path.parent / "shard-9", shard=9)
+    with pytest.raises(StoreDamaged, match="belongs to shard 1"):
+        LmdbStore.open(path, shard=2)
+    (path / "data.mdb").write_bytes(b"no store at all" * 1000)
+    with pytest.raises(StoreDamaged, match="cannot open"):
+        LmdbStore.open(path, shard=1)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_flipped_bit_is_found_or_harmless_never_a_wrong_state(path: Path, seed: int) -> None:
+    """Flips in states and records; those in LMDB's unused bytes change nothing."""
+    rng = random.Random(seed)
+    writer = Writer(path, log_bytes=1 if seed % 2 else 1 << 30)
+    model = {}
+    for number in range(40):
+        changes = [(f"key-{n}", rng.randbytes(30)) for n in range(number, number + 20)]
+        writer.append(list(changes))
+        model |= dict(changes)
+    writer.store.close()
+    stored = bytearray((path / "data.mdb").read_bytes())
+    victim = rng.choice(list(model.values()))
+    at = stored.find(victim)
+    while at >= 0:
+        stored[at + rng.randrange(len(victim))] ^= 1 << rng.randrange(8)
+        at = stored.find(victim)
+    (path / "data.mdb").write_bytes(bytes(stored))
+    assert list(check(path, shard=1))
+    try:
+        damaged = LmdbStore.open(path, shard=1)
+    except StoreDamaged:
+        return
+    for key, value in model.items():
+        try:
+            assert damaged.state("Thing", key) == value
+        except StoreDamaged as damage:
+            assert "does not match its checksum" in str(damage)
+    damaged.close()
