@@ -19,7 +19,7 @@ import msgspec
 from msgspec import NODEFAULT
 
 from skerry.errors import IncompatibleState, OutsideTurn
-from skerry.message import Handler, content_id, hint
+from skerry.message import Handler, content_id, hint, refuse_custom
 
 F = TypeVar("F", bound=Callable[..., Any])
 E = TypeVar("E", bound="Entity")
@@ -72,6 +72,8 @@ class EntityType:
     def equip(self) -> None:
         """Make what needs the types of fields and arguments; again when functions were filled in."""
         cls = self.cls
+        for field in msgspec.structs.fields(cls):
+            refuse_custom(field.type, f"{self.name}.{field.name}")
         try:
             self._decoder = msgspec.msgpack.Decoder(cls)
         except TypeError as error:

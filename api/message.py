@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar
 
 import msgspec
+import msgspec.inspect
 import xxhash
 from msgspec import Struct
 
@@ -36,6 +37,26 @@ _SCALARS = (int, float, str, bool, bytes, type(None))
 _INLINE = {int: "int", str: "str", float: "float", bool: "bool", bytes: "bytes"}
 _ID_MASK = (1 << 63) - 1
 _encode = msgspec.msgpack.Encoder().encode
+
+
+def refuse_custom(annotation: Any, what: str) -> None:
+    """Refuse a type that msgspec can encode or decode only with a hook. Raises TypeError."""
+    waiting: list[Any] = [msgspec.inspect.type_info(annotation)]
+    seen: set[int] = set()
+    while waiting:
+        info = waiting.pop()
+        if isinstance(info, msgspec.inspect.CustomType):
+            raise TypeError(
+                f"{what}: {info.cls.__name__} can't be stored or sent; use a type that msgspec "
+                f"supports, as a Struct, a dataclass or a dict"
+            )
+        if isinstance(info, tuple | list):
+            waiting += info
+        elif (
+            isinstance(info, msgspec.inspect.Type | msgspec.inspect.Field) and id(info) not in seen
+        ):
+            seen.add(id(info))
+            waiting += [getattr(info, name) for name in info.__struct_fields__]
 
 
 def content_id(text: str) -> int:
@@ -90,6 +111,8 @@ class Handler:
         self.scalar = not self.takes_error and all(_is_scalar(p.annotation) for p in self.params)
         self._required = sum(p.default is inspect.Parameter.empty for p in self.params)
         types = tuple(p.annotation for p in self.params)
+        for param in self.params[int(self.takes_error) :]:
+            refuse_custom(param.annotation, f"{entity}.{name}: argument `{param.name}`")
         if self.takes_error:
             types = types[1:]
         try:
@@ -278,7 +301,7 @@ def target(handler: Any) -> tuple[Handler, str]:
         key: str = handler.__self__.key
     except AttributeError:
         found, key = _of_entity(handler)
-    if key.__class__ is not str or not 0 < len(key) <= KEY_BYTES_MAX // 4:
+    if key.__class__ is not str or not 0 < len(key) <= KEY_BYTES_MAX or not key.isascii():
         check_key(key)
     return found, key
 

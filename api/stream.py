@@ -171,8 +171,8 @@ class Keyed(Generic[T]):
 
 def _check_keys(keys: list[str]) -> None:
     """All keys of a batch, in passes that run in C; one by one only when something is unlike."""
-    plain = set(map(type, keys)) == {str} and all(keys)
-    if keys and not (plain and max(map(len, keys)) <= KEY_BYTES_MAX // 4):
+    plain = set(map(type, keys)) == {str} and all(keys) and all(map(str.isascii, keys))
+    if keys and not (plain and max(map(len, keys)) <= KEY_BYTES_MAX):
         for key in keys:
             check_key(key)
 

@@ -1,0 +1,199 @@
+"""Entity classes, verbs and states: what is refused, and what a turn leaves behind."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+
+from skerry import (
+    App,
+    BadApp,
+    Entity,
+    Failed,
+    IncompatibleState,
+    OutsideTurn,
+    Rejected,
+    ask,
+    cancel_timer,
+    errors,
+    forget,
+    message,
+    now,
+    query,
+    rng,
+    send,
+    send_later,
+    set_timer,
+    testing,
+)
+from skerry.entity import EntityMeta
+
+
+class Account(Entity):
+    balance: int = 0
+
+    def deposit(self, amount: int) -> int:
+        self.balance += amount
+        return self.balance
+
+    def transfer(self, to: str, amount: int) -> None:
+        if amount > self.balance:
+            raise Rejected("insufficient funds", balance=self.balance)
+        self.balance -= amount
+        asked = ask(Account.at(to).deposit, amount).then(self._paid, to)
+        asked.rejected(self._refund, amount).failed(self._refund, amount).timeout(5, self._late, to)
+
+    def tag(self, labels: list[str], loud: bool = False) -> None: ...
+
+    def everything(self) -> None:
+        send(Account.at("b").deposit, 1)
+        send_later(timedelta(seconds=2), Account.at("b").deposit, 2)
+        set_timer("t", 3, self._late, "x")
+        assert cancel_timer("t")
+        assert not cancel_timer("never")
+        forget()
+
+    @query
+    def worth(self) -> int:
+        return self.balance
+
+    def _paid(self, balance: int, to: str) -> None: ...
+
+    def _refund(self, error: Rejected | Failed, amount: int) -> None: ...
+
+    def _late(self, to: str) -> None: ...
+
+
+def made(**namespace: Any) -> type[Entity]:
+    """A class with these attributes, as the metaclass makes it."""
+    cls: Any = EntityMeta("Made", (Entity,), {"__module__": __name__, **namespace})
+    return cls  # type: ignore[no-any-return]
+
+
+def old_state(fields: dict[str, Any], schema: int = 99) -> tuple[bytes, Any]:
+    """A state of an earlier class, and the store's answer about its schema."""
+    described = msgspec.json.encode({"type": "Made", "fields": list(fields), "id": schema})
+    return msgspec.msgpack.encode([schema, *fields.values()]), lambda id: described
+
+
+def test_an_entity_is_a_plain_object_for_a_unit_test() -> None:
+    assert Account(balance=5).deposit(3) == 8
+    assert Account(balance=5) == Account(balance=5)
+
+
+def test_what_a_turn_leaves_behind_can_be_looked_at() -> None:
+    account = Account(balance=5)
+    with testing.turn(account, key="a") as t:
+        account.transfer("bob", 3)
+    assert t.asked == [message(Account.at("bob").deposit, 3)]
+    assert account.balance == 2
+    with testing.turn(account) as t:
+        account.everything()
+    assert t.sent == [message(Account.at("b").deposit, 1)]
+    assert t.laters == [(2.0, message(Account.at("b").deposit, 2))]
+    assert t.timers == {"t": None, "never": None}
+    assert t.forgotten
+
+
+def test_verbs_outside_a_turn_name_the_way_to_try_them() -> None:
+    for verb in (lambda: send(Account.at("a").deposit, 1), forget, now, rng):
+        with pytest.raises(OutsideTurn, match=r"skerry\.testing\.turn"):
+            verb()
+    with pytest.raises(OutsideTurn):
+        Account().key
+
+
+def test_the_turn_gives_the_time_and_the_same_random_numbers_when_it_runs_again() -> None:
+    noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    drawn: list[float] = []
+    for _ in range(2):
+        with testing.turn(Account(), now=noon):
+            assert now() == noon
+            assert isinstance(rng(), random.Random)
+            drawn.append(rng().random())
+    assert drawn[0] == drawn[1]
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: message(Account.at("a").deposit), "misses its argument `amount`"),
+        (lambda: message(Account.at("a").deposit, 1, 2), "takes 1 arguments"),
+        (lambda: message(Account.at("a").deposit, amont=1), "has no argument `amont`"),
+        (lambda: message(Account.at("a").deposit, "1"), "argument `amount`"),
+        (lambda: message(Account.at("a").deposit, True), "argument `amount`"),
+        (lambda: message(Account.at("a").tag, [1]), "argument `labels`"),
+        (lambda: message(print, 1), "is no handler"),
+        (lambda: Account.at("a").deposit(1), "calls nothing"),
+        (lambda: message(Account.at(3).deposit, 1), "key is a str"),
+    ],
+)
+def test_wrong_calls_are_type_errors_that_name_the_mistake(call: Any, said: str) -> None:
+    with pytest.raises(TypeError, match=said):
+        call()
+
+
+@pytest.mark.parametrize("key", ["", "x" * 481, "é" * 241, "\ud800"])
+def test_keys_that_no_store_can_hold_are_refused(key: str) -> None:
+    with pytest.raises(ValueError, match="entity's key"):
+        message(Account.at(key).deposit, 1)
+    assert message(Account.at("é" * 240).deposit, 1).key == "é" * 240
+
+
+def test_classes_that_could_not_be_kept_are_refused_when_they_are_made() -> None:
+    async def waits(self: Any) -> None: ...
+
+    def many(self: Any, *args: int) -> None: ...
+
+    for said, namespace in {
+        "has no default": {"__annotations__": {"balance": int}},
+        "not async": {"waits": waits},
+        r"no \*args": {"many": many},
+        "reserved": {"__annotations__": {"key": str}, "key": ""},
+        "can't be stored": {"__annotations__": {"f": type(waits)}, "f": None},
+    }.items():
+        with pytest.raises(TypeError, match=said):
+            made(**namespace)
+
+
+def test_apps_that_could_not_run_are_refused() -> None:
+    for said, build in {
+        "1 to 64 letters": lambda: App("no spaces"),
+        "no subclass": lambda: App("x", entities=[int]),  # type: ignore[list-item]
+        "two entity types": lambda: App("x", entities=[Account, Account]),
+        "retries is": lambda: App("x", retries=-1),
+        "takes a source": lambda: App("x").source(3),  # type: ignore[arg-type]
+    }.items():
+        with pytest.raises(BadApp, match=said):
+            build()
+
+
+def test_a_state_of_an_older_class_reads_by_the_names_of_its_fields() -> None:
+    now_class = made(__annotations__={"b": int, "c": str, "a": int}, b=1, c="new", a=2)
+    state, schemas = old_state({"a": 10, "gone": True, "b": 20})
+    entity: Any = now_class.__skerry__.decode(state, "k", schemas)
+    assert (entity.a, entity.b, entity.c, entity.key) == (10, 20, "new", "k")
+
+
+def test_a_field_that_changed_its_type_is_named_and_an_upgrade_can_mend_it() -> None:
+    state, schemas = old_state({"a": "10"})
+    with pytest.raises(IncompatibleState, match="field `a`"):
+        made(__annotations__={"a": int}, a=0).__skerry__.decode(state, "k", schemas)
+
+    def upgrade(cls: Any, old: dict[str, Any]) -> dict[str, Any]:
+        return {"a": int(old["a"])}
+
+    mended = made(__annotations__={"a": int}, a=0, _upgrade=classmethod(upgrade))
+    entity: Any = mended.__skerry__.decode(state, "k", schemas)
+    assert entity.a == 10
+
+
+def test_the_error_tree_is_the_one_that_is_drawn() -> None:
+    drawn = errors.__doc__ or ""
+    for name, value in vars(errors).items():
+        if isinstance(value, type) and issubclass(value, errors.SkerryError):
+            assert name in drawn, f"{name} is not in the tree"
