@@ -19,14 +19,7 @@ from typing import Any, ParamSpec, Self, TypeVar, cast, overload
 import msgspec
 
 from skerry.entity import Entity
-from skerry.errors import (
-    Failed,
-    InvalidMessage,
-    Rejected,
-    SkerryError,
-    TimedOut,
-    UnknownHandler,
-)
+from skerry.errors import Failed, Rejected, SkerryError, TimedOut, as_named
 from skerry.host import Session, launch
 from skerry.message import Handler, Message, check_key, message
 
@@ -166,8 +159,7 @@ class AsyncClient:
         named = b""
         if self._idempotency_key is not None:
             one = messages[0]
-            text = f"{one.handler.entity}\0{one.key}\0{one.handler.name}\0{self._idempotency_key}"
-            named = hashlib.blake2b(text.encode(), digest_size=16).digest()
+            named = named_id(one.handler.entity, one.key, one.handler.name, self._idempotency_key)
         return _Call(self._session, messages, reply=reply, named=named)
 
     async def _outcome(self, call: _Call) -> Any:
@@ -377,9 +369,9 @@ class Client:
                 return
 
 
-def named_id(entity: str, key: str, idempotency_key: str) -> bytes:
+def named_id(entity: str, key: str, handler: str, idempotency_key: str) -> bytes:
     """16 bytes that name a request, the same for every client that uses this key."""
-    text = f"{entity}\0{key}\0{idempotency_key}"
+    text = f"{entity}\0{key}\0{handler}\0{idempotency_key}"
     return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
@@ -424,10 +416,7 @@ def _value(one: Message[Any], outcome: Any, timeout: float, *, reply: bool) -> A
         case "late":
             raise TimedOut(f"{handler.entity}/{one.key} {handler.name}", timeout)
         case "invalid":
-            name, text = msgspec.msgpack.decode(outcome.body)
-            if name == "UnknownHandler":
-                raise UnknownHandler(handler.entity, handler.name, ())
-            raise InvalidMessage(text)
+            raise as_named(*msgspec.msgpack.decode(outcome.body))
         case kind:
             raise SkerryError(
                 f"An outcome of an unknown kind, {kind!r}: are both ends one release?"

@@ -178,4 +178,15 @@ class StoreLocked(SkerryError):
 
 
 class StoreFull(SkerryError):
-    """The store has reached its quota; what was acknowledged is safe."""
+    """The store has reached its quota, or the disk is full; what was acknowledged is safe."""
+
+
+def as_named(name: str, text: str) -> SkerryError:
+    """The error that another process named, with its own sentence."""
+    kind = globals().get(name)
+    if not (isinstance(kind, type) and issubclass(kind, SkerryError)):
+        return SkerryError(f"{name}: {text}")
+    # A constructor makes the sentence from parts; here the sentence is made already.
+    error = kind.__new__(kind)
+    error.args = (text,)
+    return error

@@ -60,10 +60,11 @@ runtime/transport/    Across to the next shard.
     pipe.py  ZeroMQ as a mere pipe between shards: bytes in, maybe bytes out.
 
 runtime/cli/    The launcher, a file a command.
-    message.py  `skerry ask` and `skerry send`: one message to a running app, from the shell.
-    operate.py  `skerry status`, `stop`, `dead`, `check`: a look at an app, and a hand on it.
-    read.py     `skerry get`, `export`, `count`: committed state of a running or a stopped app.
-    run.py      `skerry run`: an app on all cores, with its progress and its summary.
+    message.py   `skerry ask` and `skerry send`: one message to a running app, from the shell.
+    defaults.py  Where options come from when they are not given: pyproject.toml, then SKERRY_*, then flags.
+    operate.py   `skerry status`, `stop`, `dead`, `check`: a look at an app, and a hand on it.
+    read.py      `skerry get`, `export`, `count`: committed state of a running or a stopped app.
+    run.py       `skerry run`: an app on all cores, with its progress and its summary.
 
 runtime/simulator/    The same core on a simulated network, disk and clock.
     cluster.py  n shards on a simulated network, disk and clock, driven by one seed.

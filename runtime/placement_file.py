@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from pathlib import Path
 
 import msgspec
@@ -19,9 +20,12 @@ from msgspec import Struct
 from skerry.errors import SkerryError, StoreDamaged, StoreLocked, Unavailable
 from skerry.runtime.shard.events import SLOTS, Placement
 from skerry.runtime.shard.placement import balanced
+from skerry.runtime.store.files import has_commits
 from skerry.runtime.store.log import LmdbStore
 
 FORMAT = 1
+PROBED_S = 0.5
+"""How long a lock may be held by others who only look whether it is."""
 
 
 class AppFile(Struct):
@@ -105,9 +109,15 @@ def create(data: Path, *, app: str, target: str, workers: int, sync: str) -> App
             f"{data} holds {foreign[0]!r} and no app.json: it is no data directory of skerry. "
             f"Choose an empty or new folder with --data."
         )
+    for folder in data.glob("shard-*"):
+        if has_commits(folder):
+            raise StoreDamaged(
+                f"{data} holds the store {folder.name} and no app.json, which says what it is a part "
+                f"of. Restore app.json, or the app's last backup; or choose another folder with --data."
+            )
+        discard(folder)  # Of a first start that did not come to its end.
     members = list(range(workers))
     for shard in members:
-        discard(data / f"shard-{shard}")
         LmdbStore.create(data / f"shard-{shard}", shard=shard)
     made = AppFile(
         FORMAT,
@@ -138,16 +148,27 @@ def discard(folder: Path) -> None:
         folder.rmdir()
 
 
+def _held(fd: int) -> bool:
+    """Whether the lock is ours now."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
 def lock(data: Path, app: str) -> int:
     """The data directory is ours. Raises StoreLocked."""
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     fd = os.open(data / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    deadline = time.monotonic() + PROBED_S
+    while not _held(fd):
+        if time.monotonic() < deadline:
+            time.sleep(0.01)
+            continue
         owner = os.pread(fd, 20, 0).decode().strip()
         os.close(fd)
-        raise StoreLocked(data, int(owner) if owner.isdigit() else 0) from error
+        raise StoreLocked(data, int(owner) if owner.isdigit() else 0)
     os.ftruncate(fd, 0)
     os.pwrite(fd, str(os.getpid()).encode(), 0)
     return fd

@@ -40,7 +40,7 @@ from skerry.errors import SkerryError
 from skerry.runtime import placement_file
 from skerry.runtime.placement_file import AppFile, Running
 from skerry.runtime.reshard import reshard
-from skerry.runtime.worker import BEAT, Config
+from skerry.runtime.worker import BEAT, DAMAGED, HOPELESS, Config
 
 RESTARTS_MAX = 8
 RESTARTS_WITHIN_S = 20.0
@@ -49,12 +49,13 @@ RESTARTS_WITHIN_S = 20.0
 BACKOFF_S = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 """How long a restart waits, by how many came shortly before."""
 
+DUMP_S = 0.2
+"""For the stack of a worker that hangs to reach the log, before it is killed."""
+
 POLL_MS = 50
 QUIET_EVERY_S = 0.1
 STOP_S = 30.0
 """How long a worker may take to commit what runs, when told to stop."""
-
-DAMAGED = 3
 
 
 class Options(Struct, kw_only=True):
@@ -81,6 +82,8 @@ class Progress(Struct):
     turns: int = 0
     items: int = 0
     commits: int = 0
+    dead: int = 0
+    """Dead letters that came."""
     part: float | None = None
     seconds: float = 0.0
 
@@ -95,6 +98,7 @@ class _Child:
         self.start_at = 0.0
         self.rounds = 0
         self.moved_at = 0.0
+        self.dumped = False
         self.slow = False
         self.poison: tuple[int, int, int] | None = None
         self.tail: deque[str] = deque(maxlen=40)
@@ -278,6 +282,7 @@ class Supervisor:
         )
         environment = dict(os.environ)
         environment.pop("PYTHONOPTIMIZE", None)  # Assertions stay on: they stop a worker loudly.
+        environment["PYTHONUNBUFFERED"] = "1"  # What a handler prints is seen when it prints it.
         child.process = subprocess.Popen(
             [sys.executable, "-m", "skerry.runtime.worker"],
             stdin=subprocess.PIPE,
@@ -295,6 +300,7 @@ class Supervisor:
             child.before.turns + child.latest.turns,
             child.before.items + child.latest.items,
             child.before.commits + child.latest.commits,
+            child.before.dead + child.latest.dead,
         )
         child.latest = Progress()
         threading.Thread(target=self._collect, args=(child, child.process), daemon=True).start()
@@ -322,6 +328,10 @@ class Supervisor:
             elif code == DAMAGED:
                 self._say(f"worker {child.shard} stopped: its store needs a person. The app ends.")
                 self._stop(DAMAGED)
+                child.done = True
+            elif code == HOPELESS:
+                self._say(f"worker {child.shard} stopped for the reason above. The app ends.")
+                self._stop(1)
                 child.done = True
             else:
                 self._restart(child, code)
@@ -355,23 +365,29 @@ class Supervisor:
             except (OSError, struct.error):
                 continue  # The worker has not made it yet.
             rounds = beat[0]
+            still_s = now - child.moved_at
             if rounds != child.rounds:
-                child.rounds, child.moved_at = rounds, now
-            elif rounds and now - child.moved_at > self._options.hang_s:
+                child.rounds, child.moved_at, child.dumped = rounds, now, False
+            elif rounds and still_s > self._options.hang_s and not child.dumped:
+                self._dump_hung(child)
+            elif child.dumped and still_s > self._options.hang_s + DUMP_S:
                 self._kill_hung(child, beat)
 
-    def _kill_hung(self, child: _Child, beat: tuple[int, ...]) -> None:
+    def _dump_hung(self, child: _Child) -> None:
         assert child.process is not None, "only what runs can hang"
         self._say(
             f"worker {child.shard} has not moved for {self._options.hang_s:g} s: a handler does not "
             f"return. Its stack follows; the worker is killed and started again."
         )
         child.process.send_signal(signal.SIGUSR2)
-        time.sleep(0.2)  # For the stack to reach the log; the worker is beyond hope anyway.
+        child.dumped = True
+
+    def _kill_hung(self, child: _Child, beat: tuple[int, ...]) -> None:
+        assert child.process is not None, "only what runs can hang"
         child.process.kill()
         child.process.wait()
         child.poison = (beat[2], beat[3], beat[4]) if beat[5] else None
-        child.slow = True
+        child.slow, child.dumped = True, False
 
     def _stop(self, code: int) -> None:
         self._exit = code
@@ -450,7 +466,9 @@ class Supervisor:
         known = True
         for child in self._children:
             answer = self._answers[child.shard]
-            child.latest = Progress(answer["turns"], answer["items"], answer["commits"])
+            child.latest = Progress(
+                answer["turns"], answer["items"], answer["commits"], answer["dead"]
+            )
             if answer["progress"] is None:
                 known = False
             else:
@@ -460,6 +478,7 @@ class Supervisor:
         self.progress.turns = sum(a.turns + b.turns for a, b in whole)
         self.progress.items = sum(a.items + b.items for a, b in whole)
         self.progress.commits = sum(a.commits + b.commits for a, b in whole)
+        self.progress.dead = sum(a.dead + b.dead for a, b in whole)
         self.progress.part = read / total if known and total else None
 
     def _listen(self) -> None:

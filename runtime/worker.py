@@ -73,6 +73,14 @@ LOCKED_S = 5.0
 SLICE_ROWS = 2000
 """Rows that a count or scan looks at per round, so that nobody waits for it."""
 
+DAMAGED, HOPELESS = 3, 5
+"""Exit codes after which a worker is not started again."""
+
+FULL = (
+    "The store has used most of its quota, so nothing new is taken in; what is under way goes on. "
+    "Forget entities, drop dead letters, or start again with a larger --quota."
+)
+
 BEAT = struct.Struct("<QQQQQB")
 """What the supervisor reads: rounds, commit, and the running message in slow mode."""
 
@@ -217,6 +225,7 @@ class Worker:
             if not self._draining and not self._shard.pressed and not self._store.pressed:
                 for items in self._readers.next(SOURCE_BATCHES):
                     self._shard.accept(items)
+            self._shard.delivery.full = FULL if self._store.pressed else ""
             if self._shard.runnable:
                 commit = self._shard.run()
                 self._turns += self._shard.turn.index
@@ -405,6 +414,7 @@ class Worker:
             "items": self._readers.items,
             "commits": self._commits,
             "progress": self._readers.progress(),
+            "dead": self._shard.buried,
         }
 
 
@@ -441,14 +451,18 @@ def _load(config: Config) -> App:
 
 
 def main() -> int:
-    """Run a worker. 0: stopped; 3: its store is damaged or its disk failed; else it crashed."""
+    """Run a worker. 0: stopped; 3: its store is damaged or its disk failed; 5: another cause
+    that starting it again does not mend, and that it has named; else it crashed."""
     config = msgspec.json.decode(sys.stdin.buffer.readline(), type=Config)
     try:
         _prepare(config)
         Worker(config, _load(config)).run()
     except StoreDamaged as damage:
         print(f"skerry: {damage}", file=sys.stderr)
-        return 3
+        return DAMAGED
+    except SkerryError as error:
+        print(f"skerry: {error}", file=sys.stderr)
+        return HOPELESS
     return 0
 
 

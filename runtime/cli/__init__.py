@@ -8,21 +8,57 @@ line must answer at once. Exit codes: 0 done, 1 the app failed, 2 usage, 3 a dam
 from __future__ import annotations
 
 import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
-from skerry.errors import SkerryError, StoreDamaged, StoreLocked
+from skerry.errors import (
+    InvalidMessage,
+    SkerryError,
+    StoreDamaged,
+    StoreLocked,
+    UnknownEntity,
+    UnknownHandler,
+)
 from skerry.runtime.cli import message, operate, read, run
+from skerry.runtime.cli.defaults import from_pyproject
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"skerry {version('skerry')}")
+        raise typer.Exit
+
 
 app = typer.Typer(
     name="skerry",
-    help="Run stateful Python applications made of durable entities.\n\n"
-    "Start with: skerry run examples.bank",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback()
+def skerry(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="print it and exit")
+    ] = False,
+) -> None:
+    """Run stateful Python applications made of durable entities.
+
+    \b
+    Start with:
+        skerry run hello.py               an app, until it ends or Ctrl-C
+        skerry ask Account/alice deposit 10
+        skerry get Account/alice
+
+    Defaults of options: [tool.skerry] in pyproject.toml, then SKERRY_WORKERS and so on.
+    """
+
+
 app.command(name="run", context_settings={"allow_interspersed_args": True})(run.run)
 app.command(name="ask")(message.ask)
 app.command(name="send")(message.send)
@@ -38,16 +74,22 @@ app.command(name="check")(operate.check)
 def main() -> None:
     """The console script: errors of ours are a sentence and an exit code, never a traceback."""
     try:
-        app()
+        app(default_map=from_pyproject(Path.cwd()))
     except StoreLocked as error:
         _end(error, 4)
     except StoreDamaged as error:
         _end(error, 3)
+    except (UnknownEntity, UnknownHandler, InvalidMessage) as error:
+        _end(error, 2)
     except SkerryError as error:
         _end(error, 1)
     except BrokenPipeError:
         sys.stderr.close()  # Who read our output has seen enough.
         sys.exit(0)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _end(SkerryError(f"{error.filename}: {error.strerror}."), 1)
 
 
 def _end(error: SkerryError, code: int) -> None:

@@ -12,8 +12,13 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
+from skerry.message import check_key
+
 Target = Annotated[str, typer.Argument(help="TYPE/KEY, as Account/alice")]
-Data = Annotated[Path | None, typer.Option(help="data directory; default: the one in ./.skerry")]
+Data = Annotated[
+    Path | None,
+    typer.Option(envvar="SKERRY_DATA", help="data directory; default: the one in ./.skerry"),
+]
 Arguments = Annotated[
     str | None, typer.Argument(help="arguments as JSON: an object by name, or an array")
 ]
@@ -24,6 +29,10 @@ def split(target: str) -> tuple[str, str]:
     type_name, slash, key = target.partition("/")
     if not slash or not type_name or not key:
         raise typer.BadParameter(f"{target!r} is no entity: write TYPE/KEY, as Account/alice")
+    try:
+        check_key(key)
+    except (TypeError, ValueError) as error:
+        raise typer.BadParameter(str(error)) from None
     return type_name, key
 
 
@@ -39,6 +48,7 @@ def ask(
 ) -> None:
     """Send one message and print its reply as JSON.
 
+    \b
     Example: skerry ask Account/alice deposit '{"amount": 10}'
     """
     _request(target, handler, arguments, data, timeout, idempotency_key, reply=True)
@@ -56,6 +66,7 @@ def send(
 ) -> None:
     """Send one message; returns when it is durable.
 
+    \b
     Example: skerry send Account/alice deposit '[10]'
     """
     _request(target, handler, arguments, data, timeout, idempotency_key, reply=False)
@@ -122,7 +133,7 @@ async def _outcome(
     session = await connect(data)
     came: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     try:
-        named = named_id(type_name, key, idempotency_key) if idempotency_key else b""
+        named = named_id(type_name, key, handler, idempotency_key) if idempotency_key else b""
         session.request(
             type_name,
             key,

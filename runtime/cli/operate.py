@@ -145,7 +145,11 @@ def _id(text: str) -> bytes:
 
 
 @dead.command()
-def show(id: str, data: Data = None) -> None:
+def show(
+    id: str,
+    data: Data = None,
+    as_json_: Annotated[bool, typer.Option("--json", help="as JSON, which it is anyway")] = False,
+) -> None:
     """One dead letter whole, with its traceback."""
     letters = _letters(find_data(data), _id(id))
     if not letters:
@@ -189,7 +193,9 @@ def check(
     ] = None,
     as_json_: Json = False,
 ) -> None:
-    """Verify every checksum and link in the stores of a stopped app. Exit code 3: damage."""
+    """Verify every checksum of a stopped app's stores.
+
+    Each record, each link between records, each row. Exit code 3: damage."""
     from skerry.runtime.store.check import check as check_store
 
     folder = find_data(directory)

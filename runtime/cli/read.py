@@ -83,9 +83,13 @@ def _running_states(
         loop.close()
 
 
-def get(target: Target, data: Data = None) -> None:
+Json = Annotated[bool, typer.Option("--json", help="as JSON, which it is anyway")]
+
+
+def get(target: Target, data: Data = None, as_json_: Json = False) -> None:
     """Print the state of one entity as JSON.
 
+    \b
     Example: skerry get Account/alice
     """
     type_name, key = split(target)
@@ -129,9 +133,13 @@ def export(
     format: Annotated[str, typer.Option("--format", help="jsonl or csv")] = "jsonl",
     prefix: Annotated[str, typer.Option(help="only keys that begin with this")] = "",
     data: Data = None,
+    as_json_: Json = False,
 ) -> None:
-    """Print every entity of a type, one a line: {"key": …, "state": {…}}.
+    """Print every entity of a type.
 
+    One a line, as {"key": …, "state": {…}}.
+
+    \b
     Example: skerry export Account --format csv > accounts.csv
     """
     if format not in {"jsonl", "csv"}:

@@ -36,17 +36,28 @@ def run(
         list[str] | None, typer.Argument(help="behind --: for the app, as skerry.args()")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, max=1024, help="processes; default: one per usable core")
+        int | None,
+        typer.Option(
+            min=1, max=1024, envvar="SKERRY_WORKERS", help="processes; default: one per usable core"
+        ),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="data directory; default: ./.skerry/APP")
+        Path | None,
+        typer.Option(envvar="SKERRY_DATA", help="data directory; default: ./.skerry/APP"),
     ] = None,
     sync: Annotated[
         str,
-        typer.Option(help="commit: each commit is synced; 10ms: at most 100 syncs a second; off"),
+        typer.Option(
+            envvar="SKERRY_SYNC",
+            help="commit: each commit is synced; 10ms: at most 100 syncs a second; off",
+        ),
     ] = "commit",
-    cache: Annotated[str, typer.Option(help="memory for entities per worker, as 256M")] = "256M",
-    quota: Annotated[str, typer.Option(help="disk per worker, as 10G")] = "1T",
+    cache: Annotated[
+        str, typer.Option(envvar="SKERRY_CACHE", help="memory for entities per worker, as 256M")
+    ] = "256M",
+    quota: Annotated[
+        str, typer.Option(envvar="SKERRY_QUOTA", help="disk per worker, as 10G")
+    ] = "1T",
     serve: Annotated[
         bool, typer.Option("--serve", help="keep running when all sources have ended")
     ] = False,
@@ -54,10 +65,12 @@ def run(
         bool, typer.Option("--accept-loss", help="go on after a power cut with --sync off")
     ] = False,
 ) -> None:
-    """Run an app until it ends or is stopped (Ctrl-C: what runs is committed first).
+    """Run an app until it ends or is stopped.
 
+    Ctrl-C: what runs is committed first; a second one stops at once. Nothing is lost either way.
+
+    \b
     Examples:
-
         skerry run examples.bank
         skerry run examples/word_count.py -- books/*.txt
         skerry run shop:app --workers 4 --data /var/lib/shop
@@ -97,6 +110,11 @@ def run(
         f"{app.name}: {progress.turns:,} turns in {progress.seconds:.1f} s ({rate:,.0f}/s), "
         f"{progress.commits:,} commits; data in {options.data}"
     )
+    if progress.dead:
+        shown.say(
+            f"{progress.dead:,} dead letters came: messages that were refused or failed. "
+            f"Look at them with `skerry dead list --data {options.data}`."
+        )
     raise typer.Exit(code)
 
 

@@ -25,8 +25,7 @@ import msgspec
 import zmq
 from msgspec import Struct
 
-from skerry import errors
-from skerry.errors import SkerryError, Unavailable, UnknownEntity, UnknownHandler
+from skerry.errors import Unavailable, UnknownEntity, UnknownHandler, as_named
 from skerry.runtime.gateway import words
 from skerry.runtime.gateway.line import Line
 from skerry.runtime.placement_file import Running, running_app
@@ -342,7 +341,7 @@ class Connection:
             case words.Refusal(0, _, text):
                 _log.warning("shard %d of %s refuses a message: %s", door.shard, self.data, text)
             case words.Refusal(n, name, text):
-                self._answered(n, error_named(name, text))
+                self._answered(n, as_named(name, text))
 
     def _outcome(self, door: Door, number: int, outcome: Outcome) -> None:
         if outcome.kind == "busy":
@@ -515,14 +514,3 @@ def _say_all(line: Line, requests: list[Request]) -> None:
         _say_all(line, requests[half:])
     else:
         line.say(raw)
-
-
-def error_named(name: str, text: str) -> SkerryError:
-    """An exception as a door names it, with the door's own sentence."""
-    kind = getattr(errors, name, None)
-    if not (isinstance(kind, type) and issubclass(kind, SkerryError)):
-        return SkerryError(f"{name}: {text}")
-    # Its constructor makes the sentence from parts; here the sentence is made already.
-    error = kind.__new__(kind)
-    error.args = (text,)
-    return error

@@ -139,6 +139,8 @@ class Delivery:
         self.careful = False
         self.poison = False
         """The message that runs next hung a worker before: a dead letter instead of a turn."""
+        self.full = ""
+        """Why nothing new is taken from clients; empty: it is."""
         self._epoch = self._commit = self._index = 0
         self.place(placement)
         turn.timer_set = self._timer_set
@@ -487,9 +489,11 @@ class Delivery:
         kind = self.types.get(request.type)
         handler = kind.handlers.get(request.handler) if kind else None
         if kind is None or handler is None or handler.private:
-            what = "handler" if kind else "entity type"
-            text = f"This app has no {what} {request.type}.{request.handler} for clients."
-            return Outcome("invalid", _encode(["UnknownHandler", text])), False
+            what = "UnknownHandler" if kind else "UnknownEntity"
+            text = f"This app has no {request.type}.{request.handler} for clients."
+            return Outcome("invalid", _encode([what, text])), False
+        if self.full and not handler.query:
+            return Outcome("invalid", _encode(["StoreFull", self.full])), False
         try:
             args: Args = handler.unpack(request.args)
         except InvalidMessage as error:

@@ -108,6 +108,8 @@ class Shard:
         self.durable = last.no
         self.now_ns = last.time_ns
         self.stopped = False
+        self.buried = 0
+        """Dead letters that came since the start."""
         self._checksum = last.checksum
         self._store = store
         self._effects: list[Effect] = []
@@ -251,6 +253,7 @@ class Shard:
         states = self.turns.states()
         frames = self._frames()
         rows: list[Row] = [*self.delivery.rows, *self.timers.rows(), *self.asks.rows()]
+        self.buried += sum(row is not None for _, _, row in self.delivery.rows)
         rows += self.requests.rows()
         rows += self.intake.rows()
         sealed: list[tuple[int, int]] = []

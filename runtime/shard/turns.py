@@ -22,7 +22,7 @@ from msgspec import Struct
 
 from skerry import turn as seam
 from skerry.entity import Entity, EntityType
-from skerry.errors import InvalidMessage, Rejected
+from skerry.errors import InvalidMessage, Rejected, StoreDamaged
 from skerry.message import Args, Handler
 from skerry.runtime.shard.events import StateGroup
 from skerry.turn import Turn
@@ -176,7 +176,12 @@ class Turns:
         """
         entity = kept.objects.get(key)
         if entity is None:
-            entity = self.load(kept, key)
+            try:
+                entity = self.load(kept, key)
+            except StoreDamaged:
+                raise
+            except Exception as error:  # A state that does not fit, or an `_upgrade` that raises.
+                return Broke(f"{type(error).__name__}: {error}", _traceback(error))
         if handler.query:
             return self._query(kept, handler, entity, args)
         if careful or kept.careful:

@@ -91,7 +91,6 @@ class Environment:
                 f"folders were swapped. Put them back."
             )
 
-    @property
     def pressed(self) -> bool:
         """Whether most of the quota is used by rows that are there (free pages do not count)."""
         with self.env.begin() as txn:
@@ -127,6 +126,19 @@ def _open(path: Path, quota_bytes: int, *, sync: bool) -> lmdb.Environment:
             size //= 2
             if size < 1 << 26:
                 raise
+
+
+def has_commits(path: Path) -> bool:
+    """Whether there is a store with records, or a file that is no store of ours."""
+    if not (path / "data.mdb").is_file():
+        return False
+    try:
+        with lmdb.open(str(path), max_dbs=4, readonly=True, lock=False) as env:
+            log = env.open_db(b"log", create=False)
+            with env.begin() as txn:
+                return bool(txn.stat(log)["entries"])
+    except lmdb.Error:
+        return True
 
 
 def _locked(path: Path) -> int:

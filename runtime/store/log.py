@@ -45,6 +45,9 @@ SLICE_ROWS = 2048
 TRIM_RECORDS = 512
 """Log records deleted per transaction."""
 
+READER_COMMITS = 64
+"""How many commits a reader may be behind: no page that they freed is used again before."""
+
 ENTRY_BYTES = 400
 """What an overlay entry costs in memory, about, with its value."""
 
@@ -78,7 +81,8 @@ class LmdbStore:
         self._env = environment.env
         self._sync, self._wake = sync, wake
         self._entries_max = max(1000, overlay_bytes // ENTRY_BYTES)
-        self._log_bytes_max = log_bytes
+        # A tail of the log that filled the quota would leave no room to sweep it down.
+        self._log_bytes_max = min(log_bytes, environment.quota_bytes // 8)
         self._overlay = Overlay()
         self._reader = self._env.begin()
         self._covered = int.from_bytes(
@@ -86,13 +90,14 @@ class LmdbStore:
         )
         self._log_bytes = 0
         self.last = self._recover()
-        self._appended = self._durable = self._written = self.last.no
+        self._appended = self._durable = self._written = self._reader_at = self.last.no
         self._backlog_bytes = 0
         self._sizes: dict[int, int] = {}
         self._sweep: Iterator[list[Carried]] | None = None
         self._sweep_upto = 0
         self._slices: list[list[Carried]] = []
         self._error: Exception | None = None
+        self._pressed = environment.pressed()
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._put_done = threading.Event()
         self._carried_done: queue.SimpleQueue[list[Carried]] = queue.SimpleQueue()
@@ -244,7 +249,7 @@ class LmdbStore:
     @property
     def pressed(self) -> bool:
         """Whether intake from outside should pause: most of the disk quota is used."""
-        return self._files.pressed
+        return self._pressed
 
     def durable(self) -> int:
         """The newest durable commit. Raises what the disk raised."""
@@ -254,7 +259,8 @@ class LmdbStore:
         while self._durable < written:
             self._durable += 1
             self._backlog_bytes -= self._sizes.pop(self._durable, 0)
-        self._drop_carried()
+        if self._durable - self._reader_at >= READER_COMMITS or not self._carried_done.empty():
+            self._renew_reader()
         return self._durable
 
     def close(self) -> None:
@@ -322,12 +328,11 @@ class LmdbStore:
         piece.sort()
         return piece
 
-    def _drop_carried(self) -> None:
-        """Forget what the tree now has; only after the reader sees that tree."""
-        if self._carried_done.empty():
-            return
+    def _renew_reader(self) -> None:
+        """See the tree as it is now; only then forget what it has got of the overlay."""
         self._reader.abort()
         self._reader = self._env.begin()
+        self._reader_at = self._durable
         while not self._carried_done.empty():
             self._overlay.drop(self._carried_done.get())
 
@@ -352,6 +357,11 @@ class LmdbStore:
                 f"The store {self._files.path} has reached its quota of "
                 f"{self._files.quota_bytes >> 20} MiB. Nothing acknowledged is lost. Free space by "
                 f"`skerry dead drop`, or start again with a larger --quota."
+            )
+        except lmdb.DiskError:
+            self._error = StoreFull(
+                f"The disk that holds {self._files.path} is full. Nothing acknowledged is lost. "
+                f"Make room and start again."
             )
         except Exception as error:  # Whatever the disk says ends this process: see docs/log.md.
             self._error = StoreDamaged(
@@ -378,6 +388,8 @@ class LmdbStore:
             if job.carried is not None:
                 self._carried_done.put(job.carried)
         self._written = max(self._written, upto)
+        if self._pressed or any(job.carried is not None for job in jobs):
+            self._pressed = self._files.pressed()
         self._wake()
 
     def _write(self, jobs: list[Job]) -> None:

@@ -2,48 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import skerry
 from skerry import Failed, message
 from tests.processes.apps import Counter
-
-ROOT = Path(__file__).parents[2]
-CLI = [sys.executable, "-m", "skerry.runtime.cli"]
-
-
-def launcher(*args: str) -> subprocess.CompletedProcess[str]:
-    """Run the launcher to its end."""
-    return subprocess.run([*CLI, *args], cwd=ROOT, capture_output=True, text=True, timeout=100)
-
-
-def _said(path: Path) -> str:
-    """What a file holds; nothing while it is not there."""
-    return path.read_text() if path.exists() else ""
-
-
-@contextmanager
-def running(data: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """The app, until the context ends."""
-    process = subprocess.Popen(
-        [*CLI, "run", "tests.processes.apps", "--data", str(data), "--workers", "2"],
-        cwd=ROOT,
-        env=os.environ | environment,
-        stderr=subprocess.PIPE,
-    )
-    while f'"pid":{process.pid},' not in _said(data / "run.json"):
-        assert process.poll() is None, process.communicate()[1].decode()
-        os.sched_yield()
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.communicate(timeout=60)
+from tests.processes.started import launcher, running
 
 
 def test_a_second_supervisor_on_one_data_directory_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,57 @@
+"""Starts apps as a user does: by the launcher, as real processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+CLI = [sys.executable, "-m", "skerry.runtime.cli"]
+
+
+def launcher(*args: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the launcher to its end."""
+    return subprocess.run(
+        [*CLI, *args],
+        cwd=cwd,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+
+
+def _said(path: Path) -> str:
+    """What a file holds; nothing while it is not there."""
+    return path.read_text() if path.exists() else ""
+
+
+@contextmanager
+def running(
+    data: Path,
+    *options: str,
+    target: str = "tests.processes.apps",
+    cwd: Path = ROOT,
+    **environment: str,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The app, until the context ends; its last words are then in `data/said`."""
+    data.mkdir(parents=True, exist_ok=True)
+    with open(data.with_name(data.name + ".said"), "ab") as said:
+        process = subprocess.Popen(
+            [*CLI, "run", target, "--data", str(data), "--workers", "2", *options],
+            cwd=cwd,
+            env=os.environ | environment,
+            stderr=said,
+        )
+    while f'"pid":{process.pid},' not in _said(data / "run.json"):
+        assert process.poll() is None, _said(data.with_name(data.name + ".said"))
+        os.sched_yield()
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(timeout=60)

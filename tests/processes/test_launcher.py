@@ -1,0 +1,247 @@
+"""The launcher, as a shell uses it: what it prints, where, and how it ends."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import pty
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.processes.started import CLI, ROOT, launcher, running
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The data directory of an app that runs."""
+    folder = tmp_path_factory.mktemp("launcher") / "data"
+    with running(folder):
+        yield folder
+
+
+def ok(*args: str) -> str:
+    """What a command prints that must succeed, and say nothing else."""
+    done = launcher(*args)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    return done.stdout
+
+
+def refused(code: int, *args: str) -> str:
+    """What a command complains of that must end with this code, and print nothing else."""
+    done = launcher(*args)
+    assert (done.returncode, done.stdout) == (code, ""), (done.returncode, done.stdout, done.stderr)
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def test_a_message_from_the_shell_is_answered_as_json(data: Path) -> None:
+    at = ("--data", str(data))
+    assert ok("ask", "Counter/shell", "add", *at) == "1\n"
+    assert ok("ask", "Counter/shell", "add", "[2]", *at) == "3\n"
+    assert ok("ask", "Counter/shell", "add", '{"amount": 3}', *at) == "6\n"
+    assert ok("ask", "Counter/shell", "add", "4", *at) == "10\n"
+    assert ok("send", "Counter/shell", "name", '["x"]', *at) == ""
+    assert ok("ask", "Counter/shell", "value", *at) == "10\n"
+    assert json.loads(ok("get", "Counter/shell", *at)) == {"count": 10, "names": ["x"]}
+
+
+def test_a_named_request_counts_once(data: Path) -> None:
+    once = ("ask", "Counter/named", "add", "--idempotency-key", "order-17", "--data", str(data))
+    assert [ok(*once), ok(*once)] == ["1\n", "1\n"]
+
+
+def test_refusals_and_failures_end_with_1_and_say_why(data: Path) -> None:
+    at = ("--data", str(data))
+    said = refused(1, "ask", "Counter/bad", "add", "[-1]", *at)
+    assert "Counter/bad rejected it: no negative amounts" in said
+    assert '{"amount": -1}' in said
+    assert "ValueError: always" in refused(1, "ask", "Counter/bad", "fail", *at)
+    assert "Counter/bad has no state" in refused(1, "get", "Counter/bad", *at)
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("ask", "Counter/a", "ad"), "Did you mean `add`?"),
+        (("ask", "Count/a", "add"), "Did you mean `Counter`?"),
+        (("ask", "Counter/a", "_tick"), "has no handler `_tick`"),
+        (("ask", "Counter/a", "add", '["x"]'), "Expected `int`, got `str`"),
+        (("ask", "Counter/a", "add", "{"), "the arguments are no JSON"),
+        (("ask", "Counter/a", "add", "[1, 2]"), "takes"),
+        (("ask", "Counter", "add"), "write TYPE/KEY"),
+        (("ask", "Counter/" + "k" * 481, "add"), "480"),
+        (("get", "Count/a"), "Did you mean `Counter`?"),
+        (("export", "Counter", "--format", "xml"), "jsonl or csv"),
+        (("dead", "show", "xyz"), "no id"),
+        (("fly",), "No such command"),
+    ],
+)
+def test_wrong_usage_ends_with_2_and_names_the_mistake(
+    data: Path, args: tuple[str, ...], said: str
+) -> None:
+    at = () if args == ("fly",) else ("--data", str(data))
+    assert said in refused(2, *args, *at)
+
+
+def test_states_are_exported_and_counted_also_when_stopped(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    at = ("--data", str(folder))
+    with running(folder):
+        for key in ("a", "b", 'c"ä'):
+            ok("ask", f"Counter/{key}", "add", *at)
+        ok("send", "Counter/a", "name", '["x"]', *at)
+        live = [ok("export", "Counter", *at), ok("count", "Counter", *at)]
+        status = json.loads(ok("status", "--json", *at))
+        assert status["running"] is True
+        assert [shard["shard"] for shard in status["shards"]] == [0, 1]
+        assert "runs, process" in ok("status", *at)
+    assert [ok("export", "Counter", *at), ok("count", "Counter", *at)] == live
+    rows = {row["key"]: row["state"] for row in map(json.loads, live[0].splitlines())}
+    assert rows == {
+        "a": {"count": 1, "names": ["x"]},
+        "b": {"count": 1, "names": []},
+        'c"ä': {"count": 1, "names": []},
+    }
+    table = list(csv.DictReader(io.StringIO(ok("export", "Counter", "--format", "csv", *at))))
+    assert {row["key"]: row["count"] for row in table} == dict.fromkeys(rows, "1")
+    assert json.loads(ok("count", "Counter", "--json", *at)) == {"type": "Counter", "count": 3}
+    assert json.loads(ok("get", "Counter/b", "--json", *at)) == {"count": 1, "names": []}
+    assert json.loads(ok("status", "--json", *at))["running"] is False
+    assert "all clean" in ok("check", str(folder))
+    assert json.loads(ok("check", str(folder), "--json")) == {"clean": True, "damage": []}
+    assert "No app runs" in refused(1, "ask", "Counter/a", "add", *at)
+
+
+def test_dead_letters_are_listed_shown_retried_and_dropped(data: Path) -> None:
+    at = ("--data", str(data))
+    ok("send", "Counter/dead", "fail", *at)
+    ok("send", "Counter/dead", "add", "[-5]", *at)
+    letters = [json.loads(line) for line in ok("dead", "list", "--json", *at).splitlines()]
+    mine = [letter for letter in letters if letter["entity"] == "Counter/dead"]
+    assert [(letter["handler"], letter["arguments"]) for letter in mine] == [
+        ("fail", []),
+        ("add", [-5]),
+    ]
+    failed, rejected = (letter["id"] for letter in mine)
+    assert "raise ValueError" in json.loads(ok("dead", "show", failed, *at))["traceback"]
+    ok("dead", "retry", failed, *at)
+    ok("dead", "drop", rejected, *at)
+    assert "no dead letter" in refused(1, "dead", "drop", rejected, *at)
+    after = [line for line in ok("dead", "list", *at).splitlines() if "Counter/dead" in line]
+    assert len(after) == 1
+    assert failed not in after[0]
+
+
+def test_an_app_that_can_t_be_found_or_imported_is_named(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("import skerry\n1 / 0\n")
+    (tmp_path / "empty.py").write_text("")
+    (tmp_path / "field.py").write_text(
+        "from skerry import App, Entity\nclass A(Entity):\n    x: int\napp = App('a', entities=[A])\n"
+    )
+    (tmp_path / "reserved.py").write_text(
+        "from skerry import App, Entity\nclass A(Entity):\n    def key(self) -> None: ...\n"
+        "app = App('a', entities=[A])\n"
+    )
+
+    def said(target: str) -> str:
+        done = launcher("run", target, cwd=tmp_path, PYTHONPATH=str(ROOT))
+        assert done.returncode == 1, done
+        return done.stderr
+
+    assert "there is no file nowhere.py" in said("nowhere.py")
+    assert "there is no module nowhere" in said("nowhere:app")
+    assert "ZeroDivisionError" in said("broken.py")
+    assert 'broken.py", line 2' in said("broken.py")
+    assert "make one with `app = App(…)`" in said("empty.py")
+    assert "no app named `other`" in said("empty.py:other")
+    assert "A.x has no default" in said("field.py")
+    assert "`key`" in said("reserved.py")
+    assert not (tmp_path / ".skerry").exists()
+
+
+def test_output_without_a_terminal_is_plain_and_a_terminal_gets_a_bar(tmp_path: Path) -> None:
+    (tmp_path / "lines.txt").write_text("a b\n" * 200_000)
+    command = [*CLI, "run", "examples.word_count", "--data", str(tmp_path / "data"), "--"]
+    command.append(str(tmp_path / "lines.txt"))
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(command, cwd=ROOT, stderr=theirs, env=os.environ | {"TERM": "xterm"})
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            shown += os.read(ours, 65536)
+        except OSError:
+            break
+    assert process.wait() == 0
+    assert "━" in shown.decode()
+    plain = launcher(*command[len(CLI) :])
+    assert plain.returncode == 0
+    assert "\x1b" not in plain.stderr
+    assert "turns in" in plain.stderr
+
+
+def test_defaults_come_from_pyproject_then_the_environment_then_flags(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text('[tool.skerry]\nworkers = 3\ndata = "here"\n')
+    (tmp_path / "once.py").write_text(
+        "from skerry import App, Entity, Generate\n"
+        "class N(Entity):\n    n: int = 0\n    def see(self) -> None:\n        self.n += 1\n"
+        "app = App('once', entities=[N])\n"
+        "app.source(Generate(lambda p, at: at, count=5)).key_by(str).to(N.see)\n"
+    )
+
+    def shards(*options: str, **environment: str) -> int:
+        done = launcher("run", "once.py", *options, cwd=tmp_path, **environment)
+        assert done.returncode == 0, done.stderr
+        said = launcher("status", cwd=tmp_path).stdout
+        assert said.endswith("in here\n")
+        return int(re.findall(r"(\d+) shards", said)[0])
+
+    assert shards() == 3
+    assert shards(SKERRY_WORKERS="2") == 2
+    assert shards("--workers", "1", SKERRY_WORKERS="2") == 1
+    (tmp_path / "pyproject.toml").write_text("[tool.skerry]\nworker = 3\n")
+    wrong = launcher("status", cwd=tmp_path)
+    assert (wrong.returncode, "'worker'" in wrong.stderr) == (1, True)
+
+
+def test_stop_ends_an_app_and_a_second_look_finds_none(tmp_path: Path) -> None:
+    for how in ([], ["--now"]):
+        with running(tmp_path / "data") as process:
+            ok("ask", "Counter/a", "add", "--data", str(tmp_path / "data"))
+            ok("stop", *how, "--data", str(tmp_path / "data"))
+            process.wait(timeout=30)
+    assert process.returncode == -9
+    assert "No app runs" in refused(1, "stop", "--data", str(tmp_path / "data"))
+    assert "There is no app" in refused(1, "get", "Counter/a", "--data", str(tmp_path / "none"))
+    assert json.loads(ok("get", "Counter/a", "--data", str(tmp_path / "data")))["count"] == 2
+
+
+def test_folders_that_are_no_data_directory_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "letter.txt").write_text("dear")
+    assert "'letter.txt'" in refused(
+        1, "run", "tests.processes.apps", "--data", str(tmp_path / "home")
+    )
+    assert (tmp_path / "home" / "letter.txt").read_text() == "dear"
+    data = tmp_path / "data"
+    with running(data):
+        ok("ask", "Counter/a", "add", "--data", str(data))
+    kept = (data / "app.json").read_bytes()
+    (data / "app.json").unlink()
+    said = refused(3, "run", "tests.processes.apps", "--data", str(data))
+    assert "no app.json" in said
+    (data / "app.json").write_bytes(kept.replace(b'"format": 1', b'"format": 99'))
+    assert "format 99" in refused(3, "run", "tests.processes.apps", "--data", str(data))
+    (data / "app.json").write_bytes(kept[:40])
+    assert "app.json does not read" in refused(3, "count", "Counter", "--data", str(data))
+    (data / "app.json").write_bytes(kept)
+    assert ok("count", "Counter", "--data", str(data)) == "1\n"
+    file = tmp_path / "file"
+    file.write_text("")
+    assert str(file) in refused(1, "run", "tests.processes.apps", "--data", str(file))
