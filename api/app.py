@@ -70,6 +70,12 @@ class App:
                     raise BadApp(f"App {name}: {ids[id]} and {what} have one id; rename one.")
                 ids[id] = what
 
+    @property
+    def renamed(self) -> dict[str, str]:
+        """Classes that were renamed with `was=`: their name, and the one they are stored under."""
+        kinds = self.types.values()
+        return {kind.cls.__name__: kind.name for kind in kinds if kind.cls.__name__ != kind.name}
+
     def source(self, source: Source[T], *, name: str | None = None) -> Stream[T]:
         """A stream of a source's items.
 

@@ -51,6 +51,7 @@ def run_app(app: App, workers: int | None, data: str | Path | None) -> None:
     options = Options(
         app=by_value(app),
         name=app.name,
+        renamed=app.renamed,
         data=str(data or Path(".skerry") / app.name),
         workers=workers,
     )
@@ -69,7 +70,14 @@ def _say(line: str) -> None:
 def running(app: App) -> Iterator[Client]:
     """The app runs, in processes of its own, while the context is open."""
     with tempfile.TemporaryDirectory(prefix="skerry-data-") as data:
-        options = Options(app=by_value(app), name=app.name, data=data, workers=2, finite=False)
+        options = Options(
+            app=by_value(app),
+            name=app.name,
+            renamed=app.renamed,
+            data=data,
+            workers=2,
+            finite=False,
+        )
         process = subprocess.Popen(
             [sys.executable, "-m", "skerry.runtime.supervisor"], stdin=subprocess.PIPE
         )

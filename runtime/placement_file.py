@@ -39,7 +39,9 @@ class AppFile(Struct):
     sync: str
     boot_id: str
     """The boot in which the app last ran; tells `--sync off` that the power failed since."""
-    clean: bool = True
+    clean: bool = False
+    renamed: dict[str, str] = {}
+    """Entity types that are stored under an earlier name: name, earlier name."""
 
 
 class Running(Struct):
@@ -99,7 +101,7 @@ def load(data: Path) -> AppFile | None:
     return app
 
 
-def create(data: Path, *, app: str, target: str, workers: int, sync: str) -> AppFile:
+def create(data: Path, *, app: str, workers: int) -> AppFile:
     """A new app: its stores first, then app.json, which makes them members."""
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     foreign = [entry.name for entry in data.iterdir() if entry.name not in {"lock", "logs"}]
@@ -122,10 +124,10 @@ def create(data: Path, *, app: str, target: str, workers: int, sync: str) -> App
     made = AppFile(
         FORMAT,
         app,
-        target,
+        "",
         os.urandom(16).hex(),
         balanced(members, version=1, next_id=workers),
-        sync,
+        "commit",
         boot_id(),
     )
     save(data, made)
@@ -197,6 +199,12 @@ def running_app(data: Path) -> Running:
     except (FileNotFoundError, msgspec.MsgspecError):
         pass
     raise Unavailable(f"No app runs in {data}. Start it with `skerry run TARGET --data {data}`.")
+
+
+def stored_name(data: Path, type_name: str) -> str:
+    """The name that the stores know an entity type by."""
+    app = load(data)
+    return type_name if app is None else app.renamed.get(type_name, type_name)
 
 
 def find_data(data: str | Path | None) -> Path:

@@ -16,6 +16,7 @@ Runs in the main thread of its process, since a child dies with the thread that 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -65,6 +66,8 @@ class Options(Struct, kw_only=True):
     """As `worker.Config.app`."""
     name: str
     data: str
+    renamed: dict[str, str] = {}
+    """As `App.renamed`."""
     workers: int | None = None
     sync: str = "commit"
     cache: int = 256 << 20
@@ -101,7 +104,6 @@ class _Child:
         self.dumped = False
         self.slow = False
         self.poison: tuple[int, int, int] | None = None
-        self.tail: deque[str] = deque(maxlen=40)
         self.before = Progress()
         """What earlier processes of this shard have done."""
         self.latest = Progress()
@@ -177,25 +179,29 @@ class Supervisor:
     def _open_app(self) -> AppFile:
         """The app's description, made when there is none. Refuses another app's data."""
         options = self._options
-        cores = len(usable_cores())
-        known = placement_file.load(self._data)
         target = str(options.app.get("target", ""))
+        known = placement_file.load(self._data)
         if known is None:
-            return placement_file.create(
-                self._data,
-                app=options.name,
-                target=target,
-                workers=options.workers or cores,
-                sync=options.sync,
-            )
+            workers = options.workers or len(usable_cores())
+            known = placement_file.create(self._data, app=options.name, workers=workers)
+        else:
+            known = self._checked(known)
+        known.sync, known.target, known.renamed = options.sync, target, options.renamed
+        known.boot_id, known.clean = placement_file.boot_id(), False
+        placement_file.save(self._data, known)
+        return known
+
+    def _checked(self, known: AppFile) -> AppFile:
+        """An app that ran before, as it is to run now."""
+        options = self._options
         if known.app != options.name:
             raise SkerryError(
                 f"{self._data} holds the app {known.app!r}, not {options.name!r}. "
                 f"Choose another folder with --data."
             )
         placement_file.discard_strangers(self._data, known)
-        boot = placement_file.boot_id()
-        if known.sync == "off" and not known.clean and known.boot_id != boot:
+        rebooted = known.boot_id != placement_file.boot_id()
+        if known.sync == "off" and not known.clean and rebooted:
             if not options.accept_loss:
                 raise SkerryError(
                     f"{self._data} ran with --sync off when the machine went down: its last commits "
@@ -205,8 +211,6 @@ class Supervisor:
         if options.workers is not None and options.workers != len(known.placement.members):
             self._say(f"dealing {len(known.placement.members)} shards out to {options.workers} …")
             known = reshard(self._data, known, options.workers)
-        known.sync, known.boot_id, known.clean, known.target = options.sync, boot, False, target
-        placement_file.save(self._data, known)
         return known
 
     def _announce(self) -> None:
@@ -308,12 +312,13 @@ class Supervisor:
     def _collect(self, child: _Child, process: subprocess.Popen[bytes]) -> None:
         """A worker's output: into its log, and to our own error output with its name."""
         assert process.stdout is not None, "a worker's output is a pipe"
-        with open(self._data / "logs" / f"worker-{child.shard}.log", "a", encoding="utf-8") as log:
-            for raw in process.stdout:
-                line = raw.decode(errors="replace").rstrip("\n")
-                child.tail.append(line)
-                print(line, file=log, flush=True)
-                self._say(f"[{child.shard}] {line}")
+        log = self._data / "logs" / f"worker-{child.shard}.log"
+        for raw in process.stdout:
+            line = raw.decode(errors="replace").rstrip("\n")
+            # A full disk must not keep a worker from saying that the disk is full.
+            with contextlib.suppress(OSError), open(log, "a", encoding="utf-8") as file:
+                file.write(f"{line}\n")
+            self._say(f"[{child.shard}] {line}")
 
     def _reap(self) -> None:
         for child in self._children:

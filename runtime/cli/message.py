@@ -129,8 +129,11 @@ async def _outcome(
     from skerry.client import named_id
     from skerry.errors import TimedOut
     from skerry.runtime.launch import connect
+    from skerry.runtime.placement_file import find_data, stored_name
 
-    session = await connect(data)
+    folder = find_data(data)
+    type_name = stored_name(folder, type_name)
+    session = await connect(folder)
     came: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     try:
         named = named_id(type_name, key, handler, idempotency_key) if idempotency_key else b""

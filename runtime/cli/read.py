@@ -17,7 +17,7 @@ import msgspec
 import typer
 
 from skerry.runtime.cli.message import Data, Target, as_json, split
-from skerry.runtime.placement_file import find_data, is_running, load
+from skerry.runtime.placement_file import find_data, is_running, load, stored_name
 from skerry.runtime.shard.events import Table
 from skerry.runtime.shard.placement import slot_of
 
@@ -40,6 +40,7 @@ def states(data: Path, type_name: str, prefix: str = "") -> Iterator[tuple[str, 
     """(key, state) of every entity of a type, from the doors or from the stores."""
     known = load(data)
     assert known is not None, "find_data has looked for the app"
+    type_name = known.renamed.get(type_name, type_name)
     if is_running(data):
         yield from _running_states(data, type_name, prefix)
         return
@@ -94,7 +95,7 @@ def get(target: Target, data: Data = None, as_json_: Json = False) -> None:
     """
     type_name, key = split(target)
     folder = find_data(data)
-    state = _state(folder, type_name, key)
+    state = _state(folder, stored_name(folder, type_name), key)
     if state is None:
         print(f"skerry: {target} has no state: no message has reached it.", file=sys.stderr)
         raise typer.Exit(1)

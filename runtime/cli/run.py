@@ -91,6 +91,7 @@ def run(
     options = Options(
         app={"target": target, "path": str(Path.cwd()), "args": args or []},
         name=app.name,
+        renamed=app.renamed,
         data=str(data or Path(".skerry") / app.name),
         workers=workers,
         sync=sync,

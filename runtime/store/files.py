@@ -23,6 +23,10 @@ PRESSED = 0.8
 """Above this part of the quota intake from outside pauses, so that drains still have room."""
 
 
+ROOM_BYTES = 1 << 20
+"""A disk with less room than this is full."""
+
+
 class _Identity(msgspec.Struct, array_like=True):
     format: int
     shard: int
@@ -99,6 +103,10 @@ class Environment:
                 stat = txn.stat(db)
                 pages += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
         return bool(pages * 4096 > PRESSED * self.quota_bytes)
+
+    def disk_is_full(self) -> bool:
+        """Whether the file system has no room. LMDB calls a write that was cut short an I/O error."""
+        return os.statvfs(self.path).f_bavail * os.statvfs(self.path).f_frsize < ROOM_BYTES
 
     def close(self) -> None:
         """Close and let go of the lock."""

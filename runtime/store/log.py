@@ -45,8 +45,11 @@ SLICE_ROWS = 2048
 TRIM_RECORDS = 512
 """Log records deleted per transaction."""
 
-READER_COMMITS = 64
-"""How many commits a reader may be behind: no page that they freed is used again before."""
+READER_BEHIND_BYTES = 1 << 20
+"""How far the reader may be behind: no page that later commits freed is used again before."""
+
+READER_COMMIT_BYTES = 16_000
+"""What a commit frees beside its record, about: the path to the log's last leaf."""
 
 ENTRY_BYTES = 400
 """What an overlay entry costs in memory, about, with its value."""
@@ -90,9 +93,10 @@ class LmdbStore:
         )
         self._log_bytes = 0
         self.last = self._recover()
-        self._appended = self._durable = self._written = self._reader_at = self.last.no
+        self._appended = self._durable = self._written = self.last.no
         self._backlog_bytes = 0
         self._sizes: dict[int, int] = {}
+        self._reader_behind = 0
         self._sweep: Iterator[list[Carried]] | None = None
         self._sweep_upto = 0
         self._slices: list[list[Carried]] = []
@@ -258,8 +262,10 @@ class LmdbStore:
         written = self._written
         while self._durable < written:
             self._durable += 1
-            self._backlog_bytes -= self._sizes.pop(self._durable, 0)
-        if self._durable - self._reader_at >= READER_COMMITS or not self._carried_done.empty():
+            size = self._sizes.pop(self._durable, 0)
+            self._backlog_bytes -= size
+            self._reader_behind += size + READER_COMMIT_BYTES
+        if self._reader_behind > READER_BEHIND_BYTES or not self._carried_done.empty():
             self._renew_reader()
         return self._durable
 
@@ -332,7 +338,7 @@ class LmdbStore:
         """See the tree as it is now; only then forget what it has got of the overlay."""
         self._reader.abort()
         self._reader = self._env.begin()
-        self._reader_at = self._durable
+        self._reader_behind = 0
         while not self._carried_done.empty():
             self._overlay.drop(self._carried_done.get())
 
@@ -358,18 +364,22 @@ class LmdbStore:
                 f"{self._files.quota_bytes >> 20} MiB. Nothing acknowledged is lost. Free space by "
                 f"`skerry dead drop`, or start again with a larger --quota."
             )
-        except lmdb.DiskError:
-            self._error = StoreFull(
-                f"The disk that holds {self._files.path} is full. Nothing acknowledged is lost. "
-                f"Make room and start again."
-            )
         except Exception as error:  # Whatever the disk says ends this process: see docs/log.md.
-            self._error = StoreDamaged(
-                f"The disk refused a commit of {self._files.path}: {type(error).__name__}: {error}. "
-                f"This worker stops, since a sync that is tried again may claim success."
-            )
+            self._error = self._refused(error)
         self._put_done.set()
         self._wake()
+
+    def _refused(self, error: Exception) -> Exception:
+        path = self._files.path
+        if self._files.disk_is_full():
+            return StoreFull(
+                f"The disk that holds {path} is full. Nothing acknowledged is lost. Make room and "
+                f"start again."
+            )
+        return StoreDamaged(
+            f"The disk refused a commit of {path}: {type(error).__name__}: {error}. This worker "
+            f"stops, since a sync that is tried again may claim success."
+        )
 
     def _next_jobs(self) -> list[Any]:
         """All that waits; at least one job."""

@@ -36,19 +36,20 @@ def running(
     *options: str,
     target: str = "tests.processes.apps",
     cwd: Path = ROOT,
+    said: Path | None = None,
     **environment: str,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """The app, until the context ends; its last words are then in `data/said`."""
-    data.mkdir(parents=True, exist_ok=True)
-    with open(data.with_name(data.name + ".said"), "ab") as said:
+    """The app, until the context ends. What it says goes into a file, beside its data if not said."""
+    said = said or data.with_name(data.name + ".said")
+    with open(said, "ab") as file:
         process = subprocess.Popen(
             [*CLI, "run", target, "--data", str(data), "--workers", "2", *options],
             cwd=cwd,
             env=os.environ | environment,
-            stderr=said,
+            stderr=file,
         )
     while f'"pid":{process.pid},' not in _said(data / "run.json"):
-        assert process.poll() is None, _said(data.with_name(data.name + ".said"))
+        assert process.poll() is None, _said(said)
         os.sched_yield()
     try:
         yield process

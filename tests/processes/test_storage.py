@@ -1,0 +1,194 @@
+"""What the disk and a new release can do to an app, tried with real processes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import skerry
+from skerry import StoreFull, message
+from tests.processes.apps import Blob, Counter
+from tests.processes.started import launcher, running
+
+
+def test_a_store_that_reaches_its_quota_takes_nothing_new_and_loses_nothing(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    filled = []
+    with running(data, "--quota", "64M"), skerry.Client(data) as client:
+        with pytest.raises(StoreFull, match="--quota"):
+            for n in range(4000):
+                client.ask(Blob.at(f"b{n}").fill, 100_000)
+                filled.append(f"b{n}")
+        assert client.ask(Counter.at("a").value) == 0, "a query needs no room"
+        assert {key for key, _ in client.scan(Blob)} == set(filled)
+    assert len(filled) > 50
+    assert launcher("check", str(data)).returncode == 0
+    with running(data, "--quota", "1G"), skerry.Client(data) as client:
+        assert {key for key, _ in client.scan(Blob)} == set(filled)
+        assert client.ask(Blob.at("more").fill, 100_000) == 100_000
+
+
+@contextmanager
+def small_disk(path: Path, size: str) -> Iterator[None]:
+    """A file system of its own on this folder. Skips where none can be mounted."""
+    path.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("needs the right to mount a small file system")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+def test_a_full_disk_ends_the_app_with_its_name_and_loses_nothing_acknowledged(
+    tmp_path: Path,
+) -> None:
+    with small_disk(tmp_path / "disk", "24M"):
+        data = tmp_path / "disk" / "data"
+        filled = []
+        said = tmp_path / "said"
+        with running(data, said=said) as process, skerry.Client(data) as client:
+            waiting = client.options(timeout=3)
+            try:
+                for n in range(4000):
+                    waiting.ask(Blob.at(f"b{n}").fill, 100_000)
+                    filled.append(f"b{n}")
+            except (skerry.TimedOut, skerry.Unavailable):
+                pass
+            assert process.wait(timeout=60) == 1
+        assert "is full" in said.read_text()
+        assert len(filled) > 50
+        subprocess.run(["mount", "-o", "remount,size=200M", str(tmp_path / "disk")], check=True)
+        with running(data), skerry.Client(data) as client:
+            assert {key for key, _ in client.scan(Blob)} >= set(filled)
+        assert launcher("check", str(data)).returncode == 0
+
+
+def test_more_entities_than_the_cache_holds_are_all_counted(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    keys = [f"k{n}" for n in range(30_000)]
+    with running(data, "--cache", "1M"), skerry.Client(data) as client:
+        for _ in range(2):
+            client.ask_many([message(Counter.at(key).add) for key in keys])
+        assert {key: counter.count for key, counter in client.scan(Counter)} == dict.fromkeys(
+            keys, 2
+        )
+
+
+@pytest.mark.parametrize("sync", ["10ms", "off"])
+def test_softer_syncs_keep_everything_when_all_processes_are_killed(
+    tmp_path: Path, sync: str
+) -> None:
+    data = tmp_path / "data"
+    with running(data, "--sync", sync) as process, skerry.Client(data) as client:
+        client.ask_many([message(Counter.at(f"k{n % 7}").add) for n in range(700)])
+        process.kill()
+        process.wait()
+    with running(data, "--sync", sync), skerry.Client(data) as client:
+        assert {c.count for _, c in client.scan(Counter)} == {100}
+
+
+def test_after_a_power_cut_with_sync_off_a_start_needs_a_word(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with running(data, "--sync", "off") as process, skerry.Client(data) as client:
+        client.ask(Counter.at("a").add)
+        process.kill()
+        process.wait()
+    app = json.loads((data / "app.json").read_text())
+    (data / "app.json").write_text(json.dumps(app | {"boot_id": "another boot"}))
+    refused = launcher("run", "tests.processes.apps", "--data", str(data))
+    assert (refused.returncode, "--accept-loss" in refused.stderr) == (1, True)
+    with running(data, "--accept-loss"), skerry.Client(data) as client:
+        assert client.ask(Counter.at("a").add) == 2
+
+
+OLD = """
+from skerry import App, Entity, send_later, set_timer
+
+class Konto(Entity):
+    balance: int = 0
+    note: str = ""
+    limit: int = 7
+
+    def pay_in(self, amount: int) -> int:
+        self.balance += amount
+        return self.balance
+
+    def plan(self, amount: int) -> None:
+        send_later(WAIT, self.pay_in, amount)
+
+class Odd(Entity):
+    value: str = "not a number"
+
+    def touch(self) -> None: ...
+
+app = App("evolving", entities=[Konto, Odd])
+"""
+
+NEW = """
+from skerry import App, Entity, handler, send_later
+
+class Account(Entity, was="Konto", renamed={"note": "memo"}):
+    tags: list[str] = []
+    memo: str = ""
+    balance: int = 0
+
+    @handler(was="pay_in")
+    def deposit(self, amount: int, times: int = 2) -> int:
+        self.balance += amount * times
+        return self.balance
+
+class Odd(Entity):
+    value: int = 0
+    UPGRADE
+
+    def touch(self) -> int:
+        return self.value
+
+app = App("evolving", entities=[Account, Odd])
+"""
+UPGRADE = """
+    @classmethod
+    def _upgrade(cls, old: dict) -> dict:
+        return {"value": len(old["value"])}
+"""
+
+
+def test_a_new_release_reads_old_states_and_messages_that_lie_in_the_store(tmp_path: Path) -> None:
+    data, source = tmp_path / "data", tmp_path / "evolving.py"
+    at = ("--data", str(data))
+    source.write_text(OLD.replace("WAIT", "1"))
+    with running(data, target="evolving.py", cwd=tmp_path):
+        launcher("ask", "Konto/a", "pay_in", "5", *at)
+        launcher("send", "Konto/a", "plan", "10", *at)
+        launcher("send", "Odd/a", "touch", *at)
+    source.write_text(NEW.replace("UPGRADE", ""))
+    with running(data, target="evolving.py", cwd=tmp_path):
+        while (state := json.loads(launcher("get", "Account/a", *at).stdout))["balance"] == 5:
+            pass
+        assert state["balance"] == 25, "the old message got the new argument's default"
+        assert launcher("ask", "Account/a", "deposit", "1", *at).stdout == "27\n"
+        state = json.loads(launcher("get", "Account/a", *at).stdout)
+        assert state == {"balance": 27, "memo": "", "tags": []}
+        odd = launcher("ask", "Odd/a", "touch", *at)
+        assert (odd.returncode, "IncompatibleState" in odd.stderr) == (1, True)
+        assert "_upgrade" in odd.stderr
+    source.write_text(NEW.replace("UPGRADE", UPGRADE))
+    with running(data, target="evolving.py", cwd=tmp_path):
+        assert launcher("ask", "Odd/a", "touch", *at).stdout == "12\n"
+
+
+def test_files_and_folders_are_for_their_owner_only(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with running(data):
+        sockets = Path(json.loads((data / "run.json").read_text())["sockets"])
+        for path in [*data.rglob("*"), sockets, *sockets.iterdir()]:
+            assert not path.stat().st_mode & 0o077, path
