@@ -200,17 +200,22 @@ class Supervisor:
                 f"Choose another folder with --data."
             )
         placement_file.discard_strangers(self._data, known)
+        shards = len(known.placement.members)
+        workers = options.workers or shards
         rebooted = known.boot_id != placement_file.boot_id()
-        if known.sync == "off" and not known.clean and rebooted:
-            if not options.accept_loss:
-                raise SkerryError(
-                    f"{self._data} ran with --sync off when the machine went down: its last commits "
-                    f"may be lost. Start with --accept-loss to go on from what is there."
-                )
+        lost = known.sync == "off" and not known.clean and rebooted
+        if lost and not options.accept_loss:
+            raise SkerryError(
+                f"{self._data} ran with --sync off when the machine went down: its last commits "
+                f"may be lost. Start with --accept-loss to go on from what is there."
+            )
+        if lost:
             known.incarnation = os.urandom(16).hex()
-        if options.workers is not None and options.workers != len(known.placement.members):
-            self._say(f"dealing {len(known.placement.members)} shards out to {options.workers} …")
-            known = reshard(self._data, known, options.workers)
+        if lost or workers != shards:
+            # Shards that lost different amounts no longer agree on the numbers of their frames:
+            # new ones begin their streams anew, with what is there.
+            self._say(f"dealing {shards} shards out to {workers} …")
+            known = reshard(self._data, known, workers)
         return known
 
     def _announce(self) -> None:

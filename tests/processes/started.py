@@ -27,7 +27,10 @@ def launcher(*args: str, cwd: Path = ROOT, **environment: str) -> subprocess.Com
 
 def _said(path: Path) -> str:
     """What a file holds; nothing while it is not there."""
-    return path.read_text() if path.exists() else ""
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return ""
 
 
 @contextmanager

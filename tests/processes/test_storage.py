@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -192,3 +193,26 @@ def test_files_and_folders_are_for_their_owner_only(tmp_path: Path) -> None:
         sockets = Path(json.loads((data / "run.json").read_text())["sockets"])
         for path in [*data.rglob("*"), sockets, *sockets.iterdir()]:
             assert not path.stat().st_mode & 0o077, path
+
+
+def test_shards_that_lost_different_amounts_are_refused_until_the_loss_is_accepted(
+    tmp_path: Path,
+) -> None:
+    data, run = tmp_path / "data", ("run", "examples.sequence", "--data", str(tmp_path / "data"))
+    for _ in range(2):
+        if data.exists():
+            shutil.copytree(data / "shard-0", tmp_path / "older")
+        with running(data, "--sync", "off", "--", "4", "1000000", target="examples.sequence"):
+            commit = 0
+            while commit < 10:
+                status = launcher("status", "--json", "--data", str(data))
+                commit = min(shard["commit"] for shard in json.loads(status.stdout)["shards"])
+    shutil.rmtree(data / "shard-0")
+    (tmp_path / "older").rename(data / "shard-0")
+    mixed = launcher(*run)
+    assert (mixed.returncode, "went back in time" in mixed.stderr) == (3, True)
+    app = json.loads((data / "app.json").read_text())
+    (data / "app.json").write_text(json.dumps(app | {"sync": "off", "boot_id": "another boot"}))
+    accepted = launcher(*run, "--accept-loss", "--", "4", "1")
+    assert accepted.returncode == 0, accepted.stderr
+    assert launcher("check", str(data)).returncode == 0
