@@ -325,8 +325,7 @@ class Client:
         try:
             return running.result()
         except TimedOut as error:
-            again = error.again
-            raise error.with_again(lambda: self._run(again())) from None
+            raise error.waited_by(self._run) from None
         finally:
             running.cancel()  # When Ctrl-C ended the waiting.
 

@@ -142,9 +142,11 @@ class TimedOut(SkerryError):
         )
         self._again = again
 
-    def with_again(self, again: Callable[[], Any]) -> TimedOut:
-        """The same error with another way to wait on."""
-        self._again = again
+    def waited_by(self, wait: Callable[[Any], Any]) -> TimedOut:
+        """The same error for a caller who waits in another way for what `again` returns."""
+        again = self._again
+        if again is not None:
+            self._again = lambda: wait(again())
         return self
 
     def again(self) -> Any:

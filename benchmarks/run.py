@@ -49,7 +49,7 @@ class Row(Struct):
 
 def options(folder: str, target: str, args: list[str], name: str) -> Options:
     """How an app is run."""
-    given = {"target": target, "path": str(ROOT), "args": args}
+    given = {"target": target, "path": [str(ROOT)], "args": args}
     return Options(app=given, name=name, data=f"{folder}/data", workers=CORES)
 
 

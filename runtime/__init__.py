@@ -4,7 +4,7 @@ Not for users: programs import `skerry`. Written by `python -m tests.house.spine
 
 api/    What programs are written in; imported as `skerry`.
     entity.py    Entity: fields, a key, handlers, a schema; a plain object that can be tested alone.
-    portable.py  An app by value, for a script or notebook whose classes no worker can import.
+    portable.py  An app by value, for a notebook or a function whose classes no worker can import.
     message.py   Message and handler: what is sent, and where wrong arguments are refused.
     turn.py      Turn: all that one handler run may read and leave behind; the seam of the two layers.
     verbs.py     The verbs of a turn: each writes one intention on the Turn, which commits as a whole.

@@ -14,16 +14,18 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import msgspec
 
 from skerry import portable
-from skerry.app import App
+from skerry.app import App, args
 from skerry.client import Client
 from skerry.errors import SkerryError
 from skerry.host import Session
 from skerry.runtime.gateway.connection import Connection
+from skerry.runtime.load import not_while_loading
 from skerry.runtime.placement_file import find_data, is_running
 from skerry.runtime.supervisor import Options, Progress, Supervisor
 
@@ -33,9 +35,25 @@ START_S = 30.0
 """How long an app may take to come up under `app.running()`."""
 
 
-def by_value(app: App) -> dict[str, Any]:
-    """How workers get an app that they can't import."""
-    return {"pickled": base64.b64encode(portable.dumps(app)).decode()}
+def given(app: App) -> dict[str, Any]:
+    """How workers get an app: by the file or module that it is a global of, else by value."""
+    modules = [m for m in list(sys.modules.values()) if isinstance(m, ModuleType)]
+    for module in [sys.modules["__main__"], *modules]:
+        for name, value in list(vars(module).items()):
+            place = _importable(module) if value is app else None
+            if place:
+                return {"target": f"{place}:{name}", "path": sys.path, "args": args()}
+    return {"pickled": base64.b64encode(portable.dumps(app)).decode(), "path": sys.path}
+
+
+def _importable(module: ModuleType) -> str | None:
+    """What a worker can load a module by: its name, or the file of a script."""
+    if module.__name__ != "__main__":
+        return module.__name__
+    if module.__spec__ is not None:
+        return module.__spec__.name
+    file = Path(getattr(module, "__file__", None) or "notebook")
+    return str(file.resolve()) if file.suffix == ".py" and file.is_file() else None
 
 
 def supervise(
@@ -48,8 +66,9 @@ def supervise(
 
 def run_app(app: App, workers: int | None, data: str | Path | None) -> None:
     """Run until the app ends or is stopped. Raises SkerryError when it failed."""
+    not_while_loading()
     options = Options(
-        app=by_value(app),
+        app=given(app),
         name=app.name,
         renamed=app.renamed,
         data=str(data or Path(".skerry") / app.name),
@@ -69,9 +88,10 @@ def _say(line: str) -> None:
 @contextlib.contextmanager
 def running(app: App) -> Iterator[Client]:
     """The app runs, in processes of its own, while the context is open."""
+    not_while_loading()
     with tempfile.TemporaryDirectory(prefix="skerry-data-") as data:
         options = Options(
-            app=by_value(app),
+            app=given(app),
             name=app.name,
             renamed=app.renamed,
             data=data,
@@ -91,6 +111,8 @@ def running(app: App) -> Iterator[Client]:
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait()
+            if process.stdin is not None:
+                process.stdin.close()
 
 
 def _await_start(process: subprocess.Popen[bytes], data: Path) -> None:

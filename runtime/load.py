@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -16,11 +17,36 @@ from skerry.app import App
 from skerry.errors import BadApp
 
 
-def load(target: str, path: str | None = None) -> App:
-    """The app. `path` is put before the import path; default: the current folder. Raises BadApp."""
-    folder = path or "."
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
+class Loaded(BaseException):
+    """A program that runs its app is imported to get that app: what stands above is enough."""
+
+
+_loading = False
+
+
+def not_while_loading() -> None:
+    """Called before an app is run: ends the import of a program that does so when imported."""
+    if _loading:
+        raise Loaded
+
+
+def extend_path(folders: Sequence[str]) -> None:
+    """Import from these folders too, first from them."""
+    sys.path[:0] = [folder for folder in folders if folder not in sys.path]
+
+
+def load(target: str, path: Sequence[str] = (".",)) -> App:
+    """The app. `path` is put before the import path. Raises BadApp."""
+    global _loading
+    extend_path(path)
+    _loading = True
+    try:
+        return _load(target)
+    finally:
+        _loading = False
+
+
+def _load(target: str) -> App:
     place, _, name = target.rpartition(":") if ":" in target else (target, "", "")
     module = _file(Path(place), target) if place.endswith(".py") else _module(place, target)
     if name:
@@ -53,6 +79,8 @@ def _file(path: Path, target: str) -> ModuleType:
     sys.modules[path.stem] = module
     try:
         spec.loader.exec_module(module)
+    except Loaded:
+        return module
     except (Exception, SystemExit) as error:
         raise BadApp(_failed(target, error)) from error
     return module
@@ -67,6 +95,11 @@ def _module(name: str, target: str) -> ModuleType:
                 f"{target}: there is no module {error.name} here or on the import path."
             ) from error
         raise BadApp(_failed(target, error)) from error
+    except Loaded:
+        raise BadApp(
+            f"{target}: {name} runs its app when it is imported. Put that under "
+            f"`if __name__ == '__main__':`."
+        ) from None
     except (Exception, SystemExit) as error:
         raise BadApp(_failed(target, error)) from error
 

@@ -33,7 +33,7 @@ from skerry import portable
 from skerry.app import App
 from skerry.errors import SkerryError, StoreDamaged, StoreLocked
 from skerry.runtime.gateway.sockets import Control, Door
-from skerry.runtime.load import load
+from skerry.runtime.load import extend_path, load
 from skerry.runtime.readers import Partition, Readers
 from skerry.runtime.shard.dead import DeadLetter
 from skerry.runtime.shard.events import (
@@ -444,10 +444,12 @@ def _prepare(config: Config) -> None:
 
 def _load(config: Config) -> App:
     """The app: imported as the parent says, or sent by value through our standard input."""
+    path = config.app["path"]
     if "pickled" in config.app:
+        extend_path(path)
         return portable.loads(base64.b64decode(config.app["pickled"]))
     os.environ["SKERRY_ARGS"] = msgspec.json.encode(config.app.get("args", [])).decode()
-    return load(config.app["target"], config.app.get("path"))
+    return load(config.app["target"], path)
 
 
 def main() -> int:

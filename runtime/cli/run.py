@@ -89,7 +89,7 @@ def run(
     for pipeline in app.pipelines:
         pipeline.source.partitions()  # A file that is not there is said before anything starts.
     options = Options(
-        app={"target": target, "path": str(Path.cwd()), "args": args or []},
+        app={"target": target, "path": [str(Path.cwd())], "args": args or []},
         name=app.name,
         renamed=app.renamed,
         data=str(data or Path(".skerry") / app.name),

@@ -180,8 +180,8 @@ class Turns:
                 entity = self.load(kept, key)
             except StoreDamaged:
                 raise
-            except Exception as error:  # A state that does not fit, or an `_upgrade` that raises.
-                return Broke(f"{type(error).__name__}: {error}", _traceback(error))
+            except Exception as unfit:  # A state that does not fit, or an `_upgrade` that raises.
+                return Broke(f"{type(unfit).__name__}: {unfit}", _traceback(unfit))
         if handler.query:
             return self._query(kept, handler, entity, args)
         if careful or kept.careful:

@@ -47,7 +47,7 @@ class Witness:
         """A supervisor; its standard input is its lifeline."""
         root = str(Path(__file__).parents[2])
         options = Options(
-            app={"target": "tests.crash.apps:app", "path": root, "args": []},
+            app={"target": "tests.crash.apps:app", "path": [root], "args": []},
             name="witness",
             data=str(self.data),
             workers=self.workers,

@@ -1,0 +1,187 @@
+"""Clients against a real app: exactly once over crashes, order, and what is said when it fails."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import skerry
+from skerry import (
+    App,
+    Entity,
+    Failed,
+    InvalidMessage,
+    Rejected,
+    TimedOut,
+    Unavailable,
+    UnknownEntity,
+    UnknownHandler,
+    message,
+)
+from tests.processes.apps import Counter
+from tests.processes.started import launcher, running
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The data directory of an app that runs."""
+    folder = tmp_path_factory.mktemp("clients") / "data"
+    with running(folder, SKERRY_HANG="3"):
+        yield folder
+
+
+def workers(data: Path) -> list[int]:
+    """The processes of the workers."""
+    status = launcher("status", "--json", "--data", str(data))
+    return [shard["pid"] for shard in json.loads(status.stdout)["shards"]]
+
+
+def test_results_come_in_order_and_messages_to_one_entity_run_in_order(data: Path) -> None:
+    with skerry.Client(data) as client:
+        asked = [message(Counter.at(f"order-{n % 3}").add, n) for n in range(-1, 3000)]
+        answers = client.ask_many(asked)
+    sums = [0, 0, 0]
+    for n, answer in zip(range(-1, 3000), answers, strict=True):
+        if n < 0:
+            assert answer == Rejected("no negative amounts", amount=-1)
+            continue
+        sums[n % 3] += n
+        assert answer == sums[n % 3]
+
+
+def test_a_refusal_a_failure_and_a_wrong_message_are_told_apart(data: Path) -> None:
+    class Stranger(Entity):
+        def hello(self) -> None: ...
+
+    counter = type("Counter", (Entity,), {"__annotations__": {}, "fly": lambda self: None})
+    with skerry.Client(data) as client:
+        with pytest.raises(Rejected, match="no negative amounts") as refused:
+            client.ask(Counter.at("wrong").add, -7)
+        assert refused.value.details == {"amount": -7}
+        with pytest.raises(Failed, match="ValueError: always") as failed:
+            client.ask(Counter.at("wrong").fail)
+        assert "raise ValueError" in failed.value.traceback
+        with pytest.raises(UnknownEntity, match="no entity type `Stranger`"):
+            client.ask(Stranger.at("a").hello)
+        with pytest.raises(UnknownHandler, match="no handler `fly`"):
+            client.ask(counter.at("a").fly)
+        with pytest.raises(TypeError, match="private"):
+            client.ask(Counter.at("a")._tick)
+        with pytest.raises(TypeError):
+            client.ask(Counter.at("a").add, "ten")  # type: ignore[arg-type]
+        assert client.get(Counter.at("untouched")) == Counter()
+        assert client.ask(Counter.at("wrong").value) == 0
+
+
+def test_a_client_of_another_release_is_told_that_its_arguments_do_not_fit(data: Path) -> None:
+    def add(self: Entity, amount: str) -> int:
+        return len(amount)
+
+    other = type("Counter", (Entity,), {"__annotations__": {}, "add": add})
+    with skerry.Client(data) as client, pytest.raises(InvalidMessage, match="Expected `int`"):
+        client.ask(other.at("a").add, "ten")
+
+
+def test_an_idempotency_key_counts_once_over_clients_handlers_apart(data: Path) -> None:
+    for _ in range(3):
+        with skerry.Client(data) as client:
+            once = client.options(idempotency_key="order-17")
+            assert once.ask(Counter.at("named").add, 5) == 5
+            once.send(Counter.at("named").name, "x")
+    with skerry.Client(data) as client:
+        assert client.get(Counter.at("named")) == Counter(count=5, names=["x"])
+        assert client.options(idempotency_key="order-18").ask(Counter.at("named").add) == 6
+
+
+def test_requests_count_once_while_workers_are_killed(data: Path) -> None:
+    def kill_all() -> None:
+        for pid in workers(data):
+            os.kill(pid, signal.SIGKILL)
+
+    async def drive() -> list[int]:
+        async with skerry.AsyncClient(data) as client:
+
+            async def one(n: int) -> int:
+                return await client.ask(Counter.at(f"killed-{n % 5}").add)
+
+            answers: list[int] = []
+            for _ in range(4):
+                asked = [asyncio.create_task(one(n)) for n in range(500)]
+                await asyncio.to_thread(kill_all)
+                answers += await asyncio.gather(*asked)
+            return answers
+
+    answers = asyncio.run(drive())
+    assert sorted(answers) == sorted(n for n in range(1, 401) for _ in range(5))
+
+
+def test_a_time_out_says_that_it_is_unknown_and_can_be_waited_for(data: Path) -> None:
+    pids = workers(data)
+    with skerry.Client(data) as client:
+        client.ask(Counter.at("slow").value)
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(TimedOut, match="unknown whether it ran") as late:
+                client.options(timeout=0.3).ask(Counter.at("slow").add)
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+        while True:
+            try:
+                assert late.value.again() == 1
+                break
+            except TimedOut:
+                continue
+        assert client.ask(Counter.at("slow").value) == 1
+
+
+def test_a_client_outlives_a_restart_of_its_app(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with running(data):
+        client = skerry.Client(data).__enter__()
+        assert client.ask(Counter.at("a").add) == 1
+    with running(data):
+        assert client.ask(Counter.at("a").add) == 2
+        client.__exit__(None, None, None)
+
+
+def test_without_an_app_a_client_says_how_to_start_one(tmp_path: Path) -> None:
+    with (
+        pytest.raises(Unavailable, match="skerry run"),
+        skerry.Client(tmp_path / "nothing"),
+    ):
+        raise AssertionError("a client without an app was opened")
+
+
+def test_many_clients_at_once_share_nothing(data: Path) -> None:
+    async def one(number: int) -> int:
+        async with skerry.AsyncClient(data) as client:
+            answers = await client.ask_many(
+                message(Counter.at(f"many-{number}").add) for _ in range(50)
+            )
+            return len({*map(str, answers)})
+
+    async def all_of_them() -> list[int]:
+        return await asyncio.gather(*map(one, range(20)))
+
+    assert asyncio.run(all_of_them()) == [50] * 20
+
+
+def test_an_app_runs_from_a_notebook_s_own_classes_while_a_context_is_open() -> None:
+    class Local(Entity):
+        seen: int = 0
+
+        def see(self) -> int:
+            self.seen += 1
+            return self.seen
+
+    with App("local", entities=[Local]).running() as client:
+        assert [client.ask(Local.at("a").see) for _ in range(3)] == [1, 2, 3]
+        assert client.get(Local.at("a")).seen == 3
