@@ -217,7 +217,11 @@ class Delivery:
     def _leave_extra(self, entity: Entity) -> None:
         turn, timers = self.turn, self.timers
         name, key = entity.__skerry__.name, entity.key
+        sends = list(turn.sends)
         if turn.forgotten:
+            # Also what this turn itself set or asked: nobody is left to hear of it.
+            turn.timers.clear()
+            sends = [(handler, to, args, None) for handler, to, args, _ in sends]
             timers.cancel_all(name, key)
             for ask in self.asks.take_all(name, key):
                 if ask.timer:
@@ -250,7 +254,6 @@ class Delivery:
                 id,
             )
             timers.set(unnamed_key(name, key, id), later)
-        sends = list(turn.sends)
         turn.clear()
         turn.sends.extend(sends)
 

@@ -247,7 +247,8 @@ class Cluster:
             args if isinstance(args, bytes) else msgspec.msgpack.encode(args),
             reply,
         )
-        self._previous[slot] = self._number
+        if not handler.query:  # A query leaves no row behind, so nothing may wait for one.
+            self._previous[slot] = self._number
         self._pending[self._number] = _Pending(request, self.step_no)
         return self._number
 
