@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import psutil
 import pytest
 
 from examples import word_count
@@ -138,3 +140,30 @@ def await_app(data: Path) -> None:
     """Until the app says that it runs."""
     while not (data / "run.json").exists():
         os.sched_yield()
+
+
+def test_the_word_counts_equal_a_counter_when_workers_are_killed_half_way(tmp_path: Path) -> None:
+    files = []
+    for copy in range(6):
+        for number, source in enumerate(word_count.standard_library()[:150]):
+            files.append(tmp_path / f"{number}-{copy}.txt")
+            files[-1].write_bytes(Path(source).read_bytes())
+    paths, data = [str(file) for file in files], tmp_path / "data"
+    command = [*CLI, "run", "examples.word_count", "--data", str(data), "--workers", "2", "--"]
+    kills = 0
+    with subprocess.Popen([*command, *paths], cwd=ROOT, stderr=subprocess.PIPE) as process:
+        watched = psutil.Process(process.pid)
+        while process.poll() is None and kills < 6:
+            for worker in watched.children():
+                # One that has worked for some time: it has read and not finished.
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    if sum(worker.cpu_times()[:2]) > 0.6 + 0.1 * kills:
+                        worker.kill()
+                        kills += 1
+        said = process.communicate()[1].decode()
+    assert process.returncode == 0, said
+    assert kills >= 2, said
+    assert "is started again" in said
+    found = {key: state["count"] for key, state in exported("Word", data).items()}
+    assert found == dict(counted(paths))
+    assert "clean" in skerry("check", str(data))

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 from pathlib import Path
+
+import psutil
+import pytest
 
 import skerry
 from skerry import Failed, message
@@ -72,3 +78,43 @@ def test_what_a_client_was_told_is_there_after_everything_was_killed(tmp_path: P
         assert {key: counter.count for key, counter in client.scan(Counter)} == {
             f"k{n}": 100 for n in range(10)
         }
+
+
+def children(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """The workers, when all are there."""
+    while len(found := psutil.Process(process.pid).children()) < 2:
+        os.sched_yield()
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_no_worker_outlives_its_supervisor_however_that_ends(tmp_path: Path, number: int) -> None:
+    with running(tmp_path / "data") as process:
+        workers = children(process)
+        process.send_signal(number)
+        process.wait(timeout=60)
+        assert psutil.wait_procs(workers, timeout=60)[1] == []
+        assert process.returncode == (-9 if number == signal.SIGKILL else 0)
+
+
+def test_a_worker_that_can_t_stay_up_ends_the_app_with_the_way_to_its_log(tmp_path: Path) -> None:
+    (tmp_path / "dying.py").write_text(
+        "import os, sys\nfrom skerry import App, Entity\nclass A(Entity): ...\n"
+        "app = App('dying', entities=[A])\nif 'worker' in sys.argv[0]:\n    os._exit(7)\n"
+    )
+    done = launcher("run", "dying.py", "--workers", "1", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "exit code 7" in done.stderr
+    assert "gives up; its log: .skerry/dying/logs/worker-0.log" in done.stderr
+
+
+def test_what_a_handler_prints_reaches_the_terminal_and_the_log(tmp_path: Path) -> None:
+    (tmp_path / "chatty.py").write_text(
+        "from skerry import App, Entity, Generate\n"
+        "class A(Entity):\n    def say(self) -> None:\n        print('hello from', self.key)\n"
+        "app = App('chatty', entities=[A])\n"
+        "app.source(Generate(lambda p, at: at, partitions=1, count=1)).key_by(str).to(A.say)\n"
+    )
+    done = launcher("run", "chatty.py", "--workers", "1", cwd=tmp_path)
+    assert "[0] hello from 0" in done.stderr
+    assert "hello from 0" in (tmp_path / ".skerry/chatty/logs/worker-0.log").read_text()
