@@ -42,6 +42,10 @@ simulate: .venv/.dev ## run the core on a simulated network, disk and clock: SEE
 bench: .venv/.dev ## measure, beside this machine's bare ceiling
 	$(BIN)/python -m benchmarks.run
 
+.PHONY: micro
+micro: .venv/.dev ## time the parts of the hot path, each alone
+	$(BIN)/python -m pytest benchmarks/micro --benchmark-enable --benchmark-columns=min,median,ops
+
 .PHONY: lint
 lint: .venv/.dev ## style and formatting
 	$(BIN)/ruff check .

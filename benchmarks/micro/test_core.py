@@ -1,0 +1,125 @@
+"""The parts of the hot path, each alone: codec, turn loop, commit, stream.
+
+    make micro
+
+In `make test` each runs once, without a clock. A batch of 2,048 messages to 1,000 keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from benchmarks.apps import Account
+from skerry import App
+from skerry.runtime.shard import commit as records
+from skerry.runtime.shard import wire
+from skerry.runtime.shard.events import Arrived, Durable, StateGroup, Ticked, Transmit
+from skerry.runtime.shard.placement import balanced
+from skerry.runtime.shard.shard import Settings, Shard
+from skerry.runtime.shard.wire import Call
+from skerry.runtime.simulator.disk import MemoryStore
+
+MESSAGES = 2048
+KEYS = [f"a{n * 7 % 1000:07d}" for n in range(MESSAGES)]
+DEPOSIT = Account.__skerry__.handlers["deposit"]
+ARGS = [(1,)] * MESSAGES
+
+Benchmark = Callable[..., Any]
+
+
+def opened(me: int, members: int) -> tuple[Shard, MemoryStore]:
+    """A shard that has taken over an empty store."""
+    settings = Settings(
+        me=me,
+        incarnation=bytes(16),
+        placement=balanced(list(range(members)), version=1, next_id=members),
+        types=App("micro", entities=[Account]).types,
+        pipelines={},
+    )
+    store = MemoryStore()
+    shard = Shard(settings, store, store.last)
+    shard.accept(Ticked(1))
+    opening = shard.open()
+    store.append(opening)
+    shard.accept(Durable(opening.no))
+    return shard, store
+
+
+@pytest.fixture
+def body() -> bytes:
+    """A frame's worth of messages."""
+    return wire.encode_runs([wire.run_of(Call.SEND, DEPOSIT, KEYS, ARGS, None)])
+
+
+def test_codec_encodes_a_frame(benchmark: Benchmark) -> None:
+    body = benchmark(lambda: wire.encode_runs([wire.run_of(Call.SEND, DEPOSIT, KEYS, ARGS, None)]))
+    assert wire.decode_runs(body)[0].keys == KEYS
+
+
+def test_codec_decodes_a_frame(benchmark: Benchmark, body: bytes) -> None:
+    def decode() -> list[tuple[int]]:
+        run = wire.decode_runs(body)[0]
+        return list(zip(*DEPOSIT.columns.decode(run.columns)))
+
+    assert benchmark(decode) == ARGS
+
+
+def test_turn_loop_runs_a_batch(benchmark: Benchmark) -> None:
+    shard, _ = opened(0, 1)
+    kept = shard.turns.kept["Account"]
+
+    def batch() -> None:
+        shard.turns.begin(1, (0, 1, 1))
+        shard.turns.run_columns(kept, DEPOSIT, KEYS, ARGS)
+        shard.turns.sealed()
+
+    benchmark(batch)
+    counts = [entity.balance for entity in kept.objects.values()]
+    assert sum(counts) % MESSAGES == 0
+
+
+def test_commit_encodes_a_record(benchmark: Benchmark) -> None:
+    keys = sorted(set(KEYS))
+    group = StateGroup("Account", keys, [b"\x92\x01\x02"] * len(keys))
+    record = benchmark(lambda: records.encode(1, 1, 1, 0, [group], []))
+    assert records.decode(record).states[0].keys == keys
+
+
+def test_stream_carries_a_batch_from_shard_to_shard(benchmark: Benchmark) -> None:
+    """Route, seal, send, receive, run, seal, ack: all but the socket and the disk."""
+    ends = {me: opened(me, 2) for me in (0, 1)}
+
+    def settle() -> None:
+        moved = True
+        while moved:
+            moved = False
+            for shard, store in ends.values():
+                if shard.runnable and (commit := shard.run()) is not None:
+                    store.append(commit)
+                    shard.accept(Durable(commit.no))
+                for effect in shard.take_effects():
+                    if isinstance(effect, Transmit):
+                        ends[effect.peer][0].accept(Arrived(effect.raw))
+                        moved = True
+
+    settle()
+    sender, keys = ends[0][0], [key for key in KEYS if ends[0][0].delivery.route("Account")[key]]
+    frames = [
+        wire.bodies([wire.run_of(Call.SEND, DEPOSIT, keys, ARGS[: len(keys)], None)], each=False)
+    ]
+
+    def batch() -> None:
+        rows = list(sender.streams.seal(1, frames[0]))
+        commit = sender._seal_rows(rows)
+        ends[0][1].append(commit)
+        sender.streams.outbound[1].durable_upto(sender.streams.outbound[1].sealed)
+        sender._effects += sender.streams.speak({1})
+        settle()
+
+    benchmark(batch)
+    receiver = ends[1][0].turns.kept["Account"].objects
+    assert sum(entity.balance for entity in receiver.values()) % len(keys) == 0
+    assert not sender.streams.busy
