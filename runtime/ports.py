@@ -56,10 +56,6 @@ class Store(Committed, Protocol):
         """Visible to reads at once, durable later and in order. Never blocks on the disk."""
         ...
 
-    def discard(self, table: int, key: bytes) -> None:
-        """Forget a row without a record: an acked outbox frame. Replay may bring it back."""
-        ...
-
     def durable(self) -> int:
         """The newest durable commit. Raises what the disk raised."""
         ...

@@ -41,7 +41,7 @@ def opened(me: int, members: int) -> tuple[Shard, MemoryStore]:
     )
     store = MemoryStore()
     shard = Shard(settings, store, store.last)
-    shard.accept(Ticked(1))
+    shard.accept(Ticked(1, 1))
     opening = shard.open()
     store.append(opening)
     shard.accept(Durable(opening.no))

@@ -156,9 +156,12 @@ class Items(Struct, frozen=True):
 
 
 class Ticked(Struct, frozen=True):
-    """The wall clock, ns since 1970. Comes once per loop of the worker."""
+    """The clocks, once per loop of the worker."""
 
     now_ns: int
+    """The wall clock, ns since 1970: it may be set back, and a shard's time then stands still."""
+    steady_ns: int
+    """A clock that is never set: silence is measured by it."""
 
 
 class Durable(Struct, frozen=True):

@@ -195,20 +195,20 @@ class Shard:
         """One event in. Turns wait for `run`."""
         match event:
             case Arrived(raw):
-                self._effects += self.streams.arrived(raw, self.now_ns)
+                self._effects += self.streams.arrived(raw)
                 self._check_stopped()
             case Requested() | Operated() | Items() | Confirmed():
                 self.intake.add(event)
-            case Ticked(now_ns):
-                self._tick(now_ns)
+            case Ticked(now_ns, steady_ns):
+                self._tick(now_ns, steady_ns)
             case Durable(no):
                 self._release(no)
 
-    def _tick(self, now_ns: int) -> None:
+    def _tick(self, now_ns: int, steady_ns: int) -> None:
         self.now_ns = max(self.now_ns, now_ns)
-        self._effects += self.streams.tick(self.now_ns)
-        if self.now_ns - self._house_ns > HOUSE_NS:
-            self._house_ns = self.now_ns
+        self._effects += self.streams.tick(steady_ns)
+        if steady_ns - self._house_ns > HOUSE_NS:
+            self._house_ns = steady_ns
             self.intake.expire = True
 
     def _check_stopped(self) -> None:

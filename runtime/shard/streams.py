@@ -51,7 +51,7 @@ class Streams:
         """Own frames up to this number run before any peer's: see `load`."""
         self.refused: dict[str, int] = {}
         """How often what was refused, by reason."""
-        self._now_ns = 0
+        self._steady_ns = 0
 
     def load(
         self, rows: Iterator[tuple[bytes, bytes]], outbox: Iterator[tuple[bytes, bytes]]
@@ -195,9 +195,8 @@ class Streams:
 
     # ── listening ──
 
-    def arrived(self, raw: bytes, now_ns: int) -> list[Effect]:
+    def arrived(self, raw: bytes) -> list[Effect]:
         """A packet from a pipe: what it causes at once. Its turns wait for a batch."""
-        self._now_ns = now_ns
         try:
             packet = wire.unpack(raw)
         except wire.Garbage as garbage:
@@ -254,7 +253,7 @@ class Streams:
         stream = self.outbound[peer]
         stream.resume(packet.seq, packet.checksum)
         stream.credit = max(stream.credit, int.from_bytes(packet.body, "big"))
-        stream.progress_ns = self._now_ns
+        stream.progress_ns = self._steady_ns
         return effects + self._frames(peer)
 
     def _on_frame(self, peer: int, packet: Packet) -> list[Effect]:
@@ -277,7 +276,7 @@ class Streams:
         if packet.src_epoch != self.inbound[peer].epoch:
             return [self._send(Kind.HELLO, peer)]
         if stream.acked(packet.seq) or packet.position > stream.credit:
-            stream.progress_ns = self._now_ns
+            stream.progress_ns = self._steady_ns
         stream.credit = max(stream.credit, packet.position)
         stream.pressed = bool(packet.count)
         return self._frames(peer)
@@ -294,9 +293,9 @@ class Streams:
 
     # ── time and pressure ──
 
-    def tick(self, now_ns: int) -> list[Effect]:
+    def tick(self, steady_ns: int) -> list[Effect]:
         """Ask silent peers again: a hello not answered, an ack owed."""
-        self._now_ns = now_ns
+        self._steady_ns = steady_ns
         effects: list[Effect] = []
         for peer, stream in self.outbound.items():
             if peer == self.me:
@@ -306,8 +305,8 @@ class Streams:
                 or stream.sent > stream.released
                 or stream.sent < stream.durable
             )
-            if owed and now_ns - stream.progress_ns > RETRY_NS:
-                stream.progress_ns = now_ns
+            if owed and steady_ns - stream.progress_ns > RETRY_NS:
+                stream.progress_ns = steady_ns
                 effects.append(self._send(Kind.HELLO, peer))
         return effects
 

@@ -33,6 +33,9 @@ CAREFUL_BATCHES = 64
 STATE_COST_BYTES = 400
 """What a cached entity costs in memory beside its fields, about; for the cache's bound."""
 
+FIELD_COST = 4
+"""How many bytes of objects a byte of an encoded state becomes, about."""
+
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -77,7 +80,7 @@ Given = Args | Callable[[], tuple[Any, ...]]
 class Kept:
     """What the shard holds of one entity type in memory."""
 
-    __slots__ = ("careful", "dirty", "name", "objects", "old", "type")
+    __slots__ = ("careful", "dirty", "name", "objects", "old", "state_bytes", "type")
 
     def __init__(self, entity_type: EntityType) -> None:
         self.type = entity_type
@@ -88,6 +91,12 @@ class Kept:
         self.dirty: dict[str, Entity | None] = {}
         """Changed in the open batch; None: forgotten."""
         self.careful = 0
+        self.state_bytes = 0.0
+        """The mean size of the states seen lately, encoded."""
+
+    def note_size(self, size: float) -> None:
+        """Let the mean follow what is seen."""
+        self.state_bytes += (size - self.state_bytes) / 8
 
 
 class Turns:
@@ -110,7 +119,7 @@ class Turns:
         self._schemas = schemas
         self._encode_reply = encode_reply
         self._retries = retries
-        self._objects_max = max(1000, cache_bytes // STATE_COST_BYTES // max(1, len(types)))
+        self._cache_bytes = cache_bytes // max(1, len(types))
         self.turn = turn
         self._leave = leave
 
@@ -125,6 +134,7 @@ class Turns:
                 entity = kept.type.new(key)
             else:
                 entity = kept.type.decode(data, key, self._schemas)
+                kept.note_size(len(data))
         kept.objects[key] = entity
         return entity
 
@@ -285,6 +295,7 @@ class Turns:
                 try:
                     encode = kept.type.encode
                     values = [None if e is None else encode(e) for e in kept.dirty.values()]
+                    kept.note_size(sum(len(v) for v in values if v is not None) / len(values))
                 except (Exception, SystemExit) as error:
                     raise Raised(kept.name) from error
                 groups.append(StateGroup(kept.name, list(kept.dirty), values))
@@ -311,7 +322,8 @@ class Turns:
                 kept.dirty.clear()
                 if kept.careful:
                     kept.careful -= 1
-            if len(kept.objects) > self._objects_max // 2:
+            object_bytes = STATE_COST_BYTES + FIELD_COST * kept.state_bytes
+            if len(kept.objects) * object_bytes > self._cache_bytes // 2:
                 kept.old, kept.objects = kept.objects, {}
 
 

@@ -1,18 +1,21 @@
 """n shards on a simulated network, disk and clock, driven by one seed.
 
 The shards are the production core (`runtime/shard`), unchanged. What is simulated is what
-they stand on: packets are lost, repeated, delayed and overtaken as wholes; commits become
-durable late, and a crash takes those that were not; any shard may crash at any step and
-comes back from what its disk kept. The same seed gives the same run.
+they stand on: packets are lost, repeated, delayed and overtaken as wholes, pipes are cut;
+commits become durable late, and a crash takes those that were not; any shard may be killed
+at any point of a step, alone or with all others, and comes back from what its disk kept; it
+may hang and come back late; its clock may be set. The same seed gives the same run.
 
-Faults stop when `settle` is called: then everything in flight must drain (I8). The checks
-are made by who uses this, from the outside: states, replies, dead letters.
+Faults stop when `settle` is called: then everything in flight must drain (I8), and the books
+that are kept beside the core must agree (I1, I2). Who uses this checks the rest from the
+outside: states, replies, dead letters.
 """
 
 from __future__ import annotations
 
 import heapq
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,6 +27,7 @@ from skerry.message import Message
 from skerry.runtime.shard.events import (
     Arrived,
     Durable,
+    Effect,
     Items,
     Outcome,
     Reply,
@@ -38,6 +42,8 @@ from skerry.runtime.shard.intake import partition_slot
 from skerry.runtime.shard.placement import balanced, slot_of
 from skerry.runtime.shard.shard import Limits, Settings, Shard
 from skerry.runtime.simulator.disk import MemoryStore
+from skerry.runtime.simulator.faults import NO_FAULTS, POINTS, Faults
+from skerry.runtime.simulator.ledger import Books, compare
 
 STEP_NS = 1_000_000
 """A step of the simulated clock."""
@@ -48,20 +54,6 @@ RETRY_STEPS = 400
 START_NS = 1_700_000_000_000_000_000
 
 
-class Faults(Struct, frozen=True, kw_only=True):
-    """How often what goes wrong: probabilities per packet, or per step."""
-
-    lose: float = 0.05
-    repeat: float = 0.05
-    delay_steps_max: int = 20
-    crash: float = 0.002
-    sync: float = 0.5
-    """How likely a disk finishes something in a step."""
-
-
-NO_FAULTS = Faults(lose=0, repeat=0, delay_steps_max=1, crash=0, sync=1)
-
-
 class Machine:
     """A shard, and the disk that survives it."""
 
@@ -69,7 +61,12 @@ class Machine:
         self.id = id
         self.disk = MemoryStore()
         self.shard: Shard | None = None
+        self.books = Books()
         self.down_until = 0
+        self.hangs_until = 0
+        self.clock_off_ns = 0
+        self.dies_at = ""
+        """The point of this step at which it is killed."""
         self.positions: dict[tuple[str, str], Any] = {}
         self.readers: dict[tuple[str, str], Iterator[tuple[Any, Any]]] = {}
 
@@ -105,12 +102,18 @@ class Cluster:
         self._order = 0
         self.machines = [Machine(id) for id in range(shards)]
         self.crashes = self.lost = self.repeated = 0
+        self.points: Counter[str] = Counter()
+        """How often what went wrong, by name."""
+        self._cut_until: dict[tuple[int, int], int] = {}
         self.session = self.rng.randbytes(16)
         self._number = 0
         self._previous: dict[int, int] = {}
         self._pending: dict[int, _Pending] = {}
         self.outcomes: dict[int, Outcome] = {}
         """The outcome of each request, by its number."""
+        self.asked_at: dict[int, int] = {}
+        self.answered_at: dict[int, int] = {}
+        """The steps in which a request was first said, and its outcome heard."""
         self.slow = set(slow)
         for machine in self.machines:
             self._start(machine)
@@ -129,7 +132,8 @@ class Cluster:
             slow=machine.id in self.slow,
         )
         shard = Shard(settings, machine.disk, machine.disk.last)
-        shard.accept(Ticked(self.clock_ns))
+        machine.books.follow(shard)
+        shard.accept(self._clock(machine))
         opening = shard.open()
         machine.disk.append(opening)
         machine.disk.sync(opening.no)
@@ -137,13 +141,21 @@ class Cluster:
         machine.shard = shard
         machine.readers = {}
 
+    def _clock(self, machine: Machine) -> Ticked:
+        return Ticked(self.clock_ns + machine.clock_off_ns, self.clock_ns)
+
     def crash(self, id: int) -> None:
-        """Kill a shard: what its disk had not synced is gone, and so is all that it held."""
+        """Kill a shard: what its disk had not finished is gone, and so is all that it held."""
         machine = self.machines[id]
+        if machine.shard is None:
+            return
         self.crashes += 1
         machine.shard = None
-        machine.disk.crash()
+        kept = self.rng.randint(machine.disk.durable(), machine.disk.appended)
+        machine.disk.crash(kept)
+        machine.books.crashed(kept)
         machine.down_until = self.step_no + self.rng.randrange(1, 50)
+        machine.hangs_until, machine.dies_at = 0, ""
 
     # ── time ──
 
@@ -151,41 +163,80 @@ class Cluster:
         """One step of the clock: packets arrive, shards run, disks sync, things go wrong."""
         self.step_no += 1
         self.clock_ns += STEP_NS
+        self._misfortune()
         self._deliver()
         self._clients()
         for machine in self.machines:
             if machine.shard is None:
                 if self.step_no >= machine.down_until:
                     self._start(machine)
-                continue
-            if self.rng.random() < self.faults.crash:
+            elif self.step_no >= machine.hangs_until:
+                self._run(machine)
+                if machine.dies_at:
+                    self.crash(machine.id)
+
+    def _misfortune(self) -> None:
+        """What goes wrong in this step, beside packets and disks."""
+        faults, chance = self.faults, self.rng.random
+        hold = self.step_no + self.rng.randint(1, faults.hold_steps_max)
+        if chance() < faults.blackout:
+            self.points["all at once"] += 1
+            for machine in self.machines:
                 self.crash(machine.id)
-                continue
-            self._run(machine)
+        for machine in self.machines:
+            if chance() < faults.crash and machine.shard is not None:
+                machine.dies_at = self.rng.choice(POINTS)
+                self.points[machine.dies_at] += 1
+            if chance() < faults.hang:
+                self.points["hung"] += 1
+                machine.hangs_until = hold
+            if chance() < faults.clock:
+                self.points["clock set"] += 1
+                machine.clock_off_ns = self.rng.randint(-2 * 10**9, 2 * 10**9)
+            if chance() < faults.cut and len(self.machines) > 1:
+                self.points["pipe cut"] += 1
+                other = self.rng.choice(self.machines)
+                self._cut_until[machine.id, other.id] = hold
 
     def _run(self, machine: Machine) -> None:
-        shard = machine.shard
+        """A shard's step, as the worker's loop does it, up to the point where it is killed."""
+        shard, dies_at = machine.shard, machine.dies_at
         assert shard is not None, "only what is up runs"
-        shard.accept(Ticked(self.clock_ns))
+        shard.accept(self._clock(machine))
         self._read_sources(machine, shard)
+        if dies_at == "before its batch":
+            return
         if shard.runnable and shard.no - shard.durable < 8:
             commit = shard.run()
+            machine.books.sealed(None if commit is None else commit.no)
+            if dies_at == "batch run, not appended":
+                return
             if commit is not None:
                 machine.disk.append(commit)
+        if dies_at == "appended, not synced":
+            return
         if self.rng.random() < self.faults.sync and shard.no > shard.durable:
             upto = self.rng.randint(shard.durable + 1, shard.no)
             machine.disk.sync(upto)
+            if dies_at == "synced, not told":
+                return
             shard.accept(Durable(upto))
-        for effect in shard.take_effects():
-            match effect:
-                case Transmit(peer, raw):
-                    self._send(peer, raw)
-                case Reply(_, number, outcome):
-                    self._replied(number, outcome)
-                case Rewind(source, partition, _):
-                    machine.readers.pop((source, partition), None)
-                case Stop(error):
-                    raise error
+        effects = shard.take_effects()
+        if dies_at:
+            effects = effects[: len(effects) // 2] if dies_at == "half of it sent" else []
+        for effect in effects:
+            self._perform(machine, effect)
+
+    def _perform(self, machine: Machine, effect: Effect) -> None:
+        match effect:
+            case Transmit(peer, raw):
+                self._send(machine.id, peer, raw)
+            case Reply(_, number, outcome):
+                self._replied(number, outcome)
+            case Rewind(source, partition, _):
+                machine.readers.pop((source, partition), None)
+            case Stop(error):
+                raise error
 
     def _read_sources(self, machine: Machine, shard: Shard) -> None:
         for pipeline in self.app.pipelines:
@@ -207,7 +258,10 @@ class Cluster:
 
     # ── the network ──
 
-    def _send(self, peer: int, raw: bytes) -> None:
+    def _send(self, src: int, peer: int, raw: bytes) -> None:
+        if self._cut_until.get((src, peer), 0) > self.step_no:
+            self.lost += 1
+            return
         if self.rng.random() < self.faults.lose:
             self.lost += 1
             return
@@ -223,9 +277,14 @@ class Cluster:
     def _deliver(self) -> None:
         while self._network and self._network[0][0] <= self.step_no:
             _, _, peer, raw = heapq.heappop(self._network)
-            shard = self.machines[peer].shard
-            if shard is not None:
-                shard.accept(Arrived(raw))
+            machine = self.machines[peer]
+            if machine.shard is None:
+                continue
+            if self.step_no < machine.hangs_until:  # Its socket takes it, for when it goes on.
+                self._order += 1
+                heapq.heappush(self._network, (machine.hangs_until, self._order, peer, raw))
+            else:
+                machine.shard.accept(Arrived(raw))
 
     # ── clients ──
 
@@ -250,6 +309,7 @@ class Cluster:
         if not handler.query:  # A query leaves no row behind, so nothing may wait for one.
             self._previous[slot] = self._number
         self._pending[self._number] = _Pending(request, self.step_no)
+        self.asked_at[self._number] = self.step_no
         return self._number
 
     def _confirmed(self) -> int:
@@ -261,16 +321,22 @@ class Cluster:
                 pending.next_try = self.step_no + self.rng.randint(1, RETRY_STEPS)
                 request = pending.request
                 owner = self.placement.slots[slot_of(request.type, request.key)]
-                shard = self.machines[owner].shard
-                if shard is not None and self.rng.random() >= self.faults.lose:
-                    shard.accept(Requested("client", request))
+                machine = self.machines[owner]
+                hangs = self.step_no < machine.hangs_until
+                if (
+                    machine.shard is not None
+                    and not hangs
+                    and self.rng.random() >= self.faults.lose
+                ):
+                    machine.shard.accept(Requested("client", request))
 
     def _replied(self, number: int, outcome: Outcome) -> None:
         if self.rng.random() < self.faults.lose:
             return
         first = self.outcomes.setdefault(number, outcome)
         assert first == outcome, f"I1: request {number} had two outcomes, {first} and {outcome}"
-        self._pending.pop(number, None)
+        if self._pending.pop(number, None) is not None:
+            self.answered_at[number] = self.step_no
 
     # ── ends ──
 
@@ -288,13 +354,18 @@ class Cluster:
             self.step()
 
     def settle(self, *, steps_max: int = 20_000) -> None:
-        """Faults are over: everything must drain. Raises AssertionError when it does not (I8)."""
+        """Faults are over: everything must drain, and the books agree. Raises AssertionError."""
         self.faults = NO_FAULTS
+        self._cut_until.clear()
+        for machine in self.machines:
+            machine.hangs_until = 0
         still = 0
         for _ in range(steps_max):
             self.step()
             still = still + 1 if self.quiet else 0
             if still > 50:
+                wrong = compare(machine.books for machine in self.machines)
+                assert not wrong, f"seed {self.seed}: " + "; ".join(wrong[:5])
                 return
         raise AssertionError(
             f"I8: seed {self.seed}: not quiet after {steps_max} steps without faults; "

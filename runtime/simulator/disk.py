@@ -52,10 +52,6 @@ class MemoryStore:
         self._records.append(commit.record)
         self._apply(records.decode(commit.record))
 
-    def discard(self, table: int, key: bytes) -> None:
-        """Forget a row without a record."""
-        self._rows.pop((table, key), None)
-
     def sync(self, no: int) -> None:
         """The disk has finished everything up to this commit."""
         self._synced = max(self._synced, no)
@@ -68,8 +64,14 @@ class MemoryStore:
         """All is durable."""
         self._synced = len(self._records)
 
-    def crash(self) -> None:
-        """The power fails: what was not synced was never there."""
+    @property
+    def appended(self) -> int:
+        """The newest commit that was given to the disk."""
+        return len(self._records)
+
+    def crash(self, keep: int = 0) -> None:
+        """The power fails: what was not synced was never there, but for what the disk kept anyway."""
+        self._synced = max(self._synced, keep)
         self._records = self._records[: self._synced]
         self._states, self._rows = {}, {}
         previous = 0

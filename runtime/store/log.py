@@ -241,10 +241,6 @@ class LmdbStore:
         self._jobs.put(Job(no=commit.no, record=commit.record))
         self._advance()
 
-    def discard(self, table: int, key: bytes) -> None:
-        """Forget a row without a record."""
-        self._overlay.add(self._appended, [], [(table, key, None)])
-
     @property
     def backlog(self) -> tuple[int, int]:
         """Records and bytes that are not durable yet."""

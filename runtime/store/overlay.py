@@ -13,14 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import repeat
 
-from skerry.runtime.shard.commit import state_key
-from skerry.runtime.shard.events import Commit, Row, StateGroup, Table
+from skerry.runtime.shard.events import Commit, Row, StateGroup
 
 Entry = tuple[int, bytes | None]
 """(commit that wrote it, value or None for a deletion)."""
-
-ENTRY_BYTES = 150
-"""What an entry costs in memory beside its value, about."""
 
 
 class Overlay:
@@ -29,8 +25,6 @@ class Overlay:
     def __init__(self) -> None:
         self.states: dict[str, dict[str, Entry]] = {}
         self.rows: dict[int, dict[bytes, Entry]] = {}
-        self.count = 0
-        self.value_bytes = 0
 
     def add(self, no: int, states: list[StateGroup], rows: list[Row]) -> None:
         """What a commit changed."""
@@ -61,20 +55,6 @@ class Overlay:
         """The entry of a row."""
         kept = self.rows.get(table)
         return None if kept is None else kept.get(key)
-
-    def sorted(self) -> list[Carried]:
-        """All entries as they go into the tree, in its order."""
-        found: list[Carried] = []
-        for type_name, kept in self.states.items():
-            for key, (no, value) in kept.items():
-                found.append(
-                    (tree_key(Table.STATE, state_key(type_name, key)), no, value, type_name, key)
-                )
-        for table, rows in self.rows.items():
-            for row_key, (no, value) in rows.items():
-                found.append((tree_key(table, row_key), no, value, None, row_key))
-        found.sort(key=lambda carried: carried[0])
-        return found
 
     def drop(self, carried: list[Carried]) -> None:
         """These entries are in the tree that reads see: forget those that are still the same."""

@@ -14,6 +14,7 @@ from skerry import (
     set_timer,
 )
 from skerry.sources import Generate
+from tests.simulation.program import Node
 
 RECEIVERS = 5
 
@@ -119,6 +120,16 @@ class Memo(Entity):
         self.items = items
 
 
+class Tally(Entity):
+    """Each answer names its place among all: what a linearizable counter gives."""
+
+    count: int = 0
+
+    def next(self) -> int:
+        self.count += 1
+        return self.count
+
+
 def drum(partition: str, position: int) -> str:
     if position == 7:
         return ""  # An empty key: this item alone must become a dead letter.
@@ -127,7 +138,7 @@ def drum(partition: str, position: int) -> str:
 
 def app(*, drums: int = 0, beats: int = 30) -> App:
     """The app, with or without a source."""
-    made = App("simulated", entities=[Account, Sender, Receiver, Alarm, Memo])
+    made = App("simulated", entities=[Account, Sender, Receiver, Alarm, Memo, Tally, Node])
     if drums:
         source = Generate(drum, partitions=drums, count=beats)
         made.source(source).key_by(lambda name: name).to(Sender.next)

@@ -8,8 +8,9 @@ import msgspec
 import pytest
 
 from skerry.message import message
-from skerry.runtime.shard.events import Table, Transmit
-from skerry.runtime.simulator.cluster import NO_FAULTS, Cluster
+from skerry.runtime.shard.events import Table
+from skerry.runtime.simulator.cluster import Cluster
+from skerry.runtime.simulator.faults import NO_FAULTS
 from tests.simulation import workload
 from tests.simulation.apps import Account, Alarm, Memo, app
 
@@ -32,9 +33,11 @@ def test_the_same_seed_gives_the_same_run(monkeypatch: pytest.MonkeyPatch) -> No
         trace: list[bytes] = []
         traces.append(trace)
 
-        def note(self: Cluster, peer: int, raw: bytes, trace: list[bytes] = trace) -> None:
-            trace.append(Transmit(peer, raw).raw)  # type: ignore[arg-type]
-            send(self, peer, raw)
+        def note(
+            self: Cluster, src: int, peer: int, raw: bytes, trace: list[bytes] = trace
+        ) -> None:
+            trace.append(raw)
+            send(self, src, peer, raw)
 
         monkeypatch.setattr(Cluster, "_send", note)
         workload.run(11)

@@ -26,7 +26,8 @@ from skerry import (
     set_timer,
 )
 from skerry.runtime.shard.events import Table
-from skerry.runtime.simulator.cluster import NO_FAULTS, Cluster, Faults
+from skerry.runtime.simulator.cluster import Cluster
+from skerry.runtime.simulator.faults import NO_FAULTS, Faults
 
 tries: dict[str, int] = {}
 """How often a handler ran, whatever became of its turn: outside of all state, on purpose."""

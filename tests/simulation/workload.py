@@ -11,68 +11,106 @@ from skerry.message import message
 from skerry.runtime.shard.events import Table
 from skerry.runtime.shard.shard import Limits
 from skerry.runtime.simulator.cluster import Cluster
-from tests.simulation.apps import RECEIVERS, Account, Alarm, Sender, app
+from skerry.runtime.simulator.faults import Faults
+from tests.simulation import program
+from tests.simulation.apps import RECEIVERS, Account, Alarm, Sender, Tally, app
 
 ACCOUNTS, SENDERS, ALARMS = 6, 4, 4
 
 
-def run(seed: int) -> Cluster:
+class Plan:
+    """What was asked of a cluster, for the checks."""
+
+    def __init__(self) -> None:
+        self.opened: list[int] = []
+        self.armed: list[tuple[str, str]] = []
+        self.disarmed: dict[int, tuple[str, str]] = {}
+        self.tallied: list[int] = []
+
+
+def run(seed: int, faults: Faults | None = None) -> Cluster:
     """One seed: everything at once, with faults, until all is quiet. Raises AssertionError."""
     rng = random.Random(f"workload {seed}")
     cluster = Cluster(
         app(drums=seed % 3, beats=20),
         seed=seed,
         shards=1 + seed % 4,
+        faults=faults or Faults(),
         limits=Limits(turns_per_batch_max=rng.choice([5, 50, 8192])),
         slow={0} if seed % 7 == 0 else set(),
     )
-    opened = [cluster.ask(message(Account.at(f"a{n}").deposit, 100)) for n in range(ACCOUNTS)]
+    plan = Plan()
+    asked, expected = program.begin(rng, roots=8)
+    plan.opened = [cluster.ask(message(Account.at(f"a{n}").deposit, 100)) for n in range(ACCOUNTS)]
     for n in range(SENDERS):
         cluster.ask(message(Sender.at(f"s{n}").begin, 8))
-    armed: list[tuple[str, str]] = []
-    disarmed: dict[int, tuple[str, str]] = {}
-    for step in range(40):
-        to = rng.choice([f"a{rng.randrange(ACCOUNTS)}", "broken"])
-        transfer = message(
-            Account.at(f"a{rng.randrange(ACCOUNTS)}").transfer, to, rng.randrange(1, 60)
-        )
-        cluster.ask(transfer, reply=rng.random() < 0.5)
-        alarm = Alarm.at(f"alarm-{rng.randrange(ALARMS)}")
-        name = f"timer-{step}"
-        armed.append((alarm.key, name))
-        cluster.ask(message(alarm.arm, name, rng.choice([0.0, 0.01, 0.1])))
-        if rng.random() < 0.3:
-            number = cluster.ask(message(alarm.disarm, name))
-            disarmed[number] = (alarm.key, name)
+    for _ in range(40):
+        _one_step(cluster, rng, plan)
+        if asked and rng.random() < 0.3:
+            cluster.ask(asked.pop())
         cluster.run(8)
+    for one in asked:
+        cluster.ask(one)
     cluster.settle()
-    _check(cluster, opened, armed, disarmed)
+    _check(cluster, plan)
+    letters = [error for entity, error in dead_letters(cluster) if entity == "Node"]
+    program.check(cluster, expected, len(letters))
     return cluster
 
 
-def _check(
-    cluster: Cluster,
-    opened: list[int],
-    armed: list[tuple[str, str]],
-    disarmed: dict[int, tuple[str, str]],
-) -> None:
+def _one_step(cluster: Cluster, rng: random.Random, plan: Plan) -> None:
+    to = rng.choice([f"a{rng.randrange(ACCOUNTS)}", "broken"])
+    transfer = Account.at(f"a{rng.randrange(ACCOUNTS)}").transfer
+    cluster.ask(message(transfer, to, rng.randrange(1, 60)), reply=rng.random() < 0.5)
+    alarm, name = Alarm.at(f"alarm-{rng.randrange(ALARMS)}"), f"timer-{cluster.step_no}"
+    plan.armed.append((alarm.key, name))
+    cluster.ask(message(alarm.arm, name, rng.choice([0.0, 0.01, 0.1])))
+    if rng.random() < 0.3:
+        number = cluster.ask(message(alarm.disarm, name))
+        plan.disarmed[number] = (alarm.key, name)
+    plan.tallied.append(cluster.ask(message(Tally.at("t").next)))
+
+
+def dead_letters(cluster: Cluster) -> list[tuple[str, str]]:
+    """(entity type, error) of each, over all shards."""
+    found = []
+    for machine in cluster.machines:
+        for _, row in machine.disk.scan(Table.DEAD):
+            letter = msgspec.msgpack.decode(row)
+            found.append((letter[1], letter[7]))
+    return found
+
+
+def _check(cluster: Cluster, plan: Plan) -> None:
     seed = cluster.seed
-    assert all(cluster.outcomes[number].kind == "done" for number in opened)
+    assert all(cluster.outcomes[number].kind == "done" for number in plan.opened)
     states = [cluster.state("Account", f"a{n}") for n in range(ACCOUNTS)]
     money = sum(state.balance for state in states)
     assert money == ACCOUNTS * 100, f"seed {seed}: money is {money}"
     assert cluster.state("Account", "broken") is None
     _check_order(cluster)
-    for key in {key for key, _ in armed}:
+    _check_tally(cluster, plan.tallied)
+    for key in {key for key, _ in plan.armed}:
         alarm: Any = cluster.state("Alarm", key)
         cancelled = [
             name
-            for number, (of, name) in disarmed.items()
+            for number, (of, name) in plan.disarmed.items()
             if of == key and msgspec.msgpack.decode(cluster.outcomes[number].body)
         ]
         assert sorted(alarm.cancelled) == sorted(cancelled), f"seed {seed}: {key}"
-        expected = sorted({name for of, name in armed if of == key} - set(cancelled))
+        expected = sorted({name for of, name in plan.armed if of == key} - set(cancelled))
         assert sorted(alarm.rung) == expected, f"seed {seed}: I10: {key}"
+
+
+def _check_tally(cluster: Cluster, numbers: list[int]) -> None:
+    """Linearizable: what was answered before another was asked has the smaller place."""
+    places = {msgspec.msgpack.decode(cluster.outcomes[n].body): n for n in numbers}
+    assert sorted(places) == list(range(1, len(numbers) + 1)), f"seed {cluster.seed}: I1: tally"
+    newest = 0
+    for place in sorted(places):
+        number = places[place]
+        newest = max(newest, cluster.asked_at[number])
+        assert cluster.answered_at[number] >= newest, f"seed {cluster.seed}: not linearizable"
 
 
 def _check_order(cluster: Cluster) -> None:
@@ -84,7 +122,5 @@ def _check_order(cluster: Cluster) -> None:
         for sender in senders:
             sent = cluster.state("Sender", sender).sent
             assert receiver.last[sender] == sent, f"seed {cluster.seed}: I1, I2: {sender} to r{n}"
-    for machine in cluster.machines:
-        for _, row in machine.disk.scan(Table.DEAD):
-            error = msgspec.msgpack.decode(row)[7]
-            assert "out of order" not in error, f"seed {cluster.seed}: I2: {error}"
+    for _, error in dead_letters(cluster):
+        assert "out of order" not in error, f"seed {cluster.seed}: I2: {error}"

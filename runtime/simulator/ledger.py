@@ -1,0 +1,145 @@
+"""Keeps its own books of what was sent and what was run, and compares them: once, and in order.
+
+It shares no code and no data with the core: it listens where turns leave their messages and
+where messages reach their handlers, notes both with the commit they belong to, and forgets
+the notes of commits that a crash took back. When all is quiet, every message that a commit
+sent must have run in exactly one commit; and of two messages from one entity to another, the
+earlier must have run first. (Of messages that several entities sent alike, nobody can tell
+which is which: these are counted, not ordered.)
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from skerry.entity import Entity
+from skerry.message import Args, Handler
+from skerry.runtime.shard.shard import Shard
+from skerry.runtime.shard.turns import Kept
+from skerry.runtime.shard.wire import Call
+
+_encode = msgspec.msgpack.Encoder().encode
+
+Message = tuple[str, str, str, bytes]
+"""(entity type, key, handler, arguments)."""
+
+
+class Books:
+    """What one shard did, by commit."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[int, str, Message]] = []
+        """(commit, sender, message)."""
+        self.run: list[tuple[int, Message]] = []
+        self._open_sent: list[tuple[str, Message]] = []
+        self._open_run: list[Message] = []
+
+    def follow(self, shard: Shard) -> None:
+        """Listen to a shard that has just been opened."""
+        delivery, turns = shard.delivery, shard.turns
+        leave, undo = turns._leave, turns.undo
+        deliver, columns, spread = delivery.deliver, turns.run_columns, delivery.spread
+
+        def left(entity: Entity) -> None:
+            name = f"{entity.__skerry__.name}/{entity.key}"
+            turn = turns.turn
+            for handler, key, args, _ in turn.sends:
+                self._open_sent.append((name, _message(handler, key, args)))
+            for _, handler, key, args in turn.laters:
+                self._open_sent.append((f"{name} later", _message(handler, key, args)))
+            leave(entity)
+
+        def undone() -> None:
+            self._open_sent.clear()
+            self._open_run.clear()
+            undo()
+
+        def delivered(
+            call: int,
+            handler: Handler | None,
+            type_name: str,
+            key: str,
+            args: Args,
+            extra: tuple[Any, ...] | None,
+        ) -> None:
+            if call != Call.OUTCOME and handler is not None:
+                self._open_run.append(_message(handler, key, args))
+            deliver(call, handler, type_name, key, args, extra)
+
+        def ran_columns(
+            kept: Kept, handler: Handler, keys: Iterable[str], rows: Iterable[tuple[Any, ...]]
+        ) -> None:
+            keys, rows = list(keys), list(rows)
+            for key, args in zip(keys, rows):
+                self._open_run.append(_message(handler, key, args))
+            columns(kept, handler, keys, rows)
+
+        def spreads(handler: Handler, keys: list[str], rows: Sequence[Args]) -> None:
+            for key, args in zip(keys, rows):
+                self._open_sent.append(("a source", _message(handler, key, args)))
+            spread(handler, keys, rows)
+
+        turns._leave, turns.undo, turns.run_columns = left, undone, ran_columns  # type: ignore[method-assign]
+        delivery.leave, delivery.deliver, delivery.spread = left, delivered, spreads  # type: ignore[method-assign]
+
+    def sealed(self, no: int | None) -> None:
+        """The batch became this commit, or none."""
+        assert no is not None or not self._open_sent, "a batch that sends has a commit"
+        if no is not None:
+            self.sent += [(no, sender, message) for sender, message in self._open_sent]
+            self.run += [(no, message) for message in self._open_run]
+        self._open_sent.clear()
+        self._open_run.clear()
+
+    def crashed(self, durable: int) -> None:
+        """What came after this commit never was."""
+        self._open_sent.clear()
+        self._open_run.clear()
+        self.sent = [entry for entry in self.sent if entry[0] <= durable]
+        self.run = [entry for entry in self.run if entry[0] <= durable]
+
+
+def _message(handler: Handler, key: str, args: Args) -> Message:
+    values = args if isinstance(args, bytes) else _encode(args)
+    return handler.entity, key, handler.name, values
+
+
+def compare(books: Iterable[Books]) -> list[str]:
+    """A sentence for each message that was lost, doubled or overtaken."""
+    books = list(books)
+    sent = Counter(message for book in books for _, _, message in book.sent)
+    run = Counter(message for book in books for _, message in book.run)
+    wrong = [f"I1: {_text(m)} was sent and not run ({n} times)" for m, n in (sent - run).items()]
+    wrong += [f"I1: {_text(m)} ran {n} times too often" for m, n in (run - sent).items()]
+    return wrong or _overtaken(books)
+
+
+def _overtaken(books: list[Books]) -> list[str]:
+    senders: dict[Message, set[str]] = defaultdict(set)
+    orders: dict[tuple[str, str, str], list[Message]] = defaultdict(list)
+    for book in books:
+        for _, sender, message in book.sent:
+            senders[message].add(sender)
+            if not sender.endswith(" later") and sender != "a source":
+                orders[(sender, *message[:2])].append(message)
+    runs: dict[tuple[str, str], list[Message]] = defaultdict(list)
+    for book in books:
+        for _, message in book.run:
+            runs[message[:2]].append(message)
+    wrong = []
+    for (sender, *receiver), order in orders.items():
+        ours = [m for m in order if senders[m] == {sender}]
+        ran = [m for m in runs[receiver[0], receiver[1]] if senders[m] == {sender}]
+        if ours != ran:
+            at = next(n for n, (a, b) in enumerate(zip(ours, ran)) if a != b)
+            wrong.append(f"I2: from {sender}, {_text(ran[at])} ran before {_text(ours[at])}")
+    return wrong
+
+
+def _text(message: Message) -> str:
+    type_name, key, handler, args = message
+    return f"{type_name}/{key}.{handler}{tuple(msgspec.msgpack.decode(args))}"
