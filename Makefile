@@ -38,6 +38,10 @@ crash: .venv/.dev ## kill workers and the supervisor again and again: KILLS=50
 simulate: .venv/.dev ## run the core on a simulated network, disk and clock: SEEDS=200
 	$(BIN)/python -m tests.simulation.campaign --seeds $(SEEDS)
 
+.PHONY: mutants
+mutants: .venv/.dev ## plant bugs in copies of the code, one by one: all must be caught
+	$(BIN)/python -m tests.mutants.plant
+
 .PHONY: bench
 bench: .venv/.dev ## measure, beside this machine's bare ceiling
 	$(BIN)/python -m benchmarks.run

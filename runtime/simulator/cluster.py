@@ -109,6 +109,8 @@ class Cluster:
         self._number = 0
         self._previous: dict[int, int] = {}
         self._pending: dict[int, _Pending] = {}
+        self._stuck: list[tuple[int, Request]] = []
+        """Copies of requests that arrive when they do: maybe long after their outcome."""
         self.outcomes: dict[int, Outcome] = {}
         """The outcome of each request, by its number."""
         self.asked_at: dict[int, int] = {}
@@ -239,6 +241,8 @@ class Cluster:
                 raise error
 
     def _read_sources(self, machine: Machine, shard: Shard) -> None:
+        if shard.pressed:
+            return
         for pipeline in self.app.pipelines:
             for partition in pipeline.source.partitions():
                 slot = partition_slot(pipeline.name, partition)
@@ -254,6 +258,9 @@ class Cluster:
                 if batch:
                     after = machine.positions[where]
                     shard.accept(Items(pipeline.name, partition, after, batch))
+                    if self.rng.random() < self.faults.repeat:
+                        # A reader that was ahead, and reads again from where it thinks it stands.
+                        shard.accept(Items(pipeline.name, partition, after, batch))
                     machine.positions[where] = batch[-1][0]
 
     # ── the network ──
@@ -329,6 +336,14 @@ class Cluster:
                     and self.rng.random() >= self.faults.lose
                 ):
                     machine.shard.accept(Requested("client", request))
+                    if self.rng.random() < self.faults.repeat:
+                        late = self.step_no + self.rng.randint(1, self.faults.hold_steps_max)
+                        self._stuck.append((late, request))
+        for when, request in self._stuck:
+            shard = self.machines[self.placement.slots[slot_of(request.type, request.key)]].shard
+            if when == self.step_no and shard is not None:
+                shard.accept(Requested("client", request))
+        self._stuck = [(when, request) for when, request in self._stuck if when > self.step_no]
 
     def _replied(self, number: int, outcome: Outcome) -> None:
         if self.rng.random() < self.faults.lose:

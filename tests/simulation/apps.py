@@ -1,5 +1,7 @@
 """What the simulated shards run: money, numbered messages, timers, refusals, broken handlers."""
 
+from datetime import UTC, datetime
+
 from skerry import (
     App,
     Entity,
@@ -8,6 +10,7 @@ from skerry import (
     ask,
     cancel_timer,
     forget,
+    now,
     query,
     send,
     send_later,
@@ -124,8 +127,11 @@ class Tally(Entity):
     """Each answer names its place among all: what a linearizable counter gives."""
 
     count: int = 0
+    newest: datetime = datetime(1970, 1, 1, tzinfo=UTC)
 
     def next(self) -> int:
+        assert now() >= self.newest, "I10: time went back"
+        self.newest = now()
         self.count += 1
         return self.count
 

@@ -8,6 +8,7 @@ A failing seed prints its one-line reproduction; the exit code is then 1.
 from __future__ import annotations
 
 import argparse
+import collections
 import multiprocessing
 import os
 import sys
@@ -16,14 +17,17 @@ import traceback
 
 from tests.simulation import workload
 
+Faults = collections.Counter[str]
 
-def one(seed: int) -> tuple[int, int, int, str]:
-    """(seed, crashes, packets lost or repeated, what went wrong)."""
+
+def one(seed: int) -> tuple[int, Faults, str]:
+    """(seed, faults by name, what failed)."""
     try:
         cluster = workload.run(seed)
     except Exception:
-        return seed, 0, 0, traceback.format_exc(limit=-3)
-    return seed, cluster.crashes, cluster.lost + cluster.repeated, ""
+        return seed, collections.Counter(), traceback.format_exc(limit=-3)
+    crashes = {"crashes": cluster.crashes, "packets lost": cluster.lost}
+    return seed, cluster.points + Faults(crashes | {"packets repeated": cluster.repeated}), ""
 
 
 def main() -> int:
@@ -33,18 +37,18 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0)
     given = parser.parse_args()
     seeds = range(given.first, given.first + given.seeds)
-    started, crashes, packets, failed = time.perf_counter(), 0, 0, 0
+    started, faults, failed = time.perf_counter(), Faults(), 0
     with multiprocessing.get_context("spawn").Pool(len(os.sched_getaffinity(0))) as pool:
-        for seed, crashed, disturbed, wrong in pool.imap_unordered(one, seeds, chunksize=4):
-            crashes, packets = crashes + crashed, packets + disturbed
+        for seed, met, wrong in pool.imap_unordered(one, seeds, chunksize=4):
+            faults += met
             if wrong:
                 failed += 1
                 print(f"python -m tests.simulation.campaign --first {seed} --seeds 1\n{wrong}")
     seconds = time.perf_counter() - started
-    print(
-        f"{given.seeds} seeds in {seconds:.1f} s ({given.seeds / seconds:.1f}/s): {crashes} crashes, "
-        f"{packets} packets lost or repeated, {failed} seeds failed"
-    )
+    for name, count in sorted(faults.items()):
+        print(f"{count:>10,}  {name}")
+    rate = given.seeds / seconds
+    print(f"{given.seeds} seeds in {seconds:.1f} s ({rate:.1f}/s), {failed} seeds failed")
     return int(failed > 0)
 
 

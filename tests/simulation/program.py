@@ -33,7 +33,8 @@ class Step(NamedTuple):
     """One thing that a handler does."""
 
     kind: str
-    """send, later, timer, cancelled, ask or hasty (an ask with a short time-out)."""
+    """send, later, timer, cancelled, raced (set here, cancelled by a message that comes back), ask
+    or hasty (an ask with a short time-out)."""
     to: str
     name: str
 
@@ -50,7 +51,7 @@ def steps(name: str, node: str) -> Iterator[Step]:
     rng = random.Random(f"steps {name}")
     depth = name.count(".")
     for child in range(rng.choice([0, 1, 2, 4]) if depth < 4 else 0):
-        kind = rng.choice(["send", "send", "later", "timer", "cancelled", "ask", "hasty"])
+        kind = rng.choice(["send", "send", "later", "timer", "cancelled", "raced", "ask", "hasty"])
         to = node if kind in ("timer", "cancelled") else f"n{rng.randrange(NODES)}"
         yield Step(kind, to, f"{name}.{child}")
 
@@ -77,6 +78,9 @@ class Node(Entity):
             elif kind == "cancelled":
                 set_timer(child, 0.0, self.act, child)
                 assert cancel_timer(child)
+            elif kind == "raced":
+                set_timer(child, 0.004, self._ring, child)
+                send(Node.at(to).relay, self.key, child)
             else:
                 asked = ask(Node.at(to).act, child).then(self._done, child)
                 asked = asked.rejected(self._refused, child).failed(self._broken, child)
@@ -90,6 +94,16 @@ class Node(Entity):
             _flaked.add(name)
             raise RuntimeError("only this once")
         return name
+
+    def relay(self, back: str, name: str) -> None:
+        send(Node.at(back).stop, name)
+
+    def stop(self, name: str) -> None:
+        if cancel_timer(name):
+            self.heard.append(f"{name} stopped")
+
+    def _ring(self, name: str) -> None:
+        self.heard.append(f"{name} rang")
 
     def _done(self, reply: str, name: str) -> None:
         assert reply == name
@@ -122,7 +136,9 @@ class Expected:
         if fate == "ok":
             self.ran[node, name] += 1
             for step in steps(name, node):
-                if step.kind != "cancelled":
+                if step.kind == "raced":
+                    self.heard[step.name] = {"rang", "stopped"}
+                elif step.kind != "cancelled":
                     self.message(step.to, step.name, step.kind)
         elif fate == "broken" or kind not in ("ask", "hasty"):
             self.dead += 1
@@ -151,7 +167,7 @@ def check(cluster: Cluster, expected: Expected, dead: int) -> None:
     seed = cluster.seed
     assert ran == expected.ran, f"seed {seed}: I1: {ran - expected.ran} {expected.ran - ran}"
     outcomes = dict(line.split() for line in heard)
-    assert len(outcomes) == len(heard), f"seed {seed}: I1: an ask had two outcomes"
+    assert len(outcomes) == len(heard), f"seed {seed}: I1: an ask or a timer had two outcomes"
     assert outcomes.keys() == expected.heard.keys(), f"seed {seed}: an ask had no outcome"
     for name, outcome in outcomes.items():
         assert outcome in expected.heard[name], f"seed {seed}: {name} heard {outcome}"

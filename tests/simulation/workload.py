@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import msgspec
 
 from skerry.message import message
+from skerry.runtime.shard import inbound, outbound, streams, wire
 from skerry.runtime.shard.events import Table
 from skerry.runtime.shard.shard import Limits
 from skerry.runtime.simulator.cluster import Cluster
@@ -15,7 +19,7 @@ from skerry.runtime.simulator.faults import Faults
 from tests.simulation import program
 from tests.simulation.apps import RECEIVERS, Account, Alarm, Sender, Tally, app
 
-ACCOUNTS, SENDERS, ALARMS = 6, 4, 4
+ACCOUNTS, SENDERS, ALARMS, BEATS = 6, 4, 4, 20
 
 
 class Plan:
@@ -31,8 +35,26 @@ class Plan:
 def run(seed: int, faults: Faults | None = None) -> Cluster:
     """One seed: everything at once, with faults, until all is quiet. Raises AssertionError."""
     rng = random.Random(f"workload {seed}")
+    with _limits(rng):
+        return _run(seed, rng, faults)
+
+
+@contextmanager
+def _limits(rng: random.Random) -> Iterator[None]:
+    """The core's sizes, small for some seeds: what happens at a limit happens often then."""
+    small = rng.random() < 0.5
+    with (
+        mock.patch.object(inbound, "CREDIT_BYTES", 600 if small else inbound.CREDIT_BYTES),
+        mock.patch.object(wire, "FRAME_BYTES", 300 if small else wire.FRAME_BYTES),
+        mock.patch.object(outbound, "BODIES_IN_MEMORY_BYTES", 2000 if small else 32 << 20),
+        mock.patch.object(streams, "PRESSED_BYTES", 5000 if small else streams.PRESSED_BYTES),
+    ):
+        yield
+
+
+def _run(seed: int, rng: random.Random, faults: Faults | None) -> Cluster:
     cluster = Cluster(
-        app(drums=seed % 3, beats=20),
+        app(drums=seed % 3, beats=BEATS),
         seed=seed,
         shards=1 + seed % 4,
         faults=faults or Faults(),
@@ -106,6 +128,8 @@ def _check_tally(cluster: Cluster, numbers: list[int]) -> None:
     """Linearizable: what was answered before another was asked has the smaller place."""
     places = {msgspec.msgpack.decode(cluster.outcomes[n].body): n for n in numbers}
     assert sorted(places) == list(range(1, len(numbers) + 1)), f"seed {cluster.seed}: I1: tally"
+    inorder = [places[place] for place in sorted(places)]
+    assert inorder == numbers, f"seed {cluster.seed}: one client's requests ran out of order"
     newest = 0
     for place in sorted(places):
         number = places[place]
@@ -116,6 +140,10 @@ def _check_tally(cluster: Cluster, numbers: list[int]) -> None:
 def _check_order(cluster: Cluster) -> None:
     senders = [f"s{n}" for n in range(SENDERS)]
     for pipeline in cluster.app.pipelines:
+        for partition in pipeline.source.partitions():
+            # One beat has an empty key: a dead letter instead of a message.
+            sent = cluster.state("Sender", f"drum-{partition}").sent
+            assert sent == BEATS - 1, f"seed {cluster.seed}: I1: drum {partition} beat {sent} times"
         senders += [f"drum-{partition}" for partition in pipeline.source.partitions()]
     for n in range(RECEIVERS):
         receiver: Any = cluster.state("Receiver", f"r{n}")

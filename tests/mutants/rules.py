@@ -1,0 +1,311 @@
+"""The planted bugs: each breaks one rule of the protocol by a small change to a copy of the code.
+
+A text that no longer stands in the code, or stands there twice, is an error: the rule moved,
+and its mutant must follow it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Mutant(NamedTuple):
+    """A planted bug."""
+
+    name: str
+    file: str
+    text: str
+    instead: str
+
+
+MUTANTS = [
+    Mutant(
+        "a reply leaves before its commit is durable",
+        "shard/shard.py",
+        "        if held.no <= self.durable:\n            assert not held.sealed",
+        "        if held.replies:\n            self._reply(held.replies)\n"
+        "            held = _Held(held.no, [], held.sealed, held.taken)\n"
+        "        if held.no <= self.durable:\n            assert not held.sealed",
+    ),
+    Mutant(
+        "a frame leaves before its commit is durable",
+        "shard/outbound.py",
+        "        self._bodies_bytes += len(body)\n        return frame",
+        "        self._bodies_bytes += len(body)\n        self.durable = self.sealed\n        return frame",
+    ),
+    Mutant(
+        "an ack covers what is only received",
+        "shard/streams.py",
+        "Kind.ACK, peer, seq=stream.durable,",
+        "Kind.ACK, peer, seq=stream.received,",
+    ),
+    Mutant(
+        "an ack covers what is taken, not durable",
+        "shard/streams.py",
+        "Kind.ACK, peer, seq=stream.durable,",
+        "Kind.ACK, peer, seq=stream.taken,",
+    ),
+    Mutant(
+        "the outbox forgets what was sent, not what was acked",
+        "shard/outbound.py",
+        "            self.sent = frame.seq\n            yield frame",
+        "            self.sent = frame.seq\n            yield frame\n            self.acked(frame.seq)",
+    ),
+    Mutant(
+        "numbers are used again after a restart",
+        "shard/outbound.py",
+        "self.sealed, self.position = known.sealed, known.position",
+        "self.sealed, self.position = known.released, known.released_position",
+    ),
+    Mutant(
+        "the receiver's position is not in the commit of the turns",
+        "shard/streams.py",
+        "        return [self.inbound[peer].row() for peer in dict.fromkeys(p.src for p in packets)]",
+        "        return []",
+    ),
+    Mutant(
+        "the receiver's position is one commit late",
+        "shard/streams.py",
+        "        return [self.inbound[peer].row() for peer in dict.fromkeys(p.src for p in packets)]",
+        "        late = getattr(self, 'late', [])\n"
+        "        self.late = [self.inbound[peer].row() for peer in dict.fromkeys(p.src for p in packets)]\n"
+        "        return late",
+    ),
+    Mutant(
+        "a repeated frame is taken again",
+        "shard/inbound.py",
+        "        if packet.seq <= self.received:\n            return Verdict.REPEAT",
+        "        if packet.seq < self.received:\n            return Verdict.REPEAT\n"
+        "        if packet.seq == self.received and packet.seq:\n"
+        "            self.received, self.taken = packet.seq - 1, self.taken - (not self.waiting)\n"
+        "            return Verdict.TAKE",
+    ),
+    Mutant(
+        "a gap is passed over",
+        "shard/inbound.py",
+        "        if packet.seq > self.received + 1:\n            return Verdict.GAP",
+        "        if packet.seq > self.received + 1:\n"
+        "            self.received = packet.seq - 1\n            self.taken = packet.seq - 1 - len(self.waiting)",
+    ),
+    Mutant(
+        "a gap is dropped in silence",
+        "shard/streams.py",
+        "return [self._resume(peer)] if stream.gap_asked != stream.received else []",
+        "return []",
+    ),
+    Mutant(
+        "silence is never asked about",
+        "shard/streams.py",
+        "            if owed and steady_ns - stream.progress_ns > RETRY_NS:",
+        "            if False and owed:",
+    ),
+    Mutant(
+        "a hello is answered without the last ack",
+        "shard/streams.py",
+        "return [self._resume(peer), self._ack(peer)]",
+        "return [self._resume(peer)]",
+    ),
+    Mutant(
+        "a stale epoch of a sender is accepted",
+        "shard/inbound.py",
+        "        if packet.src_epoch < self.epoch:\n            return Verdict.FENCED\n"
+        "        if packet.src_epoch > self.epoch:\n            return Verdict.STRANGER\n",
+        "",
+    ),
+    Mutant(
+        "a shard opens in its old epoch",
+        "shard/shard.py",
+        "self.epoch = last.epoch + 1",
+        "self.epoch = max(1, last.epoch)",
+    ),
+    Mutant(
+        "an older life of a peer fences its successor's friends",
+        "shard/streams.py",
+        "return [Stop(self._fenced(self.me, newest))] if self.epoch < newest else []",
+        "return [Stop(self._fenced(self.me, newest))]",
+    ),
+    Mutant(
+        "credit is not renewed after a restart",
+        "shard/streams.py",
+        '        stream.credit = max(stream.credit, int.from_bytes(packet.body, "big"))\n',
+        "",
+    ),
+    Mutant(
+        "a request is not remembered",
+        "shard/intake.py",
+        "                if remembered:\n                    self._requests.ran(request, slot, outcome, now_ns)\n",
+        "",
+    ),
+    Mutant(
+        "requests are looked up without those of the open batch",
+        "shard/requests.py",
+        "        if new is not None:\n            return new.outcome\n",
+        "        if new is not None and request.number % 2:\n            return new.outcome\n",
+    ),
+    Mutant(
+        "a confirm forgets rows and raises no floor",
+        "shard/requests.py",
+        "            if not request.named and request.number <= self._floor(where, seen):\n"
+        "                return None\n",
+        "",
+    ),
+    Mutant(
+        "the floor is raised past what has no outcome",
+        "shard/requests.py",
+        "                self._floors[where] = FloorRow(upto, now_ns)\n\n    def expire",
+        "                self._floors[where] = FloorRow(upto + 3, now_ns)\n\n    def expire",
+    ),
+    Mutant(
+        "a request does not wait for the one before it",
+        "shard/requests.py",
+        "        if request.previous and not self._ran(where, request.previous, seen):\n"
+        "            return False\n",
+        "",
+    ),
+    Mutant(
+        "a position is not in the commit of its items",
+        "shard/intake.py",
+        "            for (source, partition), position in self._new_positions.items()\n",
+        "            for (source, partition), position in self.positions.items()\n",
+    ),
+    Mutant(
+        "items are taken whatever they follow",
+        "shard/intake.py",
+        "        if event.after != newest:\n",
+        "        if False and event.after != newest:\n",
+    ),
+    Mutant(
+        "local messages overtake the shard's own stream",
+        "shard/intake.py",
+        "        delivery.queueing = slow or self._streams.own_waiting > 0\n",
+        "        delivery.queueing = slow\n",
+    ),
+    Mutant(
+        "what does not fit in a batch is forgotten",
+        "shard/delivery.py",
+        "        while local:\n            self.buffer(self.me).add(*local.popleft())\n",
+        "        local.clear()\n",
+    ),
+    Mutant(
+        "a batch that is thrown away leaves its timers",
+        "shard/shard.py",
+        "        self.turns.undo()\n        self.timers.undo()\n",
+        "        self.turns.undo()\n",
+    ),
+    Mutant(
+        "a batch that is thrown away leaves its asks",
+        "shard/shard.py",
+        "        self.asks.undo()\n        self.requests.undo()\n",
+        "        self.requests.undo()\n",
+    ),
+    Mutant(
+        "a batch that is thrown away leaves its live objects",
+        "shard/turns.py",
+        "                kept.objects.pop(key, None)\n                kept.old.pop(key, None)\n",
+        "                pass\n",
+    ),
+    Mutant(
+        "a turn that raises leaves its messages",
+        "shard/turns.py",
+        "            self.turn.clear()\n            kept.careful = CAREFUL_BATCHES\n",
+        "            kept.careful = CAREFUL_BATCHES\n",
+    ),
+    Mutant(
+        "a timer fires from memory, not from its row",
+        "shard/delivery.py",
+        "        if self.timers.stands(row_key) is not candidate:\n            return\n",
+        "",
+    ),
+    Mutant(
+        "a timer that fired keeps its row",
+        "shard/delivery.py",
+        "        self.timers.cancel(row_key)\n        handler = self.handlers.get(candidate.handler)",
+        "        handler = self.handlers.get(candidate.handler)",
+    ),
+    Mutant(
+        "a timer is not loaded at a restart",
+        "shard/shard.py",
+        "        self.timers.load(scan(Table.TIMER))\n",
+        "",
+    ),
+    Mutant(
+        "asks are not loaded at a restart",
+        "shard/shard.py",
+        "        self.asks.load(scan(Table.ASK))\n",
+        "",
+    ),
+    Mutant(
+        "an ask keeps its row after its first outcome",
+        "shard/asks.py",
+        "        self._staged[id] = None\n        self._removed[id] = ask\n",
+        "",
+    ),
+    Mutant(
+        "the time-out of an answered ask stays",
+        "shard/delivery.py",
+        '        elif candidate.kind == "named" or self.asks.take(candidate.id) is not None:\n',
+        "        else:\n",
+    ),
+    Mutant(
+        "a changed state is not in its commit",
+        "shard/turns.py",
+        "            if kept.dirty:\n                try:\n",
+        "            if len(kept.dirty) > 3:\n                kept.dirty.popitem()\n"
+        "            if kept.dirty:\n                try:\n",
+    ),
+    Mutant(
+        "ids begin anew in each commit of an epoch",
+        "shard/delivery.py",
+        "        return _ID.pack(self.me, self._epoch, self._commit, self._index)",
+        "        return _ID.pack(self.me, 0, 0, self._index)",
+    ),
+    Mutant(
+        "time goes back",
+        "shard/shard.py",
+        "        self.now_ns = max(self.now_ns, now_ns)\n",
+        "        self.now_ns = now_ns\n",
+    ),
+    Mutant(
+        "the tree is marked as covering what was not carried",
+        "store/log.py",
+        "                self._jobs.put(Job(covers=self._sweep_upto))\n",
+        "                self._jobs.put(Job(covers=self._appended))\n",
+    ),
+    Mutant(
+        "an overlay entry goes whatever was carried",
+        "store/overlay.py",
+        "if entry is not None and entry[0] == no:",
+        "if entry is not None:",
+    ),
+    Mutant(
+        "an overlay entry goes before the reader is renewed",
+        "store/log.py",
+        "        self._reader.abort()\n        self._reader = self._env.begin()\n        self._reader_behind = 0\n",
+        "        self._reader_behind = 0\n",
+    ),
+    Mutant(
+        "the log is cut off at a bad record",
+        "store/log.py",
+        "                raise StoreDamaged(self._bad_record(no, str(error))) from error\n",
+        "                break\n",
+    ),
+    Mutant(
+        "a row's checksum is not looked at",
+        "store/tree.py",
+        "    if len(stored) < 8 or _CHECKSUM.unpack_from(stored)[0] != _checksum(key + value):",
+        "    if len(stored) < 8:",
+    ),
+    Mutant(
+        "a deletion does not hide the row in the tree",
+        "store/log.py",
+        "        if key != previous and value is not None:\n            yield key, value\n        previous = key\n",
+        "        if key != previous and value is not None:\n            yield key, value\n            previous = key\n",
+    ),
+    Mutant(
+        "records are trimmed that the tree does not cover",
+        "store/log.py",
+        "                self._jobs.put(Job(covers=self._sweep_upto))\n"
+        "                self._jobs.put(Job(trim_below=self._sweep_upto))\n",
+        "                self._jobs.put(Job(trim_below=self._appended))\n",
+    ),
+]

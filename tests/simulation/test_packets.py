@@ -1,0 +1,288 @@
+"""Packet by packet: what two shards answer each other, driven by hand."""
+
+from __future__ import annotations
+
+from unittest import mock
+
+import msgspec
+import pytest
+
+from skerry import App, Entity, StoreDamaged, send
+from skerry.message import message
+from skerry.runtime.shard import inbound, wire
+from skerry.runtime.shard.events import (
+    Arrived,
+    Durable,
+    Request,
+    Requested,
+    Stop,
+    Ticked,
+    Transmit,
+)
+from skerry.runtime.shard.placement import balanced, slot_of
+from skerry.runtime.shard.shard import Settings, Shard
+from skerry.runtime.shard.wire import Kind, Packet
+from skerry.runtime.simulator.disk import MemoryStore
+
+
+class Post(Entity):
+    got: list[int] = []
+
+    def forward(self, to: str, number: int, size: int = 0) -> None:
+        send(Post.at(to).take, number, "x" * size)
+
+    def take(self, number: int, padding: str) -> None:
+        self.got.append(number)
+
+
+TYPES = App("packets", entities=[Post]).types
+PLACEMENT = balanced([0, 1], version=1, next_id=2)
+
+
+def key_of(shard: int) -> str:
+    """A key that lives on this shard."""
+    names = (f"k{n}" for n in range(100))
+    return next(name for name in names if PLACEMENT.slots[slot_of("Post", name)] == shard)
+
+
+HERE, THERE = key_of(0), key_of(1)
+
+
+class End:
+    """A shard on its disk; all packets pass through our hands."""
+
+    def __init__(self, me: int, store: MemoryStore | None = None) -> None:
+        self.me, self.store, self.asked = me, store or MemoryStore(), 0
+        self.clock_ns = 10**18
+        self.open()
+
+    def open(self) -> None:
+        """Take over from what is on the disk."""
+        settings = Settings(
+            me=self.me, incarnation=bytes(16), placement=PLACEMENT, types=TYPES, pipelines={}
+        )
+        self.shard = Shard(settings, self.store, self.store.last)
+        self.tick()
+        self.commit(self.shard.open())
+
+    def reopen(self) -> None:
+        """A crash, and a start."""
+        self.store.crash()
+        self.open()
+
+    def tick(self, seconds: float = 0) -> None:
+        """Time passes."""
+        self.clock_ns += int(seconds * 1e9)
+        self.shard.accept(Ticked(self.clock_ns, self.clock_ns))
+
+    def commit(self, commit: object, *, synced: bool = True) -> None:
+        """Append, and sync unless told otherwise."""
+        if commit is not None:
+            self.store.append(commit)  # type: ignore[arg-type]
+            if synced:
+                self.sync()
+
+    def sync(self) -> None:
+        """The disk finishes all."""
+        self.store.sync(self.shard.no)
+        self.shard.accept(Durable(self.shard.no))
+
+    def forward(self, number: int, *, size: int = 0, synced: bool = True) -> None:
+        """A client's request whose turn sends one message to the other shard."""
+        one = message(Post.at(HERE if self.me == 0 else THERE).forward, "", number)
+        self.asked += 1
+        request = Request(
+            bytes(16), self.asked, 0, 0, self.clock_ns, "Post", one.key, "forward",
+            wire._encoder.encode([THERE if self.me == 0 else HERE, number, size]), False,
+        )  # fmt: skip
+        self.shard.accept(Requested("client", request))
+        self.commit(self.shard.run(), synced=synced)
+
+    def says(self) -> list[Packet]:
+        """What it wants to send, unpacked. Raises what stops it."""
+        packets = []
+        for effect in self.shard.take_effects():
+            if isinstance(effect, Stop):
+                raise effect.error
+            if isinstance(effect, Transmit):
+                packets.append(wire.unpack(effect.raw))
+        return packets
+
+    def frames(self) -> list[Packet]:
+        """The frames among what it wants to send."""
+        return [packet for packet in self.says() if packet.kind == Kind.FRAME]
+
+    def hears(self, *packets: Packet) -> list[Packet]:
+        """Let packets arrive, run what they bring, and hear the answer."""
+        for packet in packets:
+            self.shard.accept(Arrived(wire.pack(packet)))
+        while self.shard.runnable:
+            self.commit(self.shard.run())
+        return self.says()
+
+    @property
+    def got(self) -> list[int]:
+        """What has arrived at this shard's entity."""
+        state = self.store.state("Post", HERE if self.me == 0 else THERE)
+        return [] if state is None else TYPES["Post"].decode(state, "", lambda _: None).got
+
+
+def connected() -> tuple[End, End]:
+    """Two shards that have shaken hands."""
+    a, b = End(0), End(1)
+    talk(a, b)
+    return a, b
+
+
+def talk(a: End, b: End) -> None:
+    """Carry packets until nobody has anything to say."""
+    from_a, from_b = a.says(), b.says()
+    while from_a or from_b:
+        from_a, from_b = a.hears(*from_b), b.hears(*from_a)
+
+
+def kinds(packets: list[Packet]) -> list[Kind]:
+    return [Kind(packet.kind) for packet in packets]
+
+
+def test_each_opening_is_a_new_epoch() -> None:
+    a, _ = connected()
+    epochs = []
+    for _ in range(3):
+        epochs.append(a.shard.epoch)
+        a.reopen()
+    assert epochs == sorted(set(epochs))
+
+
+def test_nothing_leaves_before_its_commit_is_durable() -> None:
+    a, b = connected()
+    a.forward(1, synced=False)
+    assert a.says() == []
+    a.sync()
+    (frame,) = a.frames()
+    assert Kind(frame.kind) == Kind.FRAME
+    b.hears(frame)
+    assert b.got == [1]
+
+
+def test_an_ack_comes_when_it_is_durable_and_a_lost_one_is_said_again() -> None:
+    a, b = connected()
+    a.forward(1)
+    (frame,) = a.frames()
+    b.shard.accept(Arrived(wire.pack(frame)))
+    b.commit(b.shard.run(), synced=False)
+    assert b.says() == []
+    b.sync()
+    assert kinds(b.says()) == [Kind.ACK]
+    assert kinds(b.hears(frame)) == [Kind.ACK]
+    assert b.got == [1]
+
+
+def test_a_gap_is_asked_for_at_once_and_once() -> None:
+    a, b = connected()
+    frames = []
+    for number in (1, 2, 3, 4):
+        a.forward(number)
+        frames += a.frames()
+    b.hears(frames[0])
+    (asked,) = b.hears(frames[2])
+    assert (Kind(asked.kind), asked.seq) == (Kind.RESUME, 1)
+    assert b.hears(frames[3]) == []
+    assert b.got == [1]
+    b.hears(*frames)
+    assert b.got == [1, 2, 3, 4]
+
+
+def test_a_peer_that_owes_an_ack_is_asked_again_after_silence() -> None:
+    a, b = connected()
+    a.forward(1)
+    a.says()
+    a.tick(0.1)
+    assert a.says() == []
+    a.tick(1)
+    (hello,) = a.says()
+    assert Kind(hello.kind) == Kind.HELLO
+    resent = a.hears(*b.hears(hello))
+    assert Kind.FRAME in kinds(resent)
+    b.hears(*resent)
+    assert b.got == [1]
+
+
+def test_a_packet_of_a_sender_s_older_epoch_is_refused_and_told_so() -> None:
+    a, b = connected()
+    a.forward(1)
+    (old,) = a.frames()
+    a.reopen()
+    talk(a, b)
+    assert b.got == [1]
+    (fenced,) = b.hears(old)
+    assert (Kind(fenced.kind), fenced.seq) == (Kind.FENCED, a.shard.epoch)
+    assert a.hears(fenced) == [], "the successor is not the one that was replaced"
+    assert b.got == [1]
+
+
+def test_a_packet_for_a_receiver_s_older_epoch_is_answered_with_hello() -> None:
+    a, b = connected()
+    a.forward(1)
+    (frame,) = a.frames()
+    b.reopen()
+    b.says()
+    assert kinds(b.hears(frame)) == [Kind.HELLO]
+    assert b.got == []
+
+
+def test_a_frame_of_an_epoch_that_has_not_said_hello_is_answered_with_hello() -> None:
+    a, b = connected()
+    a.forward(1)
+    (frame,) = a.frames()
+    unheard = wire.unpack(wire.pack(msgspec.structs.replace(frame, src_epoch=9)))
+    assert kinds(b.hears(unheard)) == [Kind.HELLO]
+    assert b.got == []
+
+
+def test_credit_bounds_what_is_on_the_way_also_after_a_restart() -> None:
+    with mock.patch.object(inbound, "CREDIT_BYTES", 1000):
+        a, b = connected()
+        for number in range(6):
+            a.forward(number, size=400)
+        assert 1 <= len(a.frames()) <= 3, "what may be sent is bounded"
+        a.reopen()
+        b.says()
+        hello = next(packet for packet in a.says() if packet.kind == Kind.HELLO)
+        resume, *_ = b.hears(hello)
+        assert Kind(resume.kind) == Kind.RESUME
+        offered = [packet for packet in a.hears(resume) if packet.kind == Kind.FRAME]
+        assert 2 <= len(offered) <= 3, "RESUME says how far, not only from where"
+        talk(a, b)
+        a.tick(1)
+        talk(a, b)
+        assert b.got == list(range(6))
+
+
+def test_a_store_that_went_back_in_time_is_named() -> None:
+    a, b = connected()
+    a.forward(1)
+    talk(a, b)
+    fresh = End(1)
+    fresh.reopen()  # An empty disk, in an epoch that is newer than the lost one's.
+    with pytest.raises(StoreDamaged, match="the store of shard 1 went back in time"):
+        talk(a, fresh)
+
+
+def test_garbage_is_refused_and_counted_and_harms_nothing() -> None:
+    a, b = connected()
+    a.forward(1)
+    (frame,) = a.frames()
+    raw = wire.pack(frame)
+    for broken in (b"", b"x", raw[:-1], raw[:20], raw + b"x", bytes(len(raw)), b"\xff" * 5000):
+        b.shard.accept(Arrived(broken))
+        assert b.says() == []
+    for place in range(0, len(raw), 3):
+        flipped = bytearray(raw)
+        flipped[place] ^= 0x10
+        b.shard.accept(Arrived(bytes(flipped)))
+        b.says()
+        assert not b.shard.runnable
+    assert sum(b.shard.streams.refused.values()) > 20
+    b.hears(frame)
+    assert b.got == [1]
