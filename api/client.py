@@ -164,7 +164,7 @@ class AsyncClient:
 
     async def _outcome(self, call: _Call) -> Any:
         await self._finish(call, self._outcome)
-        return _value(call.messages[0], call.outcomes[0], self._timeout, reply=call.reply)
+        return value_of(call.messages[0], call.outcomes[0], self._timeout, reply=call.reply)
 
     async def _outcomes(self, call: _Call) -> list[Any]:
         await self._finish(call, self._outcomes)
@@ -185,7 +185,7 @@ class AsyncClient:
         Args:
             entity: as `Account.at("alice")`.
         """
-        cls, key = _named(entity)
+        cls, key = named_entity(entity)
         kind = cls.__skerry__
         state, schema = await self._session.get(kind.name, key)
         if state is None:
@@ -390,7 +390,7 @@ def _blob(one: Message[Any]) -> bytes:
         raise TypeError(f"{one.handler.entity}.{one.handler.name}: {error}") from error
 
 
-def _named(entity: Any) -> tuple[type[Entity], str]:
+def named_entity(entity: Any) -> tuple[type[Entity], str]:
     """The class and key of `Account.at("alice")`."""
     owner = getattr(type(entity), "__skerry_owner__", None)
     if owner is None:
@@ -401,7 +401,7 @@ def _named(entity: Any) -> tuple[type[Entity], str]:
     return owner, entity.key
 
 
-def _value(one: Message[Any], outcome: Any, timeout: float, *, reply: bool) -> Any:
+def value_of(one: Message[Any], outcome: Any, timeout: float, *, reply: bool) -> Any:
     """A reply, or the exception that an outcome stands for."""
     handler = one.handler
     match outcome.kind:
@@ -434,6 +434,6 @@ def _reply(handler: Handler, body: bytes) -> Any:
 
 def _result(one: Message[Any], outcome: Any, timeout: float) -> Any:
     try:
-        return _value(one, outcome, timeout, reply=True)
+        return value_of(one, outcome, timeout, reply=True)
     except (Rejected, Failed) as error:
         return error

@@ -7,6 +7,7 @@ Running an app and reaching a running one are somebody else's job, found here wh
 from __future__ import annotations
 
 import importlib
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 if TYPE_CHECKING:
     from skerry.app import App
     from skerry.client import Client
+    from skerry.message import Message
+    from skerry.testing import Faults
 
 
 class Session(Protocol):
@@ -72,8 +75,60 @@ class Launch(Protocol):
         """The app runs while the context is open."""
         ...
 
+    def simulate(
+        self, app: App, *, seed: int, shards: int, faults: Faults, start_ns: int | None = None
+    ) -> Simulated:
+        """The app on simulated shards."""
+        ...
+
     async def connect(self, data: str | Path | None) -> Session:
         """A session with the app that runs on a data directory."""
+        ...
+
+
+class Simulated(Protocol):
+    """A simulated cluster, as tests drive it."""
+
+    clock_ns: int
+    step_ns: int
+    """How far the clock goes in a step."""
+    outcomes: dict[int, Any]
+    """Of the requests that have one, by number."""
+    points: Counter[str]
+    """What went wrong, by name."""
+
+    def ask(self, message: Message[Any], *, reply: bool = True) -> int:
+        """A client's request; its number."""
+        ...
+
+    def step(self) -> None:
+        """One step of everything."""
+        ...
+
+    def settle(self) -> None:
+        """No more faults; everything drains, and the books agree. Raises AssertionError."""
+        ...
+
+    def crash(self, id: int) -> None:
+        """Kill a shard."""
+        ...
+
+    def state(self, type_name: str, key: str) -> Any:
+        """The newest state of an entity, None when it has none."""
+        ...
+
+    def dead(self) -> list[Any]:
+        """Dead letters, oldest first."""
+        ...
+
+    @property
+    def still(self) -> bool:
+        """Whether nothing is left to do at this time."""
+        ...
+
+    @property
+    def next_due_ns(self) -> int | None:
+        """When the next timer is due."""
         ...
 
 

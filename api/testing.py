@@ -1,21 +1,34 @@
-"""What a program's tests need: one entity in a turn, without an app.
+"""What a program's tests need, from the smallest to the whole.
 
-with testing.turn(Account(balance=5), key="alice") as t:
-    account.transfer("bob", 3)
-assert t.asked == [message(Account.at("bob").deposit, 3)]
+    turn(account)            one entity in one turn, no app
+    Harness(app)             the app in this process: no files, no clock but `advance`
+    Simulation(app, seed=7)  the app on shards that crash, over a network that loses
+
+The last two run the code that workers run. Idea: docs/testing.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Any, Generic, ParamSpec, TypeVar, cast
+
+from msgspec import Struct
 
 from skerry import turn as _seam
+from skerry.app import App
+from skerry.client import named_entity, value_of
 from skerry.entity import Entity
-from skerry.message import Message
+from skerry.errors import SkerryError
+from skerry.host import Simulated, launch
+from skerry.message import Message, message
 from skerry.turn import Turn
+
+P = ParamSpec("P")
+R = TypeVar("R")
+E = TypeVar("E", bound=Entity)
 
 
 class Observed:
@@ -82,3 +95,236 @@ def turn(entity: Entity, *, key: str = "test", now: datetime | None = None) -> I
         yield Observed(running)
     finally:
         _seam.current = before
+
+
+class Dead(Struct, frozen=True):
+    """A dead letter: a message that was refused or failed with nobody to tell."""
+
+    entity: str
+    """As Account/alice."""
+    handler: str
+    error: str
+    traceback: str
+
+
+class Reply(Generic[R]):
+    """The reply that a simulated client waits for."""
+
+    def __init__(self, one: Message[R], cluster: Simulated, *, reply: bool) -> None:
+        self._message, self._cluster, self._reply = one, cluster, reply
+        self._number = cluster.ask(one, reply=reply)
+
+    @property
+    def came(self) -> bool:
+        """Whether there is an outcome."""
+        return self._number in self._cluster.outcomes
+
+    def result(self) -> R:
+        """The reply. Raises Rejected or Failed as a client would, SkerryError when none came."""
+        if not self.came:
+            raise SkerryError(f"{self._message!r} has no outcome yet: run the simulation on.")
+        outcome = self._cluster.outcomes[self._number]
+        return cast(R, value_of(self._message, outcome, 0.0, reply=self._reply))
+
+
+class _Simulated:
+    """What Harness and Simulation have in common: a cluster to look into."""
+
+    _cluster: Simulated
+
+    def __getitem__(self, entity: E) -> E:
+        """The newest state of an entity, as `Account.at("alice")`; defaults when it has none."""
+        cls, key = named_entity(entity)
+        kind = cls.__skerry__
+        state = self._cluster.state(kind.name, key)
+        return cast(E, kind.new(key) if state is None else state)
+
+    @property
+    def dead(self) -> list[Dead]:
+        """The dead letters, oldest first."""
+        return [
+            Dead(f"{letter.type}/{letter.key}", letter.handler, letter.error, letter.traceback)
+            for letter in self._cluster.dead()
+        ]
+
+
+class Harness(_Simulated):
+    """An app in this process, on one shard, step by step: no files, no processes, no waiting.
+
+    Time stands still until `advance` moves it. Sources are read when they have items.
+
+    Args:
+        app: to be tried.
+        now: the time at the start; default: the start of 2024.
+
+    Example:
+        >>> h = Harness(app)
+        >>> h.ask(Account.at("alice").deposit, 10)
+        10
+        >>> h[Account.at("alice")].balance
+        10
+    """
+
+    def __init__(self, app: App, *, now: datetime = datetime(2024, 1, 1, tzinfo=UTC)) -> None:
+        start_ns = int(now.timestamp() * 1e9)
+        self._cluster = launch().simulate(
+            app, seed=0, shards=1, faults=NO_FAULTS, start_ns=start_ns
+        )
+        self._cluster.step_ns = 0
+
+    def ask(self, handler: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Deliver a message, run all that comes of it now, and give its reply.
+
+        Raises Rejected, Failed: as a client gets them.
+        """
+        reply = Reply(message(handler, *args, **kwargs), self._cluster, reply=True)
+        self.run()
+        return reply.result()
+
+    def send(self, handler: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Deliver a message and run all that comes of it now; a refusal is a dead letter."""
+        Reply(message(handler, *args, **kwargs), self._cluster, reply=False)
+        self.run()
+
+    def run(self) -> None:
+        """Run until nothing is left to do at this time. Raises SkerryError when that never comes."""
+        for _ in range(STEPS_MAX):
+            self._cluster.step()
+            if self._cluster.still:
+                return
+        raise SkerryError(
+            f"The app is not still after {STEPS_MAX:,} steps: do entities send to each other for "
+            f"ever, or is a source endless?"
+        )
+
+    def advance(self, seconds: float | timedelta) -> None:
+        """Let time pass: timers and later sends come due one after the other, each at its time."""
+        delta = seconds.total_seconds() if isinstance(seconds, timedelta) else seconds
+        if not delta >= 0:
+            raise ValueError(f"time goes forward: advance takes 0 s or more, not {seconds!r}")
+        target = self._cluster.clock_ns + int(delta * 1e9)
+        self.run()
+        while (due := self._cluster.next_due_ns) is not None and due <= target:
+            self._cluster.clock_ns = max(due, self._cluster.clock_ns)
+            self.run()
+        self._cluster.clock_ns = target
+
+    @property
+    def now(self) -> datetime:
+        """The time in the app."""
+        return datetime.fromtimestamp(self._cluster.clock_ns / 1e9, UTC)
+
+
+STEPS_MAX = 100_000
+"""After so many steps without an end a test is told that there is none."""
+
+
+class Faults(Struct, frozen=True, kw_only=True):
+    """How often what goes wrong in a `Simulation`: probabilities per packet, or per step of each shard.
+
+    Example:
+        >>> Faults(lose=0.2, crash=0)  # a bad network, and machines that never die
+    """
+
+    lose: float = 0.05
+    """A packet is lost."""
+    repeat: float = 0.05
+    """A packet arrives twice."""
+    delay_steps_max: int = 20
+    """A packet takes 1 to so many steps, each its own: later ones overtake."""
+    cut: float = 0.001
+    """A pipe is cut, in one direction, for up to `hold_steps_max` steps."""
+    crash: float = 0.002
+    """A shard is killed, at some point of its work; it keeps what was synced, and maybe more."""
+    blackout: float = 0.0001
+    """All shards are killed at once."""
+    hang: float = 0.0005
+    """A shard stands still for up to `hold_steps_max` steps, and goes on as if nothing was."""
+    clock: float = 0.0005
+    """A shard's wall clock is set, up to two seconds ahead or back."""
+    sync: float = 0.5
+    """The disk finishes something in a step."""
+    hold_steps_max: int = 400
+
+    def __post_init__(self) -> None:
+        for name in ("lose", "repeat", "cut", "crash", "blackout", "hang", "clock", "sync"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise ValueError(f"Faults: {name} is a probability, 0 to 1, not {value!r}")
+        for name in ("delay_steps_max", "hold_steps_max"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"Faults: {name} is a number of steps from 1 on, not {value!r}")
+
+
+NO_FAULTS = Faults(
+    lose=0, repeat=0, delay_steps_max=1, cut=0, crash=0, blackout=0, hang=0, clock=0, sync=1
+)
+"""Nothing goes wrong, and nothing is slow."""
+
+
+class Simulation(_Simulated):
+    """An app on several shards that crash, over a network that loses, with clocks that jump.
+
+    The shards are the code that workers run. All that goes wrong is drawn from the seed, so a
+    seed that fails fails again, byte for byte. Whatever goes wrong, after `run` every message
+    must have run exactly once, and in order per sender and receiver: that is checked by books
+    kept beside the shards. What your app promises is for your test to check.
+
+    Args:
+        app: to be tried. Its finite sources are read too.
+        seed: what goes wrong, and when.
+        shards: how many.
+        faults: how often what goes wrong.
+
+    Example:
+        >>> sim = Simulation(app, seed=7)
+        >>> reply = sim.ask(Account.at("alice").deposit, 10)
+        >>> sim.run()
+        >>> reply.result(), sim[Account.at("alice")].balance
+        (10, 10)
+    """
+
+    def __init__(
+        self, app: App, *, seed: int = 0, shards: int = 4, faults: Faults | None = None
+    ) -> None:
+        if not isinstance(shards, int) or not 1 <= shards <= SHARDS_MAX:
+            raise ValueError(f"Simulation: shards is 1 to {SHARDS_MAX}, not {shards!r}")
+        if not isinstance(seed, int):
+            raise TypeError(f"Simulation: a seed is an int, not {seed!r}")
+        self.seed = seed
+        self._cluster = launch().simulate(app, seed=seed, shards=shards, faults=faults or Faults())
+
+    def ask(self, handler: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Reply[R]:
+        """A client asks; it tries again until it has an outcome. Run to get it."""
+        return Reply(message(handler, *args, **kwargs), self._cluster, reply=True)
+
+    def send(self, handler: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> None:
+        """A client sends; a refusal is a dead letter."""
+        Reply(message(handler, *args, **kwargs), self._cluster, reply=False)
+
+    def step(self, steps: int = 1) -> None:
+        """So many milliseconds, with faults."""
+        for _ in range(steps):
+            self._cluster.step()
+
+    def crash(self, shard: int) -> None:
+        """Kill a shard now; it comes back by itself."""
+        self._cluster.crash(shard)
+
+    def run(self, steps: int = 300) -> None:
+        """So many steps with faults, then without, until everything has drained.
+
+        Raises AssertionError naming seed and rule: a message was lost, doubled or overtaken, or
+        the app does not come to rest.
+        """
+        self.step(steps)
+        self._cluster.settle()
+
+    @property
+    def met(self) -> Counter[str]:
+        """What went wrong so far, by name."""
+        return self._cluster.points
+
+
+SHARDS_MAX = 64

@@ -3,18 +3,19 @@
 Not for users: programs import `skerry`. Written by `python -m tests.house.spine`.
 
 api/    What programs are written in; imported as `skerry`.
-    entity.py    Entity: fields, a key, handlers, a schema; a plain object that can be tested alone.
-    portable.py  An app by value, for a notebook or a function whose classes no worker can import.
-    message.py   Message and handler: what is sent, and where wrong arguments are refused.
-    turn.py      Turn: all that one handler run may read and leave behind; the seam of the two layers.
-    verbs.py     The verbs of a turn: each writes one intention on the Turn, which commits as a whole.
-    stream.py    Streams: a source, pure stages, and the entities that the items become messages to.
-    sources.py   Ready-made sources: text files, JSON lines, and a generator.
-    app.py       App: what belongs together, and its checks.
-    client.py    The verbs of a caller outside: ask, send, get, scan.
-    host.py      What programs ask of whoever runs them: the one door from here to the runtime.
-    errors.py    What can go wrong, by whose fault it is.
-    testing.py   What a program's tests need: one entity in a turn, without an app.
+    entity.py         Entity: fields, a key, handlers, a schema; a plain object that can be tested alone.
+    portable.py       An app by value, for a notebook or a function whose classes no worker can import.
+    message.py        Message and handler: what is sent, and where wrong arguments are refused.
+    turn.py           Turn: all that one handler run may read and leave behind; the seam of the two layers.
+    verbs.py          The verbs of a turn: each writes one intention on the Turn, which commits as a whole.
+    stream.py         Streams: a source, pure stages, and the entities that the items become messages to.
+    sources.py        Ready-made sources: text files, JSON lines, and a generator.
+    app.py            App: what belongs together, and its checks.
+    client.py         The verbs of a caller outside: ask, send, get, scan.
+    host.py           What programs ask of whoever runs them: the one door from here to the runtime.
+    errors.py         What can go wrong, by whose fault it is.
+    testing.py        What a program's tests need, from the smallest to the whole.
+    pytest_plugin.py  Fixtures for pytest: an app that runs, and an app under simulated faults.
 
 runtime/    How programs run; imported as `skerry.runtime`.
     launch.py          The door: programs come in here to be run, and to reach an app that runs.
@@ -69,4 +70,5 @@ runtime/cli/    The launcher, a file a command.
 runtime/simulator/    The same core on a simulated network, disk and clock.
     cluster.py  n shards on a simulated network, disk and clock, driven by one seed.
     disk.py     A simulated disk: keeps what was synced, and forgets the rest on a crash.
+    ledger.py   Keeps its own books of what was sent and what was run, and compares them: once, and in order.
 """

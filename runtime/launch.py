@@ -23,13 +23,14 @@ from skerry import portable
 from skerry.app import App, args
 from skerry.client import Client
 from skerry.errors import SkerryError
-from skerry.host import Session
+from skerry.host import Session, Simulated
 from skerry.runtime.gateway.connection import Connection
 from skerry.runtime.load import not_while_loading
 from skerry.runtime.placement_file import find_data, is_running
 from skerry.runtime.supervisor import Options, Progress, Supervisor
+from skerry.testing import Faults
 
-__all__ = ["Options", "Progress", "connect", "run_app", "running", "supervise"]
+__all__ = ["Options", "Progress", "connect", "run_app", "running", "simulate", "supervise"]
 
 START_S = 30.0
 """How long an app may take to come up under `app.running()`."""
@@ -121,6 +122,16 @@ def _await_start(process: subprocess.Popen[bytes], data: Path) -> None:
         if process.poll() is not None or time.monotonic() > deadline:
             raise SkerryError("The app did not start; what its workers said stands above.")
         time.sleep(0.01)
+
+
+def simulate(
+    app: App, *, seed: int, shards: int, faults: Faults, start_ns: int | None = None
+) -> Simulated:
+    """The app on simulated shards."""
+    from skerry.runtime.simulator.cluster import START_NS, Cluster
+
+    start_ns = START_NS if start_ns is None else start_ns
+    return Cluster(app, seed=seed, shards=shards, faults=faults, start_ns=start_ns)
 
 
 async def connect(data: str | Path | None) -> Session:

@@ -24,6 +24,7 @@ from msgspec import Struct
 
 from skerry.app import App
 from skerry.message import Message
+from skerry.runtime.shard.dead import DeadLetter
 from skerry.runtime.shard.events import (
     Arrived,
     Durable,
@@ -35,6 +36,7 @@ from skerry.runtime.shard.events import (
     Requested,
     Rewind,
     Stop,
+    Table,
     Ticked,
     Transmit,
 )
@@ -42,8 +44,8 @@ from skerry.runtime.shard.intake import partition_slot
 from skerry.runtime.shard.placement import balanced, slot_of
 from skerry.runtime.shard.shard import Limits, Settings, Shard
 from skerry.runtime.simulator.disk import MemoryStore
-from skerry.runtime.simulator.faults import NO_FAULTS, POINTS, Faults
 from skerry.runtime.simulator.ledger import Books, compare
+from skerry.testing import NO_FAULTS, Faults
 
 STEP_NS = 1_000_000
 """A step of the simulated clock."""
@@ -52,6 +54,16 @@ RETRY_STEPS = 400
 """A client without an answer asks again after so many steps."""
 
 START_NS = 1_700_000_000_000_000_000
+
+POINTS = (
+    "before its batch",
+    "batch run, not appended",
+    "appended, not synced",
+    "synced, not told",
+    "told, nothing sent",
+    "half of it sent",
+)
+"""Where in a step a shard can be killed."""
 
 
 class Machine:
@@ -69,6 +81,8 @@ class Machine:
         """The point of this step at which it is killed."""
         self.positions: dict[tuple[str, str], Any] = {}
         self.readers: dict[tuple[str, str], Iterator[tuple[Any, Any]]] = {}
+        self.ended: set[tuple[str, str]] = set()
+        """Partitions that have been read to their end."""
 
 
 class _Pending(Struct):
@@ -90,11 +104,13 @@ class Cluster:
         faults: Faults = Faults(),
         limits: Limits = Limits(),
         slow: frozenset[int] | set[int] = frozenset(),
+        start_ns: int = START_NS,
     ) -> None:
         self.app, self.seed, self.faults = app, seed, faults
         self.rng = random.Random(seed)
         self.step_no = 0
-        self.clock_ns = START_NS
+        self.clock_ns = start_ns
+        self.step_ns = STEP_NS
         self.placement = balanced(list(range(shards)), version=1, next_id=shards)
         self._limits = limits
         self._incarnation = self.rng.randbytes(16)
@@ -142,6 +158,7 @@ class Cluster:
         shard.accept(Durable(opening.no))
         machine.shard = shard
         machine.readers = {}
+        machine.ended = set()
 
     def _clock(self, machine: Machine) -> Ticked:
         return Ticked(self.clock_ns + machine.clock_off_ns, self.clock_ns)
@@ -164,7 +181,7 @@ class Cluster:
     def step(self) -> None:
         """One step of the clock: packets arrive, shards run, disks sync, things go wrong."""
         self.step_no += 1
-        self.clock_ns += STEP_NS
+        self.clock_ns += self.step_ns
         self._misfortune()
         self._deliver()
         self._clients()
@@ -237,6 +254,7 @@ class Cluster:
                 self._replied(number, outcome)
             case Rewind(source, partition, _):
                 machine.readers.pop((source, partition), None)
+                machine.ended.discard((source, partition))
             case Stop(error):
                 raise error
 
@@ -255,7 +273,9 @@ class Cluster:
                     machine.readers[where] = iter(pipeline.source.read(partition, after))
                 reader = machine.readers[where]
                 batch = [item for _, item in zip(range(self.rng.randrange(1, 6)), reader)]
-                if batch:
+                if not batch:
+                    machine.ended.add(where)
+                else:
                     after = machine.positions[where]
                     shard.accept(Items(pipeline.name, partition, after, batch))
                     if self.rng.random() < self.faults.repeat:
@@ -357,10 +377,27 @@ class Cluster:
 
     @property
     def quiet(self) -> bool:
-        """Nothing is under way anywhere."""
+        """Nothing is under way anywhere, and nothing will be."""
+        shards = [machine.shard for machine in self.machines]
+        return self.still and all(shard is not None and shard.quiet for shard in shards)
+
+    @property
+    def still(self) -> bool:
+        """Nothing is left to do at this time; timers may be due later."""
         return not self._pending and all(
-            machine.shard is not None and machine.shard.quiet for machine in self.machines
+            machine.shard is not None
+            and not machine.shard.runnable
+            and machine.shard.durable == machine.shard.no
+            and not machine.shard.streams.busy
+            and len(machine.ended) == len(machine.readers)
+            for machine in self.machines
         )
+
+    @property
+    def next_due_ns(self) -> int | None:
+        """When the next timer is due, on any shard."""
+        shards = [machine.shard for machine in self.machines if machine.shard is not None]
+        return min((s.timers.next_ns for s in shards if s.timers.next_ns is not None), default=None)
 
     def run(self, steps: int, *, each: Callable[[], None] = lambda: None) -> None:
         """So many steps, with faults."""
@@ -377,6 +414,9 @@ class Cluster:
         still = 0
         for _ in range(steps_max):
             self.step()
+            due = self.next_due_ns
+            if due is not None and self.still and not self._network:
+                self.clock_ns = max(self.clock_ns, due)  # Nobody waits for an hour to pass.
             still = still + 1 if self.quiet else 0
             if still > 50:
                 wrong = compare(machine.books for machine in self.machines)
@@ -386,6 +426,12 @@ class Cluster:
             f"I8: seed {self.seed}: not quiet after {steps_max} steps without faults; "
             f"{len(self._pending)} requests pending"
         )
+
+    def dead(self) -> list[DeadLetter]:
+        """The dead letters of all shards, oldest first."""
+        rows = [row for machine in self.machines for _, row in machine.disk.scan(Table.DEAD)]
+        letters = [msgspec.msgpack.decode(row, type=DeadLetter) for row in rows]
+        return sorted(letters, key=lambda letter: letter.time_ns)
 
     def state(self, type_name: str, key: str) -> Any:
         """The newest state of an entity, wherever it lives; None when it has none."""

@@ -24,6 +24,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         *WORDS,
     ),
     "skerry.runtime.launch": (
+        "skerry.runtime.simulator",
         "skerry.runtime.supervisor",
         "skerry.runtime.gateway",
         "skerry.runtime.load",

@@ -10,7 +10,7 @@ import pytest
 from skerry.message import message
 from skerry.runtime.shard.events import Table
 from skerry.runtime.simulator.cluster import Cluster
-from skerry.runtime.simulator.faults import NO_FAULTS
+from skerry.testing import NO_FAULTS
 from tests.simulation import workload
 from tests.simulation.apps import Account, Alarm, Memo, app
 

@@ -27,7 +27,7 @@ from skerry import (
 )
 from skerry.runtime.shard.events import Table
 from skerry.runtime.simulator.cluster import Cluster
-from skerry.runtime.simulator.faults import NO_FAULTS, Faults
+from skerry.testing import NO_FAULTS, Faults
 
 tries: dict[str, int] = {}
 """How often a handler ran, whatever became of its turn: outside of all state, on purpose."""

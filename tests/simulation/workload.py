@@ -15,7 +15,7 @@ from skerry.runtime.shard import inbound, outbound, streams, wire
 from skerry.runtime.shard.events import Table
 from skerry.runtime.shard.shard import Limits
 from skerry.runtime.simulator.cluster import Cluster
-from skerry.runtime.simulator.faults import Faults
+from skerry.testing import Faults
 from tests.simulation import program
 from tests.simulation.apps import RECEIVERS, Account, Alarm, Sender, Tally, app
 
