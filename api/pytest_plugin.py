@@ -37,7 +37,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test that asks for a simulation runs once per seed."""
     if "skerry_sim" in metafunc.fixturenames:
         one = metafunc.config.getoption("skerry_seed")
-        seeds = range(metafunc.config.getoption("skerry_seeds")) if one is None else [one]
+        many = int(metafunc.config.getoption("skerry_seeds") or 0)
+        if many < 1:
+            raise pytest.UsageError(f"--skerry-seeds is 1 or more, not {many}")
+        seeds = range(many) if one is None else [one]
         ids = [f"seed-{seed}" for seed in seeds]
         metafunc.parametrize("_skerry_seed", seeds, ids=ids, indirect=True)
 

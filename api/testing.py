@@ -215,7 +215,7 @@ class Harness(_Simulated):
         return datetime.fromtimestamp(self._cluster.clock_ns / 1e9, UTC)
 
 
-STEPS_MAX = 100_000
+STEPS_MAX = 10_000
 """After so many steps without an end a test is told that there is none."""
 
 

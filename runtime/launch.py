@@ -128,10 +128,18 @@ def simulate(
     app: App, *, seed: int, shards: int, faults: Faults, start_ns: int | None = None
 ) -> Simulated:
     """The app on simulated shards."""
+    from skerry.runtime.shard.shard import Limits
     from skerry.runtime.simulator.cluster import START_NS, Cluster
 
-    start_ns = START_NS if start_ns is None else start_ns
-    return Cluster(app, seed=seed, shards=shards, faults=faults, start_ns=start_ns)
+    return Cluster(
+        app,
+        seed=seed,
+        shards=shards,
+        faults=faults,
+        # Small batches: what does not fit in one is met often.
+        limits=Limits(turns_per_batch_max=64),
+        start_ns=START_NS if start_ns is None else start_ns,
+    )
 
 
 async def connect(data: str | Path | None) -> Session:

@@ -5,7 +5,8 @@
 One worker per shard. Before another is started for a shard, the old one's end is waited
 for: the store's lock is the fence, this only saves the wait. A worker whose rounds stand
 still hangs in a handler: its stack is dumped into the log, it is killed, and its successor
-runs one message per commit, so that the second time the message has a name.
+runs one message per commit, so that the second time the message has a name. So it is with a
+worker that crashes again and again: the message that it died of, twice, is a dead letter.
 
 A finite app ends after two rounds of questions, the second begun after the first ended, in
 which every worker was quiet with the same epoch and commit: nothing ran between, and a
@@ -34,6 +35,7 @@ from types import FrameType
 from typing import Any
 
 import msgspec
+import psutil
 import zmq
 from msgspec import Struct
 
@@ -45,7 +47,11 @@ from skerry.runtime.worker import BEAT, DAMAGED, HOPELESS, Config
 
 RESTARTS_MAX = 8
 RESTARTS_WITHIN_S = 20.0
-"""More restarts of one worker than this within this time: the app gives up loudly."""
+"""More crashes of one worker than this within this time: the app gives up loudly."""
+
+SLOW_AFTER = 2
+"""After so many crashes of a worker its successor runs one message per commit, to find the one
+that ends it."""
 
 BACKOFF_S = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 """How long a restart waits, by how many came shortly before."""
@@ -97,13 +103,16 @@ class _Child:
     def __init__(self, shard: int) -> None:
         self.shard = shard
         self.process: subprocess.Popen[bytes] | None = None
-        self.started: deque[float] = deque()
+        self.crashed: deque[float] = deque()
+        """When it ended by itself, lately."""
         self.start_at = 0.0
         self.rounds = 0
         self.moved_at = 0.0
         self.dumped = False
         self.slow = False
         self.poison: tuple[int, int, int] | None = None
+        self.suspect: tuple[int, int, int] | None = None
+        """The message that ran when it last crashed, in slow mode."""
         self.before = Progress()
         """What earlier processes of this shard have done."""
         self.latest = Progress()
@@ -159,6 +168,7 @@ class Supervisor:
         self._answers: dict[int, dict[str, Any]] = {}
         self._quiet_before: dict[int, tuple[int, int, int]] = {}
         self.progress = Progress()
+        self._oom_kills = oom_kills_so_far()
 
     # ── the whole run ──
 
@@ -303,7 +313,6 @@ class Supervisor:
         child.process.stdin.write(msgspec.json.encode(config) + b"\n")
         child.process.stdin.flush()
         now = time.monotonic()
-        child.started.append(now)
         child.rounds, child.moved_at = 0, now
         child.before = Progress(
             child.before.turns + child.latest.turns,
@@ -348,10 +357,19 @@ class Supervisor:
 
     def _restart(self, child: _Child, code: int) -> None:
         now = time.monotonic()
-        while child.started and child.started[0] < now - RESTARTS_WITHIN_S:
-            child.started.popleft()
-        crashes = len(child.started)
         how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+        oom_kills, before = oom_kills_so_far(), self._oom_kills
+        self._oom_kills = oom_kills
+        if code in (-signal.SIGKILL, -signal.SIGTERM) and oom_kills == before:
+            # By somebody else, who may do so as often as he likes.
+            self._say(f"worker {child.shard} ended ({how}) and is started again")
+            child.start_at = now
+            return
+        child.crashed.append(now)
+        while child.crashed[0] < now - RESTARTS_WITHIN_S:
+            child.crashed.popleft()
+        crashes = len(child.crashed)
+        self._suspect(child, crashes)
         if crashes > RESTARTS_MAX:
             self._say(
                 f"worker {child.shard} ended {crashes} times in {RESTARTS_WITHIN_S:.0f} s (now: {how}). "
@@ -363,21 +381,40 @@ class Supervisor:
         self._say(f"worker {child.shard} ended ({how}) and is started again")
         child.start_at = now + BACKOFF_S[min(crashes, len(BACKOFF_S) - 1)]
 
+    def _suspect(self, child: _Child, crashes: int) -> None:
+        """A handler may be what ends the worker: find the message, as for one that hangs."""
+        beat = self._beat(child)
+        if beat is not None and beat[5]:
+            running = beat[2], beat[3], beat[4]
+            child.poison = running if running == child.suspect else None
+            child.suspect = running
+        child.slow = crashes >= SLOW_AFTER
+
+    def _beat(self, child: _Child) -> tuple[int, ...] | None:
+        """What the worker last wrote of itself; None before it did."""
+        try:
+            with open(f"{self._sockets}/beat-{child.shard}", "rb") as file:
+                return BEAT.unpack(file.read(BEAT.size))
+        except (OSError, struct.error):
+            return None
+
     def _watch(self) -> None:
         """Rounds that stand still: a handler does not return."""
         now = time.monotonic()
         for child in self._children:
             if child.process is None or self._exit is not None:
                 continue
-            try:
-                with open(f"{self._sockets}/beat-{child.shard}", "rb") as file:
-                    beat = BEAT.unpack(file.read(BEAT.size))
-            except (OSError, struct.error):
-                continue  # The worker has not made it yet.
+            beat = self._beat(child)
+            if beat is None:
+                continue
             rounds = beat[0]
             still_s = now - child.moved_at
             if rounds != child.rounds:
                 child.rounds, child.moved_at, child.dumped = rounds, now, False
+            elif rounds and still_s > self._options.hang_s and is_stopped(child.process.pid):
+                # By a person with a debugger, say: no handler is to blame.
+                self._say(f"worker {child.shard} is stopped (SIGSTOP); it goes on with SIGCONT")
+                child.moved_at = now
             elif rounds and still_s > self._options.hang_s and not child.dumped:
                 self._dump_hung(child)
             elif child.dumped and still_s > self._options.hang_s + DUMP_S:
@@ -506,6 +543,23 @@ class Supervisor:
                 kind, n, *rest = msgspec.msgpack.decode(raw)
                 if kind == "answer" and n == self._round:
                     self._answers[shard] = rest[0]
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process was told to stand still."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_STOPPED
+    except psutil.NoSuchProcess:
+        return False
+
+
+def oom_kills_so_far() -> int:
+    """How many processes this machine has killed for their memory; 0 where it does not tell."""
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
 
 
 def main() -> int:

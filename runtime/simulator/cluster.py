@@ -396,8 +396,8 @@ class Cluster:
     @property
     def next_due_ns(self) -> int | None:
         """When the next timer is due, on any shard."""
-        shards = [machine.shard for machine in self.machines if machine.shard is not None]
-        return min((s.timers.next_ns for s in shards if s.timers.next_ns is not None), default=None)
+        dues = [m.shard.timers.next_ns for m in self.machines if m.shard is not None]
+        return min((due for due in dues if due is not None), default=None)
 
     def run(self, steps: int, *, each: Callable[[], None] = lambda: None) -> None:
         """So many steps, with faults."""

@@ -8,6 +8,8 @@ exit code is 0 when all three agree.
 """
 
 import argparse
+import collections
+import contextlib
 import os
 import random
 import signal
@@ -30,6 +32,8 @@ from skerry.runtime.supervisor import Options
 from tests.crash.apps import RECEIVERS, Account, Counter, Receiver, Sender
 
 ACCOUNTS, COUNTERS, START = 20, 20, 1000
+HANG_S = 1.0
+"""After how long a worker that stands still is replaced."""
 
 
 class Witness:
@@ -41,7 +45,7 @@ class Witness:
         self.unknown = 0
         self.stopping = False
         self.supervisor: subprocess.Popen[bytes] | None = None
-        self.worker_kills = self.supervisor_kills = 0
+        self.kills: collections.Counter[str] = collections.Counter()
 
     def start(self) -> None:
         """A supervisor; its standard input is its lifeline."""
@@ -52,6 +56,7 @@ class Witness:
             data=str(self.data),
             workers=self.workers,
             finite=False,
+            hang_s=HANG_S,
         )
         self.supervisor = subprocess.Popen(
             [sys.executable, "-m", "skerry.runtime.supervisor"],
@@ -97,31 +102,44 @@ class Witness:
         client.__exit__(None, None, None)
 
     def kill_one(self) -> None:
-        """SIGKILL a worker, or one time in ten the supervisor."""
+        """SIGKILL of a worker, mostly; now and then of the supervisor, or a stop of either."""
         assert self.supervisor is not None
-        if self.rng.random() < 0.1:
+        drawn = self.rng.random()
+        if drawn < 0.06:
             self.supervisor.kill()
             self.supervisor.wait()
-            self.supervisor_kills += 1
+            self.kills["supervisor killed"] += 1
             self.start()
-            return
-        workers = children_of(self.supervisor.pid)
-        if workers:
-            try:
+        elif drawn < 0.10:
+            # Maybe while it or its workers recover from the last one.
+            self.supervisor.terminate()
+            assert self.supervisor.wait(60) in (0, -signal.SIGTERM)
+            self.kills["supervisor told to stop"] += 1
+            self.start()
+        elif drawn < 0.16:
+            pid = self.rng.choice([self.supervisor.pid, *children_of(self.supervisor.pid)])
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+                # Longer than a heartbeat, for some: nobody may take it for a handler that hangs.
+                time.sleep(self.rng.uniform(0, 2 * HANG_S))
+                self.kills["stopped for a while"] += 1
+                os.kill(pid, signal.SIGCONT)
+        elif workers := children_of(self.supervisor.pid):
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(self.rng.choice(workers), signal.SIGKILL)
-                self.worker_kills += 1
-            except ProcessLookupError:
-                return
+                self.kills["worker killed"] += 1
 
     def run(self, kills: int, pause_s: float) -> None:
         """All of it."""
         self.start()
         driving = threading.Thread(target=self.drive)
         driving.start()
-        while self.worker_kills + self.supervisor_kills < kills:
+        while (done := self.kills.total()) < kills:
             # The moment of a kill is the whole point: anywhere in the life of a worker.
             time.sleep(self.rng.uniform(0, 2 * pause_s))
             self.kill_one()
+            if done // 100 < self.kills.total() // 100:
+                print(f"{self.kills.total()} of {kills}", file=sys.stderr, flush=True)
         self.stopping = True
         driving.join()
         assert self.supervisor is not None
@@ -208,7 +226,7 @@ def main() -> int:
         if wrong:
             print((Path(folder) / "supervisor.log").read_text()[-3000:])
     print(
-        f"{witness.worker_kills} worker kills, {witness.supervisor_kills} supervisor kills, "
+        f"{', '.join(f'{count} {what}' for what, count in sorted(witness.kills.items()))}; "
         f"{witness.acknowledged:,} requests acknowledged, {witness.unknown} unknown, "
         f"{sent * RECEIVERS:,} numbered messages in {time.monotonic() - started:.0f} s"
     )

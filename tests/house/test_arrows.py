@@ -25,6 +25,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     ),
     "skerry.runtime.launch": (
         "skerry.runtime.simulator",
+        f"{CORE}.shard",
         "skerry.runtime.supervisor",
         "skerry.runtime.gateway",
         "skerry.runtime.load",

@@ -1,6 +1,8 @@
 """An app for trouble: refusals, errors, a handler that never returns, large states."""
 
-from skerry import App, Entity, Rejected, query, set_timer
+import ctypes
+
+from skerry import App, Entity, Rejected, query, send, set_timer
 
 
 class Counter(Entity):
@@ -18,6 +20,29 @@ class Counter(Entity):
 
     def fail(self) -> None:
         raise ValueError("always")
+
+    def crash(self) -> None:
+        ctypes.string_at(0)
+
+    def bomb(self) -> None:
+        bytes(1 << 50)
+
+    def recurse(self) -> None:
+        self.recurse()
+
+    def unencodable(self) -> None:
+        self.names = [object()]  # type: ignore[list-item]
+
+    def too_much(self) -> bytes:
+        return bytes(200 << 20)
+
+    def echo(self) -> None:
+        self.count += 1
+        send(self.echo)
+
+    def many_timers(self, count: int) -> None:
+        for n in range(count):
+            set_timer(f"t{n}", 0.0, self._tick)
 
     def hang(self) -> None:
         while True:
