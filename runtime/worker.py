@@ -39,6 +39,7 @@ from skerry.runtime.shard.dead import DeadLetter
 from skerry.runtime.shard.events import (
     SLOTS,
     Arrived,
+    Commit,
     Durable,
     Operated,
     Placement,
@@ -63,6 +64,10 @@ BACKLOG_BYTES = 32 << 20
 
 BACKLOG_RECORDS = 64
 """Likewise in records: a few fsyncs' worth."""
+
+BATCH_S = 0.012
+BATCH_TURNS_MIN = 128
+"""A batch that takes longer is followed by one of half as many turns, down to so many."""
 
 SOURCE_BATCHES = 2
 """Source batches per round: enough to fill a batch, few enough to keep replies quick."""
@@ -226,8 +231,9 @@ class Worker:
                 for items in self._readers.next(SOURCE_BATCHES):
                     self._shard.accept(items)
             self._shard.delivery.full = FULL if self._store.pressed else ""
-            if self._shard.runnable:
-                commit = self._shard.run()
+            # What waits is on the disk; a stop need not come to its end, which may never be.
+            if self._shard.runnable and not self._stopping:
+                commit = self._batch()
                 self._turns += self._shard.turn.index
                 if commit is not None:
                     self._store.append(commit)
@@ -240,6 +246,17 @@ class Worker:
             return False
         reading = not self._draining and not self._shard.pressed and self._readers.inline
         return bool(self._shard.runnable or reading or self._jobs)
+
+    def _batch(self) -> Commit | None:
+        """One batch; the next is smaller when it took long, so that nobody waits long for it."""
+        intake, started = self._shard.intake, time.perf_counter()
+        commit = self._shard.run()
+        took = time.perf_counter() - started
+        if took > BATCH_S:
+            intake.turns_max = max(BATCH_TURNS_MIN, intake.turns_max // 2)
+        elif took < BATCH_S / 4:
+            intake.turns_max = min(Limits().turns_per_batch_max, intake.turns_max * 2)
+        return commit
 
     @property
     def _behind(self) -> bool:

@@ -120,6 +120,8 @@ class Intake:
     ) -> None:
         self._settings = settings
         self._limits = settings.limits
+        self.turns_max = settings.limits.turns_per_batch_max
+        """Turns in a batch, about: who has a clock makes it smaller while turns are slow."""
         self._delivery, self._read = delivery, read
         self._timers, self._requests, self._streams = timers, requests, streams
         self._outside: deque[Requested | Operated | Confirmed | Items] = deque()
@@ -166,7 +168,7 @@ class Intake:
         limits = self._limits
         if self.slow:
             return self._gather_one(now_ns)
-        frames = self._gather_frames(limits.turns_per_batch_max)
+        frames = self._gather_frames(self.turns_max)
         timers = self._timers.due(now_ns, limits.timers_per_batch_max)
         most = min(len(self._outside), limits.requests_per_batch_max)
         outside = [self._outside.popleft() for _ in range(most)]
@@ -187,7 +189,7 @@ class Intake:
             self._turn_of_peers = (self._turn_of_peers + 1) % len(peers)
             peers = peers[self._turn_of_peers :] + peers[: self._turn_of_peers]
         taken = len(peers) > 0
-        messages_max = max(messages_max, self._limits.turns_per_batch_max // 2)
+        messages_max = max(messages_max, self.turns_max // 2)
         while taken and messages_max > 0:
             taken = False
             for stream in peers:
@@ -247,7 +249,7 @@ class Intake:
                     self._operate(event)
         if work.expire:
             self._requests.expire(now_ns)
-        delivery.drain(self._limits.turns_per_batch_max)
+        delivery.drain(self.turns_max)
 
     def _watch(self, identity: Identity) -> None:
         self.watch(identity)
