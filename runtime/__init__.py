@@ -71,4 +71,5 @@ runtime/simulator/    The same core on a simulated network, disk and clock.
     cluster.py  n shards on a simulated network, disk and clock, driven by one seed.
     disk.py     A simulated disk: keeps what was synced, and forgets the rest on a crash.
     ledger.py   Keeps its own books of what was sent and what was run, and compares them: once, and in order.
+    picture.py  A simulated run as a picture: a lane per shard, time to the right, in one SVG file.
 """

@@ -24,6 +24,7 @@ from msgspec import Struct
 
 from skerry.app import App
 from skerry.message import Message
+from skerry.runtime.shard import wire
 from skerry.runtime.shard.dead import DeadLetter
 from skerry.runtime.shard.events import (
     Arrived,
@@ -45,6 +46,7 @@ from skerry.runtime.shard.placement import balanced, slot_of
 from skerry.runtime.shard.shard import Limits, Settings, Shard
 from skerry.runtime.simulator.disk import MemoryStore
 from skerry.runtime.simulator.ledger import Books, compare
+from skerry.runtime.simulator.picture import Note
 from skerry.testing import NO_FAULTS, Faults
 
 STEP_NS = 1_000_000
@@ -120,6 +122,8 @@ class Cluster:
         self.crashes = self.lost = self.repeated = 0
         self.points: Counter[str] = Counter()
         """How often what went wrong, by name."""
+        self.notes: list[Note] | None = None
+        """Set to a list, it collects what happens, for a picture."""
         self._cut_until: dict[tuple[int, int], int] = {}
         self.session = self.rng.randbytes(16)
         self._number = 0
@@ -160,6 +164,17 @@ class Cluster:
         machine.readers = {}
         machine.ended = set()
 
+    def _note(self, shard: int, kind: str, text: str = "") -> None:
+        if self.notes is not None:
+            self.notes.append(Note(self.step_no, shard, kind, text))
+
+    def _note_packet(self, src: int, peer: int, raw: bytes, when: int | None) -> None:
+        if self.notes is not None:
+            packet = wire.unpack(raw)
+            text = f"{src} to {peer}, number {packet.seq}, {packet.count} messages"
+            kind = wire.Kind(packet.kind).name
+            self.notes.append(Note(self.step_no, src, kind, text, peer, when))
+
     def _clock(self, machine: Machine) -> Ticked:
         return Ticked(self.clock_ns + machine.clock_off_ns, self.clock_ns)
 
@@ -169,6 +184,7 @@ class Cluster:
         if machine.shard is None:
             return
         self.crashes += 1
+        self._note(id, f"killed {machine.dies_at}".strip())
         machine.shard = None
         kept = self.rng.randint(machine.disk.durable(), machine.disk.appended)
         machine.disk.crash(kept)
@@ -208,14 +224,17 @@ class Cluster:
                 self.points[machine.dies_at] += 1
             if chance() < faults.hang:
                 self.points["hung"] += 1
+                self._note(machine.id, "hangs", f"until step {hold}")
                 machine.hangs_until = hold
             if chance() < faults.clock:
                 self.points["clock set"] += 1
+                self._note(machine.id, "clock set")
                 machine.clock_off_ns = self.rng.randint(-2 * 10**9, 2 * 10**9)
             if chance() < faults.cut and len(self.machines) > 1:
                 self.points["pipe cut"] += 1
                 other = self.rng.choice(self.machines)
                 self._cut_until[machine.id, other.id] = hold
+                self._note(machine.id, "pipe cut", f"to {other.id} until step {hold}")
 
     def _run(self, machine: Machine) -> None:
         """A shard's step, as the worker's loop does it, up to the point where it is killed."""
@@ -232,11 +251,13 @@ class Cluster:
                 return
             if commit is not None:
                 machine.disk.append(commit)
+                self._note(machine.id, "commit", str(commit.no))
         if dies_at == "appended, not synced":
             return
         if self.rng.random() < self.faults.sync and shard.no > shard.durable:
             upto = self.rng.randint(shard.durable + 1, shard.no)
             machine.disk.sync(upto)
+            self._note(machine.id, "durable", f"up to {upto}")
             if dies_at == "synced, not told":
                 return
             shard.accept(Durable(upto))
@@ -286,11 +307,10 @@ class Cluster:
     # ── the network ──
 
     def _send(self, src: int, peer: int, raw: bytes) -> None:
-        if self._cut_until.get((src, peer), 0) > self.step_no:
+        cut = self._cut_until.get((src, peer), 0) > self.step_no
+        if cut or self.rng.random() < self.faults.lose:
             self.lost += 1
-            return
-        if self.rng.random() < self.faults.lose:
-            self.lost += 1
+            self._note_packet(src, peer, raw, None)
             return
         copies = 1
         if self.rng.random() < self.faults.repeat:
@@ -299,6 +319,7 @@ class Cluster:
         for _ in range(copies):
             self._order += 1
             when = self.step_no + self.rng.randint(1, max(1, self.faults.delay_steps_max))
+            self._note_packet(src, peer, raw, when)
             heapq.heappush(self._network, (when, self._order, peer, raw))
 
     def _deliver(self) -> None:

@@ -9,25 +9,78 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import multiprocessing
 import os
 import sys
 import time
 import traceback
+from pathlib import Path
 
+import msgspec
+
+from skerry.runtime.simulator.cluster import Cluster
+from skerry.runtime.simulator.picture import svg
+from skerry.testing import Faults
 from tests.simulation import workload
 
-Faults = collections.Counter[str]
+Met = collections.Counter[str]
 
 
-def one(seed: int) -> tuple[int, Faults, str]:
+def one(seed: int) -> tuple[int, Met, str]:
     """(seed, faults by name, what failed)."""
     try:
         cluster = workload.run(seed)
     except Exception:
         return seed, collections.Counter(), traceback.format_exc(limit=-3)
     crashes = {"crashes": cluster.crashes, "packets lost": cluster.lost}
-    return seed, cluster.points + Faults(crashes | {"packets repeated": cluster.repeated}), ""
+    return seed, cluster.points + Met(crashes | {"packets repeated": cluster.repeated}), ""
+
+
+def _fails(seed: int, faults: Faults, size: workload.Size) -> str:
+    try:
+        workload.run(seed, faults, size)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"[:300]
+    return ""
+
+
+def shrink(seed: int, picture: Path) -> int:
+    """Make a failing seed small: fewer kinds of faults, fewer messages; then draw it."""
+    faults, size = Faults(), workload.Size()
+    found = _fails(seed, faults, size)
+    if not found:
+        print(f"seed {seed} keeps every promise: nothing to shrink")
+        return 0
+    for name in ("lose", "repeat", "cut", "crash", "blackout", "hang", "clock"):
+        fewer = msgspec.structs.replace(faults, **{name: 0})
+        if smaller := _fails(seed, fewer, size):
+            faults, found = fewer, smaller
+    for name in ("steps", "roots", "senders"):
+        for value in (0, 1, 2, 5, 10, 20):
+            less = size._replace(**{name: value})
+            if value < getattr(size, name) and (smaller := _fails(seed, faults, less)):
+                size, found = less, smaller
+                break
+    print("from skerry.testing import Faults\nfrom tests.simulation import workload")
+    print(f"workload.run({seed}, {faults}, workload.{size})\n{found}")
+    clusters: list[Cluster] = []
+
+    def watch(cluster: Cluster) -> None:
+        cluster.notes = []
+        clusters.append(cluster)
+
+    with contextlib.suppress(Exception):
+        workload.run(seed, faults, size, watch)
+    (cluster,) = clusters
+    notes = cluster.notes or []
+    # Packets may go on for ever; what decides has happened before.
+    last = 30 + max((note.step for note in notes if note.peer is None), default=0)
+    title = f"seed {seed}: {found[:150]}"
+    drawn = svg(notes, len(cluster.machines), title=title, last=last)
+    picture.write_text(drawn)
+    print(f"drawn in {picture}")
+    return 1
 
 
 def main() -> int:
@@ -35,15 +88,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=200)
     parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--shrink", type=int, metavar="SEED", help="make a failing seed small")
+    parser.add_argument("--picture", type=Path, default=Path("seed.svg"))
     given = parser.parse_args()
+    if given.seeds < 1 or given.first < 0:
+        parser.error("--seeds is 1 or more, --first 0 or more")
+    if given.shrink is not None:
+        return shrink(given.shrink, given.picture)
     seeds = range(given.first, given.first + given.seeds)
-    started, faults, failed = time.perf_counter(), Faults(), 0
+    started, faults, failed = time.perf_counter(), Met(), 0
     with multiprocessing.get_context("spawn").Pool(len(os.sched_getaffinity(0))) as pool:
         for seed, met, wrong in pool.imap_unordered(one, seeds, chunksize=4):
             faults += met
             if wrong:
                 failed += 1
-                print(f"python -m tests.simulation.campaign --first {seed} --seeds 1\n{wrong}")
+                print(f"python -m tests.simulation.campaign --shrink {seed}\n{wrong}")
     seconds = time.perf_counter() - started
     for name, count in sorted(faults.items()):
         print(f"{count:>10,}  {name}")
