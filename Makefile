@@ -38,6 +38,11 @@ crash: .venv/.dev ## kill workers and the supervisor again and again: KILLS=50
 simulate: .venv/.dev ## run the core on a simulated network, disk and clock: SEEDS=200
 	$(BIN)/python -m tests.simulation.campaign --seeds $(SEEDS)
 
+.PHONY: reach
+reach: .venv/.dev ## lines and branches of the core that are reached under faults: SEEDS=200
+	$(BIN)/coverage run --rcfile=/dev/null --branch --source=skerry.runtime.shard -m tests.simulation.reach $(SEEDS)
+	$(BIN)/coverage report --rcfile=/dev/null
+
 .PHONY: mutants
 mutants: .venv/.dev ## plant bugs in copies of the code, one by one: all must be caught
 	$(BIN)/python -m tests.mutants.plant

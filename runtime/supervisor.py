@@ -548,7 +548,7 @@ class Supervisor:
 def is_stopped(pid: int) -> bool:
     """Whether a process was told to stand still."""
     try:
-        return psutil.Process(pid).status() == psutil.STATUS_STOPPED
+        return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
     except psutil.NoSuchProcess:
         return False
 
