@@ -1,0 +1,107 @@
+"""Writes commits into a store, or moves shards, and kills itself at a named point of that work.
+
+    python -m tests.store.dying POINT WHEN NTH FOLDER
+
+POINT is a function of the code that touches the disk; WHEN is before or after its NTH call.
+Prints each commit that it was told is durable.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from skerry.runtime import placement_file, reshard
+from skerry.runtime.shard import commit as records
+from skerry.runtime.shard.events import Commit, CommitNo, StateGroup
+from skerry.runtime.store import files
+from skerry.runtime.store.log import LmdbStore
+
+COMMITS = 120
+POINTS: dict[str, tuple[Any, str]] = {
+    "a transaction": (LmdbStore, "_write"),
+    "a transaction and its news": (LmdbStore, "_commit"),
+    "a slice of a sweep": (LmdbStore, "_write_slice"),
+    "a piece of trimming": (LmdbStore, "_trim"),
+    "a new store": (files.Environment, "create"),
+    "a file's rename": (Path, "rename"),
+    "a file's sync": (os, "fsync"),
+    "a description of the app": (placement_file, "save"),
+    "an old store thrown away": (placement_file, "discard"),
+}
+
+
+def changes(no: int) -> dict[str, bytes | None]:
+    """What commit `no` writes and deletes."""
+    changed: dict[str, bytes | None] = {f"k{no * 7 % 23}": f"v{no}".encode() * 20}
+    if no % 5 == 0:
+        changed[f"k{no * 3 % 23}"] = None
+    return changed
+
+
+def model(upto: int) -> dict[str, bytes]:
+    """The states after so many commits."""
+    states: dict[str, bytes] = {}
+    for no in range(1, upto + 1):
+        for key, value in changes(no).items():
+            states.pop(key, None)
+            if value is not None:
+                states[key] = value
+    return states
+
+
+def die_at(point: str, when: str, nth: int) -> None:
+    """Plant the death."""
+    owner, name = POINTS[point]
+    function, left = getattr(owner, name), nth
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        nonlocal left
+        left -= 1
+        now = left == 0
+        if now and when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = function(*args, **kwargs)
+        if now:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    wrapped: Callable[..., Any] = functools.wraps(function)(counted)
+    setattr(owner, name, wrapped)
+
+
+def write(path: Path) -> None:
+    """Commits, swept and trimmed all the time; says what is durable."""
+    if not (path / "data.mdb").exists():
+        LmdbStore.create(path, shard=1)
+    store = LmdbStore.open(path, shard=1, log_bytes=1)
+    checksum = store.last.checksum
+    for no in range(store.last.no + 1, COMMITS + 1):
+        changed = changes(no)
+        states = [StateGroup("Thing", list(changed), list(changed.values()))]
+        record = records.encode(no, 1, no, checksum, states, [])
+        checksum = records.checksum_of(record)
+        store.append(Commit(CommitNo(no), record, states, []))
+        while store.durable() < no:
+            os.sched_yield()
+        print(no, flush=True)
+    store.close()
+
+
+def move(folder: Path) -> None:
+    """The app in this folder, on one shard more."""
+    app = placement_file.load(folder)
+    assert app is not None
+    placement_file.discard_strangers(folder, app)
+    reshard.reshard(folder, app, len(app.placement.members) + 1)
+
+
+if __name__ == "__main__":
+    die_at(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    target = Path(sys.argv[4])
+    move(target) if (target / "app.json").exists() else write(target)

@@ -1,0 +1,98 @@
+"""Killed at every named point of the real code that touches the disk; nothing durable is lost."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from examples.bank import Account
+from skerry.runtime import placement_file
+from skerry.runtime.store.check import check
+from skerry.runtime.store.log import LmdbStore
+from tests.processes.started import ROOT, launcher, running
+from tests.store.dying import model
+
+WRITES = [
+    "a transaction",
+    "a transaction and its news",
+    "a slice of a sweep",
+    "a piece of trimming",
+]
+MOVES = [
+    "a new store",
+    "a transaction",
+    "a file's rename",
+    "a file's sync",
+    "a description of the app",
+    "an old store thrown away",
+]
+
+
+def die(point: str, when: str, nth: int, folder: Path) -> tuple[bool, int]:
+    """Whether it died, and the newest commit that was said to be durable."""
+    command = [sys.executable, "-m", "tests.store.dying", point, when, str(nth), str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode in (0, -9), done.stderr
+    return done.returncode == -9, int((done.stdout.split() or ["0"])[-1])
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("point", WRITES)
+def test_a_store_killed_at_this_point_holds_all_that_was_durable(
+    tmp_path: Path, point: str, when: str
+) -> None:
+    path, deaths = tmp_path / "shard-1", 0
+    LmdbStore.create(path, shard=1)
+    # The same store dies again and again, a little later in its life each time.
+    for nth in (1, 2, 3, 5, 8, 13, 21):
+        died, acknowledged = die(point, when, nth, path)
+        deaths += died
+        assert list(check(path, shard=1)) == []
+        store = LmdbStore.open(path, shard=1)
+        assert store.last.no >= acknowledged
+        assert dict(store.states("Thing")) == model(store.last.no)
+        store.close()
+    assert deaths >= 4
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A stopped app with states and messages under way."""
+    data = tmp_path_factory.mktemp("move") / "data"
+    with running(data, target="examples.bank"):
+        for n in range(30):
+            launcher("send", f"Account/a{n}", "deposit", "[100]", "--data", str(data))
+    return data
+
+
+def money(data: Path) -> int:
+    """All that the stopped app's accounts hold."""
+    known = placement_file.load(data)
+    assert known is not None
+    total = 0
+    for shard in known.placement.members:
+        assert list(check(data / f"shard-{shard}", shard=shard)) == []
+        store = LmdbStore.open(data / f"shard-{shard}", shard=shard)
+        kind = Account.__skerry__
+        for key, state in store.states("Account"):
+            total += kind.decode(state, key, lambda _: None).balance  # type: ignore[attr-defined]
+        store.close()
+    return total
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("point", MOVES)
+def test_a_change_of_shards_killed_at_this_point_is_done_or_not_begun(
+    app: Path, tmp_path: Path, point: str, when: str
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(app, data)
+    deaths = 0
+    for nth in (1, 2, 4):
+        deaths += die(point, when, nth, data)[0]
+        assert money(data) == 3000
+    assert deaths
