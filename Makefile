@@ -4,6 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 KILLS ?= 50
 SEEDS ?= 200
+FLIPS ?= 2000
 
 .DEFAULT_GOAL := help
 
@@ -33,6 +34,10 @@ test: .venv/.dev ## run every test
 .PHONY: crash
 crash: .venv/.dev ## kill workers and the supervisor again and again: KILLS=50
 	$(BIN)/python -m tests.crash.kill_loop --kills $(KILLS)
+
+.PHONY: flips
+flips: .venv/.dev ## flip bits anywhere in a store, and cut it: FLIPS=2000
+	$(BIN)/python -m tests.store.flips $(FLIPS)
 
 .PHONY: simulate
 simulate: .venv/.dev ## run the core on a simulated network, disk and clock: SEEDS=200

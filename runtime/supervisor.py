@@ -43,6 +43,7 @@ from skerry.errors import SkerryError
 from skerry.runtime import placement_file
 from skerry.runtime.placement_file import AppFile, Running
 from skerry.runtime.reshard import reshard
+from skerry.runtime.store.check import check_apart
 from skerry.runtime.worker import BEAT, DAMAGED, HOPELESS, Config
 
 RESTARTS_MAX = 8
@@ -365,6 +366,13 @@ class Supervisor:
             self._say(f"worker {child.shard} ended ({how}) and is started again")
             child.start_at = now
             return
+        if code in (-signal.SIGBUS, -signal.SIGSEGV):
+            store = self._data / f"shard-{child.shard}"
+            if damage := check_apart(store, shard=child.shard):
+                self._say(f"worker {child.shard} ended ({how}): {damage[0]}")
+                self._stop(DAMAGED)
+                child.done = True
+                return
         child.crashed.append(now)
         while child.crashed[0] < now - RESTARTS_WITHIN_S:
             child.crashed.popleft()

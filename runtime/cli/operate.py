@@ -196,7 +196,7 @@ def check(
     """Verify every checksum of a stopped app's stores.
 
     Each record, each link between records, each row. Exit code 3: damage."""
-    from skerry.runtime.store.check import check as check_store
+    from skerry.runtime.store.check import check_apart
 
     folder = find_data(directory)
     app = load(folder)
@@ -206,7 +206,7 @@ def check(
     wrong = [
         sentence
         for shard in app.placement.members
-        for sentence in check_store(folder / f"shard-{shard}", shard=shard)
+        for sentence in check_apart(folder / f"shard-{shard}", shard=shard)
     ]
     if as_json_:
         print(json.dumps({"clean": not wrong, "damage": wrong}))

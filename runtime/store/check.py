@@ -5,12 +5,15 @@ Reads only. Idea: docs/log.md.
 
 from __future__ import annotations
 
+import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import lmdb
 
-from skerry.errors import StoreDamaged
+from skerry.errors import StoreDamaged, StoreLocked
 from skerry.runtime.shard import commit as records
 from skerry.runtime.store.files import Environment
 from skerry.runtime.store.tree import verify
@@ -28,7 +31,7 @@ def check(path: Path, *, shard: int) -> Iterator[str]:
             yield from _log(txn, store)
             yield from verify(txn, store.rows, store.slots, path)
     except lmdb.Error as error:
-        yield f"LMDB can't read {path} to its end: {error}. Restore the app's last backup."
+        yield str(store.unreadable(error))
     finally:
         store.close()
 
@@ -40,10 +43,36 @@ def _log(txn: lmdb.Transaction, store: Environment) -> Iterator[str]:
         no = int.from_bytes(key, "big")
         try:
             decoded = records.decode(bytes(record))
-        except ValueError as error:
+        except (ValueError, IndexError, struct.error) as error:
             yield f"Commit {no} in the log of {store.path} is damaged: {error}."
             before = None
             continue
         if before is not None and (before[0] + 1, before[1]) != (no, decoded.previous):
             yield f"Commit {no} in the log of {store.path} does not follow commit {before[0]}."
         before = (no, decoded.checksum)
+    covered = int.from_bytes(txn.get(b"covered", b"", db=store.meta), "big")
+    newest = 0 if before is None else before[0]
+    if newest < covered:
+        yield f"The log of {store.path} ends at commit {newest}, but its tree covers {covered}."
+
+
+def check_apart(path: Path, *, shard: int) -> list[str]:
+    """The same in a process of its own: pages may be so damaged that reading them kills it."""
+    apart = [sys.executable, "-m", "skerry.runtime.store.check", str(path), str(shard)]
+    done = subprocess.run(apart, capture_output=True, text=True)
+    if done.returncode < 0:
+        return [
+            f"The store {path} is damaged so that reading it ends the process with signal "
+            f"{-done.returncode}. Restore the app's last backup."
+        ]
+    if done.returncode:
+        return [done.stderr.strip()]
+    return done.stdout.splitlines()
+
+
+if __name__ == "__main__":
+    try:
+        for sentence in check(Path(sys.argv[1]), shard=int(sys.argv[2])):
+            sys.stdout.write(f"{sentence}\n")
+    except StoreLocked as locked:
+        sys.exit(f"skerry: {locked}")

@@ -12,16 +12,25 @@ from __future__ import annotations
 import fcntl
 import os
 from pathlib import Path
+from typing import BinaryIO
 
 import lmdb
 import msgspec
 
 from skerry.errors import StoreDamaged, StoreLocked
+from skerry.runtime.store.tree import verify
 
 FORMAT = 1
 PRESSED = 0.8
 """Above this part of the quota intake from outside pauses, so that drains still have room."""
 
+
+HEAD_TXN_OFFSET = 144
+"""Where a head page of LMDB 0.9 names its transaction: after a page header of 16 bytes, four
+fields of 24, two databases of 48 and the number of the last page."""
+
+VERIFIED_ROWS = 20_000
+"""Rows that are all read at each opening: about 0.1 s. Larger trees are read by `check` only."""
 
 ROOM_BYTES = 1 << 20
 """A disk with less room than this is full."""
@@ -45,6 +54,8 @@ class Environment:
         self._lock = _locked(path)
         try:
             self.env = _open(path, quota_bytes, sync=sync)
+            self._check_length()
+            self._check_heads()
             self.log = self.env.open_db(b"log")
             self.rows = self.env.open_db(b"rows")
             self.slots = self.env.open_db(b"slots")
@@ -75,6 +86,42 @@ class Environment:
             os.fsync(fd)
             os.close(fd)
 
+    def _check_length(self) -> None:
+        """A map reads behind the end of its file only once: then the process is killed."""
+        pages, size = self.env.info()["last_pgno"] + 1, (self.path / "data.mdb").stat().st_size
+        needed = pages * self.env.stat()["psize"]
+        if size < needed:
+            raise StoreDamaged(
+                f"{self.path / 'data.mdb'} was cut short: it has {size:,} bytes and needs {needed:,}. "
+                f"Restore the app's last backup."
+            )
+
+    def _check_heads(self) -> None:
+        """LMDB's two head pages take turns, so their transactions are neighbours.
+
+        Heads have no checksum: with the newer one damaged, LMDB would go on from the older one,
+        a commit back, and say nothing.
+        """
+        with open(self.path / "data.mdb", "rb") as file:
+            first, second = (self._head(file, number) for number in (0, 1))
+        if abs(first - second) != 1 and max(first, second) > 1:
+            raise StoreDamaged(
+                f"The head pages of {self.path / 'data.mdb'} name the transactions {first} and "
+                f"{second}, which are no neighbours: one of them is damaged. Restore the app's last "
+                f"backup."
+            )
+
+    def _head(self, file: BinaryIO, number: int) -> int:
+        file.seek(number * self.env.stat()["psize"] + HEAD_TXN_OFFSET)
+        return int.from_bytes(file.read(8), "little")
+
+    def verify_small(self) -> None:
+        """Read a small tree whole: a page that was damaged may hide rows, which no row can tell."""
+        with self.env.begin() as txn:
+            if txn.stat(self.rows)["entries"] <= VERIFIED_ROWS:
+                for damage in verify(txn, self.rows, self.slots, self.path):
+                    raise StoreDamaged(damage)
+
     def _check(self, shard: int) -> None:
         with self.env.begin() as txn:
             stored = txn.get(b"identity", db=self.meta)
@@ -104,6 +151,13 @@ class Environment:
                 pages += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
         return bool(pages * 4096 > PRESSED * self.quota_bytes)
 
+    def unreadable(self, error: lmdb.Error) -> StoreDamaged:
+        """What LMDB says of damaged pages, as ours."""
+        return StoreDamaged(
+            f"LMDB can't read {self.path} to its end: {error}. Restore the app's last backup; "
+            f"`skerry check` lists all damage."
+        )
+
     def disk_is_full(self) -> bool:
         """Whether the file system has no room. LMDB calls a write that was cut short an I/O error."""
         return os.statvfs(self.path).f_bavail * os.statvfs(self.path).f_frsize < ROOM_BYTES
@@ -112,6 +166,7 @@ class Environment:
         """Close and let go of the lock."""
         if hasattr(self, "env"):  # Not when opening it is what failed.
             self.env.close()
+        _locks.discard(self._lock)
         os.close(self._lock)
 
 
@@ -158,15 +213,20 @@ def _locked(path: Path) -> int:
         owner = os.read(fd, 20).decode().strip()
         os.close(fd)
         raise StoreLocked(path, int(owner) if owner.isdigit() else 0) from error
-    os.register_at_fork(after_in_child=lambda: _forget(fd))
+    _locks.add(fd)
     os.ftruncate(fd, 0)
     os.pwrite(fd, str(os.getpid()).encode(), 0)
     return fd
 
 
-def _forget(fd: int) -> None:
-    """A forked child must not keep its parent's lock."""
-    try:
-        os.close(fd)
-    except OSError:
-        return
+_locks: set[int] = set()
+"""The descriptors of the locks that this process holds."""
+
+
+def _let_go() -> None:
+    """A forked child of user code must not keep its parent's locks."""
+    while _locks:
+        os.close(_locks.pop())
+
+
+os.register_at_fork(after_in_child=_let_go)

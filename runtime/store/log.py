@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import heapq
 import queue
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -130,6 +131,7 @@ class LmdbStore:
         """Open and recover. Raises StoreDamaged, StoreLocked, and what a foreign folder deserves."""
         environment = Environment(path, shard=shard, sync=sync != "off", quota_bytes=quota_bytes)
         try:
+            environment.verify_small()
             return cls(
                 environment,
                 sync=sync,
@@ -137,8 +139,10 @@ class LmdbStore:
                 log_bytes=log_bytes,
                 wake=wake,
             )
-        except BaseException:
+        except BaseException as error:
             environment.close()
+            if isinstance(error, lmdb.Error):
+                raise environment.unreadable(error) from error
             raise
 
     def _recover(self) -> Last:
@@ -150,7 +154,7 @@ class LmdbStore:
             no = int.from_bytes(key, "big")
             try:
                 decoded = records.decode(bytes(record))
-            except ValueError as error:
+            except (ValueError, IndexError, struct.error) as error:
                 raise StoreDamaged(self._bad_record(no, str(error))) from error
             if decoded.no != no:
                 raise StoreDamaged(self._bad_record(no, f"it says that it is commit {decoded.no}"))
@@ -189,20 +193,26 @@ class LmdbStore:
         return entry[1] if entry is not None else self._tree(tree_key(table, key))
 
     def _tree(self, key: bytes) -> bytes | None:
-        stored = self._reader.get(key, db=self._files.rows)
+        try:
+            stored = self._reader.get(key, db=self._files.rows)
+        except lmdb.Error as error:
+            raise self._files.unreadable(error) from error
         return None if stored is None else unseal(key, stored, self._files.path)
 
     def _tree_rows(self, prefix: bytes, after: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """Rows of the tree by prefix, in a transaction of their own: a scan may last long."""
-        with self._env.begin() as txn:
-            cursor = txn.cursor(db=self._files.rows)
-            if not cursor.set_range(max(prefix, after)):
-                return
-            for key, stored in cursor.iternext(keys=True, values=True):
-                if not key.startswith(prefix):
+        try:
+            with self._env.begin() as txn:
+                cursor = txn.cursor(db=self._files.rows)
+                if not cursor.set_range(max(prefix, after)):
                     return
-                if key > after:
-                    yield bytes(key), unseal(bytes(key), stored, self._files.path)
+                for key, stored in cursor.iternext(keys=True, values=True):
+                    if not key.startswith(prefix):
+                        return
+                    if key > after:
+                        yield bytes(key), unseal(bytes(key), stored, self._files.path)
+        except lmdb.Error as error:
+            raise self._files.unreadable(error) from error
 
     def scan(self, table: int, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """Rows of a table, tree and overlay merged."""

@@ -38,10 +38,11 @@ def unseal(key: bytes, stored: bytes, path: Path) -> bytes:
     """The value of a row, verified. Raises StoreDamaged naming it."""
     value = bytes(stored[8:])
     if len(stored) < 8 or _CHECKSUM.unpack_from(stored)[0] != _checksum(key + value):
+        table = TABLES.get(key[0], str(key[0])) if key else "none"
         raise StoreDamaged(
-            f"A row of {path} does not match its checksum: table {TABLES.get(key[0], key[0])}, "
-            f"key {key[1:]!r}. The disk or the file system changed it. Restore the app's last "
-            f"backup, or look for more damage with `skerry check`."
+            f"A row of {path} does not match its checksum: table {table}, key {key[1:]!r}. The "
+            f"disk or the file system changed it. Restore the app's last backup, or look for more "
+            f"damage with `skerry check`."
         )
     return value
 

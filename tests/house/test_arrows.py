@@ -36,6 +36,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "skerry.runtime.reshard",
         "skerry.runtime.placement_file",
         "skerry.runtime.gateway.words",
+        "skerry.runtime.store.check",
         *WORDS,
     ),
     "skerry.runtime.worker": (

@@ -96,3 +96,15 @@ def test_a_change_of_shards_killed_at_this_point_is_done_or_not_begun(
         deaths += die(point, when, nth, data)[0]
         assert money(data) == 3000
     assert deaths
+
+
+def test_flipped_bits_and_cut_files_are_named_or_harmless_never_read_as_good() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.store.flips", "300"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "refused" in done.stdout
