@@ -51,10 +51,10 @@ def running(
             env=os.environ | environment,
             stderr=file,
         )
-    while f'"pid":{process.pid},' not in _said(data / "run.json"):
-        assert process.poll() is None, _said(said)
-        os.sched_yield()
     try:
+        while f'"pid":{process.pid},' not in _said(data / "run.json"):
+            assert process.poll() is None, _said(said)
+            os.sched_yield()
         yield process
     finally:
         process.terminate()
