@@ -33,6 +33,10 @@ CAREFUL_BATCHES = 64
 STATE_COST_BYTES = 400
 """What a cached entity costs in memory beside its fields, about; for the cache's bound."""
 
+CHECKED_STATES = 16
+"""How many states of a type are decoded again in each batch, optimistic ones too: a handler that
+puts a text where a number belongs is found before a restart stumbles over it."""
+
 FIELD_COST = 4
 """How many bytes of objects a byte of an encoded state becomes, about."""
 
@@ -296,6 +300,9 @@ class Turns:
                     encode = kept.type.encode
                     values = [None if e is None else encode(e) for e in kept.dirty.values()]
                     kept.note_size(sum(len(v) for v in values if v is not None) / len(values))
+                    for key, value in zip(kept.dirty, values[:CHECKED_STATES]):
+                        if value is not None:
+                            kept.type.decode(value, key, self._schemas)
                 except (Exception, SystemExit) as error:
                     raise Raised(kept.name) from error
                 groups.append(StateGroup(kept.name, list(kept.dirty), values))

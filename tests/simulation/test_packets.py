@@ -13,6 +13,7 @@ from skerry.runtime.shard import inbound, wire
 from skerry.runtime.shard.events import (
     Arrived,
     Durable,
+    Reply,
     Request,
     Requested,
     Stop,
@@ -95,6 +96,7 @@ class End:
             bytes(16), self.asked, 0, 0, self.clock_ns, "Post", one.key, "forward",
             wire._encoder.encode([THERE if self.me == 0 else HERE, number, size]), False,
         )  # fmt: skip
+        self.last_request = request
         self.shard.accept(Requested("client", request))
         self.commit(self.shard.run(), synced=synced)
 
@@ -107,6 +109,10 @@ class End:
             if isinstance(effect, Transmit):
                 packets.append(wire.unpack(effect.raw))
         return packets
+
+    def replies(self) -> list[Reply]:
+        """The outcomes among what it wants outside."""
+        return [effect for effect in self.shard.take_effects() if isinstance(effect, Reply)]
 
     def frames(self) -> list[Packet]:
         """The frames among what it wants to send."""
