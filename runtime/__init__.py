@@ -28,10 +28,11 @@ runtime/    How programs run; imported as `skerry.runtime`.
     ports.py           What the worker needs from the outside, each with its promise.
 
 runtime/gateway/    A client comes in.
-    connection.py  The caller's end: numbers its requests, retries, never doubles.
-    words.py       What callers and doors say to each other, and nothing that acts on it.
+    connection.py  The caller's end of the lines: one session with a running app, on an asyncio loop.
+    words.py       What callers and doors say to each other, and what it means; nothing that acts on it.
     sockets.py     The worker's end of the clients' line: many callers, one list of events for the shard.
     line.py        One socket to one door: says and hears, and knows whether anybody is there.
+    session.py     The caller's end of exactly once: numbers requests, says them again, never doubles.
 
 runtime/shard/    The core: no I/O, no clock, no thread.
     events.py     The words: all that can reach a shard, and all that it can want.

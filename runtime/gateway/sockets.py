@@ -11,31 +11,19 @@ Idea: docs/clients.md.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import zmq
-from msgspec import Struct
 
 from skerry.runtime.gateway import words
-from skerry.runtime.shard.events import Confirmed, Outcome, Reply, Request, Requested
+from skerry.runtime.gateway.words import Caller, Control
+from skerry.runtime.shard.events import Confirmed, Outcome, Reply, Requested
 
 DRAIN_MAX = 64
 """Messages taken per wake-up; what is left wakes us again, after a batch has run."""
-
-Caller = bytes
-
-
-class Control(Struct, frozen=True):
-    """What a caller wants that is not a request to an entity: the worker answers it itself."""
-
-    caller: Caller
-    n: int
-    kind: str
-    """hello, get, scan, count, status, dead or control."""
-    args: tuple[Any, ...] = ()
 
 
 class Door:
@@ -71,7 +59,7 @@ class Door:
                 continue
             caller, raw = parts
             try:
-                found += _events(caller, words.decode_call(raw))
+                found += words.events(caller, words.decode_call(raw))
             # A stranger's bytes may also nest too deep for the decoder, or not be text.
             except (msgspec.DecodeError, ValueError, RecursionError) as error:
                 self._refuse(caller, _number_in(raw), str(error))
@@ -107,51 +95,6 @@ class Door:
         # A caller that is gone or does not read costs nothing: what it misses it asks again.
         with contextlib.suppress(zmq.Again, zmq.ZMQError):
             self.socket.send_multipart((caller, words.encode(word)), zmq.NOBLOCK)
-
-
-def _events(caller: Caller, call: words.Call) -> Iterator[Requested | Confirmed | Control]:
-    """One message as events; all of it, or a ValueError and none."""
-    match call:
-        case words.Asks(requests):
-            for request in requests:
-                _check(request)
-            return iter([Requested(caller, request) for request in requests])
-        case words.Ask(request):
-            _check(request)
-            return iter((Requested(caller, request),))
-        case words.Confirm(session, upto):
-            return iter((Confirmed(session, upto),))
-        case words.Hello():
-            return iter((Control(caller, 0, "hello"),))
-        case words.Get(n, type_name, key):
-            _check_key(key)
-            control = Control(caller, n, "get", (type_name, key))
-        case words.Scan(n, type_name, prefix, after, limit):
-            control = Control(caller, n, "scan", (type_name, prefix, after, limit))
-        case words.Count(n, type_name):
-            control = Control(caller, n, "count", (type_name,))
-        case words.Status(n):
-            control = Control(caller, n, "status")
-        case words.Dead(n, action, id):
-            control = Control(caller, n, "dead", (action, id))
-        case words.Steer(n, word):
-            control = Control(caller, n, "control", (word,))
-    return iter((control,))
-
-
-def _check(request: Request) -> None:
-    """What types can't say of a request."""
-    _check_key(request.key)
-    if request.previous >= request.number:
-        raise ValueError(f"request {request.number} can't follow request {request.previous}")
-    if len(request.named) not in (0, 16):
-        raise ValueError(f"the hash of an idempotency key has 16 bytes, not {len(request.named)}")
-
-
-def _check_key(key: str) -> None:
-    # A character takes at most 4 bytes, so most keys need no encoding to be judged.
-    if len(key) > words.KEY_BYTES_MAX // 4 and len(key.encode()) > words.KEY_BYTES_MAX:
-        raise ValueError(f"a key has at most {words.KEY_BYTES_MAX} bytes in UTF-8")
 
 
 def _number_in(raw: bytes) -> int:

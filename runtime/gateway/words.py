@@ -1,4 +1,4 @@
-"""What callers and doors say to each other, and nothing that acts on it.
+"""What callers and doors say to each other, and what it means; nothing that acts on it.
 
 One message part each, a msgpack array whose first element names it: `["get", 7, "Account",
 "alice"]`. Everything that a stranger could get wrong and that would hurt behind the door is
@@ -9,12 +9,13 @@ Imports the core's vocabulary only. Idea: docs/clients.md.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
 
-from skerry.runtime.shard.events import Outcome, Placement, Request
+from skerry.runtime.shard.events import Confirmed, Outcome, Placement, Request, Requested
 from skerry.runtime.shard.wire import MESSAGE_BYTES_MAX
 
 KEY_BYTES_MAX = 480
@@ -178,3 +179,64 @@ Word = Welcome | Outcomes | Answer | Refusal
 encode = msgspec.msgpack.Encoder().encode
 decode_call = msgspec.msgpack.Decoder(Call).decode
 decode_word = msgspec.msgpack.Decoder(Word).decode
+
+
+# ── what a call means to a worker ─────────────────────────────────────────────
+
+Caller = Any
+"""Where answers go: whatever names a caller at its door."""
+
+
+class Control(Struct, frozen=True):
+    """What a caller wants that is not a request to an entity: the worker answers it itself."""
+
+    caller: Caller
+    n: int
+    kind: str
+    """hello, get, scan, count, status, dead or control."""
+    args: tuple[Any, ...] = ()
+
+
+def events(caller: Caller, call: Call) -> Iterator[Requested | Confirmed | Control]:
+    """One message as events; all of it, or a ValueError and none."""
+    match call:
+        case Asks(requests):
+            for request in requests:
+                _check(request)
+            return iter([Requested(caller, request) for request in requests])
+        case Ask(request):
+            _check(request)
+            return iter((Requested(caller, request),))
+        case Confirm(session, upto):
+            return iter((Confirmed(session, upto),))
+        case Hello():
+            return iter((Control(caller, 0, "hello"),))
+        case Get(n, type_name, key):
+            _check_key(key)
+            control = Control(caller, n, "get", (type_name, key))
+        case Scan(n, type_name, prefix, after, limit):
+            control = Control(caller, n, "scan", (type_name, prefix, after, limit))
+        case Count(n, type_name):
+            control = Control(caller, n, "count", (type_name,))
+        case Status(n):
+            control = Control(caller, n, "status")
+        case Dead(n, action, id):
+            control = Control(caller, n, "dead", (action, id))
+        case Steer(n, word):
+            control = Control(caller, n, "control", (word,))
+    return iter((control,))
+
+
+def _check(request: Request) -> None:
+    """What types can't say of a request."""
+    _check_key(request.key)
+    if request.previous >= request.number:
+        raise ValueError(f"request {request.number} can't follow request {request.previous}")
+    if len(request.named) not in (0, 16):
+        raise ValueError(f"the hash of an idempotency key has 16 bytes, not {len(request.named)}")
+
+
+def _check_key(key: str) -> None:
+    # A character takes at most 4 bytes, so most keys need no encoding to be judged.
+    if len(key) > KEY_BYTES_MAX // 4 and len(key.encode()) > KEY_BYTES_MAX:
+        raise ValueError(f"a key has at most {KEY_BYTES_MAX} bytes in UTF-8")
