@@ -26,6 +26,8 @@ runtime/    How programs run; imported as `skerry.runtime`.
     worker.py          One process: a shard, its store, its ports, its loop. The only place where they meet.
     readers.py         Reads source partitions for a worker, batch by batch, without ever making it wait.
     ports.py           What the worker needs from the outside, each with its promise.
+    inquiries.py       What a worker is asked that is no message to an entity: states, counts, dead letters.
+    watch.py           What a supervisor makes of what it sees: start a worker again, slowly, without its poison; end.
 
 runtime/gateway/    A client comes in.
     connection.py  The caller's end of the lines: one session with a running app, on an asyncio loop.

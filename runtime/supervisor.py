@@ -3,14 +3,8 @@
     spawn (config on stdin, held open) -> beat file, exit code, door -> restart | stop | end
 
 One worker per shard. Before another is started for a shard, the old one's end is waited
-for: the store's lock is the fence, this only saves the wait. A worker whose rounds stand
-still hangs in a handler: its stack is dumped into the log, it is killed, and its successor
-runs one message per commit, so that the second time the message has a name. So it is with a
-worker that crashes again and again: the message that it died of, twice, is a dead letter.
-
-A finite app ends after two rounds of questions, the second begun after the first ended, in
-which every worker was quiet with the same epoch and commit: nothing ran between, and a
-frame on its way has an outbox that is not empty.
+for: the store's lock is the fence, this only saves the wait. What is made of what is seen is
+decided in `watch.py`; here it is done, and said.
 
 Runs in the main thread of its process, since a child dies with the thread that spawned it.
 """
@@ -28,8 +22,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -44,21 +38,8 @@ from skerry.runtime import placement_file
 from skerry.runtime.placement_file import AppFile, Running
 from skerry.runtime.reshard import reshard
 from skerry.runtime.store.check import check_apart
+from skerry.runtime.watch import RESTARTS_WITHIN_S, Beat, GiveUp, Restart, Rounds, Watch
 from skerry.runtime.worker import BEAT, DAMAGED, HOPELESS, Config
-
-RESTARTS_MAX = 8
-RESTARTS_WITHIN_S = 20.0
-"""More crashes of one worker than this within this time: the app gives up loudly."""
-
-SLOW_AFTER = 2
-"""After so many crashes of a worker its successor runs one message per commit, to find the one
-that ends it."""
-
-BACKOFF_S = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
-"""How long a restart waits, by how many came shortly before."""
-
-DUMP_S = 0.2
-"""For the stack of a worker that hangs to reach the log, before it is killed."""
 
 POLL_MS = 50
 QUIET_EVERY_S = 0.1
@@ -104,16 +85,8 @@ class _Child:
     def __init__(self, shard: int) -> None:
         self.shard = shard
         self.process: subprocess.Popen[bytes] | None = None
-        self.crashed: deque[float] = deque()
-        """When it ended by itself, lately."""
+        self.watch = Watch()
         self.start_at = 0.0
-        self.rounds = 0
-        self.moved_at = 0.0
-        self.dumped = False
-        self.slow = False
-        self.poison: tuple[int, int, int] | None = None
-        self.suspect: tuple[int, int, int] | None = None
-        """The message that ran when it last crashed, in slow mode."""
         self.before = Progress()
         """What earlier processes of this shard have done."""
         self.latest = Progress()
@@ -167,7 +140,7 @@ class Supervisor:
         self._asked_at = 0.0
         self._round = 0
         self._answers: dict[int, dict[str, Any]] = {}
-        self._quiet_before: dict[int, tuple[int, int, int]] = {}
+        self._rounds = Rounds()
         self.progress = Progress()
         self._oom_kills = oom_kills_so_far()
 
@@ -297,8 +270,8 @@ class Supervisor:
             cache=options.cache,
             quota=options.quota,
             core=cores[place] if options.pin and len(self._children) <= len(cores) else None,
-            slow=child.slow,
-            poison=child.poison,
+            slow=child.watch.slow,
+            poison=child.watch.poison,
         )
         environment = dict(os.environ)
         environment.pop("PYTHONOPTIMIZE", None)  # Assertions stay on: they stop a worker loudly.
@@ -313,8 +286,7 @@ class Supervisor:
         assert child.process.stdin is not None, "a worker has a lifeline"
         child.process.stdin.write(msgspec.json.encode(config) + b"\n")
         child.process.stdin.flush()
-        now = time.monotonic()
-        child.rounds, child.moved_at = 0, now
+        child.watch.started(time.monotonic())
         child.before = Progress(
             child.before.turns + child.latest.turns,
             child.before.items + child.latest.items,
@@ -342,7 +314,7 @@ class Supervisor:
             code = child.process.returncode
             child.process = None
             self._answers.clear()
-            self._quiet_before.clear()
+            self._rounds.interrupted()
             if self._exit is not None:
                 child.done = True
             elif code == DAMAGED:
@@ -361,11 +333,6 @@ class Supervisor:
         how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
         oom_kills, before = oom_kills_so_far(), self._oom_kills
         self._oom_kills = oom_kills
-        if code in (-signal.SIGKILL, -signal.SIGTERM) and oom_kills == before:
-            # By somebody else, who may do so as often as he likes.
-            self._say(f"worker {child.shard} ended ({how}) and is started again")
-            child.start_at = now
-            return
         if code in (-signal.SIGBUS, -signal.SIGSEGV):
             store = self._data / f"shard-{child.shard}"
             if damage := check_apart(store, shard=child.shard):
@@ -373,76 +340,53 @@ class Supervisor:
                 self._stop(DAMAGED)
                 child.done = True
                 return
-        child.crashed.append(now)
-        while child.crashed[0] < now - RESTARTS_WITHIN_S:
-            child.crashed.popleft()
-        crashes = len(child.crashed)
-        self._suspect(child, crashes)
-        if crashes > RESTARTS_MAX:
-            self._say(
-                f"worker {child.shard} ended {crashes} times in {RESTARTS_WITHIN_S:.0f} s (now: {how}). "
-                f"The app gives up; its log: {self._data / 'logs' / f'worker-{child.shard}.log'}"
-            )
-            self._stop(1)
-            child.done = True
-            return
-        self._say(f"worker {child.shard} ended ({how}) and is started again")
-        child.start_at = now + BACKOFF_S[min(crashes, len(BACKOFF_S) - 1)]
+        if code in (-signal.SIGKILL, -signal.SIGTERM) and oom_kills == before:
+            verdict: Restart | GiveUp = child.watch.killed(now)
+        else:
+            verdict = child.watch.crashed(now, self._beat(child))
+        match verdict:
+            case Restart(at_s):
+                self._say(f"worker {child.shard} ended ({how}) and is started again")
+                child.start_at = at_s
+            case GiveUp(crashes):
+                log = self._data / "logs" / f"worker-{child.shard}.log"
+                self._say(
+                    f"worker {child.shard} ended {crashes} times in {RESTARTS_WITHIN_S:.0f} s "
+                    f"(now: {how}). The app gives up; its log: {log}"
+                )
+                self._stop(1)
+                child.done = True
 
-    def _suspect(self, child: _Child, crashes: int) -> None:
-        """A handler may be what ends the worker: find the message, as for one that hangs."""
-        beat = self._beat(child)
-        if beat is not None and beat[5]:
-            running = beat[2], beat[3], beat[4]
-            child.poison = running if running == child.suspect else None
-            child.suspect = running
-        child.slow = crashes >= SLOW_AFTER
-
-    def _beat(self, child: _Child) -> tuple[int, ...] | None:
+    def _beat(self, child: _Child) -> Beat | None:
         """What the worker last wrote of itself; None before it did."""
         try:
             with open(f"{self._sockets}/beat-{child.shard}", "rb") as file:
-                return BEAT.unpack(file.read(BEAT.size))
+                rounds, commit, *running, slow = BEAT.unpack(file.read(BEAT.size))
         except (OSError, struct.error):
             return None
+        peer, seq, index = running
+        return Beat(rounds, commit, (peer, seq, index), bool(slow))
 
     def _watch(self) -> None:
         """Rounds that stand still: a handler does not return."""
-        now = time.monotonic()
         for child in self._children:
-            if child.process is None or self._exit is not None:
-                continue
             beat = self._beat(child)
-            if beat is None:
+            if child.process is None or self._exit is not None or beat is None:
                 continue
-            rounds = beat[0]
-            still_s = now - child.moved_at
-            if rounds != child.rounds:
-                child.rounds, child.moved_at, child.dumped = rounds, now, False
-            elif rounds and still_s > self._options.hang_s and is_stopped(child.process.pid):
-                # By a person with a debugger, say: no handler is to blame.
-                self._say(f"worker {child.shard} is stopped (SIGSTOP); it goes on with SIGCONT")
-                child.moved_at = now
-            elif rounds and still_s > self._options.hang_s and not child.dumped:
-                self._dump_hung(child)
-            elif child.dumped and still_s > self._options.hang_s + DUMP_S:
-                self._kill_hung(child, beat)
-
-    def _dump_hung(self, child: _Child) -> None:
-        assert child.process is not None, "only what runs can hang"
-        self._say(
-            f"worker {child.shard} has not moved for {self._options.hang_s:g} s: a handler does not "
-            f"return. Its stack follows; the worker is killed and started again."
-        )
-        child.process.send_signal(signal.SIGUSR2)
-        child.dumped = True
-
-    def _kill_hung(self, child: _Child, beat: tuple[int, ...]) -> None:
-        assert child.process is not None, "only what runs can hang"
-        child.process.kill()
-        child.process.wait()
-        child.poison = (beat[2], beat[3], beat[4]) if beat[5] else None
-        child.slow, child.dumped = True, False
+            hang_s, stopped = self._options.hang_s, partial(is_stopped, child.process.pid)
+            match child.watch.look(time.monotonic(), beat, hang_s, stopped):
+                case "stopped":
+                    self._say(f"worker {child.shard} is stopped (SIGSTOP); it goes on with SIGCONT")
+                case "dump":
+                    self._say(
+                        f"worker {child.shard} has not moved for {hang_s:g} s: a handler does not "
+                        f"return. Its stack follows; the worker is killed and started again."
+                    )
+                    child.process.send_signal(signal.SIGUSR2)
+                case "kill":
+                    child.process.kill()
+                    child.process.wait()
+                    child.watch.hung(beat)
 
     def _stop(self, code: int) -> None:
         self._exit = code
@@ -504,17 +448,11 @@ class Supervisor:
             self._tell(child.shard, "quiet")
 
     def _judge_round(self) -> None:
-        answers = self._answers
-        positions = {
-            shard: (answer["epoch"], answer["commit"], answer["version"])
-            for shard, answer in answers.items()
-        }
         self._sum_up()
-        quiet = all(answer["quiet"] for answer in answers.values())
-        finite = self._options.finite and all(answer["finite"] for answer in answers.values())
-        if quiet and finite and positions == self._quiet_before:
+        over = self._rounds.over(self._answers)
+        finite = self._options.finite and all(a["finite"] for a in self._answers.values())
+        if over and finite:
             self._stop(0)
-        self._quiet_before = positions if quiet else {}
 
     def _sum_up(self) -> None:
         read = total = 0.0

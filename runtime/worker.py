@@ -21,8 +21,7 @@ import signal
 import struct
 import sys
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +31,16 @@ import zmq
 from skerry import portable
 from skerry.app import App
 from skerry.errors import SkerryError, StoreDamaged, StoreLocked
-from skerry.runtime.gateway.sockets import Control, Door
+from skerry.runtime.gateway.sockets import Door
+from skerry.runtime.gateway.words import Control
+from skerry.runtime.inquiries import Inquiries
 from skerry.runtime.load import extend_path, load
 from skerry.runtime.readers import Partition, Readers
-from skerry.runtime.shard.dead import DeadLetter
 from skerry.runtime.shard.events import (
     SLOTS,
     Arrived,
     Commit,
     Durable,
-    Operated,
     Placement,
     Reply,
     Requested,
@@ -74,9 +73,6 @@ SOURCE_BATCHES = 2
 
 LOCKED_S = 5.0
 """How long a store may be held by a worker that is about to die."""
-
-SLICE_ROWS = 2000
-"""Rows that a count or scan looks at per round, so that nobody waits for it."""
 
 DAMAGED, HOPELESS = 3, 5
 """Exit codes after which a worker is not started again."""
@@ -133,8 +129,7 @@ class Worker:
         self._beat = _open_beat(folder / f"beat-{config.shard}")
         self._rounds = 0
         self._watched = (0, 0, 0)
-        self._answers: deque[tuple[int, Callable[[], None]]] = deque()
-        self._jobs: deque[Iterator[None]] = deque()
+        self._inquiries = Inquiries(self._shard, self._store, self._door, self)
         self._draining = self._stopping = False
         self._turns = self._commits = 0
         self._started = time.monotonic()
@@ -213,7 +208,7 @@ class Worker:
         if self._door.socket in ready:
             for event in self._door.receive():
                 if isinstance(event, Control):
-                    self._control(event)
+                    self._inquiries.serve(event)
                 elif self._draining and isinstance(event, Requested):
                     continue  # Unanswered: the caller tries again, and meets our successor.
                 else:
@@ -239,13 +234,11 @@ class Worker:
                     self._store.append(commit)
                     self._commits += 1
         self._perform()
-        self._answer_held()
-        if self._jobs and next(self._jobs[0], self) is self:
-            self._jobs.popleft()
+        self._inquiries.step()
         if behind:
             return False
         reading = not self._draining and not self._shard.pressed and self._readers.inline
-        return bool(self._shard.runnable or reading or self._jobs)
+        return bool(self._shard.runnable or reading or self._inquiries.busy)
 
     def _batch(self) -> Commit | None:
         """One batch; the next is smaller when it took long, so that nobody waits long for it."""
@@ -293,45 +286,10 @@ class Worker:
         self._watched = (peer, seq, index)
         BEAT.pack_into(self._beat, 0, self._rounds, self._shard.no, peer, seq, index, True)
 
-    # ── the door ──
+    # ── what inquiries need of us ──
 
-    def _control(self, control: Control) -> None:
-        """Reads and operations: anything but requests to entities."""
-        try:
-            self._serve(control)
-        except (SkerryError, ValueError, TypeError, KeyError, IndexError) as error:
-            self._door.error(control.caller, control.n, error)
-
-    def _serve(self, control: Control) -> None:
-        caller, n, args = control.caller, control.n, control.args
-        match control.kind:
-            case "hello":
-                self._door.welcome(caller, self._welcome())
-            case "get":
-                self._answer(caller, n, self._get(*args))
-            case "scan":
-                self._jobs.append(self._scan(caller, n, *args))
-            case "count":
-                self._jobs.append(self._count(caller, n, *args))
-            case "status":
-                self._door.answer(caller, n, self._status())
-            case "dead":
-                self._dead(caller, n, *args)
-            case "control":
-                self._door.answer(caller, n, self._steer(*args))
-            case unknown:
-                raise ValueError(f"a door does not know {unknown!r}")
-
-    def _answer(self, caller: Any, n: int, value: Any) -> None:
-        """Answer when what was read is durable: never what a crash could undo."""
-        no = self._shard.no
-        self._answers.append((no, lambda: self._door.answer(caller, n, value)))
-
-    def _answer_held(self) -> None:
-        while self._answers and self._answers[0][0] <= self._shard.durable:
-            self._answers.popleft()[1]()
-
-    def _welcome(self) -> dict[str, Any]:
+    def greeting(self) -> dict[str, Any]:
+        """See `inquiries.Host`."""
         return {
             "incarnation": bytes.fromhex(self._config.incarnation),
             "shard": self._config.shard,
@@ -345,39 +303,8 @@ class Worker:
             },
         }
 
-    def _get(self, type_name: str, key: str) -> list[bytes | None]:
-        state = self._store.state(type_name, key)
-        return [state, self._schema_of(state)]
-
-    def _schema_of(self, state: bytes | None) -> bytes | None:
-        if state is None:
-            return None
-        schema = msgspec.msgpack.decode(state)[0]
-        return self._store.read(Table.SCHEMA, int(schema).to_bytes(8, "big"))
-
-    def _scan(
-        self, caller: Any, n: int, type_name: str, prefix: str, after: str, limit: int
-    ) -> Iterator[None]:
-        rows: list[tuple[str, bytes]] = []
-        schemas: dict[int, bytes | None] = {}
-        for key, state in self._store.states(type_name, prefix, after):
-            rows.append((key, state))
-            id = msgspec.msgpack.decode(state)[0]
-            if id not in schemas:
-                schemas[id] = self._schema_of(state)
-            if len(rows) >= min(limit, SLICE_ROWS):
-                break
-        self._answer(caller, n, [rows, schemas])
-        yield
-
-    def _count(self, caller: Any, n: int, type_name: str) -> Iterator[None]:
-        count = 0
-        for count, _ in enumerate(self._store.states(type_name), 1):
-            if count % SLICE_ROWS == 0:
-                yield
-        self._answer(caller, n, count)
-
-    def _status(self) -> dict[str, Any]:
+    def status(self) -> dict[str, Any]:
+        """See `inquiries.Host`."""
         shard, store = self._shard, self._store
         records, size = store.backlog
         return {
@@ -400,17 +327,8 @@ class Worker:
             "refused": shard.streams.refused,
         }
 
-    def _dead(self, caller: Any, n: int, action: str, id: bytes | None) -> None:
-        if action in {"retry", "drop"} and id is not None:
-            self._shard.accept(Operated((caller, n), n, action, id))
-            return
-        letters = []
-        for key, row in self._store.scan(Table.DEAD):
-            if id is None or key == id:
-                letters.append([bytes(key), msgspec.msgpack.decode(row, type=DeadLetter)])
-        self._answer(caller, n, letters)
-
-    def _steer(self, word: str) -> dict[str, Any]:
+    def steer(self, word: str) -> dict[str, Any]:
+        """See `inquiries.Host`."""
         match word:
             case "quiet":
                 pass

@@ -33,13 +33,23 @@ ARROWS: dict[str, tuple[str, ...]] = {
     ),
     "skerry.runtime.supervisor": (
         "skerry.runtime.worker",
+        "skerry.runtime.watch",
         "skerry.runtime.reshard",
         "skerry.runtime.placement_file",
         "skerry.runtime.gateway.words",
         "skerry.runtime.store.check",
         *WORDS,
     ),
+    "skerry.runtime.watch": (f"{CORE}.intake",),
+    "skerry.runtime.inquiries": (
+        "skerry.runtime.gateway.words",
+        "skerry.runtime.ports",
+        f"{CORE}.dead",
+        f"{CORE}.shard",
+        *WORDS,
+    ),
     "skerry.runtime.worker": (
+        "skerry.runtime.inquiries",
         "skerry.runtime.gateway.sockets",
         "skerry.runtime.gateway.words",
         "skerry.runtime.load",
@@ -70,7 +80,15 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "skerry.runtime.gateway": WORDS,
     "skerry.runtime.store": ("skerry.runtime.ports", *WORDS),
     "skerry.runtime.transport": WORDS,
-    "skerry.runtime.simulator": ("skerry.runtime.ports", CORE),
+    # The real thing on simulated ground: all that does no I/O.
+    "skerry.runtime.simulator": (
+        "skerry.runtime.gateway.session",
+        "skerry.runtime.gateway.words",
+        "skerry.runtime.inquiries",
+        "skerry.runtime.ports",
+        "skerry.runtime.watch",
+        CORE,
+    ),
     # The core: `shard` knows all its siblings; below it each knows those that it is made of.
     f"{CORE}.shard": ("skerry.runtime.ports", CORE),
     f"{CORE}.intake": tuple(
