@@ -242,13 +242,21 @@ class Faults(Struct, frozen=True, kw_only=True):
     """A shard stands still for up to `hold_steps_max` steps, and goes on as if nothing was."""
     clock: float = 0.0005
     """A shard's wall clock is set, up to two seconds ahead or back."""
+    disk_slow: float = 0.0003
+    """A shard's disk is twenty times slower for up to `hold_steps_max` steps."""
+    disk_full: float = 0.0002
+    """A shard's disk is full for as long: sources pause and clients are refused."""
+    disk_fails: float = 0.00003
+    """A disk reports an error: the app ends at once, and is started again on what is there."""
     sync: float = 0.5
     """The disk finishes something in a step."""
     hold_steps_max: int = 400
 
     def __post_init__(self) -> None:
-        for name in ("lose", "repeat", "cut", "crash", "blackout", "hang", "clock", "sync"):
+        for name in self.__struct_fields__:
             value = getattr(self, name)
+            if name.endswith("_steps_max"):
+                continue
             if not 0 <= value <= 1:
                 raise ValueError(f"Faults: {name} is a probability, 0 to 1, not {value!r}")
         for name in ("delay_steps_max", "hold_steps_max"):
@@ -258,7 +266,18 @@ class Faults(Struct, frozen=True, kw_only=True):
 
 
 NO_FAULTS = Faults(
-    lose=0, repeat=0, delay_steps_max=1, cut=0, crash=0, blackout=0, hang=0, clock=0, sync=1
+    lose=0,
+    repeat=0,
+    delay_steps_max=1,
+    cut=0,
+    crash=0,
+    blackout=0,
+    hang=0,
+    clock=0,
+    disk_slow=0,
+    disk_full=0,
+    disk_fails=0,
+    sync=1,
 )
 """Nothing goes wrong, and nothing is slow."""
 

@@ -496,7 +496,10 @@ class Delivery:
             text = f"This app has no {request.type}.{request.handler} for clients."
             return Outcome("invalid", _encode([what, text])), False
         if self.full and not handler.query:
-            return Outcome("invalid", _encode(["StoreFull", self.full])), False
+            # Remembered like any outcome: a copy that comes when there is room again must not run.
+            # What has a name is asked again under it, to run then.
+            outcome = Outcome("invalid", _encode(["StoreFull", self.full]))
+            return outcome, not request.named
         try:
             args: Args = handler.unpack(request.args)
         except InvalidMessage as error:

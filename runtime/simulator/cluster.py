@@ -1,10 +1,12 @@
 """n shards on a simulated network, disk and clock, driven by one seed.
 
-The shards are the production core (`runtime/shard`), unchanged. What is simulated is what
-they stand on: packets are lost, repeated, delayed and overtaken as wholes, pipes are cut;
-commits become durable late, and a crash takes those that were not; any shard may be killed
-at any point of a step, alone or with all others, and comes back from what its disk kept; it
-may hang and come back late; its clock may be set. The same seed gives the same run.
+The shards are the production core (`runtime/shard`), unchanged; so are the clients' sessions,
+what the supervisor decides, and what workers answer for themselves. What is simulated is what
+they stand on: packets are lost, repeated, delayed and overtaken as wholes, pipes are cut and
+lines break; commits become durable late, and a crash takes those that were not; a disk is slow,
+full, or fails; any shard may be killed at any point of a step, alone or with all others, and
+comes back from what its disk kept; it may hang and come back late; its clock may be set; the
+supervisor may die, and all with it. The same seed gives the same run.
 
 Faults stop when `settle` is called: then everything in flight must drain (I8), and the books
 that are kept beside the core must agree (I1, I2). Who uses this checks the rest from the
@@ -16,14 +18,14 @@ from __future__ import annotations
 import heapq
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from msgspec import Struct
 
 from skerry.app import App
 from skerry.message import Message
+from skerry.runtime.gateway import words
 from skerry.runtime.shard import wire
 from skerry.runtime.shard.dead import DeadLetter
 from skerry.runtime.shard.events import (
@@ -33,27 +35,23 @@ from skerry.runtime.shard.events import (
     Items,
     Outcome,
     Reply,
-    Request,
-    Requested,
     Rewind,
     Stop,
     Table,
     Ticked,
     Transmit,
 )
-from skerry.runtime.shard.intake import partition_slot
 from skerry.runtime.shard.placement import balanced, slot_of
 from skerry.runtime.shard.shard import Limits, Settings, Shard
-from skerry.runtime.simulator.disk import MemoryStore
-from skerry.runtime.simulator.ledger import Books, compare
+from skerry.runtime.simulator.callers import Caller, Name
+from skerry.runtime.simulator.keeper import SECONDS_PER_STEP, Keeper
+from skerry.runtime.simulator.ledger import compare
+from skerry.runtime.simulator.machine import Machine
 from skerry.runtime.simulator.picture import Note
 from skerry.testing import NO_FAULTS, Faults
 
 STEP_NS = 1_000_000
 """A step of the simulated clock."""
-
-RETRY_STEPS = 400
-"""A client without an answer asks again after so many steps."""
 
 START_NS = 1_700_000_000_000_000_000
 
@@ -68,30 +66,21 @@ POINTS = (
 """Where in a step a shard can be killed."""
 
 
-class Machine:
-    """A shard, and the disk that survives it."""
+FULL = "the simulated disk is full"
 
-    def __init__(self, id: int) -> None:
-        self.id = id
-        self.disk = MemoryStore()
-        self.shard: Shard | None = None
-        self.books = Books()
-        self.down_until = 0
-        self.hangs_until = 0
-        self.clock_off_ns = 0
-        self.dies_at = ""
-        """The point of this step at which it is killed."""
-        self.positions: dict[tuple[str, str], Any] = {}
-        self.readers: dict[tuple[str, str], Iterator[tuple[Any, Any]]] = {}
-        self.ended: set[tuple[str, str]] = set()
-        """Partitions that have been read to their end."""
+HANG_S = 10.0
+"""As the supervisor's: of its seconds."""
 
 
-class _Pending(Struct):
-    """A client's request that has no outcome yet."""
+FOREVER = 1 << 62
 
-    request: Request
-    next_try: int
+
+class Died(BaseException):
+    """Raised by a handler that takes its process with it."""
+
+
+class Hung(BaseException):
+    """Raised by a handler that does not return."""
 
 
 class Cluster:
@@ -106,6 +95,7 @@ class Cluster:
         faults: Faults = Faults(),
         limits: Limits = Limits(),
         slow: frozenset[int] | set[int] = frozenset(),
+        callers: int = 1,
         start_ns: int = START_NS,
     ) -> None:
         self.app, self.seed, self.faults = app, seed, faults
@@ -116,27 +106,27 @@ class Cluster:
         self.placement = balanced(list(range(shards)), version=1, next_id=shards)
         self._limits = limits
         self._incarnation = self.rng.randbytes(16)
-        self._network: list[tuple[int, int, int, bytes]] = []
+        self._network: list[tuple[int, int, Callable[[], None]]] = []
         self._order = 0
-        self.machines = [Machine(id) for id in range(shards)]
+        self.machines = [Machine(id, app, self._to_caller) for id in range(shards)]
         self.crashes = self.lost = self.repeated = 0
         self.points: Counter[str] = Counter()
         """How often what went wrong, by name."""
         self.notes: list[Note] | None = None
         """Set to a list, it collects what happens, for a picture."""
         self._cut_until: dict[tuple[int, int], int] = {}
-        self.session = self.rng.randbytes(16)
-        self._number = 0
-        self._previous: dict[int, int] = {}
-        self._pending: dict[int, _Pending] = {}
-        self._stuck: list[tuple[int, Request]] = []
-        """Copies of requests that arrive when they do: maybe long after their outcome."""
+        self._asked = 0
         self.outcomes: dict[int, Outcome] = {}
         """The outcome of each request, by its number."""
+        self.looks: dict[int, Any] = {}
+        """The state that each look found, by its number."""
         self.asked_at: dict[int, int] = {}
         self.answered_at: dict[int, int] = {}
         """The steps in which a request was first said, and its outcome heard."""
-        self.slow = set(slow)
+        self.keeper = Keeper(shards, self._ask_if_quiet)
+        for shard in slow:
+            self.keeper.watches[shard].slow = True
+        self.callers = [Caller(number, shards, self) for number in range(callers)]
         for machine in self.machines:
             self._start(machine)
 
@@ -151,7 +141,8 @@ class Cluster:
             pipelines={pipeline.name: pipeline for pipeline in self.app.pipelines},
             retries=self.app.retries,
             limits=self._limits,
-            slow=machine.id in self.slow,
+            slow=self.keeper.watches[machine.id].slow,
+            poison=self.keeper.watches[machine.id].poison,
         )
         shard = Shard(settings, machine.disk, machine.disk.last)
         machine.books.follow(shard)
@@ -160,9 +151,14 @@ class Cluster:
         machine.disk.append(opening)
         machine.disk.sync(opening.no)
         shard.accept(Durable(opening.no))
-        machine.shard = shard
-        machine.readers = {}
-        machine.ended = set()
+        machine.started(
+            shard, self._incarnation, self.placement, lambda: self._clock(machine).now_ns
+        )
+        self.keeper.watches[machine.id].started(self._now_s)
+
+    @property
+    def _now_s(self) -> float:
+        return self.step_no * SECONDS_PER_STEP
 
     def _note(self, shard: int, kind: str, text: str = "") -> None:
         if self.notes is not None:
@@ -178,19 +174,27 @@ class Cluster:
     def _clock(self, machine: Machine) -> Ticked:
         return Ticked(self.clock_ns + machine.clock_off_ns, self.clock_ns)
 
-    def crash(self, id: int) -> None:
+    def crash(self, id: int, *, by_itself: bool = False) -> None:
         """Kill a shard: what its disk had not finished is gone, and so is all that it held."""
         machine = self.machines[id]
         if machine.shard is None:
             return
         self.crashes += 1
         self._note(id, f"killed {machine.dies_at}".strip())
+        again = self.keeper.ended(id, self.step_no, machine.beat, by_itself=by_itself)
         machine.shard = None
         kept = self.rng.randint(machine.disk.durable(), machine.disk.appended)
         machine.disk.crash(kept)
         machine.books.crashed(kept)
-        machine.down_until = self.step_no + self.rng.randrange(1, 50)
+        machine.down_until = max(again, self.step_no + self.rng.randrange(1, 50))
         machine.hangs_until, machine.dies_at = 0, ""
+        for caller in self.callers:
+            caller.broken(id)
+
+    def crash_all(self) -> None:
+        """The power fails."""
+        for machine in self.machines:
+            self.crash(machine.id)
 
     # ── time ──
 
@@ -200,7 +204,9 @@ class Cluster:
         self.clock_ns += self.step_ns
         self._misfortune()
         self._deliver()
-        self._clients()
+        for caller in self.callers:
+            caller.step()
+        self.keeper.step(self.step_no)
         for machine in self.machines:
             if machine.shard is None:
                 if self.step_no >= machine.down_until:
@@ -209,20 +215,29 @@ class Cluster:
                 self._run(machine)
                 if machine.dies_at:
                     self.crash(machine.id)
+            elif self.keeper.look(machine.id, self.step_no, machine.beat, HANG_S):
+                self.crash(machine.id)
 
     def _misfortune(self) -> None:
         """What goes wrong in this step, beside packets and disks."""
         faults, chance = self.faults, self.rng.random
         hold = self.step_no + self.rng.randint(1, faults.hold_steps_max)
         if chance() < faults.blackout:
-            self.points["all at once"] += 1
-            for machine in self.machines:
-                self.crash(machine.id)
+            if chance() < 0.5:
+                self.points["supervisor killed"] += 1
+                self.keeper.started()
+            else:
+                self.points["all at once"] += 1
+            self.crash_all()
+        for caller in self.callers:
+            if chance() < faults.cut:
+                self.points["client's line broken"] += 1
+                caller.broken(self.rng.choice(self.machines).id)
         for machine in self.machines:
             if chance() < faults.crash and machine.shard is not None:
                 machine.dies_at = self.rng.choice(POINTS)
                 self.points[machine.dies_at] += 1
-            if chance() < faults.hang:
+            if chance() < faults.hang and machine.hangs_until != FOREVER:
                 self.points["hung"] += 1
                 self._note(machine.id, "hangs", f"until step {hold}")
                 machine.hangs_until = hold
@@ -230,6 +245,18 @@ class Cluster:
                 self.points["clock set"] += 1
                 self._note(machine.id, "clock set")
                 machine.clock_off_ns = self.rng.randint(-2 * 10**9, 2 * 10**9)
+            if chance() < faults.disk_slow:
+                self.points["disk slow"] += 1
+                self._note(machine.id, "disk slow", f"until step {hold}")
+                machine.slow_until = hold
+            if chance() < faults.disk_full:
+                self.points["disk full"] += 1
+                self._note(machine.id, "disk full", f"until step {hold}")
+                machine.full_until = hold
+            if chance() < faults.disk_fails:
+                # No worker goes on after that, and none is started until a person has looked.
+                self.points["disk failed"] += 1
+                self.crash_all()
             if chance() < faults.cut and len(self.machines) > 1:
                 self.points["pipe cut"] += 1
                 other = self.rng.choice(self.machines)
@@ -240,12 +267,25 @@ class Cluster:
         """A shard's step, as the worker's loop does it, up to the point where it is killed."""
         shard, dies_at = machine.shard, machine.dies_at
         assert shard is not None, "only what is up runs"
+        machine.beats()
         shard.accept(self._clock(machine))
-        self._read_sources(machine, shard)
+        full = machine.full_until > self.step_no
+        shard.delivery.full = FULL if full else ""
+        if not full and not shard.pressed:
+            self._read_sources(machine, shard)
         if dies_at == "before its batch":
             return
         if shard.runnable and shard.no - shard.durable < 8:
-            commit = shard.run()
+            try:
+                commit = shard.run()
+            except Died:
+                self.points["handler kills its process"] += 1
+                self.crash(machine.id, by_itself=True)
+                return
+            except Hung:
+                self.points["handler hangs"] += 1
+                machine.hangs_until = FOREVER
+                return
             machine.books.sealed(None if commit is None else commit.no)
             if dies_at == "batch run, not appended":
                 return
@@ -254,55 +294,46 @@ class Cluster:
                 self._note(machine.id, "commit", str(commit.no))
         if dies_at == "appended, not synced":
             return
-        if self.rng.random() < self.faults.sync and shard.no > shard.durable:
+        if self.rng.random() < self._sync(machine) and shard.no > shard.durable:
             upto = self.rng.randint(shard.durable + 1, shard.no)
             machine.disk.sync(upto)
             self._note(machine.id, "durable", f"up to {upto}")
             if dies_at == "synced, not told":
                 return
             shard.accept(Durable(upto))
+        machine.inquiries.step()
         effects = shard.take_effects()
         if dies_at:
             effects = effects[: len(effects) // 2] if dies_at == "half of it sent" else []
-        for effect in effects:
-            self._perform(machine, effect)
+        self._perform(machine, effects)
 
-    def _perform(self, machine: Machine, effect: Effect) -> None:
-        match effect:
-            case Transmit(peer, raw):
-                self._send(machine.id, peer, raw)
-            case Reply(_, number, outcome):
-                self._replied(number, outcome)
-            case Rewind(source, partition, _):
-                machine.readers.pop((source, partition), None)
-                machine.ended.discard((source, partition))
-            case Stop(error):
-                raise error
+    def _sync(self, machine: Machine) -> float:
+        return self.faults.sync / 20 if machine.slow_until > self.step_no else self.faults.sync
+
+    def _perform(self, machine: Machine, effects: list[Effect]) -> None:
+        replies: list[Reply] = []
+        for effect in effects:
+            match effect:
+                case Transmit(peer, raw):
+                    self._send(machine.id, peer, raw)
+                case Reply((caller, n), _, outcome):
+                    machine.answer(caller, n, [outcome.kind, outcome.body])
+                case Reply():
+                    replies.append(effect)
+                case Rewind(source, partition, after):
+                    machine.readers[source, partition].start_at(after)
+                case Stop(error):
+                    raise error
+        machine.replies(replies)
 
     def _read_sources(self, machine: Machine, shard: Shard) -> None:
-        if shard.pressed:
-            return
-        for pipeline in self.app.pipelines:
-            for partition in pipeline.source.partitions():
-                slot = partition_slot(pipeline.name, partition)
-                if self.placement.slots[slot] != machine.id:
-                    continue
-                where = (pipeline.name, partition)
-                if where not in machine.readers:
-                    after = shard.intake.positions.get(where)
-                    machine.positions[where] = after
-                    machine.readers[where] = iter(pipeline.source.read(partition, after))
-                reader = machine.readers[where]
-                batch = [item for _, item in zip(range(self.rng.randrange(1, 6)), reader)]
-                if not batch:
-                    machine.ended.add(where)
-                else:
-                    after = machine.positions[where]
-                    shard.accept(Items(pipeline.name, partition, after, batch))
-                    if self.rng.random() < self.faults.repeat:
-                        # A reader that was ahead, and reads again from where it thinks it stands.
-                        shard.accept(Items(pipeline.name, partition, after, batch))
-                    machine.positions[where] = batch[-1][0]
+        for (source, partition), reader in machine.readers.items():
+            after, batch = reader.position, reader.next(self.rng.randrange(1, 6))
+            if batch:
+                shard.accept(Items(source, partition, after, batch))
+                if self.rng.random() < self.faults.repeat:
+                    # A reader that was ahead, and reads again from where it thinks it stands.
+                    shard.accept(Items(source, partition, after, batch))
 
     # ── the network ──
 
@@ -317,82 +348,112 @@ class Cluster:
             self.repeated += 1
             copies = 2
         for _ in range(copies):
-            self._order += 1
-            when = self.step_no + self.rng.randint(1, max(1, self.faults.delay_steps_max))
+            when = self._later(lambda: self._arrive(peer, raw))
             self._note_packet(src, peer, raw, when)
-            heapq.heappush(self._network, (when, self._order, peer, raw))
+
+    def _later(self, deliver: Callable[[], None], steps_max: int = 0) -> int:
+        """Do this when it has travelled; the step in which that is."""
+        self._order += 1
+        when = self.step_no + self.rng.randint(1, steps_max or self.faults.delay_steps_max)
+        heapq.heappush(self._network, (when, self._order, deliver))
+        return when
 
     def _deliver(self) -> None:
         while self._network and self._network[0][0] <= self.step_no:
-            _, _, peer, raw = heapq.heappop(self._network)
-            machine = self.machines[peer]
-            if machine.shard is None:
-                continue
-            if self.step_no < machine.hangs_until:  # Its socket takes it, for when it goes on.
-                self._order += 1
-                heapq.heappush(self._network, (machine.hangs_until, self._order, peer, raw))
-            else:
-                machine.shard.accept(Arrived(raw))
+            heapq.heappop(self._network)[2]()
+
+    def _arrive(self, shard: int, raw: bytes) -> None:
+        """A packet from a peer."""
+        machine = self.machines[shard]
+        if machine.shard is None:
+            return
+        if self._waits_for(machine, lambda: self._arrive(shard, raw)):
+            return
+        machine.shard.accept(Arrived(raw))
+
+    def _waits_for(self, machine: Machine, deliver: Callable[[], None]) -> bool:
+        """While a machine hangs its sockets take what comes, for when it goes on."""
+        if self.step_no >= machine.hangs_until:
+            return False
+        self._order += 1
+        when = min(machine.hangs_until, self.step_no + self.faults.hold_steps_max)
+        heapq.heappush(self._network, (when, self._order, deliver))
+        return True
 
     # ── clients ──
 
-    def ask(self, message: Message[Any], *, reply: bool = True) -> int:
-        """A client's request; its number. The outcome comes into `outcomes` in the end."""
-        self._number += 1
-        handler = message.handler
-        slot = slot_of(handler.entity, message.key)
-        args = message.args
-        request = Request(
-            self.session,
-            self._number,
-            self._previous.get(slot, 0),
-            self._confirmed(),
-            self.clock_ns,
-            handler.entity,
-            message.key,
-            handler.name,
-            args if isinstance(args, bytes) else msgspec.msgpack.encode(args),
-            reply,
-        )
-        if not handler.query:  # A query leaves no row behind, so nothing may wait for one.
-            self._previous[slot] = self._number
-        self._pending[self._number] = _Pending(request, self.step_no)
-        self.asked_at[self._number] = self.step_no
-        return self._number
+    def reachable(self, shard: int) -> bool:
+        """See `callers.Ground`."""
+        return self.machines[shard].shard is not None
 
-    def _confirmed(self) -> int:
-        return min(self._pending, default=self._number) - 1
+    def to_door(self, name: Name, raw: bytes) -> None:
+        """See `callers.Ground`. What was on a line that broke may still lie in the door's socket."""
+        lost = self.rng.random() < self.faults.lose
+        if lost:
+            self.callers[name[0]].broken(name[1])
+        if not lost or self.rng.random() < 0.5:
+            steps = self.faults.hold_steps_max if lost else 0
+            self._later(lambda: self._knock(name, raw), steps)
 
-    def _clients(self) -> None:
-        for pending in self._pending.values():
-            if self.step_no >= pending.next_try:
-                pending.next_try = self.step_no + self.rng.randint(1, RETRY_STEPS)
-                request = pending.request
-                owner = self.placement.slots[slot_of(request.type, request.key)]
-                machine = self.machines[owner]
-                hangs = self.step_no < machine.hangs_until
-                if (
-                    machine.shard is not None
-                    and not hangs
-                    and self.rng.random() >= self.faults.lose
-                ):
-                    machine.shard.accept(Requested("client", request))
-                    if self.rng.random() < self.faults.repeat:
-                        late = self.step_no + self.rng.randint(1, self.faults.hold_steps_max)
-                        self._stuck.append((late, request))
-        for when, request in self._stuck:
-            shard = self.machines[self.placement.slots[slot_of(request.type, request.key)]].shard
-            if when == self.step_no and shard is not None:
-                shard.accept(Requested("client", request))
-        self._stuck = [(when, request) for when, request in self._stuck if when > self.step_no]
-
-    def _replied(self, number: int, outcome: Outcome) -> None:
-        if self.rng.random() < self.faults.lose:
+    def _knock(self, name: Any, raw: bytes) -> None:
+        machine = self.machines[name[1]]
+        if machine.shard is None or self._waits_for(machine, lambda: self._knock(name, raw)):
             return
-        first = self.outcomes.setdefault(number, outcome)
-        assert first == outcome, f"I1: request {number} had two outcomes, {first} and {outcome}"
-        if self._pending.pop(number, None) is not None:
-            self.answered_at[number] = self.step_no
+        machine.hear(name, raw)
+
+    def operate(self, shard: int, action: str, id: bytes) -> Any:
+        """An operator's word on a dead letter; what the shard answers."""
+        self._operated: Any = None
+        self._knock(("operator", shard, 0), words.encode(words.Dead(1, action, id)))
+        while self._operated is None:
+            self.step()
+        return self._operated
+
+    def _to_caller(self, name: Any, raw: bytes) -> None:
+        if name[0] == "operator":
+            self._operated = msgspec.msgpack.decode(raw)[2]
+            return
+        if name[0] == "supervisor":
+            _, shard, round = name
+            answer = msgspec.msgpack.decode(raw)[2]
+            self._later(lambda: self.keeper.answered(shard, round, answer))
+            return
+        caller = self.callers[name[0]]
+        if self.rng.random() < self.faults.lose:
+            caller.broken(name[1])
+        else:
+            self._later(lambda: caller.heard(name, raw))
+
+    def _ask_if_quiet(self, shard: int, round: int) -> None:
+        raw = words.encode(words.Steer(round, "quiet"))
+        self._later(lambda: self._knock(("supervisor", shard, round), raw))
+
+    def ask(
+        self, message: Message[Any], *, reply: bool = True, caller: int = 0, named: bytes = b""
+    ) -> int:
+        """A client's request; its number. The outcome comes into `outcomes` in the end."""
+        self._asked += 1
+        self.asked_at[self._asked] = self.step_no
+        self.callers[caller].ask(self._asked, message, reply=reply, named=named)
+        return self._asked
+
+    def look(self, type_name: str, key: str, *, caller: int = 0) -> int:
+        """A client's `get`; its number. What it found comes into `looks` in the end."""
+        self._asked += 1
+        self.asked_at[self._asked] = self.step_no
+        self.callers[caller].look(self._asked, type_name, key)
+        return self._asked
+
+    def answered(self, id: int, outcome: Outcome) -> None:
+        """See `callers.Ground`."""
+        assert id not in self.outcomes, f"I1: request {id} had two outcomes"
+        self.outcomes[id] = outcome
+        self.answered_at[id] = self.step_no
+
+    def looked(self, id: int, state: bytes | None) -> None:
+        """See `callers.Ground`."""
+        self.looks[id] = state
+        self.answered_at[id] = self.step_no
 
     # ── ends ──
 
@@ -405,12 +466,12 @@ class Cluster:
     @property
     def still(self) -> bool:
         """Nothing is left to do at this time; timers may be due later."""
-        return not self._pending and all(
+        return not any(caller.waits for caller in self.callers) and all(
             machine.shard is not None
             and not machine.shard.runnable
             and machine.shard.durable == machine.shard.no
             and not machine.shard.streams.busy
-            and len(machine.ended) == len(machine.readers)
+            and machine.finished
             for machine in self.machines
         )
 
@@ -431,12 +492,14 @@ class Cluster:
         self.faults = NO_FAULTS
         self._cut_until.clear()
         for machine in self.machines:
-            machine.hangs_until = 0
+            machine.slow_until = machine.full_until = 0
+            if machine.hangs_until != FOREVER:
+                machine.hangs_until = 0
         still = 0
         for _ in range(steps_max):
             self.step()
             due = self.next_due_ns
-            if due is not None and self.still and not self._network:
+            if due is not None and self.still:
                 self.clock_ns = max(self.clock_ns, due)  # Nobody waits for an hour to pass.
             still = still + 1 if self.quiet else 0
             if still > 50:
@@ -445,7 +508,7 @@ class Cluster:
                 return
         raise AssertionError(
             f"I8: seed {self.seed}: not quiet after {steps_max} steps without faults; "
-            f"{len(self._pending)} requests pending"
+            f"{sum(caller.waits for caller in self.callers)} clients wait"
         )
 
     def dead(self) -> list[DeadLetter]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from skerry.runtime.ports import Last
 from skerry.runtime.shard import commit as records
 from skerry.runtime.shard.commit import Decoded, state_key
-from skerry.runtime.shard.events import Commit
+from skerry.runtime.shard.events import Commit, Row
 
 
 class MemoryStore:
@@ -63,6 +63,11 @@ class MemoryStore:
     def close(self) -> None:
         """All is durable."""
         self._synced = len(self._records)
+
+    def rows_ever(self) -> Iterator[Row]:
+        """What the commits that are there did to rows, in order."""
+        for record in self._records:
+            yield from records.decode(record).rows
 
     @property
     def appended(self) -> int:

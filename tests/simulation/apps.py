@@ -16,6 +16,7 @@ from skerry import (
     send_later,
     set_timer,
 )
+from skerry.runtime.simulator.cluster import Died, Hung
 from skerry.sources import Generate
 from tests.simulation.program import Node
 
@@ -136,6 +137,16 @@ class Tally(Entity):
         return self.count
 
 
+class Bomb(Entity):
+    """Takes its worker with it."""
+
+    lit: int = 0
+
+    def light(self, how: str) -> None:
+        self.lit += 1
+        raise Died if how == "dies" else Hung
+
+
 def drum(partition: str, position: int) -> str:
     if position == 7:
         return ""  # An empty key: this item alone must become a dead letter.
@@ -144,7 +155,7 @@ def drum(partition: str, position: int) -> str:
 
 def app(*, drums: int = 0, beats: int = 30) -> App:
     """The app, with or without a source."""
-    made = App("simulated", entities=[Account, Sender, Receiver, Alarm, Memo, Tally, Node])
+    made = App("simulated", entities=[Account, Sender, Receiver, Alarm, Memo, Tally, Bomb, Node])
     if drums:
         source = Generate(drum, partitions=drums, count=beats)
         made.source(source).key_by(lambda name: name).to(Sender.next)

@@ -17,7 +17,7 @@ from skerry.runtime.shard.shard import Limits
 from skerry.runtime.simulator.cluster import Cluster
 from skerry.testing import Faults
 from tests.simulation import program
-from tests.simulation.apps import RECEIVERS, Account, Alarm, Sender, Tally, app
+from tests.simulation.apps import RECEIVERS, Account, Alarm, Bomb, Sender, Tally, app
 
 ACCOUNTS, SENDERS, ALARMS, BEATS = 6, 4, 4, 20
 
@@ -29,7 +29,12 @@ class Plan:
         self.opened: list[int] = []
         self.armed: list[tuple[str, str]] = []
         self.disarmed: dict[int, tuple[str, str]] = {}
-        self.tallied: list[int] = []
+        self.tallied: dict[int, list[int]] = {0: [], 1: []}
+        """By caller."""
+        self.looked: list[int] = []
+        self.named: dict[int, list[int]] = {}
+        """Requests by the name that they share."""
+        self.lit: list[int] = []
 
 
 class Size(NamedTuple):
@@ -85,6 +90,7 @@ def _run(
         faults=faults or Faults(),
         limits=Limits(turns_per_batch_max=rng.choice([5, 50, 8192])),
         slow={0} if seed % 7 == 0 else set(),
+        callers=3,
     )
     watch(cluster)
     plan = Plan()
@@ -92,6 +98,8 @@ def _run(
     plan.opened = [cluster.ask(message(Account.at(f"a{n}").deposit, 100)) for n in range(ACCOUNTS)]
     for n in range(size.senders):
         cluster.ask(message(Sender.at(f"s{n}").begin, 8))
+    if seed % 5 == 0:
+        plan.lit = [cluster.ask(message(Bomb.at("b").light, rng.choice(["dies", "hangs"])))]
     for _ in range(size.steps):
         _one_step(cluster, rng, plan)
         if asked and rng.random() < 0.3:
@@ -116,7 +124,25 @@ def _one_step(cluster: Cluster, rng: random.Random, plan: Plan) -> None:
     if rng.random() < 0.3:
         number = cluster.ask(message(alarm.disarm, name))
         plan.disarmed[number] = (alarm.key, name)
-    plan.tallied.append(cluster.ask(message(Tally.at("t").next)))
+    for caller, numbers in plan.tallied.items():
+        if rng.random() < 0.6:
+            numbers.append(cluster.ask(message(Tally.at("t").next), caller=caller))
+    if rng.random() < 0.5:
+        plan.looked.append(cluster.look("Tally", "t", caller=rng.randrange(2)))
+    if rng.random() < 0.3:
+        name = rng.randrange(6)
+        number = cluster.ask(
+            message(Account.at("named").deposit, 1), caller=rng.choice([0, 2]), named=_name_of(name)
+        )
+        plan.named.setdefault(name, []).append(number)
+    if rng.random() < 0.05:
+        # Its process ends; the next one repeats what it gave a name.
+        cluster.points["client restarted"] += 1
+        cluster.callers[2].started()
+
+
+def _name_of(name: int) -> bytes:
+    return bytes([name]) * 16
 
 
 def dead_letters(cluster: Cluster) -> list[tuple[str, str]]:
@@ -137,7 +163,9 @@ def _check(cluster: Cluster, plan: Plan) -> None:
     assert money == ACCOUNTS * 100, f"seed {seed}: money is {money}"
     assert cluster.state("Account", "broken") is None
     _check_order(cluster)
-    _check_tally(cluster, plan.tallied)
+    _check_tally(cluster, plan)
+    _check_named(cluster, plan)
+    _check_bomb(cluster, plan)
     for key in {key for key, _ in plan.armed}:
         alarm: Any = cluster.state("Alarm", key)
         cancelled = [
@@ -150,17 +178,41 @@ def _check(cluster: Cluster, plan: Plan) -> None:
         assert sorted(alarm.rung) == expected, f"seed {seed}: I10: {key}"
 
 
-def _check_tally(cluster: Cluster, numbers: list[int]) -> None:
-    """Linearizable: what was answered before another was asked has the smaller place."""
-    places = {msgspec.msgpack.decode(cluster.outcomes[n].body): n for n in numbers}
-    assert sorted(places) == list(range(1, len(numbers) + 1)), f"seed {cluster.seed}: I1: tally"
-    inorder = [places[place] for place in sorted(places)]
-    assert inorder == numbers, f"seed {cluster.seed}: one client's requests ran out of order"
+def _check_tally(cluster: Cluster, plan: Plan) -> None:
+    """Nothing twice, each client's in order, and linearizable, with `get`s between."""
+    seed, decode = cluster.seed, msgspec.msgpack.decode
+    numbers = [n for of_one in plan.tallied.values() for n in of_one]
+    places = {n: decode(cluster.outcomes[n].body) for n in numbers}
+    assert sorted(places.values()) == list(range(1, len(numbers) + 1)), f"seed {seed}: I1: tally"
+    for caller, of_one in plan.tallied.items():
+        inorder = [places[n] for n in of_one if n not in cluster.callers[caller].refused]
+        assert inorder == sorted(inorder), f"seed {seed}: client {caller}'s ran out of order"
+    # Of a counter this is all there is to it: what ended before another began has no larger
+    # value, and no equal one when the other counts.
+    done = [(place, 0, n) for n, place in places.items()]
+    for n in plan.looked:
+        state = cluster.looks[n]
+        done.append((0 if state is None else decode(state)[1], 1, n))
     newest = 0
-    for place in sorted(places):
-        number = places[place]
-        newest = max(newest, cluster.asked_at[number])
-        assert cluster.answered_at[number] >= newest, f"seed {cluster.seed}: not linearizable"
+    for _, _, n in sorted(done):
+        newest = max(newest, cluster.asked_at[n])
+        assert cluster.answered_at[n] >= newest, f"seed {seed}: not linearizable: {n}"
+
+
+def _check_named(cluster: Cluster, plan: Plan) -> None:
+    """What shares a name ran once, and all were told the same."""
+    named = cluster.state("Account", "named")
+    assert (named.balance if named else 0) == len(plan.named), f"seed {cluster.seed}: I1: named"
+    for numbers in plan.named.values():
+        told = {cluster.outcomes[n].body for n in numbers}
+        assert len(told) == 1, f"seed {cluster.seed}: I1: one name, {len(told)} outcomes"
+
+
+def _check_bomb(cluster: Cluster, plan: Plan) -> None:
+    """A message that ends its worker is a dead letter, and its asker is told."""
+    kinds = [cluster.outcomes[n].kind for n in plan.lit]
+    assert kinds == ["failed"] * len(plan.lit), f"seed {cluster.seed}: the bomb: {kinds}"
+    assert cluster.state("Bomb", "b") is None
 
 
 def _check_order(cluster: Cluster) -> None:

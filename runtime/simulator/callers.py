@@ -1,0 +1,229 @@
+"""Simulated clients: the production session over lines that break.
+
+A line to a door is up while its shard runs. When it breaks, what was on its way to the caller
+is gone, and what was on its way to the door is gone or arrives late: behind the caller's next
+try. The caller's process may end, and its successor repeats what it gave a name.
+
+Knows the cluster's network and clock; nothing of shards.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import msgspec
+from msgspec import Struct
+
+from skerry.errors import UnknownEntity, UnknownHandler
+from skerry.message import Message
+from skerry.runtime.gateway import words
+from skerry.runtime.gateway.session import Session
+from skerry.runtime.shard.events import Outcome
+
+SECONDS_PER_STEP = 0.005
+"""A caller's second is 200 steps: its patience is then some restarts of a shard long."""
+
+TICK_STEPS = 10
+
+Name = tuple[int, int, int]
+"""A caller's line: (caller, shard, how often it broke)."""
+
+
+class Ground(Protocol):
+    """What callers stand on."""
+
+    clock_ns: int
+    step_no: int
+    rng: random.Random
+
+    def reachable(self, shard: int) -> bool:
+        """Whether a line to this shard's door can be up."""
+        ...
+
+    def to_door(self, name: Name, raw: bytes) -> None:
+        """Carry bytes to a door."""
+        ...
+
+    def answered(self, id: int, outcome: Outcome) -> None:
+        """A request has its outcome."""
+        ...
+
+    def looked(self, id: int, state: bytes | None) -> None:
+        """A look at a state has its answer."""
+        ...
+
+
+class _Wish(Struct):
+    """A request as the program makes it, until its session has taken it."""
+
+    id: int
+    message: Message[Any]
+    args: bytes
+    reply: bool
+    named: bytes
+
+
+class Caller:
+    """One client process."""
+
+    def __init__(self, number: int, shards: int, ground: Ground) -> None:
+        self.number, self._ground = number, ground
+        self._shards = range(shards)
+        self._breaks = dict.fromkeys(self._shards, 0)
+        self._up: set[int] = set()
+        self._asked: dict[int, _Wish] = {}
+        """What has no outcome yet, by id."""
+        self.refused: set[int] = set()
+        """What was refused by a full store, and asked anew: behind what was asked since."""
+        self._looks: dict[int, tuple[int, bytes]] = {}
+        self.started()
+
+    def started(self) -> None:
+        """A new process: a new session, that knows nothing of the one before."""
+        for shard in self._shards:
+            self.broken(shard)
+        self.session = Session(self._ground.rng.randbytes(16), self)
+        self._wishes: list[_Wish] = []
+        self._looks.clear()
+        self._flush = False
+        left, self._asked = self._asked, {}
+        for wish in left.values():
+            if wish.named:
+                self._wish(wish)
+
+    # ── what the session speaks by ──
+
+    def say(self, shard: int, raw: bytes) -> bool:
+        """See `session.Lines`."""
+        if shard in self._up:
+            self._ground.to_door((self.number, shard, self._breaks[shard]), raw)
+        return shard in self._up
+
+    def up(self, shard: int) -> bool:
+        """See `session.Lines`."""
+        return shard in self._up
+
+    def begin(self) -> None:
+        """See `session.Lines`."""
+        self._flush = True
+
+    def clock_ns(self) -> int:
+        """See `session.Lines`."""
+        return self._ground.clock_ns
+
+    @property
+    def _now_s(self) -> float:
+        return self._ground.step_no * SECONDS_PER_STEP
+
+    # ── what the program wants ──
+
+    def ask(self, id: int, message: Message[Any], *, reply: bool, named: bytes) -> None:
+        """A request, by the cluster's own number for it."""
+        args = message.args
+        blob = args if isinstance(args, bytes) else msgspec.msgpack.encode(args)
+        self._wish(_Wish(id, message, blob, reply, named))
+
+    def _wish(self, wish: _Wish) -> None:
+        self._asked[wish.id] = wish
+        self._wishes.append(wish)
+        self._grant()
+
+    def look(self, id: int, type_name: str, key: str) -> None:
+        """The committed state of an entity."""
+        self._looks[id] = (-1, msgspec.msgpack.encode(["get", id, type_name, key]))
+        self._ask_looks()
+
+    def _grant(self) -> None:
+        if self.session.greeting is None:
+            return
+        wishes, self._wishes = self._wishes, []
+        for wish in wishes:
+            handler = wish.message.handler
+            try:
+                self.session.request(
+                    handler.entity,
+                    wish.message.key,
+                    handler.name,
+                    wish.args,
+                    self._done(wish),
+                    reply=wish.reply,
+                    query=handler.query,
+                    named=wish.named,
+                )
+            except (UnknownEntity, UnknownHandler) as error:
+                body = msgspec.msgpack.encode([type(error).__name__, str(error)])
+                self._finish(wish, Outcome("invalid", body))
+
+    def _done(self, wish: _Wish) -> Callable[[int, Outcome], None]:
+        def done(number: int, outcome: Outcome) -> None:
+            full = outcome.kind == "invalid" and b"StoreFull" in outcome.body
+            if full:  # Nothing ran: the program asks anew.
+                self.refused.add(wish.id)
+                self._wish(wish)
+            else:
+                self._finish(wish, outcome)
+
+        return done
+
+    def _finish(self, wish: _Wish, outcome: Outcome) -> None:
+        self._asked.pop(wish.id, None)
+        self._ground.answered(wish.id, outcome)
+
+    def _ask_looks(self) -> None:
+        """Say to its owner what was not said on a line that still holds."""
+        greeting = self.session.greeting
+        if greeting is None:
+            return
+        for id, (said, raw) in self._looks.items():
+            _, _, type_name, key = msgspec.msgpack.decode(raw)
+            owner = self.session.owner(type_name, key)
+            if said < 0 and self.say(owner, raw):
+                self._looks[id] = (owner, raw)
+
+    @property
+    def waits(self) -> bool:
+        """Whether anything has no answer yet."""
+        return bool(self._asked or self._looks)
+
+    # ── lines ──
+
+    def broken(self, shard: int) -> None:
+        """The line to this door broke."""
+        self._up.discard(shard)
+        self._breaks[shard] += 1
+        for id, (said, raw) in self._looks.items():
+            self._looks[id] = (-1 if said == shard else said, raw)
+
+    def is_on(self, name: Name) -> bool:
+        """Whether this line has not broken since."""
+        return self._breaks[name[1]] == name[2]
+
+    def heard(self, name: Name, raw: bytes) -> None:
+        """Bytes from a door."""
+        if not self.is_on(name):
+            return
+        match words.decode_word(raw):
+            case words.Outcomes() | words.Welcome() as word:
+                self.session.heard(name[1], word, self._now_s)
+                self._grant()
+                self._ask_looks()
+            case words.Answer(id, value) if self._looks.pop(id, None) is not None:
+                self._ground.looked(id, value[0])
+
+    def step(self) -> None:
+        """Lines come up and go down; what was asked leaves; what is overdue is said again."""
+        for shard in self._shards:
+            reachable = self._ground.reachable(shard)
+            if shard in self._up and not reachable:
+                self.broken(shard)
+            elif shard not in self._up and reachable:
+                self._up.add(shard)
+                self.session.came_up(shard, self._now_s)
+                self._ask_looks()
+        if self._flush:
+            self._flush = False
+            self.session.flush(self._now_s)
+        if self._ground.step_no % TICK_STEPS == 0:
+            self.session.tick(self._now_s)

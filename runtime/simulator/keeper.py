@@ -1,0 +1,81 @@
+"""The simulated supervisor: decides by the production code when workers start, and when all is over.
+
+It sees what a supervisor sees: that a worker ended, and how; the beat that it wrote; answers to
+its questions, late, or never. When it ends itself, all its workers end with it, and its
+successor knows nothing of what it knew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from skerry.runtime.watch import Beat, GiveUp, Restart, Rounds, Watch
+
+SECONDS_PER_STEP = 0.005
+ROUND_STEPS = 20
+"""How often a round of questions is begun."""
+
+PATIENCE_STEPS = 200
+"""A round that some worker did not answer by then is begun anew."""
+
+
+class Keeper:
+    """What one supervisor knows."""
+
+    def __init__(self, shards: int, ask: Callable[[int, int], None]) -> None:
+        self._shards, self._ask = range(shards), ask
+        self.started()
+
+    def started(self) -> None:
+        """A new supervisor."""
+        self.watches = {shard: Watch() for shard in self._shards}
+        self._rounds = Rounds()
+        self._round = 0
+        self._asked_at = 0
+        self._answers: dict[int, dict[str, Any]] = {}
+        self.over = False
+        """Whether it was found that all is over."""
+
+    def ended(self, shard: int, step: int, beat: Beat | None, *, by_itself: bool) -> int:
+        """The step at which the next worker of this shard may start. Raises GaveUp."""
+        self._answers = {}
+        self._rounds.interrupted()
+        watch, now_s = self.watches[shard], step * SECONDS_PER_STEP
+        verdict = watch.crashed(now_s, beat) if by_itself else watch.killed(now_s)
+        match verdict:
+            case Restart(at_s):
+                return int(at_s / SECONDS_PER_STEP)
+            case GiveUp(crashes):
+                raise GaveUp(f"shard {shard} crashed {crashes} times")
+
+    def look(self, shard: int, step: int, beat: Beat, hang_s: float) -> bool:
+        """Whether a worker must be killed since a handler does not return."""
+        watch = self.watches[shard]
+        if watch.look(step * SECONDS_PER_STEP, beat, hang_s, lambda: False) != "kill":
+            return False
+        watch.hung(beat)
+        return True
+
+    def answered(self, shard: int, round: int, answer: dict[str, Any]) -> None:
+        """A worker says whether it is quiet."""
+        if round == self._round:
+            self._answers[shard] = answer
+
+    def step(self, step: int) -> None:
+        """Judge the round that has ended, begin the next."""
+        waited = step - self._asked_at
+        if waited < ROUND_STEPS:
+            return
+        if len(self._answers) == len(self._shards):
+            self.over = self._rounds.over(self._answers)
+        elif self._round and waited < PATIENCE_STEPS:
+            return
+        self._round += 1
+        self._asked_at, self._answers = step, {}
+        for shard in self._shards:
+            self._ask(shard, self._round)
+
+
+class GaveUp(Exception):
+    """A worker crashed so often that its supervisor ended the app."""

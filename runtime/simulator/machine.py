@@ -1,0 +1,169 @@
+"""A simulated worker: the production shard and what it is asked, on a disk that survives it.
+
+What a worker's process is besides its shard stands here, without its I/O: the door that turns
+bytes into events, the greeting, the readers of sources, the beat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+from skerry.app import App
+from skerry.runtime.gateway import words
+from skerry.runtime.inquiries import Inquiries
+from skerry.runtime.shard.events import Placement, Reply
+from skerry.runtime.shard.intake import Identity, partition_slot
+from skerry.runtime.shard.shard import Shard
+from skerry.runtime.simulator.callers import Name
+from skerry.runtime.simulator.disk import MemoryStore
+from skerry.runtime.simulator.ledger import Books
+from skerry.runtime.watch import Beat
+
+Partition = tuple[str, str]
+"""(source, partition)."""
+
+
+class Reader:
+    """A source partition as it is being read."""
+
+    def __init__(self, source: Any, partition: str, after: Any) -> None:
+        self._source, self._partition = source, partition
+        self.start_at(after)
+
+    def start_at(self, after: Any) -> None:
+        """Read on behind this position."""
+        self.position, self.ended = after, False
+        self._items: Iterator[tuple[Any, Any]] = iter(self._source.read(self._partition, after))
+
+    def next(self, most: int) -> list[tuple[Any, Any]]:
+        """So many items, fewer at the end."""
+        batch = list(islice(self._items, most))
+        self.ended = not batch
+        if batch:
+            self.position = batch[-1][0]
+        return batch
+
+
+class Machine:
+    """A shard, and the disk that survives it."""
+
+    def __init__(self, id: int, app: App, answer: Callable[[Any, bytes], None]) -> None:
+        self.id, self._app, self._answer = id, app, answer
+        self.disk = MemoryStore()
+        self.shard: Shard | None = None
+        self.books = Books()
+        self.down_until = 0
+        self.hangs_until = 0
+        self.clock_off_ns = 0
+        self.dies_at = ""
+        """The point of this step at which it is killed."""
+        self.slow_until = self.full_until = 0
+        """Until when its disk is slow, or full."""
+        self.readers: dict[Partition, Reader] = {}
+        """Of the source partitions that live here."""
+        self._rounds = 0
+        self._running: Identity = (0, 0, 0)
+
+    def started(
+        self, shard: Shard, incarnation: bytes, placement: Placement, now_ns: Callable[[], int]
+    ) -> None:
+        """A new process of this shard is up."""
+        self.shard, self._now_ns = shard, now_ns
+        self._incarnation, self._placement = incarnation, placement
+        self.readers = {
+            (pipeline.name, partition): Reader(
+                pipeline.source, partition, shard.intake.positions.get((pipeline.name, partition))
+            )
+            for pipeline in self._app.pipelines
+            for partition in pipeline.source.partitions()
+            if placement.slots[partition_slot(pipeline.name, partition)] == self.id
+        }
+        self._rounds = 0
+        self._running = (0, 0, 0)
+        shard.watch = self._watch
+        self.inquiries = Inquiries(shard, self.disk, self, self)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every partition that lives here has been read to its end."""
+        return all(reader.ended for reader in self.readers.values())
+
+    def _watch(self, peer: int, seq: int, index: int) -> None:
+        self._running = (peer, seq, index)
+
+    def beats(self) -> None:
+        """A round of its loop."""
+        self._rounds += 1
+
+    @property
+    def beat(self) -> Beat:
+        """What can be read of it after its end."""
+        assert self.shard is not None, "only what runs writes of itself"
+        return Beat(self._rounds, self.shard.no, self._running, self.shard.intake.slow)
+
+    # ── its door ──
+
+    def hear(self, caller: Any, raw: bytes) -> None:
+        """Bytes from a caller."""
+        assert self.shard is not None, "only what runs hears"
+        for event in words.events(caller, words.decode_call(raw)):
+            if isinstance(event, words.Control):
+                self.inquiries.serve(event)
+            else:
+                self.shard.accept(event)
+
+    def answer(self, caller: Any, n: int, value: Any) -> None:
+        """See `inquiries.Answers`."""
+        self._answer(caller, words.encode(words.Answer(n, value)))
+
+    def error(self, caller: Any, n: int, error: Exception) -> None:
+        """See `inquiries.Answers`."""
+        raise AssertionError(f"a simulated caller asked what can't be answered: {error!r}")
+
+    def welcome(self, caller: Any, greeting: words.Greeting) -> None:
+        """See `inquiries.Answers`."""
+        self._answer(caller, words.encode(words.Welcome(greeting)))
+
+    def replies(self, replies: list[Reply]) -> None:
+        """Outcomes, one message per caller, as the real door says them."""
+        by_caller: dict[Name, list[tuple[int, Any]]] = {}
+        for reply in replies:
+            by_caller.setdefault(reply.caller, []).append((reply.number, reply.outcome))
+        for caller, pairs in by_caller.items():
+            self._answer(caller, words.encode(words.Outcomes(pairs)))
+
+    # ── what inquiries need of it ──
+
+    def greeting(self) -> words.Greeting:
+        """See `inquiries.Host`."""
+        assert self.shard is not None, "only what runs greets"
+        public = {
+            name: [handler.name for handler in kind.handlers.values() if not handler.private]
+            for name, kind in self._app.types.items()
+        }
+        return words.Greeting(
+            self._incarnation,
+            self.id,
+            self.shard.epoch,
+            self._placement,
+            self._now_ns(),
+            self._app.name,
+            public,
+        )
+
+    def status(self) -> dict[str, Any]:
+        """See `inquiries.Host`."""
+        return {}
+
+    def steer(self, word: str) -> dict[str, Any]:
+        """See `inquiries.Host`."""
+        assert word == "quiet", "a simulated supervisor only asks whether all is quiet"
+        assert self.shard is not None, "only what runs is asked"
+        return {
+            "quiet": self.shard.quiet and self.finished,
+            "epoch": self.shard.epoch,
+            "commit": self.shard.no,
+            "version": self._placement.version,
+        }
