@@ -33,6 +33,10 @@ Args = tuple[Any, ...] | bytes
 """A message's arguments: values when all are scalars, else the msgpack bytes of their array."""
 
 KEY_BYTES_MAX = 480
+MESSAGE_BYTES_MAX = 8 << 20
+"""Arguments or reply of one message, encoded: what every shard and door takes."""
+LARGE = MESSAGE_BYTES_MAX // 8
+"""Text or bytes of no more characters than this are not measured: with a few others they fit."""
 _SCALARS = (int, float, str, bool, bytes, type(None))
 _INLINE = {int: "int", str: "str", float: "float", bool: "bool", bytes: "bytes"}
 _ID_MASK = (1 << 63) - 1
@@ -164,9 +168,19 @@ class Handler:
         if self.takes_error:
             raise TypeError(f"{self.entity}.{self.name} takes an outcome: only `ask` can name it")
         try:
-            return _encode(args)
+            body = _encode(args)
         except (TypeError, ValueError, OverflowError) as error:
             raise TypeError(f"{self.entity}.{self.name}: {error}") from error
+        return self._measured(body)
+
+    def _measured(self, body: bytes) -> bytes:
+        """Arguments that are not too large. Raises ValueError."""
+        if len(body) > MESSAGE_BYTES_MAX:
+            raise ValueError(
+                f"{self.entity}.{self.name}: the arguments have {len(body):,} bytes, more than the "
+                f"{MESSAGE_BYTES_MAX:,} of a message; send parts, or the name of a file"
+            )
+        return body
 
     def _compiled_check(self) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
         inline = [_INLINE.get(p.annotation) for p in self.params]
@@ -174,7 +188,10 @@ class Handler:
             return lambda args: args
         if all(inline):
             names = [f"a{i}" for i in range(self.arity)]
-            wrong = " or ".join(f"{n}.__class__ is not {t}" for n, t in zip(names, inline))
+            tests = [f"{n}.__class__ is not {t}" for n, t in zip(names, inline)]
+            # Behind the tests of types: only then is there a length.
+            tests += [f"len({n}) > {LARGE}" for n, t in zip(names, inline) if t in ("str", "bytes")]
+            wrong = " or ".join(tests)
             source = (
                 f"def check(args):\n"
                 f"    {', '.join(names)}, = args\n"
@@ -194,6 +211,8 @@ class Handler:
                 raise TypeError(
                     f"{self.entity}.{self.name}: argument `{param.name}` = {value!r:.80}: {error}"
                 ) from None
+        if any(isinstance(value, str | bytes) and len(value) > LARGE for value in checked):
+            self._measured(_encode(checked))
         return tuple(checked)
 
     # ── bytes ──
@@ -258,7 +277,7 @@ class Handler:
                 raise TypeError(
                     f"{self.entity}.{self.name}: argument `{param.name}`: {error}"
                 ) from None
-        return _encode(values)
+        return self._measured(_encode(values))
 
     def reply(self, body: bytes) -> Any:
         """A reply from its bytes."""

@@ -15,7 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar, overload, runtime_checkable
 
 from skerry.entity import Entity
 from skerry.errors import BadApp
-from skerry.message import KEY_BYTES_MAX, Args, Handler, check_key
+from skerry.message import KEY_BYTES_MAX, LARGE, Args, Handler, check_key
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -161,8 +161,9 @@ class Keyed(Generic[T]):
         def with_item(keys: list[str], items: list[Any]) -> list[Columns]:
             _check_keys(keys)
             rows: list[Args] = list(zip(items))
-            # One look at the types of all items; each by itself only when one is unlike.
-            if scalar is None or set(map(type, items)) != {scalar}:
+            # One look at the types of all items; each by itself only when one is unlike, or large.
+            unlike = scalar is None or set(map(type, items)) != {scalar}
+            if unlike or (scalar in (str, bytes) and max(map(len, items)) > LARGE):
                 rows = [found.bind((item,), {}) for item in items]
             return [(found, keys, rows)]
 

@@ -74,11 +74,11 @@ class Watch:
         """The message that ran when it last crashed, in slow mode."""
         self._rounds = 0
         self._moved_s = 0.0
-        self._dumped = False
+        self._dumped_s: float | None = None
 
     def started(self, now_s: float) -> None:
         """A worker was started."""
-        self._rounds, self._moved_s, self._dumped = 0, now_s, False
+        self._rounds, self._moved_s, self._dumped_s = 0, now_s, None
 
     def killed(self, now_s: float) -> Restart:
         """It was ended by somebody else, who may do so as often as he likes."""
@@ -102,22 +102,22 @@ class Watch:
         """Whether its rounds stand still: '', 'stopped' (by a person), 'dump' its stack, 'kill' it."""
         still_s = now_s - self._moved_s
         if beat.rounds != self._rounds:
-            self._rounds, self._moved_s, self._dumped = beat.rounds, now_s, False
-        elif beat.rounds and still_s > hang_s and not self._dumped:
+            self._rounds, self._moved_s, self._dumped_s = beat.rounds, now_s, None
+        elif self._dumped_s is not None:
+            return "kill" if now_s > self._dumped_s + DUMP_S else ""
+        elif beat.rounds and still_s > hang_s:
             if stopped():
                 # With a debugger, say: no handler is to blame.
                 self._moved_s = now_s
                 return "stopped"
-            self._dumped = True
+            self._dumped_s = now_s
             return "dump"
-        elif self._dumped and still_s > hang_s + DUMP_S:
-            return "kill"
         return ""
 
     def hung(self, beat: Beat) -> None:
         """It was killed since a handler did not return."""
         self.poison = beat.running if beat.slow else None
-        self.slow, self._dumped = True, False
+        self.slow, self._dumped_s = True, None
 
 
 class Rounds:

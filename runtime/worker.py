@@ -172,7 +172,7 @@ class Worker:
 
     def _open(self) -> None:
         """The new epoch must be durable before anything leaves."""
-        self._shard.accept(Ticked(time.time_ns(), time.monotonic_ns()))
+        self._shard.accept(_clocks())
         opening = self._shard.open()
         self._store.append(opening)
         while self._store.durable() < opening.no:
@@ -201,7 +201,7 @@ class Worker:
             raise SystemExit(0)  # The supervisor is gone: kill -9 of us is always safe, so is this.
         if self._wake_fd in ready:
             os.eventfd_read(self._wake_fd)
-        self._shard.accept(Ticked(time.time_ns(), time.monotonic_ns()))
+        self._shard.accept(_clocks())
         if self._pipe.socket in ready:
             for raw in self._pipe.receive():
                 self._shard.accept(Arrived(raw))
@@ -351,6 +351,10 @@ class Worker:
             "progress": self._readers.progress(),
             "dead": self._shard.buried,
         }
+
+
+def _clocks() -> Ticked:
+    return Ticked(time.time_ns(), time.clock_gettime_ns(time.CLOCK_BOOTTIME))
 
 
 def _open_beat(path: Path) -> mmap.mmap:

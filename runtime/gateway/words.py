@@ -15,8 +15,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
+from skerry.message import MESSAGE_BYTES_MAX
 from skerry.runtime.shard.events import Confirmed, Outcome, Placement, Request, Requested
-from skerry.runtime.shard.wire import MESSAGE_BYTES_MAX
 
 KEY_BYTES_MAX = 480
 """Bytes of a key in UTF-8: what the store's longest row key leaves room for."""

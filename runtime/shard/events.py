@@ -161,7 +161,8 @@ class Ticked(Struct, frozen=True):
     now_ns: int
     """The wall clock, ns since 1970: it may be set back, and a shard's time then stands still."""
     steady_ns: int
-    """A clock that is never set: silence is measured by it."""
+    """A clock that is never set, and goes on while the machine sleeps: silence is measured by it,
+    and how far the other one was set."""
 
 
 class Durable(Struct, frozen=True):

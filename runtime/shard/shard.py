@@ -22,6 +22,7 @@ import msgspec
 from msgspec import Struct
 
 from skerry.entity import EntityType
+from skerry.errors import SkerryError
 from skerry.runtime.ports import Committed, Last
 from skerry.runtime.shard import commit
 from skerry.runtime.shard.asks import Asks
@@ -54,6 +55,11 @@ from skerry.turn import Turn
 
 HOUSE_NS = 60 * 10**9
 """How often old requests and sessions are looked through."""
+
+
+LEAP_NS = 24 * 3600 * 10**9
+"""A clock set ahead by more, while we run, is not believed: time never goes back, so every timer
+would fire and the shard would live in the future for ever."""
 
 
 class Limits(Struct, frozen=True, kw_only=True):
@@ -115,6 +121,7 @@ class Shard:
         self._effects: list[Effect] = []
         self._held: deque[_Held] = deque()
         self._house_ns = 0
+        self._clocks = (0, 0)
 
         self.turn = Turn()
         self.timers, self.asks, self.requests = Timers(), Asks(), Requests()
@@ -205,6 +212,12 @@ class Shard:
                 self._release(no)
 
     def _tick(self, now_ns: int, steady_ns: int) -> None:
+        before, self._clocks = self._clocks, (now_ns, steady_ns)
+        ahead_ns = (now_ns - before[0]) - (steady_ns - before[1]) if before[0] else 0
+        if ahead_ns > LEAP_NS:
+            self._effects.append(Stop(SkerryError(_leapt(ahead_ns))))
+            self.stopped = True
+            return
         self.now_ns = max(self.now_ns, now_ns)
         self._effects += self.streams.tick(steady_ns)
         if steady_ns - self._house_ns > HOUSE_NS:
@@ -353,3 +366,11 @@ class Shard:
 
 def _nobody_watches(peer: int, seq: int, index: int) -> None:
     """Nobody watches until a worker does."""
+
+
+def _leapt(ahead_ns: int) -> str:
+    days = ahead_ns / 86400e9
+    return (
+        f"The machine's clock was set ahead by {days:,.1f} days while the app ran; nothing has run "
+        f"at that time. If the clock is right now, start the app again; else set it first."
+    )

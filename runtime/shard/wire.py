@@ -28,9 +28,8 @@ from skerry.message import Args, Handler
 MAGIC = b"SK"
 VERSION = 1
 FRAME_BYTES_MAX = 16 << 20
-"""No pipe message is larger: a single message's arguments are limited below this where the verb is called."""
-MESSAGE_BYTES_MAX = 8 << 20
-"""Arguments or reply of one message. Part of the wire's version: all shards agree on it."""
+"""No pipe message is larger: arguments are limited below this where the verb is called
+(`message.MESSAGE_BYTES_MAX`, part of the wire's version: all shards agree on it)."""
 
 _HEADER = struct.Struct("<2sBBIIQQIQQIQQ")
 _CHECKSUM = struct.Struct("<Q")

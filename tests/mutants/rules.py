@@ -308,4 +308,76 @@ MUTANTS = [
         "                self._jobs.put(Job(trim_below=self._sweep_upto))\n",
         "                self._jobs.put(Job(trim_below=self._appended))\n",
     ),
+    # What callers, supervisors and workers' answers do.
+    Mutant(
+        "a session: a retry is a new request",
+        "gateway/session.py",
+        "        for number in sorted(numbers):\n            request = self._find(number)\n"
+        "            if request is None:\n                continue\n",
+        "        for number in sorted(numbers):\n            request = self._find(number)\n"
+        "            if request is None:\n                continue\n"
+        "            self._number += 1\n            self._pending[self._number] = request\n"
+        "            self._done[self._number] = self._done[number]\n"
+        "            request = msgspec.structs.replace(request, number=self._number)\n",
+    ),
+    Mutant(
+        "a session: what has no outcome is confirmed",
+        "gateway/session.py",
+        "        return next(iter(self._pending), self._number + 1) - 1",
+        "        return self._number",
+    ),
+    Mutant(
+        "a session: nothing is said again after a line broke",
+        "gateway/session.py",
+        "        if self.greeting is not None:\n            self._say_lost(door, now_s)\n",
+        "        door.flights = []\n",
+    ),
+    Mutant(
+        "a session: requests to one entity do not name the one before",
+        "gateway/session.py",
+        "            if previous not in self._pending:\n                previous = 0\n",
+        "            previous = 0\n",
+    ),
+    Mutant(
+        "a session: a named request gets a number like any other",
+        "gateway/session.py",
+        'number, session, previous = _NAMED | int.from_bytes(named[:7], "big"), named, 0',
+        "number, session, previous = _NAMED | (self._number + 1), self.id, 0",
+    ),
+    Mutant(
+        "a refusal by a full store is not remembered",
+        "shard/delivery.py",
+        "            return outcome, not request.named\n",
+        "            return outcome, False\n",
+    ),
+    Mutant(
+        "a state is told before it is durable",
+        "inquiries.py",
+        "        no = self._shard.no\n",
+        "        no = self._shard.durable\n",
+    ),
+    Mutant(
+        "one quiet round is the end",
+        "watch.py",
+        "        over = quiet and positions == self._before\n",
+        "        over = quiet\n",
+    ),
+    Mutant(
+        "two quiet rounds are the end, whatever ran between",
+        "watch.py",
+        "        over = quiet and positions == self._before\n",
+        "        over = quiet and bool(self._before)\n",
+    ),
+    Mutant(
+        "a message that ends its worker is never found",
+        "watch.py",
+        "            self.poison = beat.running if beat.running == self._suspect else None\n",
+        "            self.poison = None\n",
+    ),
+    Mutant(
+        "the first message that ends a worker is buried at once",
+        "watch.py",
+        "            self.poison = beat.running if beat.running == self._suspect else None\n",
+        "            self.poison = beat.running\n",
+    ),
 ]

@@ -10,6 +10,7 @@ import pytest
 from skerry.message import message
 from skerry.runtime.shard.events import Table
 from skerry.runtime.simulator.cluster import Cluster
+from skerry.runtime.simulator.ledger import compare
 from skerry.testing import NO_FAULTS
 from tests.simulation import workload
 from tests.simulation.apps import Account, Alarm, Memo, app
@@ -139,3 +140,17 @@ def test_a_query_is_answered_and_leaves_no_row_behind() -> None:
         if table == Table.REQUEST and value is not None
     ]
     assert len(written) == 1, "the deposit's"
+
+
+@pytest.mark.parametrize("first", range(0, 60, 20))
+def test_an_app_is_found_to_be_over_when_it_is_and_not_before_traces_14_and_51(first: int) -> None:
+    for seed in range(first, first + 20):
+        cluster = Cluster(app(drums=2, beats=40), seed=seed, shards=1 + seed % 4)
+        while not cluster.keeper.over:
+            cluster.step()
+            assert cluster.step_no < 20_000, f"seed {seed}: I8: the end was never found"
+        shards = [machine.shard for machine in cluster.machines]
+        assert all(shard is not None and shard.quiet for shard in shards), f"seed {seed}"
+        beats = [cluster.state("Sender", f"drum-{n}").sent for n in range(2)]
+        assert beats == [39, 39], f"seed {seed}: it was said to be over after {beats} beats"
+        assert compare(machine.books for machine in cluster.machines) == []

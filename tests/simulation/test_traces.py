@@ -5,20 +5,41 @@ The numbers are those of the design's list of pitfalls; what each says stands in
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Any
+from unittest import mock
 
 import msgspec
 import pytest
 
-from skerry import App, Entity, Failed, Rejected, ask, message, query, send
-from skerry.runtime.shard.events import Items, Requested, Table
-from skerry.runtime.simulator.cluster import Cluster
+from skerry import (
+    App,
+    Entity,
+    Failed,
+    Rejected,
+    SkerryError,
+    ask,
+    forget,
+    message,
+    query,
+    rng,
+    send,
+    set_timer,
+)
+from skerry.runtime.shard import inbound, wire
+from skerry.runtime.shard.events import Items, Request, Requested, Table
+from skerry.runtime.shard.placement import slot_of
+from skerry.runtime.shard.wire import Kind
+from skerry.runtime.simulator.cluster import Cluster, Died
 from skerry.sources import Generate
 from skerry.testing import NO_FAULTS
 from tests.simulation.test_packets import End, connected, talk
 
 broken: set[str] = set()
 """Names of what raises now: mended when it is taken out."""
+
+marks = count()
+"""What differs from run to run of a handler, on purpose."""
 
 
 class Box(Entity):
@@ -66,6 +87,38 @@ class Box(Entity):
             raise Rejected("not yet", number=number)
         self.got.append(number + 1)
         return number + 1
+
+    def drop(self) -> None:
+        forget()
+
+    def mark(self, to: str) -> None:
+        token = str(rng().random()) + str(next(marks))
+        self.heard.append(token)
+        send(Box.at(to).marked, token)
+
+    def marked(self, token: str) -> None:
+        self.heard.append(token)
+
+    def chatter(self, to: str, left: int) -> None:
+        self.got.append(left)
+        for _ in range(2 if left else 0):
+            send(Box.at(to).chatter, self.key, left - 1)
+
+    def remind(self, name: str) -> None:
+        set_timer(name, 3600, self._remember, name)
+
+    def _remember(self, name: str) -> None:
+        self.heard.append(name)
+
+    def shout(self, to: str, size: int) -> None:
+        send(Box.at(to).marked, "x" * size)
+
+    def poison(self, to: str) -> None:
+        self.got.append(0)
+        send(Box.at(to).die)
+
+    def die(self) -> None:
+        raise Died
 
     @query
     def peek(self) -> list[int]:
@@ -254,3 +307,259 @@ def test_a_dead_letter_that_is_sent_anew_runs_once_behind_the_others_trace_41(
     assert operate(cluster, "retry") == "done"
     assert cluster.state("Box", "b").got == [2, 1]
     assert cluster.dead() == []
+
+
+# ── clients ──
+
+
+def copy_of(cluster: Cluster, number: int, entity: str, handler: str, args: list[Any]) -> Request:
+    """A request of the first client, as a stuck copy of it: never confirmed, long on its way."""
+    session = cluster.callers[0].session.id
+    blob = msgspec.msgpack.encode(args)
+    return Request(session, number, 0, 0, cluster.clock_ns, "Box", entity, handler, blob)
+
+
+def arrive(cluster: Cluster, request: Request) -> None:
+    """It reaches the door of its owner after all."""
+    shard = cluster.machines[cluster.placement.slots[slot_of("Box", request.key)]].shard
+    assert shard is not None
+    shard.accept(Requested((0, 0, -1), request))
+    cluster.settle()
+
+
+def test_a_copy_that_comes_after_the_confirm_does_not_run_trace_2(cluster: Cluster) -> None:
+    cluster.ask(message(Box.at("a").take, 1))
+    cluster.settle()  # Answered, confirmed; its row is gone.
+    kept = [k for m in cluster.machines for k, _ in m.disk.scan(Table.REQUEST)]
+    assert kept == []
+    arrive(cluster, copy_of(cluster, 1, "a", "take", [1]))
+    assert cluster.state("Box", "a").got == [1]
+
+
+def test_a_request_first_said_half_a_day_ago_is_refused_trace_3(cluster: Cluster) -> None:
+    cluster.settle()
+    request = copy_of(cluster, 1, "a", "take", [1])
+    cluster.clock_ns += 13 * 3600 * 10**9
+    arrive(cluster, request)
+    assert cluster.state("Box", "a") is None
+
+
+def test_a_batch_that_fails_is_run_again_on_the_batch_before_trace_4() -> None:
+    broken.clear()
+    a = Cluster(App("traces", entities=[Box]), seed=1, shards=1, faults=NO_FAULTS)
+    a.settle()
+    shard, disk = a.machines[0].shard, a.machines[0].disk
+    assert shard is not None
+
+    def batch(*requests: Request) -> None:
+        for request in requests:
+            shard.accept(Requested((0, 0, -1), request))
+        commit = shard.run()
+        assert commit is not None
+        disk.append(commit)  # Sealed, not synced.
+
+    batch(copy_of(a, 1, "a", "take", [10]))
+    broken.add("sell")
+    batch(copy_of(a, 2, "a", "take", [5]), copy_of(a, 3, "a", "sell", ["b"]))
+    assert a.state("Box", "a").got == [10, 5]
+
+
+def test_what_was_refused_stays_refused_for_a_retry_trace_22(cluster: Cluster) -> None:
+    cluster.run(20)
+    arrive(cluster, copy_of(cluster, 1, "a", "need", [5]))
+    arrive(cluster, copy_of(cluster, 2, "a", "take", [5]))
+    arrive(cluster, copy_of(cluster, 1, "a", "need", [5]))  # It would be granted now.
+    assert cluster.state("Box", "a").got == [5]
+
+
+def test_a_retried_request_that_forgot_its_entity_does_not_run_on_the_next_trace_23(
+    cluster: Cluster,
+) -> None:
+    arrive(cluster, copy_of(cluster, 1, "a", "drop", []))
+    arrive(cluster, copy_of(cluster, 2, "a", "take", [1]))
+    arrive(cluster, copy_of(cluster, 1, "a", "drop", []))
+    assert cluster.state("Box", "a").got == [1]
+
+
+def test_a_request_that_a_full_store_refused_never_runs_trace_22(cluster: Cluster) -> None:
+    cluster.run(20)
+    for machine in cluster.machines:
+        machine.full_until = cluster.step_no + 20
+        assert machine.shard is not None
+        if cluster.placement.slots[slot_of("Box", "a")] == machine.id:
+            request = copy_of(cluster, 1, "a", "take", [1])
+            machine.shard.accept(Requested((0, 0, -1), request))
+    cluster.run(10)
+    arrive(cluster, copy_of(cluster, 1, "a", "take", [1]))  # There is room again.
+    assert cluster.state("Box", "a") is None
+
+
+def test_a_client_confirms_only_what_has_no_gap_below_it_trace_50(cluster: Cluster) -> None:
+    cluster.run(20)
+    numbers = [cluster.ask(message(Box.at("a").take, n)) for n in range(2)]
+    cluster.step()
+    cluster._network.clear()  # These two are lost, and said again in a while.
+    numbers.append(cluster.ask(message(Box.at("b").take, 9)))
+    cluster.settle()
+    assert [outcome(cluster, n)[0] for n in numbers] == ["done"] * 3
+    assert cluster.state("Box", "a").got == [0, 1]
+
+
+def test_a_name_outlives_confirms_and_its_client_trace_77(cluster: Cluster) -> None:
+    cluster.ask(message(Box.at("a").take, 1), named=b"n" * 16)
+    cluster.settle()
+    cluster.callers[0].started()  # Another process; it knows no first time.
+    cluster.clock_ns += 20 * 3600 * 10**9
+    again = cluster.ask(message(Box.at("a").take, 1), named=b"n" * 16)
+    cluster.settle()
+    assert outcome(cluster, again)[0] == "done"
+    assert cluster.state("Box", "a").got == [1]
+
+
+def test_a_get_waits_until_what_it_saw_is_durable_trace_37(cluster: Cluster) -> None:
+    cluster.settle()
+    cluster.faults = msgspec.structs.replace(NO_FAULTS, sync=0.0)
+    asked = cluster.ask(message(Box.at("a").take, 1))
+    cluster.run(20)
+    looked = cluster.look("Box", "a")
+    cluster.run(50)
+    assert asked not in cluster.outcomes
+    assert looked not in cluster.looks, "a crash now would make it a lie"
+    cluster.settle()
+    assert looked in cluster.looks
+
+
+# ── turns ──
+
+
+def test_state_and_messages_come_from_the_same_run_of_a_handler_trace_6(cluster: Cluster) -> None:
+    """Its batch is thrown away and run again: what differs from run to run must agree."""
+    broken.add("sell")
+    cluster.ask(message(Box.at("a").mark, "b"))
+    cluster.ask(message(Box.at("a").sell, "c"))
+    cluster.settle()
+    assert cluster.state("Box", "a").heard == cluster.state("Box", "b").heard
+
+
+def test_full_credit_both_ways_stands_nobody_still_trace_5() -> None:
+    broken.clear()
+    with (
+        mock.patch.object(inbound, "CREDIT_BYTES", 200),
+        mock.patch.object(wire, "FRAME_BYTES", 100),
+    ):
+        cluster = Cluster(App("traces", entities=[Box]), seed=1, shards=2, faults=NO_FAULTS)
+        for n in range(6):
+            cluster.ask(message(Box.at(f"x{n}").chatter, f"y{n}", 6))
+        cluster.settle()
+    turns = sum(len(cluster.state("Box", f"{side}{n}").got) for side in "xy" for n in range(6))
+    assert turns == 6 * (2**7 - 1)
+
+
+def test_time_never_goes_back_and_a_leap_of_the_clock_is_not_believed_trace_25() -> None:
+    cluster = Cluster(App("traces", entities=[Box]), seed=1, shards=1, faults=NO_FAULTS)
+    cluster.ask(message(Box.at("a").remind, "much later"))
+    cluster.run(20)
+    shard = cluster.machines[0].shard
+    assert shard is not None
+    before = shard.now_ns
+    cluster.machines[0].clock_off_ns = -(10**12)
+    cluster.run(5)
+    assert shard.now_ns >= before
+    cluster.machines[0].clock_off_ns = 73 * 365 * 86400 * 10**9
+    with pytest.raises(SkerryError, match=r"set ahead by 26,6.* days"):
+        cluster.run(5)
+    assert cluster.state("Box", "a").heard == []
+
+
+def test_a_start_takes_the_clock_as_it_is_trace_64() -> None:
+    cluster = Cluster(App("traces", entities=[Box]), seed=1, shards=1, faults=NO_FAULTS)
+    cluster.ask(message(Box.at("a").remind, "after the weekend"))
+    cluster.run(20)
+    cluster.crash(0)
+    cluster.clock_ns += 3 * 86400 * 10**9
+    cluster.settle()
+    assert cluster.state("Box", "a").heard == ["after the weekend"]
+
+
+def test_a_message_from_next_door_that_ends_its_worker_is_found_and_buried_trace_55() -> None:
+    broken.clear()
+    cluster = Cluster(App("traces", entities=[Box]), seed=1, shards=1, faults=NO_FAULTS)
+    cluster.ask(message(Box.at("x").poison, "y"))  # Handled in the same batch, without a frame.
+    other = cluster.ask(message(Box.at("z").take, 1))
+    cluster.settle()
+    assert outcome(cluster, other)[0] == "done"
+    assert cluster.state("Box", "x").got == [0]
+    assert [(letter.key, letter.handler) for letter in cluster.dead()] == [("y", "die")]
+
+
+# ── streams and stores ──
+
+
+def test_a_late_word_that_an_older_epoch_is_over_ends_nobody_trace_39() -> None:
+    a, b = connected()
+    a.forward(1)
+    old_epoch = a.shard.epoch
+    a.reopen()
+    a.says()
+    late = wire.Packet(
+        kind=Kind.FENCED, src=1, dst=0, src_epoch=b.shard.epoch, dst_epoch=old_epoch,
+        placement=1, seq=old_epoch, position=0, count=0, checksum=0,
+    )  # fmt: skip
+    a.hears(late)  # Would raise what stops it.
+    a.tick(1)
+    talk(a, b)
+    assert b.got == [1]
+
+
+def test_a_frame_from_a_shard_that_is_no_member_is_refused_trace_7() -> None:
+    a, b = connected()
+    a.forward(1)
+    (frame,) = a.frames()
+    stranger = msgspec.structs.replace(frame, src=2)
+    assert b.hears(stranger) == []
+    assert b.got == []
+    assert b.shard.streams.refused
+    b.hears(frame)
+    assert b.got == [1]
+
+
+def test_names_of_handlers_and_states_do_not_depend_on_what_stands_beside_them_trace_8() -> None:
+    class Other(Entity):
+        first: int = 0
+
+        def act(self, number: int) -> None: ...
+
+    alone = App("traces", entities=[Box]).types["Box"]
+    beside = App("more", entities=[Other, Box]).types["Box"]
+    assert alone.schema_id == beside.schema_id
+    assert [h.id for h in alone.handlers.values()] == [h.id for h in beside.handlers.values()]
+
+
+def test_a_message_to_an_unknown_handler_is_a_dead_letter_and_blocks_nobody_trace_40() -> None:
+    a, b = connected()
+    a.forward(1)
+    (frame,) = a.frames()
+    (run,) = wire.decode_runs(frame.body)
+    body = wire.encode_runs([msgspec.structs.replace(run, handler=run.handler ^ 1)])
+    checksum = wire.frame_checksum(0, 1, 1, 1, body)
+    b.hears(msgspec.structs.replace(frame, body=body, checksum=checksum))
+    ((_, row),) = b.store.scan(Table.DEAD)
+    assert "UnknownHandler" in msgspec.msgpack.decode(row)[7]
+    b.hears(
+        msgspec.structs.replace(
+            frame, seq=2, checksum=wire.frame_checksum(0, 1, 2, 1, frame.body), body=frame.body
+        )
+    )
+    assert b.got == [1]
+
+
+def test_a_message_that_is_too_large_is_refused_in_the_verb_trace_40(cluster: Cluster) -> None:
+    with pytest.raises(ValueError, match=r"Box\.marked: the arguments have 8,388,6.. bytes"):
+        message(Box.at("a").marked, "x" * (8 << 20))
+    asked = cluster.ask(message(Box.at("a").shout, "b", (8 << 20) + 1))
+    fits = cluster.ask(message(Box.at("a").shout, "b", 7 << 20))
+    cluster.settle()
+    assert outcome(cluster, asked)[0] == "failed"
+    assert "more than the 8,388,608 of a message" in outcome(cluster, asked)[1][0]
+    assert outcome(cluster, fits)[0] == "done"
+    assert [len(text) for text in cluster.state("Box", "b").heard] == [7 << 20]
