@@ -121,6 +121,14 @@ class Simulated(Protocol):
         """Dead letters, oldest first."""
         ...
 
+    def record(self) -> None:
+        """Note from now on what happens."""
+        ...
+
+    def picture(self, title: str) -> str:
+        """What was noted, as an SVG document."""
+        ...
+
     @property
     def still(self) -> bool:
         """Whether nothing is left to do at this time."""

@@ -5,7 +5,9 @@
         ...
 
 A test with `skerry_sim` runs once per seed: `pytest --skerry-seeds 500` tries more of them,
-`--skerry-seed 17` only that one. Loaded by pytest itself; imports nothing until it is used.
+`--skerry-seed 17` only that one. With `--skerry-shrink` a seed that fails is run again without
+one kind of fault after the other, as long as it fails; what is left is named, and drawn.
+Loaded by pytest itself; imports nothing until it is used.
 """
 
 from __future__ import annotations
@@ -31,6 +33,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--skerry-seeds", type=int, default=SEEDS, metavar="N", help=f"seeds per test ({SEEDS})"
     )
     group.addoption("--skerry-seed", type=int, metavar="SEED", help="try this seed only")
+    group.addoption(
+        "--skerry-shrink",
+        action="store_true",
+        help="run a seed that fails again with fewer kinds of faults, and draw what is left",
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -51,16 +58,75 @@ def _skerry_seed(request: pytest.FixtureRequest) -> int:
     return seed
 
 
+class Shrinking:
+    """The kinds of faults that are left out, and the simulations of the newest run."""
+
+    def __init__(self) -> None:
+        self.without: dict[str, float] = {}
+        self.made: list[Simulation] = []
+
+
+_shrinking = pytest.StashKey[Shrinking]()
+
+
 @pytest.fixture
-def skerry_sim(_skerry_seed: int) -> Callable[..., Simulation]:
+def skerry_sim(request: pytest.FixtureRequest, _skerry_seed: int) -> Callable[..., Simulation]:
     """Makes a `Simulation` of an app with this run's seed: `sim = skerry_sim(app, shards=3)`."""
+    shrinking = request.node.stash.setdefault(_shrinking, Shrinking())
 
     def simulate(app: App, *, shards: int = 4, faults: Faults | None = None) -> Simulation:
-        from skerry.testing import Simulation
+        from msgspec.structs import replace
 
-        return Simulation(app, seed=_skerry_seed, shards=shards, faults=faults)
+        from skerry.testing import Faults, Simulation
+
+        faults = replace(faults or Faults(), **shrinking.without)
+        sim = Simulation(app, seed=_skerry_seed, shards=shards, faults=faults)
+        if request.config.getoption("skerry_shrink"):
+            sim.record()
+            shrinking.made.append(sim)
+        return sim
 
     return simulate
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
+    """A test that fails under a simulation is run again with less, when that is wished."""
+    try:
+        return (yield)
+    except Exception:
+        if pyfuncitem.config.getoption("skerry_shrink") and _shrinking in pyfuncitem.stash:
+            pyfuncitem.add_report_section("call", "skerry", _shrink(pyfuncitem))
+        raise
+
+
+def _shrink(item: pytest.Function) -> str:
+    """Run a failing test again without one kind of fault after the other; what is left, in words."""
+    from skerry.testing import KINDS
+
+    shrinking = item.stash[_shrinking]
+    for kind in KINDS:
+        shrinking.without[kind] = 0.0
+        if not _fails(item, shrinking):
+            del shrinking.without[kind]
+    _fails(item, shrinking)
+    left = [kind for kind in KINDS if kind not in shrinking.without]
+    said = f"It fails with these kinds of faults alone: {', '.join(left) or 'none at all'}."
+    for number, sim in enumerate(shrinking.made, 1):
+        picture = f"skerry-seed-{sim.seed}{'' if number == 1 else f'-{number}'}.svg"
+        (item.config.invocation_params.dir / picture).write_text(sim.picture(title=item.nodeid))
+        said += f" Drawn in {picture}."
+    return said
+
+
+def _fails(item: pytest.Function, shrinking: Shrinking) -> bool:
+    shrinking.made.clear()
+    names = item._fixtureinfo.argnames
+    try:
+        item.obj(**{name: item.funcargs[name] for name in names})
+    except Exception:
+        return True
+    return False
 
 
 @pytest.fixture

@@ -265,6 +265,11 @@ class Faults(Struct, frozen=True, kw_only=True):
                 raise ValueError(f"Faults: {name} is a number of steps from 1 on, not {value!r}")
 
 
+KINDS = tuple(
+    name for name in Faults.__struct_fields__ if name != "sync" and not name.endswith("_max")
+)
+"""The kinds of faults, each by the name of its probability."""
+
 NO_FAULTS = Faults(
     lose=0,
     repeat=0,
@@ -339,6 +344,14 @@ class Simulation(_Simulated):
         """
         self.step(steps)
         self._cluster.settle()
+
+    def record(self) -> None:
+        """Note from now on what happens, for `picture`."""
+        self._cluster.record()
+
+    def picture(self, *, title: str = "") -> str:
+        """What was recorded, as an SVG document: a lane per shard with its frames, commits, faults."""
+        return self._cluster.picture(title or f"seed {self.seed}")
 
     @property
     def met(self) -> Counter[str]:

@@ -43,11 +43,12 @@ from skerry.runtime.shard.events import (
 )
 from skerry.runtime.shard.placement import balanced, slot_of
 from skerry.runtime.shard.shard import Limits, Settings, Shard
+from skerry.runtime.shard.wire import Kind
 from skerry.runtime.simulator.callers import Caller, Name
 from skerry.runtime.simulator.keeper import SECONDS_PER_STEP, Keeper
 from skerry.runtime.simulator.ledger import compare
 from skerry.runtime.simulator.machine import Machine
-from skerry.runtime.simulator.picture import Note
+from skerry.runtime.simulator.picture import Note, svg
 from skerry.testing import NO_FAULTS, Faults
 
 STEP_NS = 1_000_000
@@ -113,7 +114,7 @@ class Cluster:
         self.points: Counter[str] = Counter()
         """How often what went wrong, by name."""
         self.notes: list[Note] | None = None
-        """Set to a list, it collects what happens, for a picture."""
+        """What happened, once `record` was called."""
         self._cut_until: dict[tuple[int, int], int] = {}
         self._asked = 0
         self.outcomes: dict[int, Outcome] = {}
@@ -168,7 +169,7 @@ class Cluster:
         if self.notes is not None:
             packet = wire.unpack(raw)
             text = f"{src} to {peer}, number {packet.seq}, {packet.count} messages"
-            kind = wire.Kind(packet.kind).name
+            kind = Kind(packet.kind).name
             self.notes.append(Note(self.step_no, src, kind, text, peer, when))
 
     def _clock(self, machine: Machine) -> Ticked:
@@ -341,11 +342,13 @@ class Cluster:
         cut = self._cut_until.get((src, peer), 0) > self.step_no
         if cut or self.rng.random() < self.faults.lose:
             self.lost += 1
+            self.points[f"lost: {Kind(raw[3]).name}"] += 1
             self._note_packet(src, peer, raw, None)
             return
         copies = 1
         if self.rng.random() < self.faults.repeat:
             self.repeated += 1
+            self.points[f"repeated: {Kind(raw[3]).name}"] += 1
             copies = 2
         for _ in range(copies):
             when = self._later(lambda: self._arrive(peer, raw))
@@ -510,6 +513,17 @@ class Cluster:
             f"I8: seed {self.seed}: not quiet after {steps_max} steps without faults; "
             f"{sum(caller.waits for caller in self.callers)} clients wait"
         )
+
+    def record(self) -> None:
+        """Note from now on what happens, for `picture`."""
+        self.notes = []
+
+    def picture(self, title: str) -> str:
+        """What was noted, as an SVG document."""
+        notes = self.notes or []
+        # Packets may go on for ever; what decides has happened before.
+        last = 30 + max((note.step for note in notes if note.peer is None), default=0)
+        return svg(notes, len(self.machines), title=title, last=last)
 
     def dead(self) -> list[DeadLetter]:
         """The dead letters of all shards, oldest first."""

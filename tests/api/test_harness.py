@@ -180,3 +180,36 @@ def test_the_fixtures_run_an_app_and_a_simulation_per_seed(pytester: pytest.Pyte
     done.stdout.fnmatch_lines(["*FAILED*test_simulated?seed-2?*"])
     one = pytester.runpytest_subprocess("--skerry-seed", "7", "-p", "no:cacheprovider")
     one.assert_outcomes(passed=2)
+
+
+def test_a_seed_that_fails_is_shrunk_to_the_faults_that_it_needs_and_drawn(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(
+        """
+        from skerry import App, Entity
+
+        class Count(Entity):
+            count: int = 0
+
+            def add(self) -> int:
+                self.count += 1
+                return self.count
+
+        app = App("shrunk", entities=[Count])
+
+        def test_a_promise_that_no_crash_may_happen(skerry_sim):
+            sim = skerry_sim(app, shards=2)
+            sim.ask(Count.at("a").add)
+            sim.run(600)
+            assert not any("appended" in name for name in sim.met)
+        """
+    )
+    done = pytester.runpytest_subprocess(
+        "--skerry-seeds", "8", "--skerry-shrink", "-p", "no:cacheprovider"
+    )
+    done.stdout.fnmatch_lines(
+        ["*It fails with these kinds of faults alone: crash. Drawn in *.svg."]
+    )
+    (picture, *_) = pytester.path.glob("skerry-seed-*.svg")
+    assert "killed" in picture.read_text()

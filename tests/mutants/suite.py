@@ -34,7 +34,8 @@ def main(seeds: int) -> int:
         quiet = ["-x", "-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestWarning"]
         failed = pytest.main([*quiet, "-k", "not survive", *TESTS])
     if failed:
-        print(next(line for line in said.getvalue().splitlines() if line.startswith("FAILED")))
+        lines = said.getvalue().splitlines()
+        print(next((line for line in lines if line.startswith("FAILED")), "".join(lines[-2:])))
     return int(failed)
 
 

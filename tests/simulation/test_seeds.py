@@ -12,7 +12,7 @@ from skerry.runtime.shard.events import Table
 from skerry.runtime.simulator.cluster import Cluster
 from skerry.runtime.simulator.ledger import compare
 from skerry.testing import NO_FAULTS
-from tests.simulation import workload
+from tests.simulation import campaign, workload
 from tests.simulation.apps import Account, Alarm, Memo, app
 
 SEEDS = int(os.environ.get("SKERRY_TEST_SEEDS", "300"))
@@ -25,6 +25,36 @@ def test_money_order_timers_and_requests_survive_loss_repetition_and_crashes(fir
     for seed in range(first, min(first + 50, SEEDS)):
         crashes += workload.run(seed).crashes
     assert crashes, "a campaign without a crash tries nothing"
+
+
+REGRESSIONS = {
+    34: "a client that was refused by a full store asks anew, behind what it asked since",
+    273: "a copy of a request that a full store had refused ran when there was room again",
+}
+"""Every seed that failed since the simulator draws its faults as it does now, and why."""
+
+
+@pytest.mark.parametrize("seed", REGRESSIONS)
+def test_a_seed_that_once_failed_keeps_every_promise(seed: int) -> None:
+    workload.run(seed)
+
+
+def test_a_workload_that_raises_is_no_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(cluster: Cluster) -> list[str]:
+        raise KeyError("a mistake of the checker")
+
+    monkeypatch.setattr(workload, "dead_letters", wrong)
+    _, _, said = campaign.one(3)
+    assert said.startswith(campaign.OURS)
+    monkeypatch.setattr(workload, "_check_order", lambda cluster: 1 / 0)
+    monkeypatch.setattr(Cluster, "settle", lambda self: check_settled())
+    _, _, said = campaign.one(3)
+    assert not said.startswith(campaign.OURS), "I8 is one"
+
+
+def check_settled() -> None:
+    """As the core says that a promise is broken."""
+    raise AssertionError("I8: not quiet")
 
 
 def test_the_same_seed_gives_the_same_run(monkeypatch: pytest.MonkeyPatch) -> None:
