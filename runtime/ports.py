@@ -60,6 +60,13 @@ class Store(Committed, Protocol):
         """The newest durable commit. Raises what the disk raised."""
         ...
 
+    def keep(self, no: int) -> None:
+        """Keep the rows as they are durable now, for a backup; what was kept before is let go.
+
+        They may be a few commits ahead of what `durable` has said, never behind it.
+        """
+        ...
+
     def close(self) -> None:
         """Wait until all is durable, and let go."""
         ...

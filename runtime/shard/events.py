@@ -165,13 +165,19 @@ class Ticked(Struct, frozen=True):
     and how far the other one was set."""
 
 
+class Cut(Struct, frozen=True):
+    """Take the cut of this number now: a backup begins."""
+
+    no: int
+
+
 class Durable(Struct, frozen=True):
     """Everything up to this commit survives a power cut."""
 
     no: int
 
 
-Event = Arrived | Requested | Confirmed | Operated | Items | Ticked | Durable
+Event = Arrived | Requested | Confirmed | Operated | Items | Ticked | Cut | Durable
 
 
 # ── effects: what a shard wants ───────────────────────────────────────────────

@@ -32,6 +32,7 @@ from skerry.runtime.shard.events import (
     Commit,
     CommitNo,
     Confirmed,
+    Cut,
     Durable,
     Effect,
     Event,
@@ -208,6 +209,8 @@ class Shard:
                 self.intake.add(event)
             case Ticked(now_ns, steady_ns):
                 self._tick(now_ns, steady_ns)
+            case Cut(no):
+                self.streams.cut_at(no)
             case Durable(no):
                 self._release(no)
 

@@ -52,6 +52,10 @@ class Streams:
         self.refused: dict[str, int] = {}
         """How often what was refused, by reason."""
         self._steady_ns = 0
+        self.cut = 0
+        """The newest cut of a backup that we took; every packet says it."""
+        self.keep: Callable[[int], None] = _nobody_keeps
+        """Told to keep the rows as they are durable now, for the backup of this number."""
 
     def load(
         self, rows: Iterator[tuple[bytes, bytes]], outbox: Iterator[tuple[bytes, bytes]]
@@ -185,6 +189,7 @@ class Streams:
             src_epoch=self.epoch,
             dst_epoch=self.inbound[peer].epoch,
             placement=self._placement.version,
+            cut=self.cut,
             **given,  # type: ignore[arg-type]
         )
 
@@ -209,10 +214,23 @@ class Streams:
         stream = self.inbound[peer]
         if packet.src_epoch < stream.epoch and packet.kind != Kind.FENCED:
             return [self._send(Kind.FENCED, peer, seq=stream.epoch)]
+        self.cut_at(packet.cut)
         try:
             return self._listen(Kind(packet.kind), peer, packet)
         except StoreDamaged as damage:
             return [Stop(damage)]
+
+    def cut_at(self, no: int) -> None:
+        """Take a cut, unless it was taken: before anything is handled that left behind it.
+
+        What left us before was durable, so it is kept; what comes from behind the cut is handled
+        after, so it is not. What is durable and has not left yet leaves behind the cut, and
+        stands in the copy's outbox without an ack. So of each stream the copies hold what fits.
+        Source: Chandy and Lamport, "Distributed snapshots", 1985.
+        """
+        if no > self.cut:
+            self.cut = no
+            self.keep(no)
 
     def _listen(self, kind: Kind, peer: int, packet: Packet) -> list[Effect]:
         match kind:
@@ -325,3 +343,7 @@ class Streams:
     def pressed(self) -> bool:
         """Whether intake from outside should pause."""
         return self._full or any(s.pressed for s in self.outbound.values())
+
+
+def _nobody_keeps(no: int) -> None:
+    """Nobody keeps rows until a worker does."""

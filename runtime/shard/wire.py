@@ -71,6 +71,8 @@ class Packet(Struct, frozen=True, gc=False):
     checksum: int
     """FRAME: of what never changes. RESUME: of the newest frame taken, 0 for none."""
     body: bytes = b""
+    cut: int = 0
+    """The newest cut that the sender took before this left; never stored with a frame."""
 
 
 def pack(packet: Packet) -> bytes:
@@ -88,7 +90,7 @@ def pack(packet: Packet) -> bytes:
         packet.position,
         packet.count,
         packet.checksum,
-        0,
+        packet.cut,
     )
     return b"".join((head, _CHECKSUM.pack(_checksum(head)), packet.body))
 
@@ -112,7 +114,7 @@ def unpack(raw: bytes) -> Packet:
         position,
         count,
         checksum,
-        _,
+        cut,
     ) = _HEADER.unpack(head)
     if magic != MAGIC or version != VERSION:
         raise Garbage(f"begins with {magic!r} version {version}, not {MAGIC!r} version {VERSION}")
@@ -124,7 +126,7 @@ def unpack(raw: bytes) -> Packet:
     if kind == Kind.FRAME and checksum != frame_checksum(src, dst, seq, count, body):
         raise Garbage(f"frame {seq} of stream {src}->{dst} does not match its checksum")
     return Packet(
-        kind, src, dst, src_epoch, dst_epoch, placement, seq, position, count, checksum, body
+        kind, src, dst, src_epoch, dst_epoch, placement, seq, position, count, checksum, body, cut
     )
 
 

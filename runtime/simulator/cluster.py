@@ -18,7 +18,8 @@ from __future__ import annotations
 import heapq
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -30,6 +31,7 @@ from skerry.runtime.shard import wire
 from skerry.runtime.shard.dead import DeadLetter
 from skerry.runtime.shard.events import (
     Arrived,
+    Cut,
     Durable,
     Effect,
     Items,
@@ -45,6 +47,7 @@ from skerry.runtime.shard.placement import balanced, slot_of
 from skerry.runtime.shard.shard import Limits, Settings, Shard
 from skerry.runtime.shard.wire import Kind
 from skerry.runtime.simulator.callers import Caller, Name
+from skerry.runtime.simulator.disk import MemoryStore
 from skerry.runtime.simulator.keeper import SECONDS_PER_STEP, Keeper
 from skerry.runtime.simulator.ledger import compare
 from skerry.runtime.simulator.machine import Machine
@@ -98,6 +101,7 @@ class Cluster:
         slow: frozenset[int] | set[int] = frozenset(),
         callers: int = 1,
         start_ns: int = START_NS,
+        disks: Sequence[MemoryStore] = (),
     ) -> None:
         self.app, self.seed, self.faults = app, seed, faults
         self.rng = random.Random(seed)
@@ -127,6 +131,10 @@ class Cluster:
         self.keeper = Keeper(shards, self._ask_if_quiet)
         for shard in slow:
             self.keeper.watches[shard].slow = True
+        self._cut = 0
+        self._cut_epochs: dict[int, int] = {}
+        for machine, disk in zip(self.machines, disks):
+            machine.disk = disk
         self.callers = [Caller(number, shards, self) for number in range(callers)]
         for machine in self.machines:
             self._start(machine)
@@ -152,6 +160,7 @@ class Cluster:
         machine.disk.append(opening)
         machine.disk.sync(opening.no)
         shard.accept(Durable(opening.no))
+        shard.streams.keep = machine.disk.keep
         machine.started(
             shard, self._incarnation, self.placement, lambda: self._clock(machine).now_ns
         )
@@ -457,6 +466,44 @@ class Cluster:
         """See `callers.Ground`."""
         self.looks[id] = state
         self.answered_at[id] = self.step_no
+
+    # ── backups ──
+
+    def begin_cut(self) -> None:
+        """A backup begins: every shard is told, each when it hears of it."""
+        self._cut = self.clock_ns
+        self._cut_epochs = {m.id: m.shard.epoch for m in self.machines if m.shard is not None}
+        for machine in self.machines:
+            machine.disk.ahead = self.rng.randint
+            self._later(partial(self._tell_to_cut, machine), 5 * self.faults.delay_steps_max)
+
+    def _tell_to_cut(self, machine: Machine) -> None:
+        if machine.shard is not None:
+            machine.shard.accept(Cut(self._cut))
+
+    def cut_is_whole(self) -> bool:
+        """Whether all have taken the cut, and none was started anew since it began."""
+        return bool(self._cut_epochs) and all(
+            machine.shard is not None
+            and machine.disk.kept[0] == self._cut
+            and self._cut_epochs.get(machine.id) == machine.shard.epoch
+            for machine in self.machines
+        )
+
+    def restored(self) -> Cluster:
+        """Another cluster that goes on from what the cut holds, under a new incarnation."""
+        other = Cluster(
+            self.app,
+            seed=self.seed + 1,
+            shards=len(self.machines),
+            faults=self.faults,
+            limits=self._limits,
+            start_ns=self.clock_ns,
+            disks=[machine.disk.restored() for machine in self.machines],
+        )
+        for machine, ours in zip(other.machines, self.machines):
+            machine.books.go_on(ours.books, len(ours.disk.kept[1]))
+        return other
 
     # ── ends ──
 

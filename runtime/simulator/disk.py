@@ -6,7 +6,7 @@ leaves out is the B-tree, so that a crash is one line. Idea: docs/log.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from skerry.runtime.ports import Last
 from skerry.runtime.shard import commit as records
@@ -19,6 +19,10 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self.last = Last()
+        self.kept: tuple[int, list[bytes]] = 0, []
+        """The number of the newest cut, and the records that it holds."""
+        self.ahead: Callable[[int, int], int] = max
+        """Between these two commits: how far the disk is when a cut is taken."""
         self._records: list[bytes] = []
         self._synced = 0
         self._states: dict[tuple[str, str], bytes] = {}
@@ -51,6 +55,19 @@ class MemoryStore:
         """Visible now, durable when synced."""
         self._records.append(commit.record)
         self._apply(records.decode(commit.record))
+
+    def keep(self, no: int) -> None:
+        """The durable records, and some that the disk has finished and not told of yet."""
+        upto = self.ahead(self._synced, len(self._records))
+        self.kept = no, self._records[:upto]
+        self._synced = upto
+
+    def restored(self) -> MemoryStore:
+        """Another disk, with what was kept."""
+        other = MemoryStore()
+        other._records = list(self.kept[1])
+        other.crash(len(other._records))
+        return other
 
     def sync(self, no: int) -> None:
         """The disk has finished everything up to this commit."""

@@ -95,6 +95,11 @@ class Books:
         self._open_sent.clear()
         self._open_run.clear()
 
+    def go_on(self, other: Books, upto: int) -> None:
+        """From what another's books hold up to this commit."""
+        self.sent = [entry for entry in other.sent if entry[0] <= upto] + self.sent
+        self.run = [entry for entry in other.run if entry[0] <= upto] + self.run
+
     def crashed(self, durable: int) -> None:
         """What came after this commit never was."""
         self._open_sent.clear()

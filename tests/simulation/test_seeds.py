@@ -46,7 +46,7 @@ def test_a_workload_that_raises_is_no_finding(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(workload, "dead_letters", wrong)
     _, _, said = campaign.one(3)
     assert said.startswith(campaign.OURS)
-    monkeypatch.setattr(workload, "_check_order", lambda cluster: 1 / 0)
+    monkeypatch.setattr(workload, "check_order", lambda cluster: 1 / 0)
     monkeypatch.setattr(Cluster, "settle", lambda self: check_settled())
     _, _, said = campaign.one(3)
     assert not said.startswith(campaign.OURS), "I8 is one"

@@ -162,7 +162,7 @@ def _check(cluster: Cluster, plan: Plan) -> None:
     money = sum(state.balance for state in states)
     assert money == ACCOUNTS * 100, f"seed {seed}: money is {money}"
     assert cluster.state("Account", "broken") is None
-    _check_order(cluster)
+    check_order(cluster)
     _check_tally(cluster, plan)
     _check_named(cluster, plan)
     _check_bomb(cluster, plan)
@@ -215,7 +215,8 @@ def _check_bomb(cluster: Cluster, plan: Plan) -> None:
     assert cluster.state("Bomb", "b") is None
 
 
-def _check_order(cluster: Cluster) -> None:
+def check_order(cluster: Cluster) -> None:
+    """Numbers of each sender at each receiver: all, once, in order."""
     senders = [f"s{n}" for n in range(SENDERS) if cluster.state("Sender", f"s{n}")]
     for pipeline in cluster.app.pipelines:
         for partition in pipeline.source.partitions():
