@@ -26,6 +26,7 @@ runtime/    How programs run; imported as `skerry.runtime`.
     worker.py          One process: a shard, its store, its ports, its loop. The only place where they meet.
     readers.py         Reads source partitions for a worker, batch by batch, without ever making it wait.
     ports.py           What the worker needs from the outside, each with its promise.
+    backup.py          Backups of a whole app at one moment, and apps from backups.
     inquiries.py       What a worker is asked that is no message to an entity: states, counts, dead letters.
     watch.py           What a supervisor makes of what it sees: start a worker again, slowly, without its poison; end.
 
@@ -66,6 +67,7 @@ runtime/transport/    Across to the next shard.
 runtime/cli/    The launcher, a file a command.
     message.py   `skerry ask` and `skerry send`: one message to a running app, from the shell.
     defaults.py  Where options come from when they are not given: pyproject.toml, then SKERRY_*, then flags.
+    keep.py      `skerry backup` and `skerry restore`: an app's data at one moment, and back.
     operate.py   `skerry status`, `stop`, `dead`, `check`: a look at an app, and a hand on it.
     read.py      `skerry get`, `export`, `count`: committed state of a running or a stopped app.
     run.py       `skerry run`: an app on all cores, with its progress and its summary.

@@ -55,6 +55,10 @@ class Host(Protocol):
         """How the shard is doing."""
         ...
 
+    def backup(self, caller: Caller, n: int, no: int, folder: str) -> None:
+        """Take a cut and copy it; answer when that is done."""
+        ...
+
     def steer(self, word: str) -> dict[str, Any]:
         """Do as the supervisor says, and say whether all is quiet."""
         ...
@@ -95,6 +99,8 @@ class Inquiries:
                 self._answers.answer(caller, n, self._host.status())
             case "dead":
                 self._dead(caller, n, *args)
+            case "backup":
+                self._host.backup(caller, n, *args)
             case "control":
                 self._answers.answer(caller, n, self._host.steer(*args))
             case unknown:

@@ -28,6 +28,15 @@ PROBED_S = 0.5
 """How long a lock may be held by others who only look whether it is."""
 
 
+class Backup(Struct, kw_only=True):
+    """What a backup says of itself."""
+
+    time_s: float
+    """When it was begun, seconds since 1970."""
+    commits: dict[int, int]
+    """The newest commit of each shard."""
+
+
 class AppFile(Struct):
     """app.json."""
 
@@ -42,6 +51,8 @@ class AppFile(Struct):
     clean: bool = False
     renamed: dict[str, str] = {}
     """Entity types that are stored under an earlier name: name, earlier name."""
+    backup: Backup | None = None
+    """What this is a backup of; None for an app that can run."""
 
 
 class Running(Struct):

@@ -183,6 +183,11 @@ class Supervisor:
                 f"{self._data} holds the app {known.app!r}, not {options.name!r}. "
                 f"Choose another folder with --data."
             )
+        if known.backup is not None:
+            raise SkerryError(
+                f"{self._data} is a backup, which is kept as it is. `skerry restore {self._data} "
+                f"--data DIR` makes a data directory from it that can run."
+            )
         placement_file.discard_strangers(self._data, known)
         shards = len(known.placement.members)
         workers = options.workers or shards

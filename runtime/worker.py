@@ -22,6 +22,7 @@ import struct
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from skerry.runtime.shard.events import (
     SLOTS,
     Arrived,
     Commit,
+    Cut,
     Durable,
     Placement,
     Reply,
@@ -52,6 +54,7 @@ from skerry.runtime.shard.events import (
 )
 from skerry.runtime.shard.intake import partition_slot
 from skerry.runtime.shard.shard import Limits, Settings, Shard
+from skerry.runtime.store.files import Copied
 from skerry.runtime.store.log import LmdbStore
 from skerry.runtime.transport.pipe import Pipe
 
@@ -124,6 +127,7 @@ class Worker:
         )
         self._shard = Shard(settings, self._store, self._store.last)
         self._shard.watch = self._watch
+        self._shard.streams.keep = self._store.keep
         self._pipe = Pipe(folder, config.shard)
         self._door = Door(folder / f"door-{config.shard}")
         self._beat = _open_beat(folder / f"beat-{config.shard}")
@@ -131,6 +135,8 @@ class Worker:
         self._watched = (0, 0, 0)
         self._inquiries = Inquiries(self._shard, self._store, self._door, self)
         self._draining = self._stopping = False
+        self._copier = ThreadPoolExecutor(1, "copier")
+        self._copies: list[tuple[Any, int, Future[Copied]]] = []
         self._turns = self._commits = 0
         self._started = time.monotonic()
         self._poller = zmq.Poller()
@@ -168,6 +174,7 @@ class Worker:
         while not self._stopping or self._shard.durable < self._shard.no:
             busy = self._round()
             self._listen(0 if busy else self._patience_ms())
+        self._copier.shutdown()
         self._store.close()
 
     def _open(self) -> None:
@@ -235,6 +242,8 @@ class Worker:
                     self._commits += 1
         self._perform()
         self._inquiries.step()
+        if self._copies:
+            self._answer_copies()
         if behind:
             return False
         reading = not self._draining and not self._shard.pressed and self._readers.inline
@@ -326,6 +335,26 @@ class Worker:
             "uptime_s": round(time.monotonic() - self._started, 3),
             "refused": shard.streams.refused,
         }
+
+    def backup(self, caller: Any, n: int, no: int, folder: str) -> None:
+        """See `inquiries.Host`. The copying is done by a thread; turns go on meanwhile."""
+        self._shard.accept(Cut(no))
+        copy = self._store.copy_kept(no, Path(folder))
+        copying = self._copier.submit(copy)
+        copying.add_done_callback(lambda _: self._wake())
+        self._copies.append((caller, n, copying))
+
+    def _answer_copies(self) -> None:
+        under_way, self._copies = self._copies, []
+        for caller, n, copying in under_way:
+            if not copying.done():
+                self._copies.append((caller, n, copying))
+            elif error := copying.exception():
+                assert isinstance(error, Exception), "a copy is not interrupted"
+                self._door.error(caller, n, error)
+            else:
+                copied = copying.result()
+                self._door.answer(caller, n, [self._shard.epoch, copied.commit, copied.size])
 
     def steer(self, word: str) -> dict[str, Any]:
         """See `inquiries.Host`."""

@@ -22,7 +22,7 @@ from skerry.errors import (
     UnknownEntity,
     UnknownHandler,
 )
-from skerry.runtime.cli import message, operate, read, run
+from skerry.runtime.cli import keep, message, operate, read, run
 from skerry.runtime.cli.defaults import from_pyproject
 
 
@@ -69,6 +69,8 @@ app.command(name="status")(operate.status)
 app.command(name="stop")(operate.stop)
 app.add_typer(operate.dead, name="dead")
 app.command(name="check")(operate.check)
+app.command(name="backup")(keep.backup)
+app.command(name="restore")(keep.restore)
 
 
 def main() -> None:

@@ -121,6 +121,14 @@ class Dead(Struct, array_like=True, tag_field="says", tag="dead"):
     id: bytes | None = None
 
 
+class Backup(Struct, array_like=True, tag_field="says", tag="backup"):
+    """Take cut `no`, and copy it to a folder: `[epoch, commit, bytes]` when that is done."""
+
+    n: int
+    no: Number
+    folder: Annotated[str, Meta(min_length=1)]
+
+
 class Steer(Struct, array_like=True, tag_field="says", tag="control"):
     """The supervisor's word: 'quiet', 'drain', 'stop'."""
 
@@ -128,7 +136,7 @@ class Steer(Struct, array_like=True, tag_field="says", tag="control"):
     word: str
 
 
-Call = Hello | Ask | Asks | Confirm | Get | Scan | Count | Status | Dead | Steer
+Call = Hello | Ask | Asks | Confirm | Get | Scan | Count | Status | Dead | Backup | Steer
 
 
 # ── a door says ───────────────────────────────────────────────────────────────
@@ -193,7 +201,7 @@ class Control(Struct, frozen=True):
     caller: Caller
     n: int
     kind: str
-    """hello, get, scan, count, status, dead or control."""
+    """hello, get, scan, count, status, dead, backup or control."""
     args: tuple[Any, ...] = ()
 
 
@@ -222,6 +230,8 @@ def events(caller: Caller, call: Call) -> Iterator[Requested | Confirmed | Contr
             control = Control(caller, n, "status")
         case Dead(n, action, id):
             control = Control(caller, n, "dead", (action, id))
+        case Backup(n, no, folder):
+            control = Control(caller, n, "backup", (no, folder))
         case Steer(n, word):
             control = Control(caller, n, "control", (word,))
     return iter((control,))

@@ -157,6 +157,10 @@ class Machine:
         """See `inquiries.Host`."""
         return {}
 
+    def backup(self, caller: Any, n: int, no: int, folder: str) -> None:
+        """See `inquiries.Host`."""
+        raise AssertionError("a simulated disk is copied by its cluster")
+
     def steer(self, word: str) -> dict[str, Any]:
         """See `inquiries.Host`."""
         assert word == "quiet", "a simulated supervisor only asks whether all is quiet"

@@ -41,6 +41,15 @@ class _Identity(msgspec.Struct, array_like=True):
     shard: int
 
 
+class Copied(msgspec.Struct, array_like=True, frozen=True):
+    """A copy of a store."""
+
+    commit: int
+    """Its newest."""
+    size: int
+    """Bytes."""
+
+
 class Environment:
     """An open store. Raises StoreLocked, StoreDamaged."""
 
@@ -141,6 +150,28 @@ class Environment:
                 f"The store {self.path} belongs to shard {identity.shard}, not {shard}: "
                 f"folders were swapped. Put them back."
             )
+
+    def copy(self, txn: lmdb.Transaction, folder: Path) -> Copied:
+        """The rows that a transaction sees, as a store of their own: synced, without free pages.
+
+        Ends the transaction. May run on any thread.
+        """
+        try:
+            folder.mkdir(mode=0o700, parents=True)
+            self.env.copy(str(folder), compact=True, txn=txn)
+            cursor = txn.cursor(db=self.log)
+            newest = int.from_bytes(cursor.key(), "big") if cursor.last() else 0
+        except lmdb.Error as error:
+            raise self.unreadable(error) from error
+        finally:
+            txn.abort()
+        file = folder / "data.mdb"
+        file.chmod(0o600)
+        for path in (file, folder):
+            fd = os.open(path, os.O_RDONLY)
+            os.fsync(fd)
+            os.close(fd)
+        return Copied(newest, file.stat().st_size)
 
     def pressed(self) -> bool:
         """Whether most of the quota is used by rows that are there (free pages do not count)."""

@@ -28,12 +28,12 @@ from typing import Any
 import lmdb
 from msgspec import Struct
 
-from skerry.errors import StoreDamaged, StoreFull
+from skerry.errors import SkerryError, StoreDamaged, StoreFull
 from skerry.runtime.ports import Last
 from skerry.runtime.shard import commit as records
 from skerry.runtime.shard.commit import slot_prefix, type_id
 from skerry.runtime.shard.events import SLOTS, Commit, Table
-from skerry.runtime.store.files import Environment
+from skerry.runtime.store.files import Copied, Environment
 from skerry.runtime.store.overlay import Carried, Overlay, tree_key
 from skerry.runtime.store.tree import Fingerprints, seal, unseal
 
@@ -55,6 +55,9 @@ READER_COMMIT_BYTES = 16_000
 ENTRY_BYTES = 400
 """What an overlay entry costs in memory, about, with its value."""
 
+KEPT_S = 60.0
+"""How long rows are kept for a backup that does not ask for them."""
+
 GROUP_S = 0.010
 """With `--sync 10ms`: the shortest time between two syncs."""
 
@@ -67,6 +70,15 @@ class Job(Struct):
     carried: list[Carried] | None = None
     covers: int | None = None
     trim_below: int = 0
+
+
+class Kept(Struct, frozen=True):
+    """The rows of one moment."""
+
+    no: int
+    transaction: Any
+    until_s: float
+    """A reader keeps all pages that are freed since; nobody's reader is dropped after a while."""
 
 
 class LmdbStore:
@@ -103,6 +115,7 @@ class LmdbStore:
         self._slices: list[list[Carried]] = []
         self._error: Exception | None = None
         self._pressed = environment.pressed()
+        self._kept: Kept | None = None
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._put_done = threading.Event()
         self._carried_done: queue.SimpleQueue[list[Carried]] = queue.SimpleQueue()
@@ -271,15 +284,41 @@ class LmdbStore:
             size = self._sizes.pop(self._durable, 0)
             self._backlog_bytes -= size
             self._reader_behind += size + READER_COMMIT_BYTES
+        if self._kept is not None and time.monotonic() > self._kept.until_s:
+            self.let_go()
         if self._reader_behind > READER_BEHIND_BYTES or not self._carried_done.empty():
             self._renew_reader()
         return self._durable
+
+    def keep(self, no: int) -> None:
+        """Keep the rows as they are durable now, for backup `no`; what was kept before is let go.
+
+        LMDB's newest transaction may be one that `durable` has not told of yet, never an older one.
+        """
+        self.let_go()
+        self._kept = Kept(no, self._env.begin(), time.monotonic() + KEPT_S)
+
+    def let_go(self) -> None:
+        """Nothing is kept any more, unless it is being copied."""
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            kept.transaction.abort()
+
+    def copy_kept(self, no: int, folder: Path) -> Callable[[], Copied]:
+        """What copies the rows kept for backup `no`, on any thread. Raises SkerryError: none are."""
+        kept, self._kept = self._kept, None
+        if kept is None or kept.no != no:
+            raise SkerryError(
+                f"The store {self._files.path} keeps nothing for this backup any more. Begin another."
+            )
+        return lambda: self._files.copy(kept.transaction, folder)
 
     def close(self) -> None:
         """Wait until all is durable, and let go."""
         self._jobs.put(None)
         self._thread.join()
         error = self._error
+        self.let_go()
         self._reader.abort()
         self._files.close()
         if error is not None:

@@ -14,7 +14,13 @@ WORDS = tuple(f"{CORE}.{name}" for name in ("events", "wire", "commit", "placeme
 
 ARROWS: dict[str, tuple[str, ...]] = {
     # Longest name first: a module's own line counts before its room's.
+    "skerry.runtime.backup": (
+        "skerry.runtime.gateway.connection",
+        "skerry.runtime.placement_file",
+        "skerry.runtime.store",
+    ),
     "skerry.runtime.cli": (
+        "skerry.runtime.backup",
         "skerry.runtime.launch",
         "skerry.runtime.load",
         "skerry.runtime.placement_file",

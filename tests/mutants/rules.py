@@ -308,6 +308,34 @@ MUTANTS = [
         "                self._jobs.put(Job(trim_below=self._sweep_upto))\n",
         "                self._jobs.put(Job(trim_below=self._appended))\n",
     ),
+    # The cut of a backup.
+    Mutant(
+        "a frame is handled before the cut that it asks for",
+        "shard/streams.py",
+        "        self.cut_at(packet.cut)\n        try:\n"
+        "            return self._listen(Kind(packet.kind), peer, packet)\n",
+        "        try:\n            effects = self._listen(Kind(packet.kind), peer, packet)\n"
+        "            if packet.kind != Kind.FRAME:\n                self.cut_at(packet.cut)\n"
+        "            return effects\n",
+    ),
+    Mutant(
+        "acks do not say the cut",
+        "shard/streams.py",
+        "            cut=self.cut,",
+        "            cut=0 if kind == Kind.ACK else self.cut,",
+    ),
+    Mutant(
+        "frames do not say the cut",
+        "shard/streams.py",
+        "            cut=self.cut,",
+        "            cut=0 if kind == Kind.FRAME else self.cut,",
+    ),
+    Mutant(
+        "what is kept for a backup is the end of it, not its beginning",
+        "shard/streams.py",
+        "            self.cut = no\n            self.keep(no)\n",
+        "            self.cut = no\n        self.keep(self.cut)\n",
+    ),
     # What callers, supervisors and workers' answers do.
     Mutant(
         "a session: a retry is a new request",

@@ -1,0 +1,66 @@
+"""`skerry backup` and `skerry restore`: an app's data at one moment, and back."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from skerry.runtime.cli.message import Data
+from skerry.runtime.placement_file import find_data, load
+
+Json = Annotated[bool, typer.Option("--json", help="as JSON")]
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def backup(
+    directory: Annotated[Path, typer.Argument(help="a new folder for the backup")],
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Copy an app's data, as it is at one moment, while it runs or is stopped.
+
+    All shards are copied as of one cut, so that no message is lost or doubled between
+    them. The copy is verified before it gets its name.
+
+    \b
+    Example: skerry backup /mnt/backups/bank-monday
+    """
+    from skerry.runtime.backup import back_up
+
+    made = back_up(find_data(data), directory, _say)
+    if as_json:
+        print(json.dumps(msgspec.to_builtins(made, str_keys=True)))
+    else:
+        size = f"{made.bytes / 1e6:,.1f} MB"
+        print(f"{made.backup}: {made.shards} shards, {size}, in {made.seconds:.1f} s")
+
+
+def restore(
+    directory: Annotated[Path, typer.Argument(help="a backup, as `skerry backup` makes it")],
+    data: Annotated[
+        Path | None, typer.Option(help="a new data directory; default: ./.skerry/<app>")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Make an app's data directory from a backup, to go on from there.
+
+    \b
+    Example: skerry restore /mnt/backups/bank-monday && skerry run bank.py
+    """
+    from skerry.runtime.backup import restore as restored_from
+
+    known = load(directory)
+    folder = data or Path(".skerry") / (known.app if known else "app")
+    app = restored_from(directory, folder, _say)
+    if as_json:
+        print(json.dumps({"app": app.app, "data": str(folder)}))
+    else:
+        print(f"{folder}: {app.app}, restored. Start it with `skerry run`.")

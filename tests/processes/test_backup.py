@@ -1,0 +1,143 @@
+"""`skerry backup` of real apps, running and stopped, and what is restored from them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+import skerry
+from skerry import SkerryError, message
+from skerry.runtime.backup import back_up
+from tests.crash.apps import RECEIVERS, SENDERS, Account, Receiver
+from tests.processes.apps import Counter
+from tests.processes.started import launcher, running
+
+ACCOUNTS = [f"a{n}" for n in range(6)]
+APP = "tests.crash.apps"
+
+
+def transfer_until(data: Path, done: threading.Event) -> None:
+    """Money goes round and round."""
+    with skerry.Client(data) as client:
+        turn = 0
+        while not done.is_set():
+            turn += 1
+            client.ask_many(
+                message(Account.at(name).transfer, ACCOUNTS[(place + turn) % 6], 1 + place)
+                for place, name in enumerate(ACCOUNTS)
+                for _ in range(20)
+            )
+
+
+def test_a_backup_under_load_is_one_moment_of_all_shards(tmp_path: Path) -> None:
+    data, backup, again = tmp_path / "data", tmp_path / "backup", tmp_path / "again"
+    with running(data, target=APP):
+        with skerry.Client(data) as client:
+            client.ask_many(message(Account.at(name).deposit, 100) for name in ACCOUNTS)
+        done = threading.Event()
+        load = threading.Thread(target=transfer_until, args=(data, done))
+        load.start()
+        try:
+            for _ in range(3):
+                shutil.rmtree(backup, ignore_errors=True)
+                made = launcher("backup", str(backup), "--data", str(data), "--json")
+                assert made.returncode == 0, made.stderr
+        finally:
+            done.set()
+            load.join()
+    assert json.loads(made.stdout)["shards"] == 2
+    assert launcher("check", str(backup)).stdout.strip().endswith("2 shards, all clean")
+    restored = launcher("restore", str(backup), "--data", str(again))
+    assert restored.returncode == 0, restored.stderr
+    with running(again, target=APP), skerry.Client(again) as client:
+        # What was under way arrives; the numbered messages go on where they stood.
+        while sum(client.get(Account.at(name)).balance for name in ACCOUNTS) != 600:
+            pass
+        before = client.get(Receiver.at("receiver-0")).last
+        while client.get(Receiver.at("receiver-0")).last == before:
+            pass
+        for n in range(RECEIVERS):
+            receiver = client.get(Receiver.at(f"receiver-{n}"))
+            assert receiver.wrong == []
+            assert len(receiver.last) == SENDERS
+
+
+def test_a_stopped_app_is_backed_up_too_and_is_another_app_afterwards(tmp_path: Path) -> None:
+    data, backup, again = tmp_path / "data", tmp_path / "backup", tmp_path / "again"
+    with running(data), skerry.Client(data) as client:
+        assert client.ask(Counter.at("a").add, 3) == 3
+        made = launcher("backup", str(tmp_path / "while-it-runs"), "--data", str(data))
+        assert made.returncode == 0, made.stderr
+        assert client.ask(Counter.at("a").add, 3) == 6
+    assert launcher("backup", str(backup), "--data", str(data)).returncode == 0
+    assert launcher("restore", str(backup), "--data", str(again)).returncode == 0
+    got = launcher("get", "Counter/a", "--data", str(again))
+    assert json.loads(got.stdout)["count"] == 6
+    earlier = launcher("get", "Counter/a", "--data", str(tmp_path / "while-it-runs"))
+    assert json.loads(earlier.stdout)["count"] == 3
+    incarnations = {
+        json.loads((folder / "app.json").read_text())["incarnation"] for folder in (data, again)
+    }
+    assert len(incarnations) == 2
+    with running(again), skerry.Client(again) as client:
+        assert client.ask(Counter.at("a").add, 1) == 7
+
+
+def test_what_is_in_the_way_is_named_and_left_as_it_is(tmp_path: Path) -> None:
+    data, backup = tmp_path / "data", tmp_path / "backup"
+    with running(data), skerry.Client(data) as client:
+        client.ask(Counter.at("a").add)
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "file").write_text("mine")
+    refused = launcher("backup", str(tmp_path / "used"), "--data", str(data))
+    assert (refused.returncode, "is there already" in refused.stderr) == (1, True)
+    assert [path.name for path in (tmp_path / "used").iterdir()] == ["file"]
+    none = launcher("restore", str(data), "--data", str(tmp_path / "new"))
+    assert (none.returncode, "is no backup" in none.stderr) == (1, True)
+    assert launcher("backup", str(backup), "--data", str(data)).returncode == 0
+    used = launcher("restore", str(backup), "--data", str(data))
+    assert (used.returncode, "is there already" in used.stderr) == (1, True)
+    run = launcher("run", "tests.processes.apps", "--data", str(backup))
+    assert (run.returncode, "skerry restore" in run.stderr) == (1, True)
+
+
+def test_a_damaged_backup_is_named_and_nothing_is_restored(tmp_path: Path) -> None:
+    data, backup = tmp_path / "data", tmp_path / "backup"
+    with running(data), skerry.Client(data) as client:
+        client.ask_many(message(Counter.at(f"c{n}").name, "y" * 500) for n in range(200))
+    assert launcher("backup", str(backup), "--data", str(data)).returncode == 0
+    store = backup / "shard-0" / "data.mdb"
+    spoilt = bytearray(store.read_bytes())
+    place = spoilt.index(b"y" * 400)
+    spoilt[place + 100] ^= 1
+    store.write_bytes(spoilt)
+    done = launcher("restore", str(backup), "--data", str(tmp_path / "new"))
+    assert done.returncode == 3, done.stderr
+    assert "shard-0" in done.stderr
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_worker_that_was_started_anew_meanwhile_means_no_backup_and_says_so(
+    tmp_path: Path,
+) -> None:
+    data, backup = tmp_path / "data", tmp_path / "backup"
+    with running(data), skerry.Client(data) as client:
+        client.ask(Counter.at("a").add)
+        status = json.loads(launcher("status", "--json", "--data", str(data)).stdout)
+
+        def kill(line: str) -> None:
+            if line == "copying shard 1 …":  # The cut is on its way to both.
+                os.kill(status["shards"][1]["pid"], signal.SIGKILL)
+
+        with pytest.raises(SkerryError, match="worker 1 was started anew"):
+            back_up(data, backup, kill)
+        assert not backup.exists(), "half of a backup has no name"
+        assert list(tmp_path.glob("*.partial")) == []
+        made = back_up(data, backup, lambda line: None)
+        assert made.shards == 2
