@@ -24,12 +24,14 @@ from skerry.errors import (
     UnknownHandler,
 )
 from skerry.message import Message, message
+from skerry.output import Output
 from skerry.sources import Generate, JsonLines, TextFiles
-from skerry.stream import Keyed, Source, Stream
+from skerry.stream import Keyed, Sink, Source, Stream
 from skerry.verbs import (
     Asked,
     ask,
     cancel_timer,
+    emit,
     forget,
     now,
     rng,
@@ -47,6 +49,7 @@ __all__ = [  # noqa: RUF022 - grouped by what one does with them
     "Asked",
     "ask",
     "cancel_timer",
+    "emit",
     "forget",
     "Message",
     "message",
@@ -61,6 +64,8 @@ __all__ = [  # noqa: RUF022 - grouped by what one does with them
     "Generate",
     "JsonLines",
     "Keyed",
+    "Output",
+    "Sink",
     "Source",
     "Stream",
     "TextFiles",

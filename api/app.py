@@ -11,11 +11,12 @@ import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from skerry.entity import Entity, EntityMeta, EntityType
 from skerry.errors import BadApp
 from skerry.host import launch
+from skerry.output import Outlet, Output
 from skerry.stream import Pipeline, Source, Stream, check_source
 
 if TYPE_CHECKING:
@@ -37,17 +38,25 @@ class App:
     Args:
         name: letters, digits, `_` and `-`, at most 64: also the default data folder's name.
         entities: the entity classes; any entity that a handler sends to must be among them.
+        outputs: what entities may `emit` to.
         retries: how often a message is tried again when its handler raises, before it becomes
             a dead letter.
 
     Raises:
-        BadApp: a bad name, a class that is no Entity, two classes of one name.
+        BadApp: a bad name, a class that is no Entity, two classes or outputs of one name.
 
     Example:
         >>> app = App("bank", entities=[Account])
     """
 
-    def __init__(self, name: str, *, entities: Sequence[type[Entity]] = (), retries: int = 3):
+    def __init__(
+        self,
+        name: str,
+        *,
+        entities: Sequence[type[Entity]] = (),
+        outputs: Sequence[Output[Any]] = (),
+        retries: int = 3,
+    ) -> None:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise BadApp(f"An app's name is 1 to 64 letters, digits, _ or -, not {name!r}.")
         if not isinstance(retries, int) or not 0 <= retries <= RETRIES_MAX:
@@ -55,6 +64,13 @@ class App:
         self.name, self.retries = name, retries
         self.types: dict[str, EntityType] = {}
         self.pipelines: list[Pipeline] = []
+        self.outlets: dict[str, Outlet] = {}
+        for output in outputs:
+            if not isinstance(output, Output):
+                raise BadApp(f"App {name}: outputs are made by Output(…), not {output!r:.80}.")
+            if output.name in self.outlets:
+                raise BadApp(f"App {name}: two outputs are called {output.name!r}.")
+            self.outlets[output.name] = Outlet(output)
         ids: dict[int, str] = {}
         for cls in entities:
             if not isinstance(cls, EntityMeta) or cls is Entity:
@@ -92,6 +108,27 @@ class App:
         pipeline = Pipeline(name, source)
         self.pipelines.append(pipeline)
         return pipeline.stream
+
+    def check(self) -> None:
+        """What can only be seen when the program is complete. Raises BadApp."""
+        for outlet in self.outlets.values():
+            if not outlet.sinks:
+                name = outlet.output.name
+                raise BadApp(
+                    f"App {self.name}: what is emitted to {outlet.output!r} has no way out. Write "
+                    f"app.stream({name}).sink(…), or take it out of `outputs`."
+                )
+
+    def stream(self, output: Output[T]) -> Stream[T]:
+        """The stream of what is emitted to an output: stages, then `sink`.
+
+        Example:
+            >>> app.stream(milestones).filter(lambda n: n > 100).sink(JsonLines("milestones"))
+        """
+        outlet = self.outlets.get(output.name) if isinstance(output, Output) else None
+        if outlet is None or outlet.output is not output:
+            raise BadApp(f"App {self.name}: {output!r:.80} is not among its outputs.")
+        return outlet.stream
 
     def run(self, workers: int | None = None, data: str | Path | None = None) -> None:
         """Run until the app ends or is stopped.

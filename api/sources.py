@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import glob
 import gzip
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Generic, TypeVar, overload
@@ -116,11 +117,19 @@ class TextFiles:
 
 
 class JsonLines(Generic[T]):
-    """Items from files with a JSON value on each line.
+    """Items from files with a JSON value on each line; or, as a sink, to such files.
+
+    As a sink it takes one path, a folder, made when needed: each partition is a file in it. Every
+    item is there exactly once, whatever crashes: the file's lines are counted, a last line without
+    its end is cut off, and what is there already is not written again. So nobody else may change
+    the files, and a folder belongs to one output of one app.
 
     Args:
-        *paths: as for `TextFiles`.
+        *paths: as for `TextFiles`; of a sink, its folder.
         type: what each line is; checked, and what the stages then get. Default: plain values.
+
+    Example:
+        >>> app.stream(milestones).sink(JsonLines("milestones"))
     """
 
     @overload
@@ -128,8 +137,11 @@ class JsonLines(Generic[T]):
     @overload
     def __init__(self, *paths: str | Path, type: type[T]) -> None: ...
     def __init__(self, *paths: str | Path, type: Any = Any) -> None:
+        self._paths = paths
         self._files = TextFiles(*paths)
         self._decoder = msgspec.json.Decoder(type)
+        self._written: dict[str, int] = {}
+        """Of each file that we write: its lines."""
 
     def partitions(self) -> list[str]:
         """The files, sorted."""
@@ -162,6 +174,45 @@ class JsonLines(Generic[T]):
                 f"{path}: the line that ends at byte {position} is not what was expected: {error}. "
                 f"Mend the line; the app goes on behind the one before it."
             ) from error
+
+    def write(self, partition: str, sequence: int, items: Sequence[T], /) -> None:
+        """Append the items that are not there yet; they are synced when this returns.
+
+        Raises SkerryError: lines are missing, so the folder is not this output's, or was changed.
+        """
+        if len(self._paths) != 1:
+            raise SkerryError(f"A JsonLines sink has one folder, not {len(self._paths)} paths.")
+        path = Path(self._paths[0]) / f"{partition}.jsonl"
+        known = self._written.pop(partition, None)
+        lines = _whole_lines(path) if known is None else known
+        if lines < sequence - 1:
+            raise SkerryError(
+                f"{path} has {lines:,} lines, and item {sequence:,} is to follow: lines are gone, or "
+                f"the folder is another output's. Put it back, or start with a new data directory."
+            )
+        fresh = items[lines - sequence + 1 :]
+        with open(path, "ab") as file:
+            file.write(b"".join(msgspec.json.encode(item) + b"\n" for item in fresh))
+            file.flush()
+            os.fsync(file.fileno())
+        self._written[partition] = lines + len(fresh)
+
+
+def _whole_lines(path: Path) -> int:
+    """How many lines a file has, made when it is not there; a torn one at its end is cut off."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = end = 0
+    with open(path, "a+b") as file:
+        file.seek(0)
+        for line in file:
+            if line.endswith(b"\n"):
+                lines, end = lines + 1, end + len(line)
+        file.truncate(end)
+        os.fsync(file.fileno())
+    folder = os.open(path.parent, os.O_RDONLY)
+    os.fsync(folder)
+    os.close(folder)
+    return lines
 
 
 class Generate(Generic[T]):

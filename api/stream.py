@@ -19,6 +19,7 @@ from skerry.message import KEY_BYTES_MAX, LARGE, Args, Handler, check_key
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
+T_contra = TypeVar("T_contra", contravariant=True)
 U = TypeVar("U")
 E = TypeVar("E", bound=Entity)
 
@@ -42,8 +43,38 @@ class Source(Protocol[T_co]):
         ...
 
 
+@runtime_checkable
+class Sink(Protocol[T_contra]):
+    """Where items go. One sink object is used by one thread at a time."""
+
+    def write(self, partition: str, sequence: int, items: Sequence[T_contra], /) -> None:
+        """Keep these items; when this returns they are safe, and not handed over again.
+
+        Args:
+            partition: "0", "1", …: items of one entity always come in the same one, in order.
+            sequence: the number of the first item. The next call goes on behind the last one,
+                or, after a crash, at an item that was handed over before: drop those.
+            items: at least one.
+
+        What it raises is tried again after a while, for ever; other sinks go on.
+        """
+        ...
+
+
 Columns = tuple[Handler, list[str], Sequence[Args]]
 Stage = Callable[[list[Any]], list[Columns]]
+
+
+class Root(Protocol):
+    """Where a stream comes from: it says where one may end."""
+
+    def end(self, sink: object) -> int:
+        """The place of a sink that ends the stream. Raises BadApp."""
+        ...
+
+    def check_keyed(self) -> None:
+        """Whether items may become messages. Raises BadApp."""
+        ...
 
 
 class Pipeline:
@@ -51,7 +82,17 @@ class Pipeline:
 
     def __init__(self, name: str, source: Source[Any]) -> None:
         self.name, self.source = name, source
-        self.stream: Stream[Any] = Stream()
+        self.stream: Stream[Any] = Stream(self)
+
+    def end(self, sink: object) -> int:
+        """See `Root`."""
+        raise BadApp(
+            "A source's stream can't end in a sink yet: let an entity `emit` to an Output, and "
+            "write app.stream(output).sink(…)."
+        )
+
+    def check_keyed(self) -> None:
+        """See `Root`."""
 
     def apply(self, items: Sequence[Any]) -> list[Columns]:
         """The messages of these items, a (handler, keys, arguments) per end of the pipeline."""
@@ -61,8 +102,9 @@ class Pipeline:
 class Stream(Generic[T]):
     """Items on their way. Each method adds a stage; one stream may feed several."""
 
-    def __init__(self) -> None:
+    def __init__(self, root: Root) -> None:
         self._stages: list[Stage] = []
+        self._root = root
 
     def _apply(self, items: list[Any]) -> list[Columns]:
         if len(self._stages) == 1:
@@ -71,26 +113,36 @@ class Stream(Generic[T]):
 
     def map(self, function: Callable[[T], U]) -> Stream[U]:
         """Each item becomes `function(item)`."""
-        following: Stream[U] = Stream()
+        following: Stream[U] = Stream(self._root)
         self._stages.append(lambda items: following._apply(list(map(function, items))))
         return following
 
     def filter(self, test: Callable[[T], object]) -> Stream[T]:
         """Only items that pass the test."""
-        following: Stream[T] = Stream()
+        following: Stream[T] = Stream(self._root)
         self._stages.append(lambda items: following._apply(list(filter(test, items))))
         return following
 
     def flat_map(self, function: Callable[[T], Iterable[U]]) -> Stream[U]:
         """Each item becomes any number of items."""
-        following: Stream[U] = Stream()
+        following: Stream[U] = Stream(self._root)
         self._stages.append(
             lambda items: following._apply([out for item in items for out in function(item)])
         )
         return following
 
+    def sink(self, sink: Sink[T], /) -> None:
+        """Items end here: the sink is handed them, numbered. For streams of `app.stream(output)`.
+
+        An output may have several sinks; each has numbers of its own, by its place. Add new ones
+        behind the others.
+        """
+        end = self._root.end(sink)
+        self._stages.append(lambda items: [(end, [], items)])  # type: ignore[list-item]
+
     def key_by(self, key: Callable[[T], str]) -> Keyed[T]:
         """Say which key each item belongs to."""
+        self._root.check_keyed()
         following: Keyed[T] = Keyed()
         self._stages.append(lambda items: following._apply(list(map(key, items)), items))
         return following

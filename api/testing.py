@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 
+import msgspec
 from msgspec import Struct
 
 from skerry import turn as _seam
@@ -24,10 +25,13 @@ from skerry.entity import Entity
 from skerry.errors import SkerryError
 from skerry.host import Simulated, launch
 from skerry.message import Message, message
+from skerry.output import Output
+from skerry.stream import Sink
 from skerry.turn import Turn
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 E = TypeVar("E", bound=Entity)
 
 
@@ -63,6 +67,11 @@ class Observed:
             name: None if timer is None else (timer[0] / 1e9, Message(timer[1], key, timer[2]))
             for name, timer in self._turn.timers.items()
         }
+
+    def emitted(self, output: Output[T]) -> list[T]:
+        """Items that were put on an output, in order."""
+        items = [item for to, item in self._turn.emits if to is output]
+        return [msgspec.msgpack.decode(item, type=output.item_type) for item in items]
 
     @property
     def forgotten(self) -> bool:
@@ -138,6 +147,13 @@ class _Simulated:
         kind = cls.__skerry__
         state = self._cluster.state(kind.name, key)
         return cast(E, kind.new(key) if state is None else state)
+
+    def emitted(self, output: Output[Any]) -> list[Any]:
+        """What came out of an output's stages, at its first sink, as plain values.
+
+        In the order in which it came; each item once, however often a sink was handed it.
+        """
+        return list(self._cluster.emitted.get(output.name, []))
 
     @property
     def dead(self) -> list[Dead]:
@@ -331,6 +347,13 @@ class Simulation(_Simulated):
         """So many milliseconds, with faults."""
         for _ in range(steps):
             self._cluster.step()
+
+    def sink(self, output: Output[T], sink: Sink[T]) -> None:
+        """Hand what comes out of an output to this sink, as a worker would: also twice.
+
+        The app's own sinks are not called: they may write files, or talk to the world.
+        """
+        self._cluster.sinks[output.name] = sink
 
     def crash(self, shard: int) -> None:
         """Kill a shard now; it comes back by itself."""

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from skerry.errors import OutsideTurn, SkerryError
 
 if TYPE_CHECKING:
     from skerry.entity import Entity
     from skerry.message import Args, Handler
+    from skerry.output import Output
     from skerry.verbs import Asked
 
 current: Turn | None = None
@@ -28,12 +29,14 @@ class Turn:
     __slots__ = (
         "_rng",
         "_rng_of",
+        "emits",
         "entity",
         "extra",
         "forgotten",
         "index",
         "laters",
         "now_ns",
+        "outputs",
         "reading",
         "seed",
         "sends",
@@ -52,10 +55,13 @@ class Turn:
         """A query runs: it may leave nothing behind."""
         self.sends: list[tuple[Handler, str, Args, Asked[object] | None]] = []
         self.extra = False
-        """Whether anything but sends was left behind: laters, timers, forgotten."""
+        """Whether anything but sends was left behind: laters, timers, emits, forgotten."""
         self.laters: list[tuple[int, Handler, str, Args]] = []
         self.timers: dict[str, tuple[int, Handler, Args] | None] = {}
         self.forgotten = False
+        self.emits: list[tuple[Output[Any], bytes]] = []
+        self.outputs: frozenset[str] | None = None
+        """The app's outputs; None when there is no app around this turn."""
         self.timer_set: Callable[[Entity, str], bool] = _no_timer
         """Whether a named timer of an entity stood before this turn."""
         self._rng: random.Random | None = None
@@ -68,6 +74,7 @@ class Turn:
             self.laters = []
             self.timers = {}
             self.forgotten = False
+            self.emits = []
             self.extra = False
 
     def rng(self) -> random.Random:

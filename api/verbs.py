@@ -13,13 +13,18 @@ from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
+import msgspec
+
 from skerry import turn as _turn
 from skerry.errors import Failed, OutsideTurn, Rejected
 from skerry.message import Handler, Message, target
+from skerry.output import Output
 from skerry.turn import running
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
+_encode = msgspec.msgpack.Encoder().encode
 Delay = float | timedelta
 """Seconds, or a timedelta."""
 
@@ -276,3 +281,31 @@ def rng() -> random.Random:
     if turn is None:
         raise OutsideTurn("rng")
     return turn.rng()
+
+
+def emit(output: Output[T], item: T, /) -> None:
+    """Put an item on a declared output; its sinks get it when this turn counts, in order.
+
+    Args:
+        output: one of `App(outputs=[…])`.
+        item: what msgspec encodes; encoded now.
+
+    Raises:
+        TypeError: the output is not declared, or the item can't be encoded.
+        OutsideTurn: no entity runs.
+
+    Example:
+        >>> emit(milestones, 1000)
+    """
+    turn = running("emit")
+    if turn.outputs is not None and output.name not in turn.outputs:
+        raise TypeError(
+            f"{output!r} is not declared: write App(…, outputs=[…]) with it, so that its items "
+            f"have a way out"
+        )
+    try:
+        encoded = _encode(item)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise TypeError(f"{output!r}: {item!r:.80} can't be emitted: {error}") from error
+    turn.emits.append((output, encoded))
+    turn.extra = True

@@ -15,6 +15,7 @@ api/    What programs are written in; imported as `skerry`.
     host.py           What programs ask of whoever runs them: the one door from here to the runtime.
     errors.py         What can go wrong, by whose fault it is.
     testing.py        What a program's tests need, from the smallest to the whole.
+    output.py         Outputs: what entities tell the world, numbered so that repeats can be dropped.
     pytest_plugin.py  Fixtures for pytest: an app that runs, and an app under simulated faults.
 
 runtime/    How programs run; imported as `skerry.runtime`.
@@ -29,6 +30,7 @@ runtime/    How programs run; imported as `skerry.runtime`.
     backup.py          Backups of a whole app at one moment, and apps from backups.
     inquiries.py       What a worker is asked that is no message to an entity: states, counts, dead letters.
     watch.py           What a supervisor makes of what it sees: start a worker again, slowly, without its poison; end.
+    writers.py         Hands items to sinks for a worker, a thread per sink, without ever making it wait.
 
 runtime/gateway/    A client comes in.
     connection.py  The caller's end of the lines: one session with a running app, on an asyncio loop.
@@ -53,6 +55,7 @@ runtime/shard/    The core: no I/O, no clock, no thread.
     timers.py     Messages that wait for a time: named timers, send_later, ask time-outs.
     dead.py       Dead letters: messages that were refused or failed with nobody to tell.
     commit.py     The record of a batch: what it holds, its chain of checksums, its replay.
+    outputs.py    What goes out to sinks: numbered once, kept until its sink has it.
 
 runtime/store/    Down to the disk.
     log.py      A shard's commits, made durable: append, fsync on a thread, recover, checkpoint.

@@ -92,7 +92,8 @@ def restore(backup: Path, data: Path, say: Say) -> AppFile:
             _sync(partial / name / "data.mdb")
             _sync(partial / name)
         _verify(partial, app, say)
-        app.backup, app.incarnation = None, os.urandom(16).hex()
+        app.backup = None
+        placement_file.begin_anew(app)
         app.boot_id, app.clean = placement_file.boot_id(), True
         placement_file.save(partial, app)
         partial.rename(data)

@@ -68,6 +68,7 @@ def supervise(
 def run_app(app: App, workers: int | None, data: str | Path | None) -> None:
     """Run until the app ends or is stopped. Raises SkerryError when it failed."""
     not_while_loading()
+    app.check()
     options = Options(
         app=given(app),
         name=app.name,
@@ -90,6 +91,7 @@ def _say(line: str) -> None:
 def running(app: App) -> Iterator[Client]:
     """The app runs, in processes of its own, while the context is open."""
     not_while_loading()
+    app.check()
     with tempfile.TemporaryDirectory(prefix="skerry-data-") as data:
         options = Options(
             app=given(app),

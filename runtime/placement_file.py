@@ -51,6 +51,8 @@ class AppFile(Struct):
     clean: bool = False
     renamed: dict[str, str] = {}
     """Entity types that are stored under an earlier name: name, earlier name."""
+    life: str = ""
+    """Tells what comes out at sinks since a restore from what came out before: see docs/sinks.md."""
     backup: Backup | None = None
     """What this is a backup of; None for an app that can run."""
 
@@ -143,6 +145,12 @@ def create(data: Path, *, app: str, workers: int) -> AppFile:
     )
     save(data, made)
     return made
+
+
+def begin_anew(app: AppFile) -> None:
+    """The data goes on from an earlier moment: nothing may take its numbers for the old ones."""
+    app.incarnation = os.urandom(16).hex()
+    app.life = app.incarnation[:8]
 
 
 def discard_strangers(data: Path, app: AppFile) -> None:

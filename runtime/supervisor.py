@@ -199,7 +199,7 @@ class Supervisor:
                 f"may be lost. Start with --accept-loss to go on from what is there."
             )
         if lost:
-            known.incarnation = os.urandom(16).hex()
+            placement_file.begin_anew(known)
         if lost or workers != shards:
             # Shards that lost different amounts no longer agree on the numbers of their frames:
             # new ones begin their streams anew, with what is there.
@@ -270,6 +270,7 @@ class Supervisor:
             sockets=self._sockets,
             app=options.app,
             incarnation=self._file.incarnation,
+            life=self._file.life,
             placement=self._file.placement,
             sync=options.sync,
             cache=options.cache,

@@ -51,12 +51,14 @@ from skerry.runtime.shard.events import (
     Table,
     Ticked,
     Transmit,
+    Write,
 )
 from skerry.runtime.shard.intake import partition_slot
 from skerry.runtime.shard.shard import Limits, Settings, Shard
 from skerry.runtime.store.files import Copied
 from skerry.runtime.store.log import LmdbStore
 from skerry.runtime.transport.pipe import Pipe
+from skerry.runtime.writers import Writers
 
 TICK_MS = 100
 """The longest that a worker sleeps: peers are asked again and timers looked at this often."""
@@ -97,6 +99,7 @@ class Config(msgspec.Struct, kw_only=True):
     sockets: str
     app: dict[str, Any]
     incarnation: str
+    life: str = ""
     placement: Placement
     sync: str = "commit"
     cache: int = 256 << 20
@@ -120,6 +123,8 @@ class Worker:
             placement=config.placement,
             types=app.types,
             pipelines={pipeline.name: pipeline for pipeline in app.pipelines},
+            outlets=dict(app.outlets),
+            life=config.life,
             retries=app.retries,
             limits=Limits(cache_bytes=config.cache),
             slow=config.slow,
@@ -134,6 +139,7 @@ class Worker:
         self._rounds = 0
         self._watched = (0, 0, 0)
         self._inquiries = Inquiries(self._shard, self._store, self._door, self)
+        self._writers = Writers(app.outlets, self._wake)
         self._draining = self._stopping = False
         self._copier = ThreadPoolExecutor(1, "copier")
         self._copies: list[tuple[Any, int, Future[Copied]]] = []
@@ -227,6 +233,8 @@ class Worker:
         durable = self._store.durable()
         if durable > self._shard.durable:
             self._shard.accept(Durable(durable))
+        for written in self._writers.finished():
+            self._shard.accept(written)
         behind = self._behind
         if not behind:
             if not self._draining and not self._shard.pressed and not self._store.pressed:
@@ -278,6 +286,8 @@ class Worker:
                     replies.append(effect)
                 case Rewind(source, partition, after):
                     self._readers.rewind(source, partition, after)
+                case Write():
+                    self._writers.write(effect)
                 case Stop(error):
                     raise error
         if replies:

@@ -83,6 +83,7 @@ def run(
     os.environ["SKERRY_ARGS"] = msgspec.json.encode(args or []).decode()
     try:
         app = load(target)
+        app.check()
     except BadApp as error:
         print(f"skerry: {error}", file=sys.stderr)
         raise typer.Exit(1) from None

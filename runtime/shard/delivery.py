@@ -13,6 +13,7 @@ No I/O, no clock. Idea: docs/entities.md.
 from __future__ import annotations
 
 import struct
+import traceback
 from collections import deque
 from collections.abc import Sequence
 from itertools import compress, repeat
@@ -27,6 +28,7 @@ from skerry.runtime.shard import wire
 from skerry.runtime.shard.asks import Ask, Asks, Continuation
 from skerry.runtime.shard.dead import DeadLetter, dead_key
 from skerry.runtime.shard.events import Outcome, Placement, Request, Row, Table
+from skerry.runtime.shard.outputs import Outputs, home, partition_of
 from skerry.runtime.shard.placement import Routes
 from skerry.runtime.shard.timers import Timer, Timers, timer_key, unnamed_key
 from skerry.runtime.shard.turns import Broke, Done, Given, Raised, Refused, Result, Turns
@@ -122,12 +124,14 @@ class Delivery:
         placement: Placement,
         timers: Timers,
         asks: Asks,
+        outputs: Outputs,
         turn: Turn,
     ) -> None:
         self.me = me
         self.types = types
         self.handlers = {h.id: h for t in types.values() for h in t.handlers.values()}
         self.timers, self.asks, self.turn = timers, asks, turn
+        self.outputs = outputs
         self.turns: Turns
         self.old_params: dict[int, list[str]] = {}
         """Parameter names of argument lists of earlier releases, by their ids."""
@@ -254,6 +258,9 @@ class Delivery:
                 id,
             )
             timers.set(unnamed_key(name, key, id), later)
+        for output, item in turn.emits:
+            partition = partition_of(name, key, output.partitions)
+            self.put(Call.EMIT, None, home(output.name), partition, (), (item,))
         turn.clear()
         turn.sends.extend(sends)
 
@@ -300,6 +307,10 @@ class Delivery:
         if call == Call.OUTCOME:
             assert extra is not None, "an outcome names its ask"
             self._outcome(type_name, key, *extra)
+            return
+        if call == Call.EMIT:
+            assert extra is not None, "an item is emitted with its message"
+            self._emitted(type_name, key, *extra)
             return
         assert handler is not None, "only outcomes name no handler"
         result = self._turn(handler, key, args, wanted=call == Call.ASK)
@@ -358,6 +369,22 @@ class Delivery:
         if not isinstance(result, Done):
             self.bury(handler, key, then[2], result)
 
+    def _emitted(self, type_name: str, partition: str, item: bytes) -> None:
+        """An item has come to its output: its stages run now. One that raises harms only itself."""
+        try:
+            if self.poison:
+                self.poison = False
+                raise RuntimeError("its stages did not return and the worker was killed, twice")
+            self.outputs.take(type_name.removeprefix(home("")), partition, item)
+        except (Exception, SystemExit) as error:
+            text = f"an emitted item: {type(error).__name__}: {error}"
+            letter = DeadLetter(
+                self.turn.now_ns, type_name, partition, "", 0, 0, _encode([_decode(item)]), text,
+                traceback.format_exc(), True,
+            )  # fmt: skip
+            key = dead_key(type_name, partition, self.new_id())
+            self.rows.append((Table.DEAD, key, _encode(letter)))
+
     def fire(self, row_key: bytes, candidate: Timer) -> None:
         """A due timer: nothing happens unless the row that was seen still stands."""
         if self.timers.stands(row_key) is not candidate:
@@ -384,9 +411,9 @@ class Delivery:
 
     def run(self, run: wire.Run) -> None:
         """The messages of a run, in order."""
-        if run.call == Call.OUTCOME:
+        if run.call in (Call.OUTCOME, Call.EMIT):
             for key, extra in zip(run.keys, run.extras or ()):
-                self.deliver(Call.OUTCOME, None, run.type, key, (), extra)
+                self.deliver(run.call, None, run.type, key, (), extra)
             return
         handler = self.handlers.get(run.handler)
         if handler is None:

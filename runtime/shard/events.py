@@ -46,6 +46,10 @@ class Table:
     """slot, id: a dead letter."""
     POSITION = 7
     """slot, partition id (16): how far a source partition has been read."""
+    OUTPUT = 8
+    """slot, output's end (16), number of the first (8): items that their sink does not have yet."""
+    OUTPUT_NUMBER = 9
+    """slot, output's end (16): the number of the newest item."""
     SCHEMA = 16
     """schema id (8): type name and field names, so that the store describes itself. Not slotted."""
     OUTBOX = 17
@@ -56,7 +60,7 @@ class Table:
     """name: epoch, placement and the like. Not slotted."""
 
 
-SLOTTED = frozenset({1, 2, 3, 4, 5, 6, 7})
+SLOTTED = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 9})
 
 Row = tuple[int, bytes, bytes | None]
 """(table, key, bytes or None for a deletion)."""
@@ -155,6 +159,15 @@ class Items(Struct, frozen=True):
     """(position, item), in order."""
 
 
+class Written(Struct, frozen=True):
+    """A sink has every item of a partition up to this number."""
+
+    output: str
+    sink: int
+    partition: str
+    upto: int
+
+
 class Ticked(Struct, frozen=True):
     """The clocks, once per loop of the worker."""
 
@@ -177,7 +190,7 @@ class Durable(Struct, frozen=True):
     no: int
 
 
-Event = Arrived | Requested | Confirmed | Operated | Items | Ticked | Cut | Durable
+Event = Arrived | Requested | Confirmed | Operated | Items | Written | Ticked | Cut | Durable
 
 
 # ── effects: what a shard wants ───────────────────────────────────────────────
@@ -219,13 +232,25 @@ class Rewind(Struct, frozen=True):
     after: Any
 
 
+class Write(Struct, frozen=True):
+    """Hand items to a sink: they are durable, and may have been handed to it before."""
+
+    output: str
+    sink: int
+    """Which of the output's sinks."""
+    partition: str
+    sequence: int
+    """The number of the first item."""
+    items: list[bytes]
+
+
 class Stop(Struct, frozen=True):
     """This shard must not go on. `error` is the exception to end the worker with."""
 
     error: Exception
 
 
-Effect = Transmit | Reply | Rewind | Stop
+Effect = Transmit | Reply | Rewind | Write | Stop
 
 
 # ── the placement ─────────────────────────────────────────────────────────────

@@ -35,6 +35,7 @@ from skerry.runtime.shard.events import (
     Row,
     SlotId,
     Table,
+    Written,
 )
 from skerry.runtime.shard.placement import slot_of
 from skerry.runtime.shard.requests import Requests
@@ -84,7 +85,7 @@ class Work(Struct):
 
     frames: list[Packet]
     timers: list[tuple[bytes, Timer]]
-    outside: list[Requested | Operated | Confirmed | Items]
+    outside: list[Requested | Operated | Confirmed | Items | Written]
     expire: bool
 
     def __bool__(self) -> bool:
@@ -124,7 +125,7 @@ class Intake:
         """Turns in a batch, about: who has a clock makes it smaller while turns are slow."""
         self._delivery, self._read = delivery, read
         self._timers, self._requests, self._streams = timers, requests, streams
-        self._outside: deque[Requested | Operated | Confirmed | Items] = deque()
+        self._outside: deque[Requested | Operated | Confirmed | Items | Written] = deque()
         self.held: dict[tuple[bytes, int, int], Requested] = {}
         self._released: list[tuple[bytes, int, int]] = []
         self.positions: dict[tuple[str, str], Any] = {}
@@ -142,7 +143,7 @@ class Intake:
             row = msgspec.msgpack.decode(value, type=PositionRow)
             self.positions[(row.source, row.partition)] = row.position
 
-    def add(self, event: Requested | Operated | Confirmed | Items) -> None:
+    def add(self, event: Requested | Operated | Confirmed | Items | Written) -> None:
         """Something from outside."""
         self._outside.append(event)
 
@@ -247,6 +248,8 @@ class Intake:
                     self._items(event, slow=slow)
                 case Operated():
                     self._operate(event)
+                case Written():
+                    self._delivery.outputs.written(event)
         if work.expire:
             self._requests.expire(now_ns)
         delivery.drain(self.turns_max)

@@ -46,8 +46,10 @@ from skerry.runtime.shard.events import (
     Stop,
     Table,
     Ticked,
+    Written,
 )
 from skerry.runtime.shard.intake import Intake, Pipelines, Work
+from skerry.runtime.shard.outputs import Outlet, Outputs
 from skerry.runtime.shard.requests import Requests
 from skerry.runtime.shard.streams import Streams
 from skerry.runtime.shard.timers import Timers
@@ -87,6 +89,9 @@ class Settings(Struct, frozen=True):
     placement: Placement
     types: dict[str, EntityType]
     pipelines: Pipelines
+    outlets: dict[str, Outlet] = {}
+    life: str = ""
+    """See `Outputs`."""
     retries: int = 3
     limits: Limits = Limits()
     slow: bool = False
@@ -126,12 +131,15 @@ class Shard:
 
         self.turn = Turn()
         self.timers, self.asks, self.requests = Timers(), Asks(), Requests()
+        self.outputs = Outputs(settings.outlets, settings.life, store.read)
+        self.turn.outputs = frozenset(settings.outlets)
         self.delivery = Delivery(
             settings.me,
             settings.types,
             placement=settings.placement,
             timers=self.timers,
             asks=self.asks,
+            outputs=self.outputs,
             turn=self.turn,
         )
         self.turns = Turns(
@@ -169,6 +177,7 @@ class Shard:
         self.asks.load(scan(Table.ASK))
         self.requests.load(scan(Table.REQUEST), scan(Table.FLOOR))
         self.intake.load(scan(Table.POSITION))
+        self.outputs.load(scan(Table.OUTPUT_NUMBER), scan(Table.OUTPUT))
         self.streams.load(scan(Table.STREAM), scan(Table.OUTBOX))
         rows: list[Row] = [(Table.META, b"epoch", self.epoch.to_bytes(8, "big"))]
         for id, description in self._descriptions().items():
@@ -205,7 +214,7 @@ class Shard:
             case Arrived(raw):
                 self._effects += self.streams.arrived(raw)
                 self._check_stopped()
-            case Requested() | Operated() | Items() | Confirmed():
+            case Requested() | Operated() | Items() | Confirmed() | Written():
                 self.intake.add(event)
             case Ticked(now_ns, steady_ns):
                 self._tick(now_ns, steady_ns)
@@ -263,6 +272,7 @@ class Shard:
         self.timers.undo()
         self.asks.undo()
         self.requests.undo()
+        self.outputs.undo()
         self.intake.undo()
 
     def _seal(self, work: Work) -> Commit | None:
@@ -271,6 +281,7 @@ class Shard:
         rows: list[Row] = [*self.delivery.rows, *self.timers.rows(), *self.asks.rows()]
         self.buried += sum(row is not None for _, _, row in self.delivery.rows)
         rows += self.requests.rows()
+        rows += self.outputs.rows()
         rows += self.intake.rows()
         sealed: list[tuple[int, int]] = []
         for peer, bodies in frames:
@@ -304,6 +315,7 @@ class Shard:
         self.timers.sealed()
         self.asks.sealed()
         self.requests.sealed()
+        self.outputs.sealed(self.no + 1)
         self.intake.sealed()
 
     def _seal_rows(self, rows: list[Row]) -> Commit:
@@ -339,6 +351,7 @@ class Shard:
                 peers.add(peer)
             self._reply(held.replies)
         self._effects += self.streams.speak(peers)
+        self._effects += self.outputs.offer(self.durable)
 
     def _reply(self, replies: Sequence[tuple[Any, int, Outcome]]) -> None:
         self._effects += [Reply(caller, number, outcome) for caller, number, outcome in replies]
@@ -359,12 +372,13 @@ class Shard:
             and not self.streams.busy
             and not len(self.timers)
             and not len(self.asks)
+            and not self.outputs.unwritten
         )
 
     @property
     def pressed(self) -> bool:
         """Whether intake from outside should pause: frames to others pile up, here or at a peer."""
-        return self.streams.pressed
+        return self.streams.pressed or self.outputs.pressed
 
 
 def _nobody_watches(peer: int, seq: int, index: int) -> None:

@@ -147,6 +147,8 @@ class Call(enum.IntEnum):
     """extras: (asker type, asker key, ask id) per message."""
     OUTCOME = 2
     """To an asker: extras: (outcome kind, body) per message; `keys` are the askers', args the ask ids."""
+    EMIT = 3
+    """To a partition of an output: extras: (item,) per message; `keys` are the partitions."""
 
 
 class Run(Struct, array_like=True, gc=False):

@@ -42,6 +42,8 @@ from skerry.runtime.shard.events import (
     Table,
     Ticked,
     Transmit,
+    Write,
+    Written,
 )
 from skerry.runtime.shard.placement import balanced, slot_of
 from skerry.runtime.shard.shard import Limits, Settings, Shard
@@ -102,6 +104,7 @@ class Cluster:
         callers: int = 1,
         start_ns: int = START_NS,
         disks: Sequence[MemoryStore] = (),
+        life: str = "",
     ) -> None:
         self.app, self.seed, self.faults = app, seed, faults
         self.rng = random.Random(seed)
@@ -109,7 +112,7 @@ class Cluster:
         self.clock_ns = start_ns
         self.step_ns = STEP_NS
         self.placement = balanced(list(range(shards)), version=1, next_id=shards)
-        self._limits = limits
+        self._limits, self._life = limits, life
         self._incarnation = self.rng.randbytes(16)
         self._network: list[tuple[int, int, Callable[[], None]]] = []
         self._order = 0
@@ -123,6 +126,11 @@ class Cluster:
         self._asked = 0
         self.outcomes: dict[int, Outcome] = {}
         """The outcome of each request, by its number."""
+        self.emitted: dict[str, list[Any]] = {}
+        """What came out of each output, at its first sink, in the order in which it came."""
+        self._out: dict[tuple[str, int, str], list[Any]] = {}
+        """What came out at each sink's partitions, by number."""
+        self.sinks: dict[str, Any] = {}
         self.looks: dict[int, Any] = {}
         """The state that each look found, by its number."""
         self.asked_at: dict[int, int] = {}
@@ -148,6 +156,8 @@ class Cluster:
             placement=self.placement,
             types=self.app.types,
             pipelines={pipeline.name: pipeline for pipeline in self.app.pipelines},
+            outlets=dict(self.app.outlets),
+            life=self._life,
             retries=self.app.retries,
             limits=self._limits,
             slow=self.keeper.watches[machine.id].slow,
@@ -332,9 +342,45 @@ class Cluster:
                     replies.append(effect)
                 case Rewind(source, partition, after):
                     machine.readers[source, partition].start_at(after)
+                case Write():
+                    self._write(machine, effect)
                 case Stop(error):
                     raise error
         machine.replies(replies)
+
+    def _write(self, machine: Machine, write: Write) -> None:
+        """A sink has it at once; that it has, its shard hears late, or never when it is killed."""
+        shard, items = machine.shard, [msgspec.msgpack.decode(item) for item in write.items]
+        self._came_out(write, items)
+        sink = self.sinks.get(write.output)
+        if sink is not None and write.sink == 0:
+            sink.write(write.partition, write.sequence, items)
+        upto = write.sequence + len(items) - 1
+        written = Written(write.output, write.sink, write.partition, upto)
+
+        def hear() -> None:
+            if machine.shard is shard and shard is not None:
+                shard.accept(written)
+
+        self._later(hear)
+
+    def came_out(self, output: str, sink: int) -> list[Any]:
+        """Everything that came out at a sink, partition by partition, in the order of its number."""
+        ends = sorted(where for where in self._out if where[:2] == (output, sink))
+        return [item for where in ends for item in self._out[where]]
+
+    def _came_out(self, write: Write, items: list[Any]) -> None:
+        """Numbers leave no gap, and the same number is the same item, however often it comes."""
+        where = write.output, write.sink, write.partition
+        out = self._out.setdefault(where, [])
+        assert write.sequence <= len(out) + 1, f"I1: {where}: {write.sequence} after {len(out)}"
+        known = out[write.sequence - 1 : write.sequence - 1 + len(items)]
+        assert known == items[: len(known)], f"I1: {where}: another item {write.sequence}"
+        if len(known):
+            self.points["items handed to a sink again"] += len(known)
+        out += items[len(known) :]
+        if write.sink == 0:
+            self.emitted.setdefault(write.output, []).extend(items[len(known) :])
 
     def _read_sources(self, machine: Machine, shard: Shard) -> None:
         for (source, partition), reader in machine.readers.items():
@@ -500,7 +546,14 @@ class Cluster:
             limits=self._limits,
             start_ns=self.clock_ns,
             disks=[machine.disk.restored() for machine in self.machines],
+            life="restored",
         )
+        for machine in other.machines:
+            for _, row in machine.disk.scan(Table.OUTPUT_NUMBER):
+                *where, number = msgspec.msgpack.decode(row)
+                # What came out behind the cut belongs to the life before.
+                came = self._out.get((where[0], where[1], where[2]), [])
+                other._out[where[0], where[1], where[2]] = came[:number]
         for machine, ours in zip(other.machines, self.machines):
             machine.books.go_on(ours.books, len(ours.disk.kept[1]))
         return other

@@ -60,6 +60,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "skerry.runtime.gateway.words",
         "skerry.runtime.load",
         "skerry.runtime.readers",
+        "skerry.runtime.writers",
         "skerry.runtime.ports",
         "skerry.runtime.store",
         "skerry.runtime.transport",
@@ -76,6 +77,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     ),
     "skerry.runtime.placement_file": ("skerry.runtime.store", *WORDS),
     "skerry.runtime.readers": (f"{CORE}.events",),
+    "skerry.runtime.writers": (f"{CORE}.events",),
     "skerry.runtime.ports": (f"{CORE}.events",),
     "skerry.runtime.load": (),
     "skerry.runtime.gateway.connection": (
@@ -100,7 +102,9 @@ ARROWS: dict[str, tuple[str, ...]] = {
     f"{CORE}.intake": tuple(
         f"{CORE}.{name}" for name in ("delivery", "requests", "streams", "timers", "turns", "dead")
     ),
-    f"{CORE}.delivery": tuple(f"{CORE}.{name}" for name in ("turns", "timers", "asks", "dead")),
+    f"{CORE}.delivery": tuple(
+        f"{CORE}.{name}" for name in ("turns", "timers", "asks", "outputs", "dead")
+    ),
     f"{CORE}.streams": (f"{CORE}.outbound", f"{CORE}.inbound"),
     CORE: WORDS,
     "skerry.runtime": (),

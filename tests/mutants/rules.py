@@ -308,6 +308,37 @@ MUTANTS = [
         "                self._jobs.put(Job(trim_below=self._sweep_upto))\n",
         "                self._jobs.put(Job(trim_below=self._appended))\n",
     ),
+    # What goes out to sinks.
+    Mutant(
+        "an item is handed to its sink before it is durable",
+        "shard/outputs.py",
+        "            if end.writing or not end.rows or end.rows[0].commit > durable:\n                continue\n",
+        "            durable = 1 << 62\n            if end.writing or not end.rows:\n                continue\n",
+    ),
+    Mutant(
+        "items are numbered anew after a restart",
+        "shard/outputs.py",
+        "            end.number = row.number\n",
+        "            end.number = 0\n",
+    ),
+    Mutant(
+        "the row of an item goes when it is handed over",
+        "shard/outputs.py",
+        "            end.writing = first + len(items) - 1\n",
+        "            end.writing = first + len(items) - 1\n            self._gone.append((end, end.writing))\n",
+    ),
+    Mutant(
+        "what waits for a sink is forgotten by a restart",
+        "shard/outputs.py",
+        '            end.rows.append(_Kept(bytes(key), int.from_bytes(key[18:], "big"), count, 0))\n',
+        "",
+    ),
+    Mutant(
+        "an app is over before its sinks have everything",
+        "shard/shard.py",
+        "            and not self.outputs.unwritten\n",
+        "",
+    ),
     # The cut of a backup.
     Mutant(
         "a frame is handled before the cut that it asks for",

@@ -1,14 +1,17 @@
 """What the simulated shards run: money, numbered messages, timers, refusals, broken handlers."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from skerry import (
     App,
     Entity,
     Failed,
+    Output,
     Rejected,
     ask,
     cancel_timer,
+    emit,
     forget,
     now,
     query,
@@ -21,6 +24,8 @@ from skerry.sources import Generate
 from tests.simulation.program import Node
 
 RECEIVERS = 5
+taken: Output[list[str | int]] = Output("taken", partitions=3)
+"""What receivers took."""
 
 
 class Account(Entity):
@@ -82,6 +87,7 @@ class Receiver(Entity):
     last: dict[str, int] = {}
 
     def take(self, sender: str, number: int) -> None:
+        emit(taken, [self.key, sender, number])
         if number != self.last.get(sender, 0) + 1:
             raise Rejected("out of order", sender=sender, number=number)
         self.last[sender] = number
@@ -147,6 +153,13 @@ class Bomb(Entity):
         raise Died if how == "dies" else Hung
 
 
+class Dropped:
+    """A sink that nobody calls: the simulator sees what would come to it."""
+
+    def write(self, partition: str, sequence: int, items: Sequence[object]) -> None:
+        raise AssertionError("a simulation does not call an app's own sinks")
+
+
 def drum(partition: str, position: int) -> str:
     if position == 7:
         return ""  # An empty key: this item alone must become a dead letter.
@@ -155,7 +168,13 @@ def drum(partition: str, position: int) -> str:
 
 def app(*, drums: int = 0, beats: int = 30) -> App:
     """The app, with or without a source."""
-    made = App("simulated", entities=[Account, Sender, Receiver, Alarm, Memo, Tally, Bomb, Node])
+    made = App(
+        "simulated",
+        entities=[Account, Sender, Receiver, Alarm, Memo, Tally, Bomb, Node],
+        outputs=[taken],
+    )
+    made.stream(taken).filter(lambda item: item[2] != 5).sink(Dropped())
+    made.stream(taken).flat_map(lambda item: [item, item]).sink(Dropped())
     if drums:
         source = Generate(drum, partitions=drums, count=beats)
         made.source(source).key_by(lambda name: name).to(Sender.next)

@@ -44,6 +44,7 @@ def run(seed: int) -> bool:
     money = sum(state.balance for state in states)
     assert money == workload.ACCOUNTS * 100, f"seed {seed}: {money} after a restore"
     workload.check_order(restored)
+    workload.check_emitted(restored)
     return True
 
 

@@ -163,6 +163,7 @@ def _check(cluster: Cluster, plan: Plan) -> None:
     assert money == ACCOUNTS * 100, f"seed {seed}: money is {money}"
     assert cluster.state("Account", "broken") is None
     check_order(cluster)
+    check_emitted(cluster)
     _check_tally(cluster, plan)
     _check_named(cluster, plan)
     _check_bomb(cluster, plan)
@@ -197,6 +198,21 @@ def _check_tally(cluster: Cluster, plan: Plan) -> None:
     for _, _, n in sorted(done):
         newest = max(newest, cluster.asked_at[n])
         assert cluster.answered_at[n] >= newest, f"seed {seed}: not linearizable: {n}"
+
+
+def check_emitted(cluster: Cluster) -> None:
+    """At each sink: every number that a receiver took, once, in the order of its taking."""
+    for sink, copies in ((0, 1), (1, 2)):
+        came: dict[tuple[str, str], list[int]] = {}
+        for receiver, sender, number in cluster.came_out("taken", sink):
+            came.setdefault((receiver, sender), []).append(number)
+        for n in range(RECEIVERS):
+            receiver: Any = cluster.state("Receiver", f"r{n}")
+            for sender, last in receiver.last.items() if receiver else ():
+                wanted = [i for i in range(1, last + 1) if sink or i != 5 for _ in range(copies)]
+                found = came.pop((f"r{n}", sender), [])
+                assert found == wanted, f"seed {cluster.seed}: sink {sink}: {sender} to r{n}"
+        assert not came, f"seed {cluster.seed}: sink {sink}: {came}"
 
 
 def _check_named(cluster: Cluster, plan: Plan) -> None:

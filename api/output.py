@@ -1,0 +1,90 @@
+"""Outputs: what entities tell the world, numbered so that repeats can be dropped.
+
+    emit(output, item) in a turn -> stages of app.stream(output) -> sink.write(partition, n, items)
+
+An emitted item belongs to its turn: it comes out if the turn counts, and only then. Each item
+that reaches a sink has a number in its partition, from 1 on, given once. A crash may hand items
+to a sink again, with the same numbers; a sink that knows its last number drops them, and has
+every item exactly once.
+
+Pure but for the user's stages. Idea: docs/sinks.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Generic, TypeVar, get_args
+
+import msgspec
+
+from skerry.errors import BadApp
+from skerry.stream import Sink, Stream
+
+T = TypeVar("T")
+
+PARTITIONS_MAX = 1024
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Output(Generic[T]):
+    """A named way out for items, declared with `App(outputs=[…])`.
+
+    Args:
+        name: under which items that wait are kept: do not change it while some do.
+        partitions: into how many ordered parts items are dealt, by the entity that emits them.
+            It can't be changed later without changing who follows whom.
+
+    Example:
+        >>> milestones: Output[int] = Output("milestones")
+
+    Items come to stages as plain values (a struct as a dict), or, made as
+    `Output[Order]("orders")`, as that type; to sinks always as plain values.
+    """
+
+    def __init__(self, name: str, partitions: int = 4) -> None:
+        if not isinstance(name, str) or not 0 < len(name) <= 64:
+            raise BadApp(f"An output's name is 1 to 64 characters, not {name!r}.")
+        if not isinstance(partitions, int) or not 1 <= partitions <= PARTITIONS_MAX:
+            raise BadApp(f"Output {name}: partitions is 1 to {PARTITIONS_MAX}, not {partitions!r}.")
+        self.name, self.partitions = name, partitions
+
+    def __repr__(self) -> str:
+        return f"Output({self.name!r})"
+
+    @property
+    def item_type(self) -> Any:
+        """What items are decoded to."""
+        made_as = get_args(getattr(self, "__orig_class__", None))
+        return made_as[0] if made_as else Any
+
+
+class Outlet:
+    """The stages and sinks of an output, in an app."""
+
+    def __init__(self, output: Output[Any]) -> None:
+        self.output = output
+        self.sinks: list[Sink[Any]] = []
+        self.stream: Stream[Any] = Stream(self)
+
+    def check_keyed(self) -> None:
+        """See `stream.Root`."""
+        raise BadApp(
+            f"{self.output!r}: an output's stream ends in sinks; to reach an entity, `send` to it."
+        )
+
+    def end(self, sink: object) -> int:
+        """See `stream.Root`."""
+        if not isinstance(sink, Sink):
+            raise BadApp(
+                f"`sink` takes a sink with `write(partition, sequence, items)`, not {sink!r:.100}"
+            )
+        self.sinks.append(sink)
+        return len(self.sinks) - 1
+
+    def apply(self, items: Sequence[bytes]) -> list[tuple[int, list[bytes]]]:
+        """What comes out at each sink: (its place, items)."""
+        decoder = msgspec.msgpack.Decoder(self.output.item_type)
+        if not self.sinks:
+            return [(0, list(items))]  # In a test; a worker refuses an output without a way out.
+        ends: Any = self.stream._apply([decoder.decode(item) for item in items])
+        return [(end, [_encode(item) for item in out]) for end, _, out in ends]

@@ -1,0 +1,143 @@
+"""Outputs as a program declares and uses them; the files of a JsonLines sink."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from skerry import App, BadApp, Entity, JsonLines, Output, SkerryError, emit
+from skerry.sources import Generate
+from skerry.testing import Harness, turn
+
+
+class Order(msgspec.Struct):
+    name: str
+    cents: int
+
+
+plain: Output[int] = Output("plain")
+orders = Output[Order]("orders")
+undeclared: Output[int] = Output("undeclared")
+
+
+class Shop(Entity):
+    sold: int = 0
+
+    def sell(self, cents: int) -> None:
+        self.sold += cents
+        emit(plain, cents)
+        emit(orders, Order(self.key, cents))
+        if cents < 0:
+            raise ValueError("no gifts")
+
+    def wrong(self) -> None:
+        emit(undeclared, 1)
+
+    def worse(self) -> None:
+        emit(plain, object())  # type: ignore[arg-type]
+
+
+class Kept:
+    def write(self, partition: str, sequence: int, items: Any) -> None: ...
+
+
+def shop() -> App:
+    return App("shop", entities=[Shop], outputs=[plain, orders])
+
+
+def test_what_a_turn_emits_is_seen_without_an_app() -> None:
+    with turn(Shop(), key="corner") as t:
+        assert t._turn.entity is not None
+        t._turn.entity.sell(5)  # type: ignore[attr-defined]
+    assert t.emitted(plain) == [5]
+    assert t.emitted(orders) == [Order("corner", 5)]
+
+
+def test_a_turn_that_does_not_count_emits_nothing() -> None:
+    h = Harness(shop())
+    h.send(Shop.at("a").sell, -1)
+    h.send(Shop.at("a").sell, 7)
+    assert h.emitted(plain) == [7]
+    assert len(h.dead) == 1
+
+
+def test_stages_get_the_type_that_the_output_was_made_with() -> None:
+    app = shop()
+    app.stream(orders).filter(lambda order: order.cents > 1).map(
+        lambda order: order.name * order.cents
+    ).sink(Kept())
+    h = Harness(app)
+    for cents in (1, 2, 3):
+        h.send(Shop.at("x").sell, cents)
+    assert h.emitted(orders) == ["xx", "xxx"]
+
+
+def test_a_stage_that_raises_makes_a_dead_letter_of_its_item_alone() -> None:
+    app = shop()
+    app.stream(plain).map(lambda cents: 10 // cents).sink(Kept())
+    h = Harness(app)
+    for cents in (5, 0, 2):
+        h.send(Shop.at("x").sell, cents)
+    assert h.emitted(plain) == [2, 5]
+    assert ["ZeroDivisionError" in letter.error for letter in h.dead] == [True]
+    assert h[Shop.at("x")].sold == 7
+
+
+def test_what_is_not_declared_or_can_t_be_sent_is_refused_in_the_verb() -> None:
+    h = Harness(shop())
+    h.send(Shop.at("a").wrong)
+    h.send(Shop.at("a").worse)
+    assert "is not declared: write App(…, outputs=[…])" in h.dead[0].error
+    assert "can't be emitted" in h.dead[1].error
+
+
+def test_wrong_outputs_and_sinks_are_refused_where_they_are_made() -> None:
+    with pytest.raises(BadApp, match="two outputs are called 'plain'"):
+        App("a", outputs=[plain, Output("plain")])
+    with pytest.raises(BadApp, match="outputs are made by Output"):
+        App("a", outputs=["plain"])  # type: ignore[list-item]
+    with pytest.raises(BadApp, match="partitions is 1 to 1024"):
+        Output("many", partitions=0)
+    app = shop()
+    with pytest.raises(BadApp, match="is not among its outputs"):
+        app.stream(undeclared)
+    with pytest.raises(BadApp, match=r"`sink` takes a sink with `write"):
+        app.stream(plain).sink(print)  # type: ignore[arg-type]
+    with pytest.raises(BadApp, match="an output's stream ends in sinks"):
+        app.stream(plain).key_by(str)
+    with pytest.raises(BadApp, match="can't end in a sink yet"):
+        app.source(Generate(lambda p, n: n)).sink(Kept())
+    with pytest.raises(BadApp, match=r"no way out. Write app.stream\(plain\).sink"):
+        app.check()
+
+
+def lines(folder: Path, partition: str = "0") -> list[Any]:
+    return [json.loads(line) for line in (folder / f"{partition}.jsonl").read_text().splitlines()]
+
+
+def test_json_lines_are_there_once_whatever_is_handed_over_again(tmp_path: Path) -> None:
+    sink: JsonLines[int] = JsonLines(tmp_path / "out")
+    sink.write("0", 1, [1, 2, 3])
+    sink.write("0", 2, [2, 3, 4])
+    again: JsonLines[int] = JsonLines(tmp_path / "out")
+    again.write("0", 1, [1, 2])
+    again.write("0", 4, [4, 5])
+    again.write("1", 1, [1])
+    assert lines(tmp_path / "out") == [1, 2, 3, 4, 5]
+    assert lines(tmp_path / "out", "1") == [1]
+
+
+def test_a_torn_last_line_is_cut_off_and_written_whole(tmp_path: Path) -> None:
+    (tmp_path / "0.jsonl").write_bytes(b'"one"\n"tw')
+    JsonLines[str](tmp_path).write("0", 2, ["two", "three"])
+    assert lines(tmp_path) == ["one", "two", "three"]
+
+
+def test_lines_that_are_gone_are_named(tmp_path: Path) -> None:
+    sink: JsonLines[int] = JsonLines(tmp_path)
+    with pytest.raises(SkerryError, match="has 0 lines, and item 7 is to follow"):
+        sink.write("0", 7, [7])
