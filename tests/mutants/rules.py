@@ -365,7 +365,7 @@ MUTANTS = [
         "what is kept for a backup is the end of it, not its beginning",
         "shard/streams.py",
         "            self.cut = no\n            self.keep(no)\n",
-        "            self.cut = no\n        self.keep(self.cut)\n",
+        "            self.cut = no\n        if self.cut:\n            self.keep(self.cut)\n",
     ),
     # What callers, supervisors and workers' answers do.
     Mutant(

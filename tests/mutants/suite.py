@@ -16,7 +16,8 @@ from hypothesis import Phase, settings
 
 from tests.simulation import workload
 
-TESTS = ["tests/store", "tests/simulation"]
+QUICK = [f"tests/simulation/test_{name}.py" for name in ("packets", "traces", "watch", "verbs")]
+TESTS = [*QUICK, "tests/store", "tests/simulation"]
 
 
 def main(seeds: int) -> int:

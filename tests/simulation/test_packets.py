@@ -12,6 +12,7 @@ from skerry.message import message
 from skerry.runtime.shard import inbound, wire
 from skerry.runtime.shard.events import (
     Arrived,
+    Cut,
     Durable,
     Reply,
     Request,
@@ -292,3 +293,53 @@ def test_garbage_is_refused_and_counted_and_harms_nothing() -> None:
     assert sum(b.shard.streams.refused.values()) > 20
     b.hears(frame)
     assert b.got == [1]
+
+
+def cutting() -> tuple[End, End, list[tuple[int, list[int]]]]:
+    """Two shards; the first has taken cut 7. And what the second keeps: (cut, what it had got)."""
+    a, b = connected()
+    kept: list[tuple[int, list[int]]] = []
+    b.shard.streams.keep = lambda no: kept.append((no, b.got))
+    a.shard.accept(Cut(7))
+    return a, b, kept
+
+
+def test_a_frame_from_behind_a_cut_is_handled_behind_it() -> None:
+    a, b, kept = cutting()
+    a.forward(1)
+    (frame,) = a.frames()
+    b.hears(frame)
+    assert kept == [(7, [])]
+    assert b.got == [1]
+
+
+def test_an_ack_from_behind_a_cut_is_heard_behind_it() -> None:
+    a, b, _ = cutting()
+    waiting: list[bool] = []
+    b.shard.streams.keep = lambda no: waiting.append(bool(b.shard.streams.outbound[0].outbox))
+    b.forward(1)
+    (frame,) = b.frames()
+    (ack,) = (packet for packet in a.hears(frame) if packet.kind == Kind.ACK)
+    assert b.shard.streams.cut == 0
+    b.hears(ack)
+    assert waiting == [True], "the copy still has the frame that this ack lets go"
+
+
+def test_a_cut_is_taken_once_whoever_speaks_of_it() -> None:
+    a, b, kept = cutting()
+    for number in range(3):
+        a.forward(number)
+        b.hears(*a.frames())
+    b.shard.accept(Cut(7))
+    b.shard.accept(Cut(6))
+    assert kept == [(7, [])]
+    b.shard.accept(Cut(8))
+    assert kept == [(7, []), (8, [0, 1, 2])]
+
+
+def test_what_was_sealed_before_a_cut_and_leaves_behind_it_says_the_cut_trace_62() -> None:
+    a, _ = connected()
+    a.forward(1, synced=False)
+    a.shard.accept(Cut(7))
+    a.sync()
+    assert [packet.cut for packet in a.frames()] == [7]

@@ -184,3 +184,4 @@ def test_an_app_is_found_to_be_over_when_it_is_and_not_before_traces_14_and_51(f
         beats = [cluster.state("Sender", f"drum-{n}").sent for n in range(2)]
         assert beats == [39, 39], f"seed {seed}: it was said to be over after {beats} beats"
         assert compare(machine.books for machine in cluster.machines) == []
+        workload.check_emitted(cluster)

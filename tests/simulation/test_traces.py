@@ -16,9 +16,11 @@ from skerry import (
     App,
     Entity,
     Failed,
+    Output,
     Rejected,
     SkerryError,
     ask,
+    emit,
     forget,
     message,
     query,
@@ -27,7 +29,7 @@ from skerry import (
     set_timer,
 )
 from skerry.runtime.shard import inbound, wire
-from skerry.runtime.shard.events import Items, Request, Requested, Table
+from skerry.runtime.shard.events import Durable, Items, Request, Requested, Table, Write
 from skerry.runtime.shard.placement import slot_of
 from skerry.runtime.shard.wire import Kind
 from skerry.runtime.simulator.cluster import Cluster, Died
@@ -563,3 +565,55 @@ def test_a_message_that_is_too_large_is_refused_in_the_verb_trace_40(cluster: Cl
     assert "more than the 8,388,608 of a message" in outcome(cluster, asked)[1][0]
     assert outcome(cluster, fits)[0] == "done"
     assert [len(text) for text in cluster.state("Box", "b").heard] == [7 << 20]
+
+
+# ── sinks ──
+
+told: Output[int] = Output("told", partitions=1)
+
+
+class Teller(Entity):
+    count: int = 0
+
+    def tell(self) -> None:
+        self.count += 1
+        emit(told, self.count)
+
+
+def test_an_item_is_handed_to_its_sink_when_it_is_durable_and_not_before() -> None:
+    cluster = Cluster(
+        App("told", entities=[Teller], outputs=[told]), seed=1, shards=1, faults=NO_FAULTS
+    )
+    shard, disk = cluster.machines[0].shard, cluster.machines[0].disk
+    assert shard is not None
+    for number in (1, 2):
+        request = Request(bytes(16), number, 0, 0, cluster.clock_ns, "Teller", "a", "tell", b"\x90")
+        shard.accept(Requested((0, 0, -1), request))
+        commit = shard.run()
+        assert commit is not None
+        disk.append(commit)
+    shard.accept(Durable(shard.no - 1))
+    writes = [effect for effect in shard.take_effects() if isinstance(effect, Write)]
+    assert [(w.sequence, w.items) for w in writes] == [(1, [b"\x01"])]
+    shard.accept(Durable(shard.no))
+    assert not [effect for effect in shard.take_effects() if isinstance(effect, Write)], (
+        "one at once"
+    )
+
+
+def test_what_a_restored_life_emits_is_not_taken_for_a_repeat_trace_53() -> None:
+    app = App("told", entities=[Teller], outputs=[told])
+    first = Cluster(app, seed=1, shards=1, faults=NO_FAULTS)
+    for _ in range(3):
+        first.ask(message(Teller.at("a").tell))
+    first.settle()
+    first.begin_cut()
+    first.run(20)
+    first.ask(message(Teller.at("a").tell))  # Item 4 of the life that goes on.
+    first.settle()
+    again = first.restored()
+    again.ask(message(Teller.at("a").tell))
+    again.settle()
+    assert first._out["told", 0, "0"] == [1, 2, 3, 4]
+    assert again._out["told", 0, "0"] == [1, 2, 3]
+    assert again._out["told", 0, "0-restored"] == [4]
