@@ -117,7 +117,7 @@ class Shard:
         self.me = settings.me
         self.epoch = last.epoch + 1
         self.no = last.no
-        self.durable = last.no
+        self.durable = self._opened = last.no
         self.now_ns = last.time_ns
         self.stopped = False
         self.buried = 0
@@ -188,7 +188,6 @@ class Shard:
             known = msgspec.json.decode(value)
             if "params" in known:
                 self.delivery.old_params[int.from_bytes(key, "big")] = known["params"]
-        self._effects += self.streams.hello()
         return self._seal_rows(rows)
 
     def _descriptions(self) -> dict[bytes, bytes]:
@@ -339,6 +338,8 @@ class Shard:
 
     def _release(self, no: int) -> None:
         assert no <= self.no, f"I3: commit {no} is durable, but {self.no} is the newest sealed"
+        if self.durable == self._opened:
+            self._effects += self.streams.hello()
         self.durable = max(self.durable, no)
         peers: set[int] = set()
         while self._held and self._held[0].no <= no:

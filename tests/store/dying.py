@@ -3,6 +3,7 @@
     python -m tests.store.dying POINT WHEN NTH FOLDER
 
 POINT is a function of the code that touches the disk; WHEN is before or after its NTH call.
+With POINT "a write" the disk refuses what goes beyond NTH KiB instead (RLIMIT_FSIZE).
 Prints each commit that it was told is durable.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -102,6 +104,9 @@ def move(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    die_at(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    if sys.argv[1] == "a write":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]) << 10, resource.RLIM_INFINITY))
+    else:
+        die_at(sys.argv[1], sys.argv[2], int(sys.argv[3]))
     target = Path(sys.argv[4])
     move(target) if (target / "app.json").exists() else write(target)

@@ -59,6 +59,26 @@ def test_a_store_killed_at_this_point_holds_all_that_was_durable(
     assert deaths >= 4
 
 
+def test_a_disk_that_refuses_a_write_ends_the_store_and_loses_nothing_durable_trace_16(
+    tmp_path: Path,
+) -> None:
+    path, refused = tmp_path / "shard-1", 0
+    LmdbStore.create(path, shard=1)
+    for kilobytes in (40, 48, 56, 64, 80, 96, 128):
+        command = [sys.executable, "-m", "tests.store.dying", "a write", "beyond"]
+        done = subprocess.run(
+            [*command, str(kilobytes), str(path)],
+            cwd=ROOT, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        refused += "The disk refused a commit" in done.stderr
+        store = LmdbStore.open(path, shard=1)
+        assert store.last.no >= int((done.stdout.split() or ["0"])[-1])
+        assert dict(store.states("Thing")) == model(store.last.no)
+        store.close()
+        assert list(check(path, shard=1)) == []
+    assert refused >= 3
+
+
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A stopped app with states and messages under way."""
