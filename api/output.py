@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar, get_args
 import msgspec
 
 from skerry.errors import BadApp
+from skerry.message import MESSAGE_BYTES_MAX
 from skerry.stream import Sink, Stream
 
 T = TypeVar("T")
@@ -51,6 +52,19 @@ class Output(Generic[T]):
     def __repr__(self) -> str:
         return f"Output({self.name!r})"
 
+    def encoded(self, item: object) -> bytes:
+        """The item as it travels. Raises TypeError or ValueError: it can't, or is too large."""
+        try:
+            body = _encode(item)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise TypeError(f"{self!r}: {item!r:.80} can't be emitted: {error}") from error
+        if len(body) > MESSAGE_BYTES_MAX:
+            raise ValueError(
+                f"{self!r}: an item has {len(body):,} bytes, more than the {MESSAGE_BYTES_MAX:,} "
+                f"of a message; emit parts, or the name of a file"
+            )
+        return body
+
     @property
     def item_type(self) -> Any:
         """What items are decoded to."""
@@ -81,10 +95,15 @@ class Outlet:
         self.sinks.append(sink)
         return len(self.sinks) - 1
 
+    @property
+    def ends(self) -> int:
+        """How many sinks there are; in a test without any, items end at the first place."""
+        return max(1, len(self.sinks))
+
     def apply(self, items: Sequence[bytes]) -> list[tuple[int, list[bytes]]]:
         """What comes out at each sink: (its place, items)."""
         decoder = msgspec.msgpack.Decoder(self.output.item_type)
         if not self.sinks:
             return [(0, list(items))]  # In a test; a worker refuses an output without a way out.
         ends: Any = self.stream._apply([decoder.decode(item) for item in items])
-        return [(end, [_encode(item) for item in out]) for end, _, out in ends]
+        return [(end, list(map(self.output.encoded, out))) for end, _, out in ends]

@@ -121,8 +121,8 @@ class JsonLines(Generic[T]):
 
     As a sink it takes one path, a folder, made when needed: each partition is a file in it. Every
     item is there exactly once, whatever crashes: the file's lines are counted, a last line without
-    its end is cut off, and what is there already is not written again. So nobody else may change
-    the files, and a folder belongs to one output of one app.
+    its end is cut off, and what is there already is compared and not written again. So nobody else
+    may change the files, and a folder belongs to one sink of one app and its data directory.
 
     Args:
         *paths: as for `TextFiles`; of a sink, its folder.
@@ -140,8 +140,8 @@ class JsonLines(Generic[T]):
         self._paths = paths
         self._files = TextFiles(*paths)
         self._decoder = msgspec.json.Decoder(type)
-        self._written: dict[str, int] = {}
-        """Of each file that we write: its lines."""
+        self._written: dict[str, tuple[int, int]] = {}
+        """Of each file that we write: its lines and bytes, when we left it."""
 
     def partitions(self) -> list[str]:
         """The files, sorted."""
@@ -178,41 +178,74 @@ class JsonLines(Generic[T]):
     def write(self, partition: str, sequence: int, items: Sequence[T], /) -> None:
         """Append the items that are not there yet; they are synced when this returns.
 
-        Raises SkerryError: lines are missing, so the folder is not this output's, or was changed.
+        Raises SkerryError: lines are missing or are other items, so the folder is not this sink's,
+        or was changed. Nothing is written then.
         """
         if len(self._paths) != 1:
             raise SkerryError(f"A JsonLines sink has one folder, not {len(self._paths)} paths.")
         path = Path(self._paths[0]) / f"{partition}.jsonl"
         known = self._written.pop(partition, None)
-        lines = _whole_lines(path) if known is None else known
-        if lines < sequence - 1:
-            raise SkerryError(
-                f"{path} has {lines:,} lines, and item {sequence:,} is to follow: lines are gone, or "
-                f"the folder is another output's. Put it back, or start with a new data directory."
-            )
-        fresh = items[lines - sequence + 1 :]
-        with open(path, "ab") as file:
-            file.write(b"".join(msgspec.json.encode(item) + b"\n" for item in fresh))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "a+b") as file:
+            if known is None or known[1] != file.seek(0, os.SEEK_END):
+                known = _whole_lines(path, file, sequence, items)
+            lines, size = known
+            if lines < sequence - 1:
+                raise SkerryError(
+                    f"{path} has {lines:,} lines, and item {sequence:,} is to follow: lines are "
+                    f"gone, or {_STRANGE}"
+                )
+            fresh = items[lines - sequence + 1 :]
+            text = b"".join(msgspec.json.encode(item) + b"\n" for item in fresh)
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        self._written[partition] = lines + len(fresh)
+        self._written[partition] = lines + len(fresh), size + len(text)
 
 
-def _whole_lines(path: Path) -> int:
-    """How many lines a file has, made when it is not there; a torn one at its end is cut off."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+_STRANGE = (
+    "the folder is another sink's, or of another data directory. Put back what was there, or give "
+    "this sink a folder of its own."
+)
+
+
+def _whole_lines(
+    path: Path, file: IO[bytes], sequence: int, items: Sequence[object]
+) -> tuple[int, int]:
+    """Lines and bytes of a file; a torn line at its end is cut off. Those of `items` are compared."""
     lines = end = 0
-    with open(path, "a+b") as file:
-        file.seek(0)
-        for line in file:
-            if line.endswith(b"\n"):
-                lines, end = lines + 1, end + len(line)
-        file.truncate(end)
-        os.fsync(file.fileno())
+    file.seek(0)
+    for line in file:
+        if not line.endswith(b"\n"):
+            break
+        lines, end = lines + 1, end + len(line)
+        if 0 <= lines - sequence < len(items) and not _alike(line, items[lines - sequence]):
+            raise SkerryError(f"{path}: line {lines:,} is not item {lines:,}: {_STRANGE}")
+    file.truncate(end)
     folder = os.open(path.parent, os.O_RDONLY)
     os.fsync(folder)
     os.close(folder)
-    return lines
+    return lines, end
+
+
+def _alike(line: bytes, item: object) -> bool:
+    """Whether a line may be this item: an earlier release may have written it, with other fields."""
+    text = msgspec.json.encode(item)
+    if line[:-1] == text:
+        return True
+    try:
+        return _agree(msgspec.json.decode(line), msgspec.json.decode(text))
+    except msgspec.DecodeError:
+        return False
+
+
+def _agree(a: Any, b: Any) -> bool:
+    """Whether two JSON values are the same, but for fields that only one of them has."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return all(_agree(a[field], b[field]) for field in a.keys() & b.keys())
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(_agree, a, b))
+    return bool(a == b)
 
 
 class Generate(Generic[T]):

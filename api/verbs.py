@@ -13,8 +13,6 @@ from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
-import msgspec
-
 from skerry import turn as _turn
 from skerry.errors import Failed, OutsideTurn, Rejected
 from skerry.message import Handler, Message, target
@@ -24,7 +22,6 @@ from skerry.turn import running
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
-_encode = msgspec.msgpack.Encoder().encode
 Delay = float | timedelta
 """Seconds, or a timedelta."""
 
@@ -292,6 +289,7 @@ def emit(output: Output[T], item: T, /) -> None:
 
     Raises:
         TypeError: the output is not declared, or the item can't be encoded.
+        ValueError: the item is too large for a message.
         OutsideTurn: no entity runs.
 
     Example:
@@ -303,9 +301,5 @@ def emit(output: Output[T], item: T, /) -> None:
             f"{output!r} is not declared: write App(…, outputs=[…]) with it, so that its items "
             f"have a way out"
         )
-    try:
-        encoded = _encode(item)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise TypeError(f"{output!r}: {item!r:.80} can't be emitted: {error}") from error
-    turn.emits.append((output, encoded))
+    turn.emits.append((output, output.encoded(item)))
     turn.extra = True

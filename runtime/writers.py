@@ -42,17 +42,18 @@ class _Writer:
     def _run(self) -> None:
         while True:
             write = self._writes.get()
-            items = [self._decode(item) for item in write.items]
             pause_s = BACKOFF_S
-            while not self._written(write, items, said=pause_s > BACKOFF_S):
+            while not self._written(write, said=pause_s > BACKOFF_S):
                 time.sleep(pause_s)  # This thread has nothing else to do; the worker goes on.
                 pause_s = min(2 * pause_s, BACKOFF_MAX_S)
             self._done(write)
 
-    def _written(self, write: Write, items: list[Any], *, said: bool) -> bool:
+    def _written(self, write: Write, *, said: bool) -> bool:
+        """Guarded, as handlers are. Decoded for each try: a sink may change what it was handed."""
         try:
+            items = [self._decode(item) for item in write.items]
             self._sink.write(write.partition, write.sequence, items)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if not said:
                 sys.stderr.write(
                     f"the sink of output {self._name} raised and is tried again until it does not: "

@@ -31,7 +31,8 @@ from skerry.runtime.shard.events import Row, Table, Write, Written
 from skerry.runtime.shard.placement import slot_of
 
 WRITE_ITEMS = 2000
-"""Items of one write, about: rows are handed out whole."""
+WRITE_BYTES = 1 << 20
+"""What one write holds, about: rows are handed out whole, and a row holds one item at least."""
 
 UNWRITTEN_MAX = 200_000
 """Items that no sink has yet; above, intake from outside pauses (I7)."""
@@ -41,6 +42,11 @@ _encode = msgspec.msgpack.Encoder().encode
 
 class Outlet(Protocol):
     """The pure stages between an output and its sinks."""
+
+    @property
+    def ends(self) -> int:
+        """How many sinks it has."""
+        ...
 
     def apply(self, items: Sequence[bytes], /) -> Sequence[tuple[int, Sequence[bytes]]]:
         """What comes out at each sink: (its place among the output's sinks, items)."""
@@ -71,16 +77,17 @@ class _Kept(Struct):
     key: bytes
     first: int
     count: int
+    bytes: int
     commit: int
 
 
 class _End:
     """One partition at one sink."""
 
-    __slots__ = ("number", "output", "rows", "writing")
+    __slots__ = ("number", "output", "rows", "sink", "writing")
 
-    def __init__(self, output: str) -> None:
-        self.output, self.number = output, 0
+    def __init__(self, output: str, sink: int) -> None:
+        self.output, self.sink, self.number = output, sink, 0
         self.rows: deque[_Kept] = deque()
         self.writing = 0
         """The newest number of the write that is under way; 0 for none."""
@@ -94,7 +101,9 @@ class Outputs:
     ) -> None:
         self._outlets, self._life, self._read = outlets, life, read
         self._ends: dict[Where, _End] = {}
-        self._new: dict[Where, list[bytes]] = {}
+        self._new: dict[Where, list[list[bytes]]] = {}
+        """What the batch took: the rows that it will be, and of each newest one its bytes."""
+        self._filled: dict[Where, int] = {}
         self._gone: list[tuple[_End, int]] = []
         self.unwritten = 0
         """Items that no sink has yet."""
@@ -106,16 +115,19 @@ class Outputs:
         by_key: dict[bytes, _End] = {}
         for key, value in numbers:
             row = msgspec.msgpack.decode(value, type=NumberRow)
-            end = self._ends[row.output, row.sink, row.partition] = _End(row.output)
+            where = row.output, row.sink, row.partition
+            end = self._ends[where] = _End(row.output, row.sink)
             end.number = row.number
             by_key[bytes(key)] = end
         for key, value in rows:
             end = by_key[bytes(key[:18])]
-            if end.output not in self._outlets:
+            outlet = self._outlets.get(end.output)
+            if outlet is None or end.sink >= outlet.ends:
                 continue  # This release has no way out for it: it stays until one has.
-            count = len(msgspec.msgpack.decode(value, type=list[bytes]))
-            end.rows.append(_Kept(bytes(key), int.from_bytes(key[18:], "big"), count, 0))
-            self.unwritten += count
+            items = msgspec.msgpack.decode(value, type=list[bytes])
+            first = int.from_bytes(key[18:], "big")
+            end.rows.append(_Kept(bytes(key), first, len(items), len(value), 0))
+            self.unwritten += len(items)
 
     # ── within a batch ──
 
@@ -127,8 +139,14 @@ class Outputs:
         if self._life:
             partition = f"{partition}-{self._life}"
         for sink, items in outlet.apply([item]):
-            if items:
-                self._new.setdefault((output, sink, partition), []).extend(items)
+            where = output, sink, partition
+            for out in items:
+                filled = self._filled.get(where, WRITE_BYTES) + len(out)
+                if filled > WRITE_BYTES:
+                    self._new.setdefault(where, []).append([])
+                    filled = len(out)
+                self._new[where][-1].append(out)
+                self._filled[where] = filled
 
     def written(self, event: Written) -> None:
         """A sink has everything up to this number."""
@@ -139,20 +157,23 @@ class Outputs:
     def undo(self) -> None:
         """The batch is thrown away."""
         self._new.clear()
+        self._filled.clear()
         self._gone.clear()
 
     def rows(self) -> Iterator[Row]:
         """What the batch's commit says of outputs."""
-        for where, items in self._new.items():
+        for where, taken in self._new.items():
             end, key = self._ends.get(where), _key(where)
             number = end.number if end is not None else 0
-            yield Table.OUTPUT, key + (number + 1).to_bytes(8, "big"), _encode(items)
-            newest = NumberRow(*where, number + len(items))
-            yield Table.OUTPUT_NUMBER, key, _encode(newest)
+            for items in taken:
+                yield Table.OUTPUT, key + (number + 1).to_bytes(8, "big"), _encode(items)
+                number += len(items)
+            yield Table.OUTPUT_NUMBER, key, _encode(NumberRow(*where, number))
         for end, upto in self._gone:
             for kept in end.rows:
-                if kept.first <= upto:
-                    yield Table.OUTPUT, kept.key, None
+                if kept.first > upto:
+                    break
+                yield Table.OUTPUT, kept.key, None
 
     def sealed(self, commit: int) -> None:
         """The batch counts from now on, as this commit."""
@@ -160,14 +181,17 @@ class Outputs:
             while end.rows and end.rows[0].first <= upto:
                 self.unwritten -= end.rows.popleft().count
             end.writing = 0
-        for where, items in self._new.items():
-            end = self._ends.setdefault(where, _End(where[0]))
-            first = end.number + 1
-            key = _key(where) + first.to_bytes(8, "big")
-            end.rows.append(_Kept(key, first, len(items), commit))
-            end.number += len(items)
-            self.unwritten += len(items)
+        for where, taken in self._new.items():
+            end = self._ends.setdefault(where, _End(*where[:2]))
+            key = _key(where)
+            for items in taken:
+                first, count = end.number + 1, len(items)
+                row = key + first.to_bytes(8, "big")
+                end.rows.append(_Kept(row, first, count, sum(map(len, items)), commit))
+                end.number += count
+                self.unwritten += count
         self._new.clear()
+        self._filled.clear()
         self._gone.clear()
 
     # ── between batches ──
@@ -178,9 +202,11 @@ class Outputs:
         for where, end in self._ends.items():
             if end.writing or not end.rows or end.rows[0].commit > durable:
                 continue
-            first, items = end.rows[0].first, list[bytes]()
+            first, items, size = end.rows[0].first, list[bytes](), 0
             for kept in end.rows:
-                if kept.commit > durable or len(items) >= WRITE_ITEMS:
+                size += kept.bytes
+                full = len(items) >= WRITE_ITEMS or (items and size > WRITE_BYTES)
+                if kept.commit > durable or full:
                     break
                 assert kept.first == first + len(items), f"I1: a gap before item {kept.first}"
                 stored = self._read(Table.OUTPUT, kept.key)

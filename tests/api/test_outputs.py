@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from skerry import App, BadApp, Entity, JsonLines, Output, SkerryError, emit
+from skerry.message import MESSAGE_BYTES_MAX
 from skerry.sources import Generate
 from skerry.testing import Harness, turn
 
@@ -39,6 +40,9 @@ class Shop(Entity):
 
     def worse(self) -> None:
         emit(plain, object())  # type: ignore[arg-type]
+
+    def huge(self) -> None:
+        emit(orders, Order("x" * MESSAGE_BYTES_MAX, 1))
 
 
 class Kept:
@@ -87,12 +91,24 @@ def test_a_stage_that_raises_makes_a_dead_letter_of_its_item_alone() -> None:
     assert h[Shop.at("x")].sold == 7
 
 
+def test_what_a_stage_makes_too_large_for_a_message_is_a_dead_letter() -> None:
+    app = shop()
+    app.stream(plain).map(lambda cents: "x" * cents).sink(Kept())
+    h = Harness(app)
+    for cents in (2, MESSAGE_BYTES_MAX, 3):
+        h.send(Shop.at("x").sell, cents)
+    assert h.emitted(plain) == ["xx", "xxx"]
+    assert ["more than the 8,388,608" in letter.error for letter in h.dead] == [True]
+
+
 def test_what_is_not_declared_or_can_t_be_sent_is_refused_in_the_verb() -> None:
     h = Harness(shop())
     h.send(Shop.at("a").wrong)
     h.send(Shop.at("a").worse)
+    h.send(Shop.at("a").huge)
     assert "is not declared: write App(…, outputs=[…])" in h.dead[0].error
     assert "can't be emitted" in h.dead[1].error
+    assert "more than the 8,388,608 of a message" in h.dead[2].error
 
 
 def test_wrong_outputs_and_sinks_are_refused_where_they_are_made() -> None:
@@ -135,6 +151,28 @@ def test_a_torn_last_line_is_cut_off_and_written_whole(tmp_path: Path) -> None:
     (tmp_path / "0.jsonl").write_bytes(b'"one"\n"tw')
     JsonLines[str](tmp_path).write("0", 2, ["two", "three"])
     assert lines(tmp_path) == ["one", "two", "three"]
+
+
+def test_a_folder_with_lines_of_something_else_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    first: JsonLines[int] = JsonLines(tmp_path)
+    first.write("0", 1, [1, 2, 3])
+    for sequence, items in ((1, [10, 20]), (3, [30, 40])):
+        with pytest.raises(SkerryError, match=r"line \d is not item \d: the folder"):
+            JsonLines[int](tmp_path).write("0", sequence, items)
+    other: JsonLines[int] = JsonLines(tmp_path)
+    other.write("0", 4, [4])
+    with pytest.raises(SkerryError, match="line 4 is not item 4"):
+        first.write("0", 4, [40])
+    assert lines(tmp_path) == [1, 2, 3, 4]
+
+
+def test_a_line_of_an_earlier_release_may_have_other_fields(tmp_path: Path) -> None:
+    JsonLines[dict[str, int]](tmp_path).write("0", 1, [{"cents": 5, "old": 1}])
+    again: JsonLines[dict[str, int]] = JsonLines(tmp_path)
+    again.write("0", 1, [{"cents": 5, "new": 2}, {"cents": 6, "new": 3}])
+    assert [line["cents"] for line in lines(tmp_path)] == [5, 6]
+    with pytest.raises(SkerryError, match="line 1 is not item 1"):
+        JsonLines[dict[str, int]](tmp_path).write("0", 1, [{"cents": 7, "new": 2}])
 
 
 def test_lines_that_are_gone_are_named(tmp_path: Path) -> None:
