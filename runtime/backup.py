@@ -17,7 +17,7 @@ import asyncio
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from msgspec import Struct
@@ -32,6 +32,12 @@ from skerry.runtime.store.files import Environment
 COPY_S = 24 * 3600.0
 """How long the copying of one shard may take."""
 
+LOOK_S = 1.0
+"""How often it is looked whether the app still runs, while shards are copied."""
+
+GRACE_S = 5.0
+"""How long the other shards may go on when one has failed: what writes is not to be swept away."""
+
 Say = Callable[[str], None]
 
 
@@ -45,6 +51,17 @@ class Made(Struct):
     seconds: float
 
 
+class _Copies(Struct):
+    """All shards, copied."""
+
+    app: AppFile
+    """As it was while they were copied."""
+    cut: int
+    """0: nobody ran meanwhile."""
+    of: dict[int, tuple[int, int]]
+    """(newest commit, bytes) by shard."""
+
+
 def back_up(data: Path, target: Path, say: Say) -> Made:
     """Back up the app in `data`, running or stopped, to the new folder `target`.
 
@@ -53,6 +70,8 @@ def back_up(data: Path, target: Path, say: Say) -> Made:
     started = time.time()
     app = placement_file.load(data)
     assert app is not None, "who calls has looked for the app"
+    if app.backup is not None:
+        raise SkerryError(f"{data} is a backup, and no app. Copy it like any folder: `cp -r`.")
     _refuse_used(target)
     partial = _begun(target)
     try:
@@ -60,16 +79,19 @@ def back_up(data: Path, target: Path, say: Say) -> Made:
             copies = asyncio.run(_of_running(data, partial, say))
         else:
             copies = _of_stopped(data, app, partial, say)
-        _verify(partial, app, say)
-        commits = {shard: commit for shard, (commit, _) in copies.items()}
-        app.backup = Backup(time_s=started, commits=commits)
-        placement_file.save(partial, app)
-        partial.rename(target)
+        for shard, damage in _damages(partial, copies.app, say):
+            raise StoreDamaged(
+                f"No backup was made: the copy of {data / f'shard-{shard}'} is damaged. {damage} "
+                f"Stop the app and run `skerry check {data}`, which says whether the store is, too."
+            )
+        commits = {shard: commit for shard, (commit, _) in copies.of.items()}
+        copies.app.backup = Backup(time_s=started, cut=copies.cut, commits=commits)
+        _finish(partial, target, copies.app)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    size = sum(size for _, size in copies.values())
-    return Made(str(target), len(copies), size, commits, time.time() - started)
+    size = sum(size for _, size in copies.of.values())
+    return Made(str(target), len(copies.of), size, commits, time.time() - started)
 
 
 def restore(backup: Path, data: Path, say: Say) -> AppFile:
@@ -85,22 +107,35 @@ def restore(backup: Path, data: Path, say: Say) -> AppFile:
     try:
         for shard in app.placement.members:
             say(f"copying shard {shard} …")
-            name = f"shard-{shard}"
-            (partial / name).mkdir(mode=0o700)
-            shutil.copyfile(backup / name / "data.mdb", partial / name / "data.mdb")
-            (partial / name / "data.mdb").chmod(0o600)
-            _sync(partial / name / "data.mdb")
-            _sync(partial / name)
-        _verify(partial, app, say)
+            _copy_file(backup, partial, f"shard-{shard}")
+        for _, damage in _damages(partial, app, say):
+            raise StoreDamaged(
+                f"The backup {backup} is damaged, and nothing was restored. "
+                f"{damage.replace(str(partial), str(backup))} Take another backup."
+            )
         app.backup = None
         placement_file.begin_anew(app)
         app.boot_id, app.clean = placement_file.boot_id(), True
-        placement_file.save(partial, app)
-        partial.rename(data)
+        _finish(partial, data, app)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     return app
+
+
+def _copy_file(backup: Path, partial: Path, name: str) -> None:
+    copy = partial / name / "data.mdb"
+    copy.parent.mkdir(mode=0o700)
+    try:
+        shutil.copyfile(backup / name / "data.mdb", copy)
+    except FileNotFoundError as error:
+        raise StoreDamaged(
+            f"The backup {backup} is incomplete: it has no {name}/data.mdb. Nothing was restored; "
+            f"copy the whole backup to here, or take another."
+        ) from error
+    copy.chmod(0o600)
+    _sync(copy)
+    _sync(copy.parent)
 
 
 def _refuse_used(folder: Path) -> None:
@@ -109,11 +144,24 @@ def _refuse_used(folder: Path) -> None:
 
 
 def _begun(target: Path) -> Path:
-    """A folder beside the target, of which nobody takes half for the whole."""
-    partial = target.with_name(f"{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(mode=0o700, parents=True)
+    """A folder beside the target, of which nobody takes half for the whole; ours alone."""
+    whole = target.resolve()
+    partial = whole.with_name(f"{whole.name}.partial")
+    try:
+        partial.mkdir(mode=0o700, parents=True)
+    except FileExistsError as error:
+        raise SkerryError(
+            f"{partial} is there already: of one that is under way, or was killed. Remove it if "
+            f"nobody writes to it, or choose another folder; nothing was written."
+        ) from error
     return partial
+
+
+def _finish(partial: Path, target: Path, app: AppFile) -> None:
+    """The description last, then the name: each is on the disk before the next is begun."""
+    placement_file.save(partial, app)
+    partial.rename(target)
+    _sync(target.resolve().parent)
 
 
 def _sync(path: Path) -> None:
@@ -122,19 +170,27 @@ def _sync(path: Path) -> None:
     os.close(fd)
 
 
-def _verify(folder: Path, app: AppFile, say: Say) -> None:
-    """Every checksum of every copy."""
+def _damages(folder: Path, app: AppFile, say: Say) -> Iterator[tuple[int, str]]:
+    """(shard, sentence) for what is wrong with the copies; none when every checksum is right."""
     for shard in app.placement.members:
         say(f"verifying shard {shard} …")
         for damage in check_apart(folder / f"shard-{shard}", shard=shard):
-            raise StoreDamaged(damage)
+            yield shard, damage
 
 
-def _of_stopped(data: Path, app: AppFile, partial: Path, say: Say) -> dict[int, tuple[int, int]]:
+def _of_stopped(data: Path, app: AppFile, partial: Path, say: Say) -> _Copies:
     """Copies of the stores of an app that nobody runs meanwhile."""
     lock = placement_file.lock(data, app.app)
     copies = {}
     try:
+        # It may have run since it was looked at, with other shards.
+        app = placement_file.load(data) or app
+        if placement_file.may_have_lost(app):
+            # Its copies would be as torn, under a new name: the loss is accepted first (trace 26).
+            raise SkerryError(
+                f"{data} ran with --sync off when the machine went down: its last commits may be "
+                f"lost, and its shards no longer agree. Run it with --accept-loss, then back it up."
+            )
         for shard in app.placement.members:
             say(f"copying shard {shard} …")
             store = Environment(
@@ -147,42 +203,76 @@ def _of_stopped(data: Path, app: AppFile, partial: Path, say: Say) -> dict[int, 
             copies[shard] = (copied.commit, copied.size)
     finally:
         os.close(lock)
-    return copies
+    return _Copies(app, 0, copies)
 
 
-async def _of_running(data: Path, partial: Path, say: Say) -> dict[int, tuple[int, int]]:
+async def _of_running(data: Path, partial: Path, say: Say) -> _Copies:
     """Copies by a cut, while the app goes on. Raises SkerryError when a shard was started anew."""
     connection = await Connection.open(data)
     try:
-        before = await _epochs(connection)
-        # Larger than any before, also of an earlier coordinator.
-        no = time.time_ns()
+        before = await _looks(connection)
+        # Larger than any before, also when the clock was set back since, or never was right.
+        no = max(time.time_ns(), 1 + max(cut for _, cut in before.values()))
 
         async def copy(shard: int) -> tuple[int, int, int]:
-            folder = (partial / f"shard-{shard}").resolve()
             say(f"copying shard {shard} …")
+            folder = partial / f"shard-{shard}"
             epoch, commit, size = await connection.control(
                 shard, "backup", no, str(folder), timeout=COPY_S
             )
             return epoch, commit, size
 
-        shards = connection.shards
-        try:
-            answers = await asyncio.gather(*map(copy, shards))
-        except SkerryError as error:
-            raise SkerryError(f"No backup was made: {error}") from error
-        after = await _epochs(connection)
+        copying = {shard: asyncio.ensure_future(copy(shard)) for shard in connection.shards}
+        failed = await _copied(data, list(copying.values()))
+        app = placement_file.load(data)
+        after = await _looks(connection)
+        for shard, one in copying.items():
+            epochs = {before[shard][0], after[shard][0]}
+            if one.done() and not one.cancelled() and one.exception() is None:
+                epochs.add(one.result()[0])
+            if len(epochs) > 1:
+                raise SkerryError(
+                    f"No backup was made: worker {shard} was started anew meanwhile. Begin "
+                    f"another; the app's logs in {data / 'logs'} say why."
+                )
+        if failed is not None:
+            sort = StoreDamaged if isinstance(failed, StoreDamaged) else SkerryError
+            raise sort(f"No backup was made: {failed}") from failed
     finally:
         await connection.close()
-    for shard, (epoch, _, _) in zip(shards, answers):
-        if not before[shard] == epoch == after[shard]:
-            raise SkerryError(
-                f"No backup was made: worker {shard} was started anew meanwhile. Begin another; the "
-                f"app's logs in {data / 'logs'} say why."
+    assert app is not None, "an app that runs describes itself"
+    assert set(app.placement.members) == set(copying), "who is a member changes only at a start"
+    return _Copies(app, no, {shard: one.result()[1:] for shard, one in copying.items()})
+
+
+async def _copied(
+    data: Path, copying: Sequence[asyncio.Future[tuple[int, int, int]]]
+) -> BaseException | None:
+    """Wait for all; what the first one that failed raised. Raises SkerryError: the app ended."""
+    waiting: set[asyncio.Future[tuple[int, int, int]]] = set(copying)
+    try:
+        while waiting:
+            done, waiting = await asyncio.wait(
+                waiting, timeout=LOOK_S, return_when=asyncio.FIRST_EXCEPTION
             )
-    return {shard: (commit, size) for shard, (_, commit, size) in zip(shards, answers)}
+            errors = [error for one in done if (error := one.exception()) is not None]
+            if errors:
+                if waiting:
+                    await asyncio.wait(waiting, timeout=GRACE_S)
+                return errors[0]
+            if waiting and not placement_file.is_running(data):
+                raise SkerryError(
+                    f"No backup was made: the app in {data} ended meanwhile. Begin another: a "
+                    f"stopped app can be backed up, too."
+                )
+    finally:
+        for one in waiting:
+            one.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+    return None
 
 
-async def _epochs(connection: Connection) -> dict[int, int]:
+async def _looks(connection: Connection) -> dict[int, tuple[int, int]]:
+    """(epoch, newest cut) by shard."""
     answers = await asyncio.gather(*(connection.control(s, "status") for s in connection.shards))
-    return {answer["shard"]: answer["epoch"] for answer in answers}
+    return {answer["shard"]: (answer["epoch"], answer["cut"]) for answer in answers}

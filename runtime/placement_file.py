@@ -33,6 +33,8 @@ class Backup(Struct, kw_only=True):
 
     time_s: float
     """When it was begun, seconds since 1970."""
+    cut: int = 0
+    """Its number; 0: the app was stopped."""
     commits: dict[int, int]
     """The newest commit of each shard."""
 
@@ -218,6 +220,11 @@ def running_app(data: Path) -> Running:
     except (FileNotFoundError, msgspec.MsgspecError):
         pass
     raise Unavailable(f"No app runs in {data}. Start it with `skerry run TARGET --data {data}`.")
+
+
+def may_have_lost(app: AppFile) -> bool:
+    """Whether the machine went down while the app ran with `--sync off` (trace 26)."""
+    return app.sync == "off" and not app.clean and app.boot_id != boot_id()
 
 
 def stored_name(data: Path, type_name: str) -> str:

@@ -191,8 +191,7 @@ class Supervisor:
         placement_file.discard_strangers(self._data, known)
         shards = len(known.placement.members)
         workers = options.workers or shards
-        rebooted = known.boot_id != placement_file.boot_id()
-        lost = known.sync == "off" and not known.clean and rebooted
+        lost = placement_file.may_have_lost(known)
         if lost and not options.accept_loss:
             raise SkerryError(
                 f"{self._data} ran with --sync off when the machine went down: its last commits "

@@ -332,6 +332,7 @@ class Worker:
             "epoch": shard.epoch,
             "commit": shard.no,
             "durable": shard.durable,
+            "cut": shard.streams.cut,
             "turns": self._turns,
             "items": self._readers.items,
             "commits": self._commits,

@@ -17,7 +17,7 @@ from typing import BinaryIO
 import lmdb
 import msgspec
 
-from skerry.errors import StoreDamaged, StoreLocked
+from skerry.errors import SkerryError, StoreDamaged, StoreLocked
 from skerry.runtime.store.tree import verify
 
 FORMAT = 1
@@ -34,6 +34,10 @@ VERIFIED_ROWS = 20_000
 
 ROOM_BYTES = 1 << 20
 """A disk with less room than this is full."""
+
+
+DAMAGE = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.PanicError)
+"""What LMDB raises of pages that are not as they should be."""
 
 
 class _Identity(msgspec.Struct, array_like=True):
@@ -154,24 +158,32 @@ class Environment:
     def copy(self, txn: lmdb.Transaction, folder: Path) -> Copied:
         """The rows that a transaction sees, as a store of their own: synced, without free pages.
 
-        Ends the transaction. May run on any thread.
+        Ends the transaction. May run on any thread. Raises SkerryError: the folder can't be
+        written; StoreDamaged: the store can't be read.
         """
         try:
-            folder.mkdir(mode=0o700, parents=True)
+            # Not its parents: who gave up meanwhile has removed them.
+            folder.mkdir(mode=0o700)
             self.env.copy(str(folder), compact=True, txn=txn)
             cursor = txn.cursor(db=self.log)
             newest = int.from_bytes(cursor.key(), "big") if cursor.last() else 0
-        except lmdb.Error as error:
+            file = folder / "data.mdb"
+            file.chmod(0o600)
+            for path in (file, folder):
+                fd = os.open(path, os.O_RDONLY)
+                os.fsync(fd)
+                os.close(fd)
+            return Copied(newest, file.stat().st_size)
+        except DAMAGE as error:
             raise self.unreadable(error) from error
+        except (lmdb.Error, OSError) as error:
+            # The store is read through its map, so what the system refuses is to write the copy.
+            raise SkerryError(
+                f"{self.path} could not be copied to {folder}: {error}. The store itself is not "
+                f"touched. Make room there, or choose another folder."
+            ) from error
         finally:
             txn.abort()
-        file = folder / "data.mdb"
-        file.chmod(0o600)
-        for path in (file, folder):
-            fd = os.open(path, os.O_RDONLY)
-            os.fsync(fd)
-            os.close(fd)
-        return Copied(newest, file.stat().st_size)
 
     def pressed(self) -> bool:
         """Whether most of the quota is used by rows that are there (free pages do not count)."""

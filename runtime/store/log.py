@@ -306,11 +306,12 @@ class LmdbStore:
 
     def copy_kept(self, no: int, folder: Path) -> Callable[[], Copied]:
         """What copies the rows kept for backup `no`, on any thread. Raises SkerryError: none are."""
-        kept, self._kept = self._kept, None
-        if kept is None or kept.no != no:
+        kept = self._kept
+        if kept is None or kept.no != no:  # What a newer backup keeps stays its own.
             raise SkerryError(
                 f"The store {self._files.path} keeps nothing for this backup any more. Begin another."
             )
+        self._kept = None
         return lambda: self._files.copy(kept.transaction, folder)
 
     def close(self) -> None:

@@ -367,6 +367,40 @@ MUTANTS = [
         "            self.cut = no\n            self.keep(no)\n",
         "            self.cut = no\n        if self.cut:\n            self.keep(self.cut)\n",
     ),
+    Mutant(
+        "a frame says the cut of when it was sealed, not of when it leaves: trace 62",
+        "shard/streams.py",
+        "            self.cut = no\n            self.keep(no)\n",
+        "            before, said = self.cut, {p: s.sealed for p, s in self.outbound.items()}\n"
+        "            packet = self._packet\n\n"
+        "            def stamped(kind, peer, **fields):\n"
+        "                made = packet(kind, peer, **fields)\n"
+        "                if kind != Kind.FRAME or made.seq > said[peer]:\n"
+        "                    return made\n"
+        "                from msgspec.structs import replace\n\n"
+        "                return replace(made, cut=before)\n\n"
+        "            self._packet = stamped\n"
+        "            self.cut = no\n            self.keep(no)\n",
+    ),
+    Mutant(
+        "what is kept for a backup is older than what has left",
+        "simulator/disk.py",
+        "        upto = self.ahead(self._synced, len(self._records))\n",
+        "        upto = self.ahead(max(0, self._synced - 1), self._synced)\n",
+    ),
+    Mutant(
+        "the store keeps for a backup what it kept for the one before",
+        "store/log.py",
+        "        self.let_go()\n        self._kept = Kept(no, self._env.begin(), ",
+        "        old = self._kept.transaction if self._kept else self._env.begin()\n"
+        "        self._kept = Kept(no, old, ",
+    ),
+    Mutant(
+        "a backup that comes late takes away what a newer one keeps",
+        "store/log.py",
+        "        kept = self._kept\n        if kept is None or kept.no != no:",
+        "        kept, self._kept = self._kept, None\n        if kept is None or kept.no != no:",
+    ),
     # What callers, supervisors and workers' answers do.
     Mutant(
         "a session: a retry is a new request",

@@ -13,6 +13,8 @@ import pytest
 
 import skerry
 from skerry import SkerryError, message
+from skerry.runtime import backup as backups
+from skerry.runtime import placement_file
 from skerry.runtime.backup import back_up
 from tests.crash.apps import RECEIVERS, SENDERS, Account, Receiver
 from tests.processes.apps import Counter
@@ -119,7 +121,7 @@ def test_a_damaged_backup_is_named_and_nothing_is_restored(tmp_path: Path) -> No
     store.write_bytes(spoilt)
     done = launcher("restore", str(backup), "--data", str(tmp_path / "new"))
     assert done.returncode == 3, done.stderr
-    assert "shard-0" in done.stderr
+    assert str(backup / "shard-0") in done.stderr, "not the folder that was swept away"
     assert not (tmp_path / "new").exists()
 
 
@@ -141,3 +143,74 @@ def test_a_worker_that_was_started_anew_meanwhile_means_no_backup_and_says_so(
         assert list(tmp_path.glob("*.partial")) == []
         made = back_up(data, backup, lambda line: None)
         assert made.shards == 2
+
+
+def test_a_backup_that_lacks_a_shard_is_named_incomplete_and_nothing_is_restored(
+    tmp_path: Path,
+) -> None:
+    data, backup = tmp_path / "data", tmp_path / "backup"
+    with running(data), skerry.Client(data) as client:
+        client.ask(Counter.at("a").add)
+    assert launcher("backup", str(backup), "--data", str(data)).returncode == 0
+    shutil.rmtree(backup / "shard-1")
+    done = launcher("restore", str(backup), "--data", str(tmp_path / "new"))
+    assert (done.returncode, "it has no shard-1/data.mdb" in done.stderr) == (3, True), done.stderr
+    assert sorted(path.name for path in tmp_path.glob("new*")) == []
+    twice = launcher("backup", str(tmp_path / "again"), "--data", str(backup))
+    assert (twice.returncode, "is a backup, and no app" in twice.stderr) == (1, True)
+
+
+def test_a_folder_of_somebody_else_is_never_swept_away(tmp_path: Path) -> None:
+    data, theirs = tmp_path / "data", tmp_path / "backup.partial"
+    with running(data), skerry.Client(data) as client:
+        client.ask(Counter.at("a").add)
+    theirs.mkdir()
+    (theirs / "file").write_text("mine")
+    made = launcher("backup", str(tmp_path / "backup"), "--data", str(data))
+    assert (made.returncode, str(theirs) in made.stderr) == (1, True), made.stderr
+    assert (theirs / "file").read_text() == "mine"
+
+
+def test_a_clock_that_was_set_back_stops_no_backup(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "data"
+    with running(data), skerry.Client(data) as client:
+        client.ask(Counter.at("a").add)
+        back_up(data, tmp_path / "first", lambda line: None)
+        monkeypatch.setattr(backups.time, "time_ns", lambda: 1)
+        back_up(data, tmp_path / "second", lambda line: None)
+    first, second = (placement_file.load(tmp_path / name) for name in ("first", "second"))
+    assert first is not None and first.backup is not None
+    assert second is not None and second.backup is not None
+    assert second.backup.cut == first.backup.cut + 1
+
+
+def test_a_loss_that_was_not_accepted_is_not_laundered_by_a_backup_trace_26(
+    tmp_path: Path,
+) -> None:
+    data = tmp_path / "data"
+    with running(data), skerry.Client(data) as client:
+        client.ask(Counter.at("a").add)
+    app = placement_file.load(data)
+    assert app is not None
+    app.sync, app.clean, app.boot_id = "off", False, "the boot before"
+    placement_file.save(data, app)
+    made = launcher("backup", str(tmp_path / "backup"), "--data", str(data))
+    assert (made.returncode, "--accept-loss" in made.stderr) == (1, True), made.stderr
+    assert list(tmp_path.glob("backup*")) == []
+
+
+def test_an_app_that_is_stopped_meanwhile_ends_its_backup_with_a_sentence(tmp_path: Path) -> None:
+    data, backup = tmp_path / "data", tmp_path / "backup"
+    with running(data) as process, skerry.Client(data) as client:
+        client.ask(Counter.at("a").add)
+
+        def stop(line: str) -> None:
+            if line == "copying shard 1 …":
+                process.kill()
+                process.wait()
+
+        with pytest.raises(SkerryError, match=r"No backup was made: the app .* ended meanwhile"):
+            back_up(data, backup, stop)
+    assert list(tmp_path.glob("backup*")) == []

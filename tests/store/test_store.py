@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from skerry.errors import StoreDamaged, StoreLocked
+from skerry.errors import SkerryError, StoreDamaged, StoreLocked
 from skerry.runtime.shard import commit as records
 from skerry.runtime.shard.events import Commit, CommitNo, StateGroup, Table
 from skerry.runtime.store.check import check
@@ -160,3 +160,38 @@ def test_a_flipped_bit_is_found_or_harmless_never_a_wrong_state(path: Path, seed
         except StoreDamaged as damage:
             assert "does not match its checksum" in str(damage)
     damaged.close()
+
+
+def test_what_is_kept_for_a_backup_is_all_that_was_durable_and_nothing_later(path: Path) -> None:
+    writer = Writer(path)
+    writer.append([("a", b"1")])
+    writer.settle()
+    writer.store.keep(7)
+    writer.append([("a", b"2")])
+    writer.settle()
+    writer.store.keep(8)  # Of a newer backup: its own moment, not the one before.
+    writer.append([("a", b"3")])
+    writer.settle()
+    with pytest.raises(SkerryError, match="keeps nothing for this backup"):
+        writer.store.copy_kept(7, path.parent / "late")
+    copied = writer.store.copy_kept(8, path.parent / "copy")()
+    writer.store.close()
+    assert copied.commit == 2
+    assert list(check(path.parent / "copy", shard=1)) == []
+    copy = LmdbStore.open(path.parent / "copy", shard=1)
+    assert copy.state("Thing", "a") == b"2"
+    copy.close()
+
+
+def test_a_copy_that_has_no_place_does_not_call_the_store_damaged(path: Path) -> None:
+    writer = Writer(path)
+    writer.append([("a", b"1")])
+    writer.settle()
+    writer.store.keep(7)
+    gone = path.parent / "gone" / "copy"
+    with pytest.raises(SkerryError, match=str(gone)) as raised:
+        writer.store.copy_kept(7, gone)()
+    assert not isinstance(raised.value, StoreDamaged)
+    assert not gone.parent.exists(), "who gave up has removed it"
+    writer.store.close()
+    assert list(check(path, shard=1)) == []
