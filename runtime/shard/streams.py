@@ -312,7 +312,7 @@ class Streams:
     # ── time and pressure ──
 
     def tick(self, steady_ns: int) -> list[Effect]:
-        """Ask silent peers again: a hello not answered, an ack owed."""
+        """Ask silent peers again: a hello not answered, an ack owed, a pressed one."""
         self._steady_ns = steady_ns
         effects: list[Effect] = []
         for peer, stream in self.outbound.items():
@@ -322,6 +322,8 @@ class Streams:
                 not stream.connected
                 or stream.sent > stream.released
                 or stream.sent < stream.durable
+                # It says so in acks only, and may have none left to send when it is not any more.
+                or stream.pressed
             )
             if owed and steady_ns - stream.progress_ns > RETRY_NS:
                 stream.progress_ns = steady_ns

@@ -100,6 +100,12 @@ MUTANTS = [
         "            if False and owed:",
     ),
     Mutant(
+        "a peer that was pressed is never asked whether it still is",
+        "shard/streams.py",
+        "                or stream.pressed\n",
+        "",
+    ),
+    Mutant(
         "a hello is answered without the last ack",
         "shard/streams.py",
         "return [self._resume(peer), self._ack(peer)]",

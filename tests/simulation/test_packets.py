@@ -9,7 +9,7 @@ import pytest
 
 from skerry import App, Entity, StoreDamaged, send
 from skerry.message import message
-from skerry.runtime.shard import inbound, wire
+from skerry.runtime.shard import inbound, streams, wire
 from skerry.runtime.shard.events import (
     Arrived,
     Cut,
@@ -343,3 +343,21 @@ def test_what_was_sealed_before_a_cut_and_leaves_behind_it_says_the_cut_trace_62
     a.shard.accept(Cut(7))
     a.sync()
     assert [packet.cut for packet in a.frames()] == [7]
+
+
+def test_a_peer_that_was_pressed_is_asked_until_it_says_that_it_is_not() -> None:
+    """No packet is lost: its last ack said "pressed", and it has had nothing to say since."""
+    with mock.patch.object(streams, "PRESSED_BYTES", 1):
+        a, b = connected()
+        b.forward(1)
+        under_way = b.frames()
+        a.forward(2)
+        a.hears(*b.hears(*a.frames()))
+        assert b.shard.pressed
+        assert a.shard.pressed, "b said so"
+        b.hears(*a.hears(*under_way))
+        assert not b.shard.pressed
+        assert a.shard.pressed, "b had no reason to say anything"
+        a.tick(1)
+        talk(a, b)
+        assert not a.shard.pressed
