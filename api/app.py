@@ -11,13 +11,13 @@ import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from skerry.entity import Entity, EntityMeta, EntityType
 from skerry.errors import BadApp
 from skerry.host import launch
 from skerry.output import Outlet, Output
-from skerry.stream import Pipeline, Source, Stream, check_source
+from skerry.stream import Pipeline, Sink, Source, Stream, check_source
 
 if TYPE_CHECKING:
     from skerry.client import Client
@@ -105,9 +105,18 @@ class App:
         name = name or f"{type(source).__name__}-{same}"
         if any(p.name == name for p in self.pipelines):
             raise BadApp(f"App {self.name}: two sources are called {name!r}.")
-        pipeline = Pipeline(name, source)
+        pipeline = Pipeline(name, source, self._way_out)
         self.pipelines.append(pipeline)
         return pipeline.stream
+
+    def _way_out(self, name: str, sink: object) -> Output[Any]:
+        """An output for a sink that ends a source's stream."""
+        if name in self.outlets:
+            raise BadApp(f"App {self.name}: the output {name!r} has the name of a source's sink.")
+        outlet = Outlet(Output(name))
+        outlet.stream.sink(cast(Sink[Any], sink))
+        self.outlets[name] = outlet
+        return outlet.output
 
     def check(self) -> None:
         """What can only be seen when the program is complete. Raises BadApp."""
@@ -117,6 +126,13 @@ class App:
                 raise BadApp(
                     f"App {self.name}: what is emitted to {outlet.output!r} has no way out. Write "
                     f"app.stream({name}).sink(…), or take it out of `outputs`."
+                )
+        sinks = [sink for outlet in self.outlets.values() for sink in outlet.sinks]
+        for place, sink in enumerate(sinks):
+            if any(sink is other for other in sinks[:place]):
+                raise BadApp(
+                    f"App {self.name}: {sink!r:.80} is the sink of two streams, whose numbers it "
+                    f"could not tell apart. Make one for each."
                 )
 
     def stream(self, output: Output[T]) -> Stream[T]:

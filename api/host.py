@@ -94,10 +94,10 @@ class Simulated(Protocol):
     """How far the clock goes in a step."""
     outcomes: dict[int, Any]
     """Of the requests that have one, by number."""
-    emitted: dict[str, list[Any]]
-    """What came out of outputs, by name."""
-    sinks: dict[str, Any]
-    """Who is handed what comes out, by output."""
+    emitted: dict[tuple[str, int], list[Any]]
+    """What came out, by output and the place of the sink."""
+    sinks: dict[tuple[str, int], Any]
+    """Who is handed what comes out, by the same."""
     points: Counter[str]
     """What went wrong, by name."""
 

@@ -19,7 +19,7 @@ import msgspec
 
 from skerry.errors import BadApp
 from skerry.message import MESSAGE_BYTES_MAX
-from skerry.stream import Sink, Stream
+from skerry.stream import Exit, KeyedStage, Sink, Stream
 
 T = TypeVar("T")
 
@@ -39,7 +39,8 @@ class Output(Generic[T]):
         >>> milestones: Output[int] = Output("milestones")
 
     Items come to stages as plain values (a struct as a dict), or, made as
-    `Output[Order]("orders")`, as that type; to sinks always as plain values.
+    `Output[Order]("orders")`, as that type. Sinks get that type too, but plain values of what
+    `map` or `flat_map` made.
     """
 
     def __init__(self, name: str, partitions: int = 4) -> None:
@@ -78,7 +79,8 @@ class Outlet:
     def __init__(self, output: Output[Any]) -> None:
         self.output = output
         self.sinks: list[Sink[Any]] = []
-        self.stream: Stream[Any] = Stream(self)
+        self.stream: Stream[Any] = Stream(self, output.item_type)
+        self._types: list[Any] = []
 
     def check_keyed(self) -> None:
         """See `stream.Root`."""
@@ -86,14 +88,20 @@ class Outlet:
             f"{self.output!r}: an output's stream ends in sinks; to reach an entity, `send` to it."
         )
 
-    def end(self, sink: object) -> int:
+    def end(self, sink: object, item: Any) -> KeyedStage:
         """See `stream.Root`."""
         if not isinstance(sink, Sink):
             raise BadApp(
                 f"`sink` takes a sink with `write(partition, sequence, items)`, not {sink!r:.100}"
             )
+        leave = Exit(self.output.name, self.output.partitions, len(self.sinks))
         self.sinks.append(sink)
-        return len(self.sinks) - 1
+        self._types.append(item)
+        return lambda keys, items: [(leave, keys, items)]
+
+    def type_at(self, place: int) -> Any:
+        """What items are decoded to for the sink at this place."""
+        return self._types[place] if self._types else self.output.item_type
 
     @property
     def ends(self) -> int:
@@ -105,5 +113,9 @@ class Outlet:
         decoder = msgspec.msgpack.Decoder(self.output.item_type)
         if not self.sinks:
             return [(0, list(items))]  # In a test; a worker refuses an output without a way out.
-        ends: Any = self.stream._apply([decoder.decode(item) for item in items])
-        return [(end, list(map(self.output.encoded, out))) for end, _, out in ends]
+        ends = self.stream._apply([decoder.decode(item) for item in items])
+        return [
+            (end.sink, list(map(self.output.encoded, out)))
+            for end, _, out in ends
+            if isinstance(end, Exit)
+        ]

@@ -1,8 +1,8 @@
-"""Streams: a source, pure stages, and the entities that the items become messages to.
+"""Streams: a source, pure stages, and the entities or sinks that the items go to.
 
 A pipeline is compiled, not interpreted: for a batch of items each stage is one pass over a
 list, so that nothing of ours runs per item. What comes out are columns: for each end of the
-pipeline its handler, the keys and the arguments.
+pipeline its handler, the keys and the arguments; or its exit, the keys and the items' bytes.
 
 Pure but for the user's functions. Idea: docs/clients.md, "Sources".
 """
@@ -11,11 +11,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from inspect import Parameter
-from typing import Any, Generic, Protocol, TypeVar, overload, runtime_checkable
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    NamedTuple,
+    Protocol,
+    TypeVar,
+    overload,
+    runtime_checkable,
+)
 
 from skerry.entity import Entity
 from skerry.errors import BadApp
-from skerry.message import KEY_BYTES_MAX, LARGE, Args, Handler, check_key
+from skerry.message import KEY_BYTES_MAX, LARGE, Handler, check_key
+
+if TYPE_CHECKING:
+    from skerry.message import Args
+    from skerry.output import Output
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -51,7 +64,8 @@ class Sink(Protocol[T_contra]):
         """Keep these items; when this returns they are safe, and not handed over again.
 
         Args:
-            partition: "0", "1", …: items of one entity always come in the same one, in order.
+            partition: "0", "1", …: items of one entity, or of one key or partition of a source,
+                always come in the same one, in order.
             sequence: the number of the first item. The next call goes on behind the last one,
                 or, after a crash, at an item that was handed over before: drop those.
             items: at least one.
@@ -61,15 +75,25 @@ class Sink(Protocol[T_contra]):
         ...
 
 
-Columns = tuple[Handler, list[str], Sequence[Args]]
+class Exit(NamedTuple):
+    """Where a stream ends in a sink."""
+
+    output: str
+    partitions: int
+    sink: int
+    """Its place among the output's sinks."""
+
+
+Columns = tuple[Handler | Exit, list[str], Sequence[Any]]
 Stage = Callable[[list[Any]], list[Columns]]
+KeyedStage = Callable[[list[str], list[Any]], list[Columns]]
 
 
 class Root(Protocol):
     """Where a stream comes from: it says where one may end."""
 
-    def end(self, sink: object) -> int:
-        """The place of a sink that ends the stream. Raises BadApp."""
+    def end(self, sink: object, item: Any) -> KeyedStage:
+        """The last stage, to a sink of items of this type; keys: none, or of each. Raises BadApp."""
         ...
 
     def check_keyed(self) -> None:
@@ -80,16 +104,20 @@ class Root(Protocol):
 class Pipeline:
     """A source, and what its items become."""
 
-    def __init__(self, name: str, source: Source[Any]) -> None:
+    def __init__(
+        self, name: str, source: Source[Any], way_out: Callable[[str, object], Output[Any]]
+    ) -> None:
         self.name, self.source = name, source
         self.stream: Stream[Any] = Stream(self)
+        self._way_out = way_out
+        self._sinks = 0
 
-    def end(self, sink: object) -> int:
-        """See `Root`."""
-        raise BadApp(
-            "A source's stream can't end in a sink yet: let an entity `emit` to an Output, and "
-            "write app.stream(output).sink(…)."
-        )
+    def end(self, sink: object, item: Any) -> KeyedStage:
+        """See `Root`. Each sink has an output of its own, that the items are put on."""
+        output = self._way_out(f"{self.name} sink {self._sinks}", sink)
+        self._sinks += 1
+        leave = Exit(output.name, output.partitions, 0)
+        return lambda keys, items: [(leave, keys, list(map(output.encoded, items)))]
 
     def check_keyed(self) -> None:
         """See `Root`."""
@@ -102,9 +130,9 @@ class Pipeline:
 class Stream(Generic[T]):
     """Items on their way. Each method adds a stage; one stream may feed several."""
 
-    def __init__(self, root: Root) -> None:
+    def __init__(self, root: Root, item: Any = Any) -> None:
         self._stages: list[Stage] = []
-        self._root = root
+        self._root, self._item = root, item
 
     def _apply(self, items: list[Any]) -> list[Columns]:
         if len(self._stages) == 1:
@@ -119,7 +147,7 @@ class Stream(Generic[T]):
 
     def filter(self, test: Callable[[T], object]) -> Stream[T]:
         """Only items that pass the test."""
-        following: Stream[T] = Stream(self._root)
+        following: Stream[T] = Stream(self._root, self._item)
         self._stages.append(lambda items: following._apply(list(filter(test, items))))
         return following
 
@@ -132,30 +160,28 @@ class Stream(Generic[T]):
         return following
 
     def sink(self, sink: Sink[T], /) -> None:
-        """Items end here: the sink is handed them, numbered. For streams of `app.stream(output)`.
+        """Items end here: the sink is handed them, numbered; those of a source, by its partitions.
 
-        An output may have several sinks; each has numbers of its own, by its place. Add new ones
-        behind the others.
+        An output or source may have several sinks; each has numbers of its own, by its place.
+        Add new ones behind the others.
         """
-        end = self._root.end(sink)
-        self._stages.append(lambda items: [(end, [], items)])  # type: ignore[list-item]
+        leave = self._root.end(sink, self._item)
+        self._stages.append(lambda items: leave([], items))
 
     def key_by(self, key: Callable[[T], str]) -> Keyed[T]:
         """Say which key each item belongs to."""
         self._root.check_keyed()
-        following: Keyed[T] = Keyed()
+        following: Keyed[T] = Keyed(self._root)
         self._stages.append(lambda items: following._apply(list(map(key, items)), items))
         return following
-
-
-KeyedStage = Callable[[list[str], list[Any]], list[Columns]]
 
 
 class Keyed(Generic[T]):
     """Items with a key, which they keep through the stages."""
 
-    def __init__(self) -> None:
+    def __init__(self, root: Root) -> None:
         self._stages: list[KeyedStage] = []
+        self._root = root
 
     def _apply(self, keys: list[str], items: list[Any]) -> list[Columns]:
         if len(self._stages) == 1:
@@ -164,13 +190,13 @@ class Keyed(Generic[T]):
 
     def map(self, function: Callable[[T], U]) -> Keyed[U]:
         """Each item becomes `function(item)`, under the same key."""
-        following: Keyed[U] = Keyed()
+        following: Keyed[U] = Keyed(self._root)
         self._stages.append(lambda keys, items: following._apply(keys, list(map(function, items))))
         return following
 
     def filter(self, test: Callable[[T], object]) -> Keyed[T]:
         """Only items that pass the test."""
-        following: Keyed[T] = Keyed()
+        following: Keyed[T] = Keyed(self._root)
 
         def stage(keys: list[str], items: list[Any]) -> list[Columns]:
             passed = [(key, item) for key, item in zip(keys, items) if test(item)]
@@ -181,7 +207,7 @@ class Keyed(Generic[T]):
 
     def flat_map(self, function: Callable[[T], Iterable[U]]) -> Keyed[U]:
         """Each item becomes any number of items, under the same key."""
-        following: Keyed[U] = Keyed()
+        following: Keyed[U] = Keyed(self._root)
 
         def stage(keys: list[str], items: list[Any]) -> list[Columns]:
             made = [(key, out) for key, item in zip(keys, items) for out in function(item)]
@@ -189,6 +215,19 @@ class Keyed(Generic[T]):
 
         self._stages.append(stage)
         return following
+
+    def sink(self, sink: Sink[T], /) -> None:
+        """Items end here, as with `Stream.sink`; those of one key in the same partition.
+
+        Items of one key keep the order that they had in their source's partition.
+        """
+        leave = self._root.end(sink, Any)
+
+        def stage(keys: list[str], items: list[Any]) -> list[Columns]:
+            _check_keys(keys)
+            return leave(keys, items)
+
+        self._stages.append(stage)
 
     @overload
     def to(self, handler: Callable[[E, T], object], /) -> None: ...

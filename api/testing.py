@@ -139,6 +139,7 @@ class Reply(Generic[R]):
 class _Simulated:
     """What Harness and Simulation have in common: a cluster to look into."""
 
+    _app: App
     _cluster: Simulated
 
     def __getitem__(self, entity: E) -> E:
@@ -148,12 +149,21 @@ class _Simulated:
         state = self._cluster.state(kind.name, key)
         return cast(E, kind.new(key) if state is None else state)
 
-    def emitted(self, output: Output[Any]) -> list[Any]:
-        """What came out of an output's stages, at its first sink, as plain values.
+    def emitted(self, end: Output[Any] | Sink[Any]) -> list[Any]:
+        """What came out of an output at its first sink, or at this sink of the app: plain values.
 
         In the order in which it came; each item once, however often a sink was handed it.
         """
-        return list(self._cluster.emitted.get(output.name, []))
+        return list(self._cluster.emitted.get(self._place(end), []))
+
+    def _place(self, end: Output[Any] | Sink[Any]) -> tuple[str, int]:
+        if isinstance(end, Output):
+            return end.name, 0
+        for name, outlet in self._app.outlets.items():
+            for place, sink in enumerate(outlet.sinks):
+                if sink is end:
+                    return name, place
+        raise ValueError(f"{end!r:.80} is no sink of app {self._app.name}")
 
     @property
     def dead(self) -> list[Dead]:
@@ -183,6 +193,7 @@ class Harness(_Simulated):
 
     def __init__(self, app: App, *, now: datetime = datetime(2024, 1, 1, tzinfo=UTC)) -> None:
         start_ns = int(now.timestamp() * 1e9)
+        self._app = app
         self._cluster = launch().simulate(
             app, seed=0, shards=1, faults=NO_FAULTS, start_ns=start_ns
         )
@@ -333,6 +344,7 @@ class Simulation(_Simulated):
         if not isinstance(seed, int):
             raise TypeError(f"Simulation: a seed is an int, not {seed!r}")
         self.seed = seed
+        self._app = app
         self._cluster = launch().simulate(app, seed=seed, shards=shards, faults=faults or Faults())
 
     def ask(self, handler: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Reply[R]:
@@ -348,12 +360,16 @@ class Simulation(_Simulated):
         for _ in range(steps):
             self._cluster.step()
 
-    def sink(self, output: Output[T], sink: Sink[T]) -> None:
-        """Hand what comes out of an output to this sink, as a worker would: also twice.
+    def sink(self, end: Output[T] | Sink[T], sink: Sink[T]) -> None:
+        """Hand what comes out to this sink, as a worker would: also twice.
 
         The app's own sinks are not called: they may write files, or talk to the world.
+
+        Args:
+            end: an output, for its first sink; or the sink of the app to stand in for.
+            sink: as `Sink`; the app's own one, too.
         """
-        self._cluster.sinks[output.name] = sink
+        self._cluster.sinks[self._place(end)] = sink
 
     def crash(self, shard: int) -> None:
         """Kill a shard now; it comes back by itself."""

@@ -8,7 +8,7 @@ api/    What programs are written in; imported as `skerry`.
     message.py        Message and handler: what is sent, and where wrong arguments are refused.
     turn.py           Turn: all that one handler run may read and leave behind; the seam of the two layers.
     verbs.py          The verbs of a turn: each writes one intention on the Turn, which commits as a whole.
-    stream.py         Streams: a source, pure stages, and the entities that the items become messages to.
+    stream.py         Streams: a source, pure stages, and the entities or sinks that the items go to.
     sources.py        Ready-made sources: text files, JSON lines, and a generator.
     app.py            App: what belongs together, and its checks.
     client.py         The verbs of a caller outside: ask, send, get, scan.

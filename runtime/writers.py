@@ -15,13 +15,11 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
 import msgspec
 
 from skerry.output import Outlet
 from skerry.runtime.shard.events import Write, Written
-from skerry.stream import Sink
 
 BACKOFF_S, BACKOFF_MAX_S = 0.1, 5.0
 
@@ -29,11 +27,11 @@ BACKOFF_S, BACKOFF_MAX_S = 0.1, 5.0
 class _Writer:
     """One sink of one output."""
 
-    def __init__(self, name: str, sink: Sink[Any], done: Callable[[Write], None]) -> None:
-        self._name, self._sink, self._done = name, sink, done
-        self._decode = msgspec.msgpack.Decoder().decode
+    def __init__(self, outlet: Outlet, place: int, done: Callable[[Write], None]) -> None:
+        self._name, self._sink, self._done = outlet.output.name, outlet.sinks[place], done
+        self._decode = msgspec.msgpack.Decoder(outlet.type_at(place)).decode
         self._writes: queue.SimpleQueue[Write] = queue.SimpleQueue()
-        threading.Thread(target=self._run, name=f"sink of {name}", daemon=True).start()
+        threading.Thread(target=self._run, name=f"sink of {self._name}", daemon=True).start()
 
     def put(self, write: Write) -> None:
         """One more to write."""
@@ -76,8 +74,8 @@ class Writers:
         where = write.output, write.sink
         writer = self._writers.get(where)
         if writer is None:
-            sink = self._outlets[write.output].sinks[write.sink]
-            writer = self._writers[where] = _Writer(write.output, sink, self._done)
+            outlet = self._outlets[write.output]
+            writer = self._writers[where] = _Writer(outlet, write.sink, self._done)
         writer.put(write)
 
     def _done(self, write: Write) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import struct
 import traceback
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import compress, repeat
 from typing import Any
 
@@ -33,6 +33,7 @@ from skerry.runtime.shard.placement import Routes
 from skerry.runtime.shard.timers import Timer, Timers, timer_key, unnamed_key
 from skerry.runtime.shard.turns import Broke, Done, Given, Raised, Refused, Result, Turns
 from skerry.runtime.shard.wire import Call
+from skerry.stream import Exit
 from skerry.turn import Turn
 
 _ID = struct.Struct(">IQQI")
@@ -259,8 +260,7 @@ class Delivery:
             )
             timers.set(unnamed_key(name, key, id), later)
         for output, item in turn.emits:
-            partition = partition_of(name, key, output.partitions)
-            self.put(Call.EMIT, None, home(output.name), partition, (), (item,))
+            self.emit(output.name, [partition_of(name, key, output.partitions)], [item])
         turn.clear()
         turn.sends.extend(sends)
 
@@ -454,6 +454,17 @@ class Delivery:
         except InvalidMessage as error:
             raise Raised(handler.entity) from error
         self.turns.run_columns(kept, handler, keys, values)
+
+    def emit(self, output: str, partitions: Iterable[str], items: Sequence[bytes]) -> None:
+        """Items on their way to where their partitions of an output live, in order."""
+        for partition, item in zip(partitions, items):
+            self.put(Call.EMIT, None, home(output), partition, (), (item,))
+
+    def exit(self, end: Exit, slot: int, keys: list[str], items: Sequence[bytes]) -> None:
+        """Items that leave a source's stream by a sink: dealt by their keys, else by the slot."""
+        mine = str(slot % end.partitions)
+        of_keys = [partition_of("", key, end.partitions) for key in keys]
+        self.emit(end.output, of_keys or repeat(mine), items)
 
     def spread(self, handler: Handler, keys: list[str], rows: Sequence[Args]) -> None:
         """Messages from a source: those for this shard run now, others join their streams."""

@@ -18,7 +18,6 @@ import msgspec
 import xxhash
 from msgspec import Struct
 
-from skerry.message import Args, Handler
 from skerry.runtime.shard import wire
 from skerry.runtime.shard.commit import slot_prefix
 from skerry.runtime.shard.dead import DeadLetter, dead_key
@@ -43,6 +42,7 @@ from skerry.runtime.shard.streams import Streams
 from skerry.runtime.shard.timers import Timer, Timers
 from skerry.runtime.shard.turns import Raised
 from skerry.runtime.shard.wire import Call, Packet
+from skerry.stream import Columns, Exit
 
 if TYPE_CHECKING:
     from skerry.runtime.shard.shard import Settings
@@ -64,8 +64,8 @@ _encode = msgspec.msgpack.Encoder().encode
 class Applies(Protocol):
     """The pure part of a source's pipeline: items in, columns of messages out."""
 
-    def apply(self, items: Sequence[Any], /) -> Sequence[tuple[Handler, list[str], Sequence[Args]]]:
-        """Messages that these items become, a (handler, keys, arguments) per end of the pipeline."""
+    def apply(self, items: Sequence[Any], /) -> Sequence[Columns]:
+        """What these items become: for each end of the pipeline its columns."""
         ...
 
 
@@ -342,8 +342,7 @@ class Intake:
             columns, error = self._apply(pipeline, [item for _, item in event.items])
             if error is not None:
                 raise Raised from error
-            for handler, keys, rows in columns:
-                self._delivery.spread(handler, keys, rows)
+            self._spread(event, columns)
         else:
             for position, item in event.items:
                 self._item(pipeline, event, position, item)
@@ -358,12 +357,20 @@ class Intake:
         columns, error = self._apply(pipeline, [item])
         if error is not None:
             self._bury_item(event, position, item, f"{type(error).__name__}: {error}")
-        for handler, keys, rows in columns:
-            self._delivery.spread(handler, keys, rows)
+        self._spread(event, columns)
+
+    def _spread(self, event: Items, columns: Sequence[Columns]) -> None:
+        """Messages to their entities; what leaves by a sink to its output."""
+        for end, keys, rows in columns:
+            if isinstance(end, Exit):
+                slot = partition_slot(event.source, event.partition)
+                self._delivery.exit(end, slot, keys, rows)
+            else:
+                self._delivery.spread(end, keys, rows)
 
     def _apply(
         self, pipeline: Applies, items: list[Any]
-    ) -> tuple[Sequence[tuple[Handler, list[str], Sequence[Args]]], BaseException | None]:
+    ) -> tuple[Sequence[Columns], BaseException | None]:
         """Run the user's stages. Guarded, as handlers are."""
         try:
             return pipeline.apply(items), None

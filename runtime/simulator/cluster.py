@@ -126,11 +126,11 @@ class Cluster:
         self._asked = 0
         self.outcomes: dict[int, Outcome] = {}
         """The outcome of each request, by its number."""
-        self.emitted: dict[str, list[Any]] = {}
-        """What came out of each output, at its first sink, in the order in which it came."""
+        self.emitted: dict[tuple[str, int], list[Any]] = {}
+        """What came out of each output at each of its sinks, in the order in which it came."""
         self._out: dict[tuple[str, int, str], list[Any]] = {}
         """What came out at each sink's partitions, by number."""
-        self.sinks: dict[str, Any] = {}
+        self.sinks: dict[tuple[str, int], Any] = {}
         self.looks: dict[int, Any] = {}
         """The state that each look found, by its number."""
         self.asked_at: dict[int, int] = {}
@@ -352,9 +352,11 @@ class Cluster:
         """A sink has it at once; that it has, its shard hears late, or never when it is killed."""
         shard, items = machine.shard, [msgspec.msgpack.decode(item) for item in write.items]
         self._came_out(write, items)
-        sink = self.sinks.get(write.output)
-        if sink is not None and write.sink == 0:
-            sink.write(write.partition, write.sequence, items)
+        sink = self.sinks.get((write.output, write.sink))
+        if sink is not None:
+            of = self.app.outlets[write.output].type_at(write.sink)
+            typed = [msgspec.msgpack.decode(item, type=of) for item in write.items]
+            sink.write(write.partition, write.sequence, typed)
         upto = write.sequence + len(items) - 1
         written = Written(write.output, write.sink, write.partition, upto)
 
@@ -379,8 +381,7 @@ class Cluster:
         if len(known):
             self.points["items handed to a sink again"] += len(known)
         out += items[len(known) :]
-        if write.sink == 0:
-            self.emitted.setdefault(write.output, []).extend(items[len(known) :])
+        self.emitted.setdefault(where[:2], []).extend(items[len(known) :])
 
     def _read_sources(self, machine: Machine, shard: Shard) -> None:
         for (source, partition), reader in machine.readers.items():

@@ -12,7 +12,7 @@ import pytest
 from skerry import App, BadApp, Entity, JsonLines, Output, SkerryError, emit
 from skerry.message import MESSAGE_BYTES_MAX
 from skerry.sources import Generate
-from skerry.testing import Harness, turn
+from skerry.testing import Harness, Simulation, turn
 
 
 class Order(msgspec.Struct):
@@ -125,10 +125,67 @@ def test_wrong_outputs_and_sinks_are_refused_where_they_are_made() -> None:
         app.stream(plain).sink(print)  # type: ignore[arg-type]
     with pytest.raises(BadApp, match="an output's stream ends in sinks"):
         app.stream(plain).key_by(str)
-    with pytest.raises(BadApp, match="can't end in a sink yet"):
-        app.source(Generate(lambda p, n: n)).sink(Kept())
+    with pytest.raises(BadApp, match=r"`sink` takes a sink with `write"):
+        app.source(Generate(lambda p, n: n)).sink(print)  # type: ignore[arg-type]
+    taken: Output[int] = Output("Generate-0 sink 0")
+    with pytest.raises(BadApp, match="has the name of a source's sink"):
+        App("a", outputs=[taken]).source(Generate(lambda p, n: n)).sink(Kept())
     with pytest.raises(BadApp, match=r"no way out. Write app.stream\(plain\).sink"):
         app.check()
+
+
+def test_one_sink_object_for_two_streams_is_refused() -> None:
+    app, kept = shop(), Kept()
+    app.stream(plain).sink(kept)
+    app.stream(orders).sink(kept)
+    with pytest.raises(BadApp, match="is the sink of two streams"):
+        app.check()
+
+
+def test_sinks_get_the_type_of_the_output_and_plain_values_of_what_stages_made() -> None:
+    class Seen:
+        def __init__(self) -> None:
+            self.items: list[Any] = []
+
+        def write(self, partition: str, sequence: int, items: Any) -> None:
+            self.items += items
+
+    app, filtered, mapped = shop(), Seen(), Seen()
+    app.stream(orders).filter(lambda order: order.cents > 1).sink(filtered)
+    app.stream(orders).map(lambda order: order).sink(mapped)
+    sim = Simulation(app, shards=1)
+    for seen in (filtered, mapped):
+        sim.sink(seen, seen)
+    sim.send(Shop.at("x").sell, 5)
+    sim.run()
+    assert filtered.items[0] == Order("x", 5)
+    assert mapped.items[0] == {"name": "x", "cents": 5}
+
+
+def test_a_source_s_items_come_to_its_sinks_by_partition_or_by_key() -> None:
+    app, straight, keyed = App("direct"), Kept(), Kept()
+    numbers = app.source(Generate(lambda p, n: int(p) * 100 + n, partitions=3, count=40))
+    numbers.filter(lambda n: n % 2).sink(straight)
+    numbers.key_by(lambda n: f"k{n % 5}").map(lambda n: n + 1000).sink(keyed)
+    h = Harness(app)
+    h.run()
+    odd = h.emitted(straight)
+    assert sorted(odd) == [p * 100 + n for p in range(3) for n in range(40) if n % 2]
+    for p in range(3):
+        assert [n for n in odd if n // 100 == p] == sorted(n for n in odd if n // 100 == p)
+    assert sorted(h.emitted(keyed)) == [1000 + p * 100 + n for p in range(3) for n in range(40)]
+    assert not h.dead
+    with pytest.raises(ValueError, match="is no sink of app direct"):
+        h.emitted(Kept())
+
+
+def test_an_item_of_a_source_that_can_t_go_out_is_a_dead_letter_alone() -> None:
+    app, kept = App("direct"), Kept()
+    app.source(Generate(lambda p, n: object() if n == 3 else n, partitions=1, count=6)).sink(kept)
+    h = Harness(app)
+    h.run()
+    assert h.emitted(kept) == [0, 1, 2, 4, 5]
+    assert ["can't be emitted" in letter.error for letter in h.dead] == [True]
 
 
 def lines(folder: Path, partition: str = "0") -> list[Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from tests.processes.started import running
-from tests.processes.witness import COUNT
+from tests.processes.witness import COUNT, STRAIGHT
 
 
 def items(folder: Path) -> list[tuple[str, int]]:
@@ -43,6 +43,11 @@ def test_each_item_is_in_the_files_once_and_in_order_however_often_workers_die(
     for key in {key for key, _ in found}:
         counts = [count for of, count in found if of == key]
         assert counts == list(range(1, len(counts) + 1)), key
+    straight = items(out / "straight")
+    assert len(straight) == 3 * STRAIGHT
+    for partition in "012":
+        numbers = [number for of, number in straight if of == partition]
+        assert numbers == list(range(STRAIGHT)), partition
 
 
 def test_a_sink_that_fails_is_tried_again_said_once_and_holds_nobody_up(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from skerry.sources import Generate
 
 FOLDER = Path(os.environ.get("SKERRY_WITNESS", "witness"))
 COUNT = 20_000
+STRAIGHT = 5_000
 seen: Output[list[str | int]] = Output("seen", partitions=3)
 
 
@@ -43,3 +44,6 @@ app = App("seen", entities=[Key], outputs=[seen])
 )
 app.stream(seen).sink(JsonLines(FOLDER / "files"))
 app.stream(seen).filter(lambda item: item[1] == 1).sink(Reluctant())
+
+straight = app.source(Generate(lambda p, n: (p, n), partitions=3, count=STRAIGHT), name="straight")
+straight.sink(JsonLines(FOLDER / "straight"))

@@ -166,6 +166,10 @@ def drum(partition: str, position: int) -> str:
     return f"drum-{partition}"
 
 
+def flute(partition: str, position: int) -> tuple[str, int]:
+    return partition, position
+
+
 def app(*, drums: int = 0, beats: int = 30) -> App:
     """The app, with or without a source."""
     made = App(
@@ -178,4 +182,10 @@ def app(*, drums: int = 0, beats: int = 30) -> App:
     if drums:
         source = Generate(drum, partitions=drums, count=beats)
         made.source(source).key_by(lambda name: name).to(Sender.next)
+        # Straight from a source to sinks: by its partitions, and by keys.
+        straight = made.source(Generate(flute, partitions=drums, count=beats), name="flutes")
+        straight.sink(Dropped())
+        straight.flat_map(lambda tone: [tone, tone]).key_by(lambda tone: f"{tone[1] % 5}").sink(
+            Dropped()
+        )
     return made

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from datetime import timedelta
 
 from skerry import (
@@ -8,10 +9,13 @@ from skerry import (
     Failed,
     Generate,
     JsonLines,
+    Output,
     Rejected,
+    Sink,
     TextFiles,
     ask,
     cancel_timer,
+    emit,
     forget,
     message,
     now,
@@ -61,6 +65,8 @@ class User(Entity):
         ask(Account.at("a").rename, "x").then(self._late, "y")
         later = now() + timedelta(days=1)
         print(stood, later.year, rng().random())
+        emit(milestones, 10)
+        emit(named, "x")
         forget()
 
     def _paid(self, balance: int, note: str) -> None: ...
@@ -73,7 +79,20 @@ class User(Entity):
     def _late(self, note: str) -> None: ...
 
 
-app = App("typed", entities=[Account, Word, User])
+milestones: Output[int] = Output("milestones")
+named = Output[str]("named", partitions=2)
+
+
+class Shelf:
+    def write(self, partition: str, sequence: int, items: Sequence[object]) -> None: ...
+
+
+shelf: Sink[int] = Shelf()
+app = App("typed", entities=[Account, Word, User], outputs=[milestones, named])
+app.stream(milestones).filter(lambda n: n > 3).map(str).sink(JsonLines[str]("milestones"))
+app.stream(named).sink(Shelf())
+app.source(Generate(lambda partition, at: at, count=3)).sink(shelf)
+app.source(Generate(lambda partition, at: at, count=3)).key_by(str).map(float).sink(Shelf())
 lines = app.source(TextFiles("a.txt"))
 lines.flat_map(str.split).filter(lambda w: len(w) > 1).key_by(lambda w: w).to(Word.seen)
 lines.map(str.upper).key_by(lambda w: w).to(Word.heard)

@@ -1,13 +1,18 @@
+from collections.abc import Sequence
+
 from skerry import (
     App,
     Client,
     Entity,
     Failed,
     Generate,
+    JsonLines,
+    Output,
     Rejected,
     TextFiles,
     ask,
     cancel_timer,
+    emit,
     forget,
     message,
     now,
@@ -17,6 +22,8 @@ from skerry import (
     send_later,
     set_timer,
 )
+
+milestones: Output[int] = Output("milestones")
 
 
 class Account(Entity):
@@ -45,6 +52,9 @@ class Word(Entity):
 
 class User(Entity):
     def work(self) -> None:
+        emit(milestones, "x")  # wrong
+        emit(milestones)  # wrong
+        emit("milestones", 1)  # wrong
         send(Account.at("a").deposit)  # wrong
         send(Account.at("a").deposit, "10")  # wrong
         send(Account.at("a").deposit, 10, 20)  # wrong
@@ -127,3 +137,21 @@ def blocking(client: Client) -> None:
     client.options(timeout="5")  # wrong
     for key, found in client.scan(Word):
         found.balance  # wrong
+
+
+class Shelf:
+    def write(self, partition: str, sequence: int, items: Sequence[str]) -> None: ...
+
+
+class Hook:
+    def write(self, items: Sequence[int]) -> None: ...
+
+
+App("typed", outputs=["milestones"])  # wrong
+app.stream("milestones")  # wrong
+app.stream(milestones).sink(Shelf())  # wrong
+app.stream(milestones).sink(Hook())  # wrong
+app.stream(milestones).sink(print)  # wrong
+app.stream(milestones).map(str).sink(JsonLines[int]("x"))  # wrong to pyright
+app.source(Generate(lambda partition, at: at, count=3)).sink(Shelf())  # wrong
+app.source(Generate(lambda partition, at: at, count=3)).key_by(str).sink(Shelf())  # wrong
