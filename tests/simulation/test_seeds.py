@@ -175,13 +175,15 @@ def test_a_query_is_answered_and_leaves_no_row_behind() -> None:
 @pytest.mark.parametrize("first", range(0, 60, 20))
 def test_an_app_is_found_to_be_over_when_it_is_and_not_before_traces_14_and_51(first: int) -> None:
     for seed in range(first, first + 20):
-        cluster = Cluster(app(drums=2, beats=40), seed=seed, shards=1 + seed % 4)
+        cluster = Cluster(app(drums=2, beats=workload.BEATS), seed=seed, shards=1 + seed % 4)
         while not cluster.keeper.over:
             cluster.step()
             assert cluster.step_no < 20_000, f"seed {seed}: I8: the end was never found"
         shards = [machine.shard for machine in cluster.machines]
         assert all(shard is not None and shard.quiet for shard in shards), f"seed {seed}"
         beats = [cluster.state("Sender", f"drum-{n}").sent for n in range(2)]
-        assert beats == [39, 39], f"seed {seed}: it was said to be over after {beats} beats"
+        assert beats == [workload.BEATS - 1] * 2, (
+            f"seed {seed}: it was said to be over after {beats} beats"
+        )
         assert compare(machine.books for machine in cluster.machines) == []
         workload.check_emitted(cluster)

@@ -152,6 +152,5 @@ app.stream("milestones")  # wrong
 app.stream(milestones).sink(Shelf())  # wrong
 app.stream(milestones).sink(Hook())  # wrong
 app.stream(milestones).sink(print)  # wrong
-app.stream(milestones).map(str).sink(JsonLines[int]("x"))  # wrong to pyright
 app.source(Generate(lambda partition, at: at, count=3)).sink(Shelf())  # wrong
 app.source(Generate(lambda partition, at: at, count=3)).key_by(str).sink(Shelf())  # wrong
