@@ -184,7 +184,10 @@ class Session:
             session, number, previous, 0, now_ns, type_name, key, handler, args, reply, named
         )
         if named:
-            done = self._join(number, done)
+            waiting = self._done.get(number)
+            if waiting is not None:  # It is on its way: one copy is enough for all who wait.
+                self._done[number] = _both(waiting, done)
+                return number
             self._named[number] = request
         else:
             self._pending[number] = request
@@ -209,18 +212,6 @@ class Session:
         if slots is None:
             slots = self._slots[type_name] = _Slots(type_name, known)
         return slots
-
-    def _join(self, number: int, done: Done) -> Done:
-        """One outcome for all that wait for one idempotency key."""
-        first = self._done.get(number)
-        if first is None:
-            return done
-
-        def both(number: int, outcome: Any) -> None:
-            first(number, outcome)
-            done(number, outcome)
-
-        return both
 
     def _find(self, number: int) -> Request | None:
         return self._pending.get(number) or self._named.get(number)
@@ -274,7 +265,7 @@ class Session:
     def _say_again(self, numbers: Iterable[int], now_s: float, *, tries: int) -> None:
         """Say what has no outcome again, to whoever owns it now, in order."""
         by_door: dict[int, list[Request]] = {}
-        for number in sorted(numbers):
+        for number in sorted(set(numbers)):
             request = self._find(number)
             if request is None:
                 continue
@@ -393,3 +384,13 @@ class Session:
             for door in self._doors.values():
                 if self._lines.up(door.shard):
                     self._confirm(door)
+
+
+def _both(first: Done, second: Done) -> Done:
+    """One outcome for two that wait for it."""
+
+    def both(number: int, outcome: Any) -> None:
+        first(number, outcome)
+        second(number, outcome)
+
+    return both

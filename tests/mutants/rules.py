@@ -411,9 +411,9 @@ MUTANTS = [
     Mutant(
         "a session: a retry is a new request",
         "gateway/session.py",
-        "        for number in sorted(numbers):\n            request = self._find(number)\n"
+        "        for number in sorted(set(numbers)):\n            request = self._find(number)\n"
         "            if request is None:\n                continue\n",
-        "        for number in sorted(numbers):\n            request = self._find(number)\n"
+        "        for number in sorted(set(numbers)):\n            request = self._find(number)\n"
         "            if request is None:\n                continue\n"
         "            self._number += 1\n            self._pending[self._number] = request\n"
         "            self._done[self._number] = self._done[number]\n"

@@ -29,6 +29,8 @@ def test_money_order_timers_and_requests_survive_loss_repetition_and_crashes(fir
 
 REGRESSIONS = {
     34: "a client that was refused by a full store asks anew, behind what it asked since",
+    146: "a source waited for ever for a peer that had said in its last ack that it is pressed",
+    525: "each who waited for one name sent a copy of its own, and asked anew at each answer",
     273: "a copy of a request that a full store had refused ran when there was room again",
 }
 """Every seed that failed since the simulator draws its faults as it does now, and why."""

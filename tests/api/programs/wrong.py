@@ -6,7 +6,6 @@ from skerry import (
     Entity,
     Failed,
     Generate,
-    JsonLines,
     Output,
     Rejected,
     TextFiles,
