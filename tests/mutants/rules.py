@@ -336,7 +336,7 @@ MUTANTS = [
     Mutant(
         "what waits for a sink is forgotten by a restart",
         "shard/outputs.py",
-        '            end.rows.append(_Kept(bytes(key), int.from_bytes(key[18:], "big"), count, 0))\n',
+        "            end.rows.append(_Kept(bytes(key), first, len(items), len(value), 0))\n",
         "",
     ),
     Mutant(
