@@ -143,6 +143,23 @@ class Tally(Entity):
         return self.count
 
 
+class Mayfly(Entity):
+    """Forgets itself at its third message; only who lives on is ever rung."""
+
+    lived: int = 0
+    rung: int = 0
+
+    def live(self) -> int:
+        self.lived += 1
+        set_timer("ring", 60, self._ring)
+        if self.lived == 3:
+            forget()
+        return self.lived
+
+    def _ring(self) -> None:
+        self.rung += 1
+
+
 class Bomb(Entity):
     """Takes its worker with it."""
 
@@ -174,7 +191,7 @@ def app(*, drums: int = 0, beats: int = 30) -> App:
     """The app, with or without a source."""
     made = App(
         "simulated",
-        entities=[Account, Sender, Receiver, Alarm, Memo, Tally, Bomb, Node],
+        entities=[Account, Sender, Receiver, Alarm, Memo, Tally, Mayfly, Bomb, Node],
         outputs=[taken],
     )
     made.stream(taken).filter(lambda item: item[2] != 5).sink(Dropped())

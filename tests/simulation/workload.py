@@ -17,7 +17,7 @@ from skerry.runtime.shard.shard import Limits
 from skerry.runtime.simulator.cluster import Cluster
 from skerry.testing import Faults
 from tests.simulation import program
-from tests.simulation.apps import RECEIVERS, Account, Alarm, Bomb, Sender, Tally, app
+from tests.simulation.apps import RECEIVERS, Account, Alarm, Bomb, Mayfly, Sender, Tally, app
 
 ACCOUNTS, SENDERS, ALARMS, BEATS = 6, 4, 4, 20
 
@@ -35,6 +35,8 @@ class Plan:
         self.named: dict[int, list[int]] = {}
         """Requests by the name that they share."""
         self.lit: list[int] = []
+        self.lived: dict[str, list[int]] = {}
+        """Messages by their mayfly."""
 
 
 class Size(NamedTuple):
@@ -127,6 +129,10 @@ def _one_step(cluster: Cluster, rng: random.Random, plan: Plan) -> None:
     for caller, numbers in plan.tallied.items():
         if rng.random() < 0.6:
             numbers.append(cluster.ask(message(Tally.at("t").next), caller=caller))
+    if cluster.step_no % 3 == 0:
+        fly = f"f{rng.randrange(3)}"
+        number = cluster.ask(message(Mayfly.at(fly).live), caller=rng.randrange(2))
+        plan.lived.setdefault(fly, []).append(number)
     if rng.random() < 0.5:
         plan.looked.append(cluster.look("Tally", "t", caller=rng.randrange(2)))
     if rng.random() < 0.3:
@@ -167,6 +173,7 @@ def _check(cluster: Cluster, plan: Plan) -> None:
     _check_tally(cluster, plan)
     _check_named(cluster, plan)
     _check_bomb(cluster, plan)
+    _check_lived(cluster, plan)
     for key in {key for key, _ in plan.armed}:
         alarm: Any = cluster.state("Alarm", key)
         cancelled = [
@@ -243,6 +250,17 @@ def _check_bomb(cluster: Cluster, plan: Plan) -> None:
     kinds = [cluster.outcomes[n].kind for n in plan.lit]
     assert kinds == ["failed"] * len(plan.lit), f"seed {cluster.seed}: the bomb: {kinds}"
     assert cluster.state("Bomb", "b") is None
+
+
+def _check_lived(cluster: Cluster, plan: Plan) -> None:
+    """One, two, three, gone: nothing of an earlier life is left, no timer either."""
+    for fly, numbers in plan.lived.items():
+        said = sorted(msgspec.msgpack.decode(cluster.outcomes[n].body) for n in numbers)
+        wanted = sorted(n % 3 + 1 for n in range(len(numbers)))
+        assert said == wanted, f"seed {cluster.seed}: I1: {fly}: {said}"
+        state, left = cluster.state("Mayfly", fly), len(numbers) % 3
+        found = (state.lived, state.rung) if state else (0, 0)
+        assert found == (left, min(left, 1)), f"seed {cluster.seed}: {fly}: {found}"
 
 
 def check_order(cluster: Cluster) -> None:
