@@ -289,8 +289,12 @@ class Supervisor:
             env=environment,
         )
         assert child.process.stdin is not None, "a worker has a lifeline"
-        child.process.stdin.write(msgspec.json.encode(config) + b"\n")
-        child.process.stdin.flush()
+        try:
+            child.process.stdin.write(msgspec.json.encode(config) + b"\n")
+            child.process.stdin.flush()
+        except BrokenPipeError:  # Killed before it could read: that it ended is seen as ever.
+            with contextlib.suppress(BrokenPipeError):
+                child.process.stdin.close()
         child.watch.started(time.monotonic())
         child.before = Progress(
             child.before.turns + child.latest.turns,
