@@ -9,35 +9,35 @@ api/    What programs are written in; imported as `skerry`.
     turn.py           Turn: all that one handler run may read and leave behind; the seam of the two layers.
     verbs.py          The verbs of a turn: each writes one intention on the Turn, which commits as a whole.
     stream.py         Streams: a source, pure stages, and the entities or sinks that the items go to.
+    output.py         Outputs: what entities tell the world, numbered so that repeats can be dropped.
     sources.py        Ready-made sources: text files, JSON lines, and a generator.
     app.py            App: what belongs together, and its checks.
     client.py         The verbs of a caller outside: ask, send, get, scan.
     host.py           What programs ask of whoever runs them: the one door from here to the runtime.
     errors.py         What can go wrong, by whose fault it is.
     testing.py        What a program's tests need, from the smallest to the whole.
-    output.py         Outputs: what entities tell the world, numbered so that repeats can be dropped.
     pytest_plugin.py  Fixtures for pytest: an app that runs, and an app under simulated faults.
 
 runtime/    How programs run; imported as `skerry.runtime`.
     launch.py          The door: programs come in here to be run, and to reach an app that runs.
     load.py            Finds the app that a target names: `module:app`, `package.module`, `file.py` or `file.py:app`.
     placement_file.py  What an app's data directory says of it: the app, its placement, and who runs it now.
+    backup.py          Backups of a whole app at one moment, and apps from backups.
     reshard.py         Deals a stopped app's slots out to another number of shards.
     supervisor.py      Spawns workers, watches them, restarts them within a budget, gives up loudly.
+    watch.py           What a supervisor makes of what it sees: start a worker again, slowly, without its poison; end.
     worker.py          One process: a shard, its store, its ports, its loop. The only place where they meet.
     readers.py         Reads source partitions for a worker, batch by batch, without ever making it wait.
-    ports.py           What the worker needs from the outside, each with its promise.
-    backup.py          Backups of a whole app at one moment, and apps from backups.
-    inquiries.py       What a worker is asked that is no message to an entity: states, counts, dead letters.
-    watch.py           What a supervisor makes of what it sees: start a worker again, slowly, without its poison; end.
     writers.py         Hands items to sinks for a worker, a thread per sink, without ever making it wait.
+    inquiries.py       What a worker is asked that is no message to an entity: states, counts, dead letters.
+    ports.py           What the worker needs from the outside, each with its promise.
 
 runtime/gateway/    A client comes in.
+    session.py     The caller's end of exactly once: numbers requests, says them again, never doubles.
     connection.py  The caller's end of the lines: one session with a running app, on an asyncio loop.
+    line.py        One socket to one door: says and hears, and knows whether anybody is there.
     words.py       What callers and doors say to each other, and what it means; nothing that acts on it.
     sockets.py     The worker's end of the clients' line: many callers, one list of events for the shard.
-    line.py        One socket to one door: says and hears, and knows whether anybody is there.
-    session.py     The caller's end of exactly once: numbers requests, says them again, never doubles.
 
 runtime/shard/    The core: no I/O, no clock, no thread.
     events.py     The words: all that can reach a shard, and all that it can want.
@@ -53,9 +53,9 @@ runtime/shard/    The core: no I/O, no clock, no thread.
     turns.py      Runs handlers: optimistic, careful, rejected, failed.
     asks.py       What an entity has asked and not been told yet.
     timers.py     Messages that wait for a time: named timers, send_later, ask time-outs.
+    outputs.py    What goes out to sinks: numbered once, kept until its sink has it.
     dead.py       Dead letters: messages that were refused or failed with nobody to tell.
     commit.py     The record of a batch: what it holds, its chain of checksums, its replay.
-    outputs.py    What goes out to sinks: numbered once, kept until its sink has it.
 
 runtime/store/    Down to the disk.
     log.py      A shard's commits, made durable: append, fsync on a thread, recover, checkpoint.

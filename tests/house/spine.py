@@ -25,15 +25,16 @@ ROOMS = {
 
 WALK = (
     # What programs are written in.
-    *("entity", "fields", "schema", "portable", "message", "turn", "verbs", "stream", "sources"),
-    *("app", "client", "host", "errors", "testing"),
+    *("entity", "fields", "schema", "portable", "message", "turn", "verbs", "stream", "output"),
+    *("sources", "app", "client", "host", "errors", "testing"),
     # A process starts.
-    *("launch", "load", "placement_file", "reshard", "supervisor", "worker", "readers", "ports"),
+    *("launch", "load", "placement_file", "backup", "reshard", "supervisor", "watch", "worker"),
+    *("readers", "writers", "inquiries", "ports"),
     # A client comes in.
-    *("connection", "words", "sockets"),
+    *("session", "connection", "line", "words", "sockets"),
     # The core.
     *("events", "shard", "placement", "streams", "outbound", "wire", "inbound", "intake"),
-    *("requests", "delivery", "turns", "asks", "timers", "dead", "commit"),
+    *("requests", "delivery", "turns", "asks", "timers", "outputs", "dead", "commit"),
     # Down to the disk, across to the next shard.
     *("log", "overlay", "tree", "files", "pipe"),
 )

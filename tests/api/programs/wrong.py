@@ -142,6 +142,10 @@ class Shelf:
     def write(self, partition: str, sequence: int, items: Sequence[str]) -> None: ...
 
 
+class Ints:
+    def write(self, partition: str, sequence: int, items: Sequence[int]) -> None: ...
+
+
 class Hook:
     def write(self, items: Sequence[int]) -> None: ...
 
@@ -151,5 +155,6 @@ app.stream("milestones")  # wrong
 app.stream(milestones).sink(Shelf())  # wrong
 app.stream(milestones).sink(Hook())  # wrong
 app.stream(milestones).sink(print)  # wrong
+app.stream(milestones).map(str).sink(Ints())  # wrong
 app.source(Generate(lambda partition, at: at, count=3)).sink(Shelf())  # wrong
 app.source(Generate(lambda partition, at: at, count=3)).key_by(str).sink(Shelf())  # wrong
