@@ -37,7 +37,7 @@ from skerry import (
     set_timer,
 )
 from skerry.runtime.shard import inbound, wire
-from skerry.runtime.shard.events import Durable, Items, Request, Requested, Table, Write
+from skerry.runtime.shard.events import Durable, Items, Request, Requested, Table, Write, Written
 from skerry.runtime.shard.placement import slot_of
 from skerry.runtime.shard.shard import Shard
 from skerry.runtime.shard.wire import Kind
@@ -608,6 +608,26 @@ def test_an_item_is_handed_to_its_sink_when_it_is_durable_and_not_before() -> No
     assert not [effect for effect in shard.take_effects() if isinstance(effect, Write)], (
         "one at once"
     )
+
+
+def test_an_app_is_not_over_while_a_sink_does_not_have_everything_trace_51() -> None:
+    cluster = Cluster(
+        App("told", entities=[Teller], outputs=[told]), seed=1, shards=1, faults=NO_FAULTS
+    )
+    machine = cluster.machines[0]
+    cluster.ask(message(Teller.at("a").tell))
+    while not cluster.emitted:
+        cluster.step()
+    cluster._network.clear()  # The sink has it; that it has, nobody hears.
+    cluster.run(200)
+    assert machine.shard is not None
+    assert not machine.shard.runnable
+    assert not machine.shard.quiet
+    assert not cluster.keeper.over
+    machine.shard.accept(Written("told", 0, "0", 1))
+    cluster.run(200)
+    assert machine.shard.quiet
+    assert cluster.keeper.over
 
 
 def test_what_a_restored_life_emits_is_not_taken_for_a_repeat_trace_53() -> None:
