@@ -12,6 +12,7 @@ Pure but for the user's stages. Idea: docs/sinks.md.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, Generic, TypeVar, get_args
 
@@ -73,13 +74,19 @@ class Output(Generic[T]):
         return made_as[0] if made_as else Any
 
 
+@functools.cache
+def _decoder(item_type: Any) -> msgspec.msgpack.Decoder[Any]:
+    """Made once a type; not kept in an outlet, which travels by value from a notebook."""
+    return msgspec.msgpack.Decoder(item_type)
+
+
 class Outlet:
     """The stages and sinks of an output, in an app."""
 
     def __init__(self, output: Output[Any]) -> None:
-        self.output = output
+        self.output, self._item_type = output, output.item_type
         self.sinks: list[Sink[Any]] = []
-        self.stream: Stream[Any] = Stream(self, output.item_type)
+        self.stream: Stream[Any] = Stream(self, self._item_type)
         self._types: list[Any] = []
 
     def check_keyed(self) -> None:
@@ -101,7 +108,7 @@ class Outlet:
 
     def type_at(self, place: int) -> Any:
         """What items are decoded to for the sink at this place."""
-        return self._types[place] if self._types else self.output.item_type
+        return self._types[place] if self._types else self._item_type
 
     @property
     def ends(self) -> int:
@@ -110,10 +117,10 @@ class Outlet:
 
     def apply(self, items: Sequence[bytes]) -> list[tuple[int, list[bytes]]]:
         """What comes out at each sink: (its place, items)."""
-        decoder = msgspec.msgpack.Decoder(self.output.item_type)
         if not self.sinks:
             return [(0, list(items))]  # In a test; a worker refuses an output without a way out.
-        ends = self.stream._apply([decoder.decode(item) for item in items])
+        decode = _decoder(self._item_type).decode
+        ends = self.stream._apply([decode(item) for item in items])
         return [
             (end.sink, list(map(self.output.encoded, out)))
             for end, _, out in ends

@@ -283,13 +283,12 @@ class Faults(Struct, frozen=True, kw_only=True):
         for name in self.__struct_fields__:
             value = getattr(self, name)
             if name.endswith("_steps_max"):
-                continue
-            if not 0 <= value <= 1:
+                if not isinstance(value, int) or value < 1:
+                    raise ValueError(
+                        f"Faults: {name} is a number of steps from 1 on, not {value!r}"
+                    )
+            elif not 0 <= value <= 1:
                 raise ValueError(f"Faults: {name} is a probability, 0 to 1, not {value!r}")
-        for name in ("delay_steps_max", "hold_steps_max"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"Faults: {name} is a number of steps from 1 on, not {value!r}")
 
 
 KINDS = tuple(

@@ -79,8 +79,7 @@ class Writers:
         writer.put(write)
 
     def _done(self, write: Write) -> None:
-        upto = write.sequence + len(write.items) - 1
-        self._finished.append(Written(write.output, write.sink, write.partition, upto))
+        self._finished.append(write.written)
         self._wake()
 
     def finished(self) -> list[Written]:

@@ -20,7 +20,7 @@ import zmq
 
 from skerry.runtime.gateway import words
 from skerry.runtime.gateway.words import Caller, Control
-from skerry.runtime.shard.events import Confirmed, Outcome, Reply, Requested
+from skerry.runtime.shard.events import Confirmed, Reply, Requested
 
 DRAIN_MAX = 64
 """Messages taken per wake-up; what is left wakes us again, after a batch has run."""
@@ -69,11 +69,8 @@ class Door:
 
     def replies(self, replies: Iterable[Reply]) -> None:
         """Outcomes, one message per caller."""
-        by_caller: dict[Caller, list[tuple[int, Outcome]]] = {}
-        for reply in replies:
-            by_caller.setdefault(reply.caller, []).append((reply.number, reply.outcome))
-        for caller, pairs in by_caller.items():
-            self._send(caller, words.Outcomes(pairs))
+        for caller, outcomes in words.outcomes(replies):
+            self._send(caller, outcomes)
 
     def answer(self, caller: Caller, n: int, value: Any) -> None:
         """The value that call `n` asked for."""

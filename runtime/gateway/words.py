@@ -9,14 +9,14 @@ Imports the core's vocabulary only. Idea: docs/clients.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
 
 from skerry.message import MESSAGE_BYTES_MAX
-from skerry.runtime.shard.events import Confirmed, Outcome, Placement, Request, Requested
+from skerry.runtime.shard.events import Confirmed, Outcome, Placement, Reply, Request, Requested
 
 KEY_BYTES_MAX = 480
 """Bytes of a key in UTF-8: what the store's longest row key leaves room for."""
@@ -189,10 +189,20 @@ decode_call = msgspec.msgpack.Decoder(Call).decode
 decode_word = msgspec.msgpack.Decoder(Word).decode
 
 
-# ── what a call means to a worker ─────────────────────────────────────────────
-
 Caller = Any
 """Where answers go: whatever names a caller at its door."""
+
+
+def outcomes(replies: Iterable[Reply]) -> Iterator[tuple[Caller, Outcomes]]:
+    """Replies as one message per caller."""
+    by_caller: dict[Caller, list[tuple[int, Outcome]]] = {}
+    for reply in replies:
+        by_caller.setdefault(reply.caller, []).append((reply.number, reply.outcome))
+    for caller, pairs in by_caller.items():
+        yield caller, Outcomes(pairs)
+
+
+# ── what a call means to a worker ─────────────────────────────────────────────
 
 
 class Control(Struct, frozen=True):

@@ -243,6 +243,12 @@ class Write(Struct, frozen=True):
     """The number of the first item."""
     items: list[bytes]
 
+    @property
+    def written(self) -> Written:
+        """What is said when the sink has all of them."""
+        upto = self.sequence + len(self.items) - 1
+        return Written(self.output, self.sink, self.partition, upto)
+
 
 class Stop(Struct, frozen=True):
     """This shard must not go on. `error` is the exception to end the worker with."""

@@ -43,14 +43,13 @@ from skerry.runtime.shard.events import (
     Ticked,
     Transmit,
     Write,
-    Written,
 )
 from skerry.runtime.shard.placement import balanced, slot_of
 from skerry.runtime.shard.shard import Limits, Settings, Shard
 from skerry.runtime.shard.wire import Kind
-from skerry.runtime.simulator.callers import Caller, Name
+from skerry.runtime.simulator.callers import SECONDS_PER_STEP, Caller, Name
 from skerry.runtime.simulator.disk import MemoryStore
-from skerry.runtime.simulator.keeper import SECONDS_PER_STEP, Keeper
+from skerry.runtime.simulator.keeper import Keeper
 from skerry.runtime.simulator.ledger import compare
 from skerry.runtime.simulator.machine import Machine
 from skerry.runtime.simulator.picture import Note, svg
@@ -357,12 +356,10 @@ class Cluster:
             of = self.app.outlets[write.output].type_at(write.sink)
             typed = [msgspec.msgpack.decode(item, type=of) for item in write.items]
             sink.write(write.partition, write.sequence, typed)
-        upto = write.sequence + len(items) - 1
-        written = Written(write.output, write.sink, write.partition, upto)
 
         def hear() -> None:
             if machine.shard is shard and shard is not None:
-                shard.accept(written)
+                shard.accept(write.written)
 
         self._later(hear)
 
@@ -585,10 +582,9 @@ class Cluster:
         dues = [m.shard.timers.next_ns for m in self.machines if m.shard is not None]
         return min((due for due in dues if due is not None), default=None)
 
-    def run(self, steps: int, *, each: Callable[[], None] = lambda: None) -> None:
+    def run(self, steps: int) -> None:
         """So many steps, with faults."""
         for _ in range(steps):
-            each()
             self.step()
 
     def settle(self, *, steps_max: int = 20_000) -> None:

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from skerry.runtime.simulator.callers import SECONDS_PER_STEP
 from skerry.runtime.watch import Beat, GiveUp, Restart, Rounds, Watch
 
-SECONDS_PER_STEP = 0.005
 ROUND_STEPS = 20
 """How often a round of questions is begun."""
 

@@ -16,7 +16,6 @@ from skerry.runtime.inquiries import Inquiries
 from skerry.runtime.shard.events import Placement, Reply
 from skerry.runtime.shard.intake import Identity, partition_slot
 from skerry.runtime.shard.shard import Shard
-from skerry.runtime.simulator.callers import Name
 from skerry.runtime.simulator.disk import MemoryStore
 from skerry.runtime.simulator.ledger import Books
 from skerry.runtime.watch import Beat
@@ -128,11 +127,8 @@ class Machine:
 
     def replies(self, replies: list[Reply]) -> None:
         """Outcomes, one message per caller, as the real door says them."""
-        by_caller: dict[Name, list[tuple[int, Any]]] = {}
-        for reply in replies:
-            by_caller.setdefault(reply.caller, []).append((reply.number, reply.outcome))
-        for caller, pairs in by_caller.items():
-            self._answer(caller, words.encode(words.Outcomes(pairs)))
+        for caller, outcomes in words.outcomes(replies):
+            self._answer(caller, words.encode(outcomes))
 
     # ── what inquiries need of it ──
 
