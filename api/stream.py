@@ -263,8 +263,12 @@ class Keyed(Generic[T]):
 
 def _check_keys(keys: list[str]) -> None:
     """All keys of a batch, in passes that run in C; one by one only when something is unlike."""
-    plain = set(map(type, keys)) == {str} and all(keys) and all(map(str.isascii, keys))
-    if keys and not (plain and max(map(len, keys)) <= KEY_BYTES_MAX):
+    try:
+        plain = "".join(keys).isascii()
+    except TypeError:  # Not all of them are texts: the loop says which.
+        plain = False
+    sizes = set(map(len, keys)) if plain else set()
+    if not plain or 0 in sizes or max(sizes, default=0) > KEY_BYTES_MAX:
         for key in keys:
             check_key(key)
 

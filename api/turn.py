@@ -28,12 +28,11 @@ class Turn:
 
     __slots__ = (
         "_rng",
-        "_rng_of",
+        "count",
         "emits",
         "entity",
         "extra",
         "forgotten",
-        "index",
         "laters",
         "now_ns",
         "outputs",
@@ -49,8 +48,9 @@ class Turn:
         self.now_ns = 0
         """The shard's time, ns since 1970."""
         self.seed: tuple[int, ...] = ()
-        self.index = 0
-        """Which turn of its batch this is; with `seed` it makes the random numbers."""
+        """What the batch's random numbers grow from."""
+        self.count = 0
+        """Turns of this batch that were run."""
         self.reading = False
         """A query runs: it may leave nothing behind."""
         self.sends: list[tuple[Handler, str, Args, Asked[object] | None]] = []
@@ -65,7 +65,12 @@ class Turn:
         self.timer_set: Callable[[Entity, str], bool] = _no_timer
         """Whether a named timer of an entity stood before this turn."""
         self._rng: random.Random | None = None
-        self._rng_of: tuple[tuple[int, ...], int] = ((), -1)
+
+    def begin(self, now_ns: int, seed: tuple[int, ...]) -> None:
+        """A batch begins, or begins again: then its turns draw the same numbers again."""
+        self.clear()
+        self.now_ns, self.seed, self.count = now_ns, seed, 0
+        self._rng = None
 
     def clear(self) -> None:
         """Forget what was left behind."""
@@ -78,11 +83,9 @@ class Turn:
             self.extra = False
 
     def rng(self) -> random.Random:
-        """This turn's generator: the same numbers whenever this very turn is run again."""
-        identity = (self.seed, self.index)
-        if self._rng is None or self._rng_of != identity:
-            self._rng = random.Random(repr(identity))
-            self._rng_of = identity
+        """The generator of this turn's batch: each turn draws on behind the one before it."""
+        if self._rng is None:
+            self._rng = random.Random(repr(self.seed))
         return self._rng
 
 

@@ -73,6 +73,10 @@ BATCH_S = 0.012
 BATCH_TURNS_MIN = 128
 """A batch that takes longer is followed by one of half as many turns, down to so many."""
 
+GARBAGE_OBJECTS = 100_000
+"""Containers made and not freed before a young collection: a batch makes thousands that die with
+it, and to look through them each time took 7 % of a worker. Bounds what cycles of handlers hold."""
+
 SOURCE_BATCHES = 2
 """Source batches per round: enough to fill a batch, few enough to keep replies quick."""
 
@@ -177,6 +181,7 @@ class Worker:
         self._open()
         gc.collect()
         gc.freeze()
+        gc.set_threshold(GARBAGE_OBJECTS, *gc.get_threshold()[1:])
         while not self._stopping or self._shard.durable < self._shard.no:
             busy = self._round()
             self._listen(0 if busy else self._patience_ms())
@@ -244,7 +249,7 @@ class Worker:
             # What waits is on the disk; a stop need not come to its end, which may never be.
             if self._shard.runnable and not self._stopping:
                 commit = self._batch()
-                self._turns += self._shard.turn.index
+                self._turns += self._shard.turn.count
                 if commit is not None:
                     self._store.append(commit)
                     self._commits += 1

@@ -14,7 +14,7 @@ No I/O but `Committed`; reads no clock. Idea: docs/entities.md. Asserts I11.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -151,14 +151,12 @@ class Turns:
 
     def begin(self, now_ns: int, seed: tuple[int, ...]) -> None:
         """A batch begins, or begins again: its time, and what its random numbers grow from."""
-        turn = self.turn
-        turn.clear()
+        self.turn.begin(now_ns, seed)
         for kept in self.kept.values():
             assert not kept.dirty, f"I11: a run of {kept.name} begins on what another run left"
-        turn.now_ns, turn.seed, turn.index = now_ns, seed, 0
 
     def run_columns(
-        self, kept: Kept, handler: Handler, keys: Iterable[str], rows: Iterable[tuple[Any, ...]]
+        self, kept: Kept, handler: Handler, keys: Sequence[str], rows: Iterable[tuple[Any, ...]]
     ) -> None:
         """Messages that nobody waits for, in order, optimistically. Raises Raised."""
         turn, leave = self.turn, self._leave
@@ -172,7 +170,6 @@ class Turns:
                     entity = load(kept, key)
                 dirty[key] = entity
                 turn.entity = entity
-                turn.index += 1
                 function(entity, *args)
                 if sends or turn.extra:
                     leave(entity)
@@ -180,6 +177,7 @@ class Turns:
             raise Raised(kept.name) from error
         finally:
             seam.current = turn.entity = None
+        turn.count += len(keys)
 
     def run(
         self, kept: Kept, handler: Handler, key: str, args: Given, *, wanted: bool, careful: bool
@@ -246,7 +244,7 @@ class Turns:
         except InvalidMessage as error:
             return None, error
         turn.entity = entity
-        turn.index += 1
+        turn.count += 1
         seam.current = turn
         try:
             reply = handler.function(entity, *values)
@@ -299,7 +297,7 @@ class Turns:
                 try:
                     encode = kept.type.encode
                     values = [None if e is None else encode(e) for e in kept.dirty.values()]
-                    kept.note_size(sum(len(v) for v in values if v is not None) / len(values))
+                    kept.note_size(sum(map(len, filter(None, values))) / len(values))
                     for key, value in zip(kept.dirty, values[:CHECKED_STATES]):
                         if value is not None:
                             kept.type.decode(value, key, self._schemas)
