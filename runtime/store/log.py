@@ -23,7 +23,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lmdb
 from msgspec import Struct
@@ -34,8 +34,10 @@ from skerry.runtime.shard import commit as records
 from skerry.runtime.shard.commit import slot_prefix, type_id
 from skerry.runtime.shard.events import SLOTS, Commit, Table
 from skerry.runtime.store.files import Copied, Environment
-from skerry.runtime.store.overlay import Carried, Overlay, tree_key
+from skerry.runtime.store.overlay import ABSENT, Carried, Layer, Overlay, tree_key
 from skerry.runtime.store.tree import Fingerprints, seal, unseal
+
+T = TypeVar("T")
 
 PIECE_ROWS = 16_384
 """Overlay entries sorted at a time: about 25 ms of the worker's thread."""
@@ -52,8 +54,8 @@ READER_BEHIND_BYTES = 1 << 20
 READER_COMMIT_BYTES = 16_000
 """What a commit frees beside its record, about: the path to the log's last leaf."""
 
-ENTRY_BYTES = 400
-"""What an overlay entry costs in memory, about, with its value."""
+ENTRY_BYTES = 240
+"""What an overlay entry costs in memory, about, with its key and value."""
 
 KEPT_S = 60.0
 """How long rows are kept for a backup that does not ask for them."""
@@ -96,7 +98,7 @@ class LmdbStore:
         self._files = environment
         self._env = environment.env
         self._sync, self._wake = sync, wake
-        self._entries_max = max(1000, overlay_bytes // ENTRY_BYTES)
+        self._entries_max = max(1000, overlay_bytes // (2 * ENTRY_BYTES))
         # A tail of the log that filled the quota would leave no room to sweep it down.
         self._log_bytes_max = min(log_bytes, environment.quota_bytes // 8)
         self._overlay = Overlay()
@@ -118,7 +120,8 @@ class LmdbStore:
         self._kept: Kept | None = None
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._put_done = threading.Event()
-        self._carried_done: queue.SimpleQueue[list[Carried]] = queue.SimpleQueue()
+        self._swept = threading.Event()
+        """The tree has all that the sweep carried; reads by the old reader do not see it yet."""
         self._thread = threading.Thread(target=self._commit_all, name="committer", daemon=True)
         self._thread.start()
 
@@ -176,7 +179,7 @@ class LmdbStore:
             chain = decoded.checksum
             last = Last(no, decoded.checksum, decoded.epoch, decoded.time_ns)
             if no > self._covered:
-                self._overlay.add(no, decoded.states, decoded.rows)
+                self._overlay.add(decoded.states, decoded.rows)
                 self._log_bytes += len(record)
         if last.no < self._covered:
             raise StoreDamaged(
@@ -196,14 +199,14 @@ class LmdbStore:
     def state(self, type: str, key: str) -> bytes | None:
         """The newest sealed state of an entity."""
         entry = self._overlay.state(type, key)
-        if entry is not None:
-            return entry[1]
+        if entry is not ABSENT:
+            return entry
         return self._tree(tree_key(Table.STATE, records.state_key(type, key)))
 
     def read(self, table: int, key: bytes) -> bytes | None:
         """The newest sealed row of a table."""
         entry = self._overlay.row(table, key)
-        return entry[1] if entry is not None else self._tree(tree_key(table, key))
+        return entry if entry is not ABSENT else self._tree(tree_key(table, key))
 
     def _tree(self, key: bytes) -> bytes | None:
         try:
@@ -237,8 +240,8 @@ class LmdbStore:
         """States of a type, slot by slot."""
         behind = records.state_key(type, after) if after else b""
         overlay = sorted(
-            (records.state_key(type, key), 0, entry[1])
-            for key, entry in self._overlay.states.get(type, {}).items()
+            (records.state_key(type, key), 0, value)
+            for key, value in self._overlay.states_of(type).items()
             if key.startswith(prefix)
         )
         start = int.from_bytes(behind[:2], "big")
@@ -256,7 +259,7 @@ class LmdbStore:
         """Visible to reads now, durable later."""
         assert commit.no == self._appended + 1, f"I6: commit {commit.no} after {self._appended}"
         self._appended = commit.no
-        self._overlay.add_commit(commit)
+        self._overlay.add(commit.states, commit.rows)
         size = len(commit.record)
         self._log_bytes += size
         self._sizes[commit.no] = size
@@ -286,7 +289,7 @@ class LmdbStore:
             self._reader_behind += size + READER_COMMIT_BYTES
         if self._kept is not None and time.monotonic() > self._kept.until_s:
             self.let_go()
-        if self._reader_behind > READER_BEHIND_BYTES or not self._carried_done.empty():
+        if self._reader_behind > READER_BEHIND_BYTES or self._swept.is_set():
             self._renew_reader()
         return self._durable
 
@@ -329,13 +332,19 @@ class LmdbStore:
 
     def _advance(self) -> None:
         """Hand one slice of the sweep to the committer, more when the overlay is too large."""
-        entries = len(self._overlay)
+        full = len(self._overlay.upper) >= self._entries_max
         if self._sweep is None:
-            if self._log_bytes < self._log_bytes_max and entries < self._entries_max:
+            if not full and (len(self._overlay.lower) or self._log_bytes < self._log_bytes_max):
                 return
-            self._sweep, self._sweep_upto = self._pieces(), self._appended
-            self._log_bytes = 0
-        slices = 1 if entries < 2 * self._entries_max else 8
+            if len(self._overlay.lower):
+                # Carried down and not synced yet: what is sealed meanwhile may not grow for ever.
+                while not self._swept.wait(1.0):
+                    if self._error is not None:
+                        return
+                self._renew_reader()
+            self._sweep, self._sweep_upto = _pieces(self._overlay.sink()), self._appended
+            self._log_bytes, full = 0, False
+        slices = 8 if full else 1
         for _ in range(slices):
             carried = next(self._sweep, None)
             if carried is None:
@@ -351,42 +360,15 @@ class LmdbStore:
                 if self._error is not None:
                     return
 
-    def _pieces(self) -> Iterator[list[Carried]]:
-        """The overlay as it stands when each piece is taken, in slices."""
-        for type_name in list(self._overlay.states):
-            keys = list(self._overlay.states[type_name])
-            for start in range(0, len(keys), PIECE_ROWS):
-                yield from _sliced(self._states_piece(type_name, keys[start : start + PIECE_ROWS]))
-        for table in list(self._overlay.rows):
-            row_keys = list(self._overlay.rows[table])
-            for start in range(0, len(row_keys), PIECE_ROWS):
-                yield from _sliced(self._rows_piece(table, row_keys[start : start + PIECE_ROWS]))
-
-    def _states_piece(self, type_name: str, keys: list[str]) -> list[Carried]:
-        kept, key_of = self._overlay.states[type_name], records.state_key
-        piece: list[Carried] = [
-            (tree_key(Table.STATE, key_of(type_name, key)), *kept[key], type_name, key)
-            for key in keys
-            if key in kept
-        ]
-        piece.sort()
-        return piece
-
-    def _rows_piece(self, table: int, keys: list[bytes]) -> list[Carried]:
-        kept = self._overlay.rows[table]
-        piece: list[Carried] = [
-            (tree_key(table, key), *kept[key], None, key) for key in keys if key in kept
-        ]
-        piece.sort()
-        return piece
-
     def _renew_reader(self) -> None:
         """See the tree as it is now; only then forget what it has got of the overlay."""
+        swept = self._swept.is_set()
         self._reader.abort()
         self._reader = self._env.begin()
         self._reader_behind = 0
-        while not self._carried_done.empty():
-            self._overlay.drop(self._carried_done.get())
+        if swept:
+            self._swept.clear()
+            self._overlay.swept()
 
     # ── committing: the committer's thread ──
 
@@ -440,9 +422,8 @@ class LmdbStore:
         """One transaction, one sync."""
         self._write(jobs)
         upto = max((job.no for job in jobs), default=0)
-        for job in jobs:
-            if job.carried is not None:
-                self._carried_done.put(job.carried)
+        if any(job.covers is not None for job in jobs):
+            self._swept.set()
         self._written = max(self._written, upto)
         if self._pressed or any(job.carried is not None for job in jobs):
             self._pressed = self._files.pressed()
@@ -465,7 +446,7 @@ class LmdbStore:
     def _write_slice(self, txn: Any, carried: list[Carried]) -> None:
         fingerprints = Fingerprints(txn, self._files.slots)
         rows = self._files.rows
-        for key, _, value, _, _ in carried:
+        for key, value in carried:
             if value is None:
                 old = txn.pop(key, db=rows)
                 sealed = None
@@ -487,9 +468,21 @@ class LmdbStore:
         self._jobs.put(Job(trim_below=upto))
 
 
-def _sliced(piece: list[Carried]) -> Iterator[list[Carried]]:
-    for start in range(0, len(piece), SLICE_ROWS):
-        yield piece[start : start + SLICE_ROWS]
+def _pieces(layer: Layer) -> Iterator[list[Carried]]:
+    """What a sweep carries, sorted a piece at a time, in slices."""
+    for type_name, states in layer.states.items():
+        for keys in _cut(list(states), PIECE_ROWS):
+            tree_keys = [tree_key(Table.STATE, records.state_key(type_name, key)) for key in keys]
+            yield from _cut(sorted(zip(tree_keys, map(states.__getitem__, keys))), SLICE_ROWS)
+    for table, rows in layer.rows.items():
+        for row_keys in _cut(list(rows), PIECE_ROWS):
+            piece = sorted((tree_key(table, key), rows[key]) for key in row_keys)
+            yield from _cut(piece, SLICE_ROWS)
+
+
+def _cut(whole: list[T], size: int) -> Iterator[list[T]]:
+    for start in range(0, len(whole), size):
+        yield whole[start : start + size]
 
 
 _Ranked = Iterator[tuple[bytes, int, bytes | None]]

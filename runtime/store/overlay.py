@@ -1,79 +1,111 @@
 """Rows newer than the tree: what was sealed and is not in the B-tree yet.
 
-Every commit's rows land here first, so that the hot path writes no tree page. A sweep
-carries them down in sorted slices; an entry leaves only when the commit that wrote it is
-the one that was carried. States are kept per type by key, as the shard asks for them;
-the keys of the tree are made at checkpoint time only.
+Every commit's rows land here first, so that the hot path writes no tree page. There are two
+layers. A sweep makes the upper one the lower one, as it stands; what is sealed from then on
+lands in a new one above. The lower one never changes while it is carried down in sorted slices,
+and is forgotten as a whole when reads of the tree see all of it. So no entry needs to remember
+which commit wrote it. States are kept per type by key, as the shard asks for them; the keys of
+the tree are made at checkpoint time only.
 
-Memory only. Idea: docs/log.md.
+Memory only. Idea: docs/log.md; the memtables of O'Neil et al., "The log-structured merge-tree",
+1996. Asserts I6.
 """
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterator
-from itertools import repeat
+from typing import Final
 
-from skerry.runtime.shard.events import Commit, Row, StateGroup
-
-Entry = tuple[int, bytes | None]
-"""(commit that wrote it, value or None for a deletion)."""
+from skerry.runtime.shard.events import Row, StateGroup
 
 
-class Overlay:
-    """Sealed rows by table and key."""
+class Absent(enum.Enum):
+    """No entry at all; None as an entry is a deletion."""
+
+    ABSENT = "absent"
+
+
+ABSENT: Final = Absent.ABSENT
+Entry = bytes | None
+
+
+class Layer:
+    """Rows by table and key; the newest of each."""
+
+    __slots__ = ("rows", "states")
 
     def __init__(self) -> None:
         self.states: dict[str, dict[str, Entry]] = {}
         self.rows: dict[int, dict[bytes, Entry]] = {}
 
-    def add(self, no: int, states: list[StateGroup], rows: list[Row]) -> None:
-        """What a commit changed."""
-        for group in states:
-            kept = self.states.get(group.type)
-            if kept is None:
-                kept = self.states[group.type] = {}
-            kept.update(zip(group.keys, zip(repeat(no), group.values)))
-        for table, key, value in rows:
-            of_table = self.rows.get(table)
-            if of_table is None:
-                of_table = self.rows[table] = {}
-            of_table[key] = (no, value)
-
-    def add_commit(self, commit: Commit) -> None:
-        """What a commit changed."""
-        self.add(commit.no, commit.states, commit.rows)
-
     def __len__(self) -> int:
         return sum(map(len, self.states.values())) + sum(map(len, self.rows.values()))
 
-    def state(self, type_name: str, key: str) -> Entry | None:
-        """The entry of a state."""
-        kept = self.states.get(type_name)
-        return None if kept is None else kept.get(key)
 
-    def row(self, table: int, key: bytes) -> Entry | None:
-        """The entry of a row."""
-        kept = self.rows.get(table)
-        return None if kept is None else kept.get(key)
+class Overlay:
+    """Sealed rows by table and key: those of the newest commits over those that are carried down."""
 
-    def drop(self, carried: list[Carried]) -> None:
-        """These entries are in the tree that reads see: forget those that are still the same."""
-        for tree, no, _, type_name, key in carried:
-            kept: dict[str, Entry] | dict[bytes, Entry] | None
-            kept = self.rows.get(tree[0]) if type_name is None else self.states.get(type_name)
-            if kept is not None:
-                entry = kept.get(key)  # type: ignore[arg-type]
-                if entry is not None and entry[0] == no:
-                    del kept[key]  # type: ignore[arg-type]
+    def __init__(self) -> None:
+        self.upper, self.lower = Layer(), Layer()
 
-    def in_table(self, table: int, prefix: bytes) -> Iterator[tuple[bytes, bytes | None]]:
-        """Entries of a table with this prefix, sorted."""
-        kept = self.rows.get(table, {})
-        yield from sorted((k, e[1]) for k, e in list(kept.items()) if k.startswith(prefix))
+    def add(self, states: list[StateGroup], rows: list[Row]) -> None:
+        """What a commit changed."""
+        upper = self.upper
+        for group in states:
+            kept = upper.states.get(group.type)
+            if kept is None:
+                kept = upper.states[group.type] = {}
+            kept.update(zip(group.keys, group.values))
+        for table, key, value in rows:
+            of_table = upper.rows.get(table)
+            if of_table is None:
+                of_table = upper.rows[table] = {}
+            of_table[key] = value
+
+    def __len__(self) -> int:
+        return len(self.upper) + len(self.lower)
+
+    def state(self, type_name: str, key: str) -> Entry | Absent:
+        """The newest entry of a state."""
+        for layer in (self.upper, self.lower):
+            kept = layer.states.get(type_name)
+            if kept is not None and key in kept:
+                return kept[key]
+        return ABSENT
+
+    def row(self, table: int, key: bytes) -> Entry | Absent:
+        """The newest entry of a row."""
+        for layer in (self.upper, self.lower):
+            kept = layer.rows.get(table)
+            if kept is not None and key in kept:
+                return kept[key]
+        return ABSENT
+
+    def states_of(self, type_name: str) -> dict[str, Entry]:
+        """The newest entries of a type."""
+        return self.lower.states.get(type_name, {}) | self.upper.states.get(type_name, {})
+
+    def in_table(self, table: int, prefix: bytes) -> Iterator[tuple[bytes, Entry]]:
+        """The newest entries of a table with this prefix, sorted."""
+        kept = self.lower.rows.get(table, {}) | self.upper.rows.get(table, {})
+        yield from sorted((key, value) for key, value in kept.items() if key.startswith(prefix))
+
+    # ── sweeping ──
+
+    def sink(self) -> Layer:
+        """A sweep begins: what stands now is what it carries."""
+        assert not len(self.lower), "I6: what an earlier sweep carried is still needed by reads"
+        self.upper, self.lower = Layer(), self.upper
+        return self.lower
+
+    def swept(self) -> None:
+        """Who reads the tree sees all that the sweep carried."""
+        self.lower = Layer()
 
 
-Carried = tuple[bytes, int, bytes | None, str | None, str | bytes]
-"""(key in the tree, commit, value, entity type of a state, key in the overlay)."""
+Carried = tuple[bytes, Entry]
+"""(key in the tree, value or None for a deletion)."""
 
 
 def tree_key(table: int, key: bytes) -> bytes:

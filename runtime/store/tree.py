@@ -57,24 +57,24 @@ class Fingerprints:
 
     def __init__(self, txn: Any, db: Any) -> None:
         self._txn, self._db = txn, db
-        self._changed: dict[int, tuple[int, int]] = {}
+        self._changed: dict[int, list[int]] = {}
 
-    def _of(self, slot: int) -> tuple[int, int]:
-        found = self._changed.get(slot)
-        if found is None:
-            stored = self._txn.get(slot.to_bytes(2, "big"), db=self._db)
-            found = _FINGERPRINT.unpack(stored) if stored else (0, 0)
-        return found
+    def _stored(self, slot: int) -> list[int]:
+        stored = self._txn.get(slot.to_bytes(2, "big"), db=self._db)
+        return list(_FINGERPRINT.unpack(stored)) if stored else [0, 0]
 
     def change(self, key: bytes, old: bytes | None, new: bytes | None) -> None:
         """A row was written over, written anew or deleted."""
         slot = slot_of_row(key)
-        count, xor = self._of(slot)
+        found = self._changed.get(slot)
+        if found is None:
+            found = self._changed[slot] = self._stored(slot)
         if old is not None:
-            count, xor = count - 1, xor ^ _CHECKSUM.unpack_from(old)[0]
+            found[0] -= 1
+            found[1] ^= _CHECKSUM.unpack_from(old)[0]
         if new is not None:
-            count, xor = count + 1, xor ^ _CHECKSUM.unpack_from(new)[0]
-        self._changed[slot] = (count, xor)
+            found[0] += 1
+            found[1] ^= _CHECKSUM.unpack_from(new)[0]
 
     def save(self) -> None:
         """Write what changed, in the same transaction."""

@@ -278,10 +278,10 @@ MUTANTS = [
         "                self._jobs.put(Job(covers=self._appended))\n",
     ),
     Mutant(
-        "an overlay entry goes whatever was carried",
+        "what was sealed during a sweep goes with it",
         "store/overlay.py",
-        "if entry is not None and entry[0] == no:",
-        "if entry is not None:",
+        'sees all that the sweep carried."""\n        self.lower = Layer()\n',
+        'sees all that the sweep carried."""\n        self.upper, self.lower = Layer(), Layer()\n',
     ),
     Mutant(
         "an overlay entry goes before the reader is renewed",
