@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar
 
 import msgspec
@@ -113,6 +114,8 @@ class Handler:
         self.replies = self.returns is not type(None)
         self.takes_error = bool(self.params) and _is_error(self.params[0].annotation)
         self.scalar = not self.takes_error and all(_is_scalar(p.annotation) for p in self.params)
+        self.bare = self.scalar and self.arity == 1
+        """Whether a column of its arguments holds the values themselves: no tuple around each."""
         self._required = sum(p.default is inspect.Parameter.empty for p in self.params)
         types = tuple(p.annotation for p in self.params)
         for param in self.params[int(self.takes_error) :]:
@@ -120,7 +123,9 @@ class Handler:
         if self.takes_error:
             types = types[1:]
         try:
-            self._tuple: Any = msgspec.msgpack.Decoder(tuple[types] if types else tuple[()])  # type: ignore[valid-type]
+            whole = tuple[types] if types else tuple[()]  # type: ignore[valid-type]
+            self.decode: Callable[[bytes], tuple[Any, ...]] = msgspec.msgpack.Decoder(whole).decode
+            """Arguments from the bytes that `bind` gives in this release. Raises MsgspecError."""
             self.columns: Any = msgspec.msgpack.Decoder(
                 tuple[tuple(list[t] for t in types)] if types else tuple[()]  # type: ignore[misc,valid-type]
             )
@@ -215,12 +220,28 @@ class Handler:
             self._measured(_encode(checked))
         return tuple(checked)
 
+    # ── columns ──
+    # Of many messages to one handler: nothing when it takes no argument, the values themselves
+    # when it takes one that is a scalar, else what `bind` gives for each.
+
+    def column(self, args: Sequence[Args]) -> Sequence[Any]:
+        """The column of these messages' arguments."""
+        if self.bare:
+            return list(chain.from_iterable(args))
+        return args if self.arity else ()
+
+    def each(self, column: Sequence[Any], count: int) -> Iterable[Args]:
+        """The arguments of each of `count` messages, from their column."""
+        if self.bare:
+            return zip(column)
+        return column if self.arity else repeat((), count)
+
     # ── bytes ──
 
     def unpack(self, args: bytes) -> tuple[Any, ...]:
         """Arguments from their bytes: an array by position, or a map by name. Raises InvalidMessage."""
         try:
-            return typing.cast("tuple[Any, ...]", self._tuple.decode(args))
+            return self.decode(args)
         except msgspec.MsgspecError as error:
             first = error
         try:
@@ -253,7 +274,7 @@ class Handler:
                 return self.unpack(rest)
             if isinstance(first, bytes):
                 return (self._first.decode(first), *self._rest.decode(rest))
-            return (first, *(self._tuple if self.takes_error else self._rest).decode(rest))
+            return (first, *(self.decode(rest) if self.takes_error else self._rest.decode(rest)))
         except msgspec.MsgspecError as error:
             raise InvalidMessage(f"{self.entity}.{self.name}: {error}") from error
 

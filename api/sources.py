@@ -11,7 +11,7 @@ import glob
 import gzip
 import os
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from itertools import accumulate, islice, repeat
 from pathlib import Path
 from typing import IO, Any, Generic, TypeVar, overload
 
@@ -20,7 +20,8 @@ import msgspec
 from skerry.errors import SkerryError
 
 T = TypeVar("T")
-Batch = list[tuple[int, T]]
+Batch = tuple[Sequence[int], list[T]]
+"""Positions, and the items at them."""
 
 
 class TextFiles:
@@ -61,20 +62,18 @@ class TextFiles:
 
     def read(self, partition: str, after: int | None) -> Iterator[tuple[int, str]]:
         """(offset behind the line, line) of a file."""
-        for batch in self.batches(partition, after, 1024):
-            yield from batch
+        for positions, lines in self.batches(partition, after, 1024):
+            yield from zip(positions, lines)
 
     def batches(self, partition: str, after: int | None, size: int) -> Iterator[Batch[str]]:
-        """The same in lists of up to `size` lines."""
-        position = after or 0
+        """The same as offsets and lines, up to `size` at a time."""
+        start = after or 0
         try:
-            with self._open(partition, position) as file:
+            with self._open(partition, start) as file:
                 while lines := list(islice(file, size)):
-                    batch: Batch[str] = []
-                    for line in lines:
-                        position += len(line)
-                        batch.append((position, self._text(partition, position, line)))
-                    yield batch
+                    ends = list(accumulate(map(len, lines), initial=start))
+                    yield ends[1:], self._texts(partition, start, lines)
+                    start = ends[-1]
         except (OSError, EOFError) as error:
             raise self._lost(partition, error) from error
 
@@ -91,15 +90,19 @@ class TextFiles:
         return plain
 
     @staticmethod
-    def _text(path: str, position: int, line: bytes) -> str:
+    def _texts(path: str, start: int, lines: list[bytes]) -> list[str]:
+        """Lines that begin at offset `start`, as text without their ends."""
+        whole = b"".join(lines)
         try:
-            return line.decode().rstrip("\r\n")
+            texts = whole.decode().split("\n")
         except UnicodeDecodeError as error:
-            at = position - len(line) + error.start
             raise SkerryError(
-                f"{path} is not UTF-8: byte {line[error.start]:#04x} at offset {at}. Convert it "
-                f"(iconv -f latin1 -t utf-8), or leave it out."
+                f"{path} is not UTF-8: byte {whole[error.start]:#04x} at offset "
+                f"{start + error.start}. Convert it (iconv -f latin1 -t utf-8), or leave it out."
             ) from None
+        if len(texts) > len(lines):
+            texts.pop()  # Behind the end of the last line.
+        return [text.rstrip("\r") for text in texts] if b"\r" in whole else texts
 
     @staticmethod
     def _lost(path: str, error: Exception) -> SkerryError:
@@ -153,18 +156,19 @@ class JsonLines(Generic[T]):
 
     def read(self, partition: str, after: int | None) -> Iterator[tuple[int, T]]:
         """(offset behind the line, item) of a file."""
-        for batch in self.batches(partition, after, 1024):
-            yield from batch
+        for positions, items in self.batches(partition, after, 1024):
+            yield from zip(positions, items)
 
     def batches(self, partition: str, after: int | None, size: int) -> Iterator[Batch[T]]:
-        """The same in lists of up to `size` items. Empty lines are passed over."""
-        for lines in self._files.batches(partition, after, size):
-            batch: Batch[T] = []
-            for position, line in lines:
+        """The same as offsets and items, up to `size` at a time. Empty lines are passed over."""
+        for ends, lines in self._files.batches(partition, after, size):
+            positions, items = list[int](), list[T]()
+            for position, line in zip(ends, lines):
                 if line.strip():
-                    batch.append((position, self._item(partition, position, line)))
-            if batch:
-                yield batch
+                    positions.append(position)
+                    items.append(self._item(partition, position, line))
+            if items:
+                yield positions, items
 
     def _item(self, path: str, position: int, line: str) -> T:
         try:
@@ -276,15 +280,14 @@ class Generate(Generic[T]):
 
     def read(self, partition: str, after: int | None) -> Iterator[tuple[int, T]]:
         """(position, item) behind `after`."""
-        for batch in self.batches(partition, after, 1024):
-            yield from batch
+        for positions, items in self.batches(partition, after, 1024):
+            yield from zip(positions, items)
 
     def batches(self, partition: str, after: int | None, size: int) -> Iterator[Batch[T]]:
-        """The same in lists of up to `size` items."""
-        fn, position = self._fn, -1 if after is None else after
-        while self._count is None or position + 1 < self._count:
-            end = position + 1 + size
-            if self._count is not None:
-                end = min(end, self._count)
-            yield [(p, fn(partition, p)) for p in range(position + 1, end)]
-            position = end - 1
+        """The same as positions and items, up to `size` at a time."""
+        start = 0 if after is None else after + 1
+        while self._count is None or start < self._count:
+            end = start + size if self._count is None else min(start + size, self._count)
+            positions = range(start, end)
+            yield positions, list(map(self._fn, repeat(partition), positions))
+            start = end

@@ -27,7 +27,6 @@ from skerry.errors import BadApp
 from skerry.message import KEY_BYTES_MAX, LARGE, Handler, check_key
 
 if TYPE_CHECKING:
-    from skerry.message import Args
     from skerry.output import Output
 
 T = TypeVar("T")
@@ -43,8 +42,9 @@ class Source(Protocol[T_co]):
 
     `read` must be repeatable: the same positions give the same items, whenever and however
     often it is asked. Positions are what msgpack carries: ints, strings, lists of them.
-    A source may also offer `batches(partition, after, size)`, an iterator of lists, when it
-    never blocks; and `size(partition)`, in units of its positions, for the progress bar.
+    A source may also offer `batches(partition, after, size)` when it never blocks: an iterator of
+    (positions, items), two sequences of one length; and `size(partition)`, in units of its
+    positions, for the progress bar.
     """
 
     def partitions(self) -> Iterable[str]:
@@ -85,6 +85,8 @@ class Exit(NamedTuple):
 
 
 Columns = tuple[Handler | Exit, list[str], Sequence[Any]]
+"""(where to, keys, a column of arguments as `Handler.column` has it or of items' bytes). Keys of
+messages are not looked at yet: a key that is known was, and most are (`check_keys`)."""
 Stage = Callable[[list[Any]], list[Columns]]
 KeyedStage = Callable[[list[str], list[Any]], list[Columns]]
 
@@ -124,7 +126,7 @@ class Pipeline:
 
     def apply(self, items: Sequence[Any]) -> list[Columns]:
         """The messages of these items, a (handler, keys, arguments) per end of the pipeline."""
-        return self.stream._apply(list(items))
+        return self.stream._apply(items if isinstance(items, list) else list(items))
 
 
 class Stream(Generic[T]):
@@ -224,7 +226,7 @@ class Keyed(Generic[T]):
         leave = self._root.end(sink, Any)
 
         def stage(keys: list[str], items: list[Any]) -> list[Columns]:
-            _check_keys(keys)
+            check_keys(keys)
             return leave(keys, items)
 
         self._stages.append(stage)
@@ -246,23 +248,23 @@ class Keyed(Generic[T]):
         scalar = found.params[0].annotation if found.arity and found.scalar else None
 
         def without_item(keys: list[str], items: list[Any]) -> list[Columns]:
-            _check_keys(keys)
-            return [(found, keys, [()] * len(keys))]
+            return [(found, keys, ())]
 
         def with_item(keys: list[str], items: list[Any]) -> list[Columns]:
-            _check_keys(keys)
-            rows: list[Args] = list(zip(items))
             # One look at the types of all items; each by itself only when one is unlike, or large.
             unlike = scalar is None or set(map(type, items)) != {scalar}
             if unlike or (scalar in (str, bytes) and max(map(len, items)) > LARGE):
-                rows = [found.bind((item,), {}) for item in items]
-            return [(found, keys, rows)]
+                return [(found, keys, found.column([found.bind((item,), {}) for item in items]))]
+            return [(found, keys, items)]
 
         self._stages.append(with_item if found.arity else without_item)
 
 
-def _check_keys(keys: list[str]) -> None:
-    """All keys of a batch, in passes that run in C; one by one only when something is unlike."""
+def check_keys(keys: list[str]) -> None:
+    """All keys of a batch, in passes that run in C; one by one only when something is unlike.
+
+    Raises TypeError or ValueError naming the first that can't be a key.
+    """
     try:
         plain = "".join(keys).isascii()
     except TypeError:  # Not all of them are texts: the loop says which.

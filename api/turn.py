@@ -55,7 +55,8 @@ class Turn:
         """A query runs: it may leave nothing behind."""
         self.sends: list[tuple[Handler, str, Args, Asked[object] | None]] = []
         self.extra = False
-        """Whether anything but sends was left behind: laters, timers, emits, forgotten."""
+        """Whether anything but plain sends was left behind: asks, laters, timers, emits, forgotten.
+        What is plain needs no look at who sent it, so it may lie here while other turns run."""
         self.laters: list[tuple[int, Handler, str, Args]] = []
         self.timers: dict[str, tuple[int, Handler, Args] | None] = {}
         self.forgotten = False

@@ -252,6 +252,7 @@ def ask(handler: Any, /, *args: Any, **kwargs: Any) -> Any:
     found, key = target(handler)
     asked: Asked[Any] = Asked(found)
     turn.sends.append((found, key, found.bind(args, kwargs), asked))
+    turn.extra = True
     return asked
 
 

@@ -50,7 +50,9 @@ runtime/shard/    The core: no I/O, no clock, no thread.
     intake.py     What waits to be run, and the order in which a batch takes it.
     requests.py   A client's request seen before? Its first outcome, kept with the target's slot.
     delivery.py   One message to its entity, and what becomes of it: sends, outcomes, dead letters.
+    buffer.py     Messages on their way, in order, as runs of one handler.
     turns.py      Runs handlers: optimistic, careful, rejected, failed.
+    loops.py      The loop over the messages of a run: one for each shape of column, made from one text.
     asks.py       What an entity has asked and not been told yet.
     timers.py     Messages that wait for a time: named timers, send_later, ask time-outs.
     outputs.py    What goes out to sinks: numbered once, kept until its sink has it.

@@ -23,7 +23,10 @@ BATCH_ITEMS = 2048
 QUEUED_BATCHES = 4
 """Batches that a reading thread is ahead; more would only use memory."""
 
-Batch = list[tuple[Any, Any]]
+Batch = tuple[Sequence[Any], Sequence[Any]]
+"""Positions, and the items at them."""
+
+END: Batch = ((), ())
 
 
 class Partition:
@@ -49,7 +52,7 @@ class Partition:
             self._next = self._thread.poll
 
     def _next_inline(self) -> Batch | None:
-        return next(self._batches, [])
+        return next(self._batches, END)
 
     def next(self) -> Items | None:
         """The next batch, or None when none is there now. Raises what the source raised."""
@@ -58,11 +61,12 @@ class Partition:
         batch = self._next()
         if batch is None:
             return None
-        if not batch:
+        positions, found = batch
+        if not positions:
             self.finished = True
             return None
-        items = Items(self.name, self.partition, self.position, batch)
-        self.position = batch[-1][0]
+        items = Items(self.name, self.partition, self.position, positions, found)
+        self.position = positions[-1]
         return items
 
     def size(self) -> float | None:
@@ -84,16 +88,17 @@ class _Thread:
 
     def _read(self, items: Iterator[tuple[Any, Any]]) -> None:
         try:
-            batch: Batch = []
-            for item in items:
+            positions, batch = list[Any](), list[Any]()
+            for position, item in items:
+                positions.append(position)
                 batch.append(item)
                 # An idle worker gets what there is at once; a busy one gets full batches.
                 if len(batch) >= BATCH_ITEMS or self._queue.empty():
-                    self._put(batch)
-                    batch = []
+                    self._put((positions, batch))
+                    positions, batch = [], []
             if batch:
-                self._put(batch)
-            self._put([])
+                self._put((positions, batch))
+            self._put(END)
         except Exception as error:  # Handed to the worker, which names the source and stops.
             self._put(error)
 

@@ -119,14 +119,12 @@ def _deal_states(store: LmdbStore, placement: Placement, new: dict[int, _NewShar
     described = [msgspec.json.decode(value) for _, value in store.scan(Table.SCHEMA)]
     for name in sorted({known["type"] for known in described if "fields" in known}):
         for page in _pages(store.states(name)):
-            groups: dict[int, StateGroup] = {}
+            dealt: dict[int, list[tuple[str, bytes]]] = {}
             for key, state in page:
                 owner = placement.slots[slot_of(name, key)]
-                group = groups.setdefault(owner, StateGroup(name, [], []))
-                group.keys.append(key)
-                group.values.append(state)
-            for owner, group in groups.items():
-                new[owner].append([group], [])
+                dealt.setdefault(owner, []).append((key, state))
+            for owner, states in dealt.items():
+                new[owner].append([StateGroup.of(name, states)], [])
 
 
 def _deal_rows(store: LmdbStore, placement: Placement, new: dict[int, _NewShard]) -> None:

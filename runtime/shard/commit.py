@@ -6,37 +6,39 @@ record before it: a record that is missing, swapped or old breaks the chain.
 
     | checksum 8 | magic 4 | format 4 | no 8 | epoch 8 | time_ns 8 | previous 8 | body |
 
-The body is msgpack: `[[[type, [keys], [states]], ...], [[table, key, value], ...]]`.
+The body is msgpack: `[[[type, [keys], [states], [gone keys]], ...], [[table, key, value], ...]]`.
 Pure: bytes in, bytes out. Idea: docs/log.md.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 
 import msgspec
 import xxhash
 
-from skerry.runtime.shard.events import CommitNo, Row, StateGroup
-from skerry.runtime.shard.placement import slot_of
+from skerry.runtime.shard.events import SLOTS, CommitNo, Row, StateGroup
+from skerry.runtime.shard.placement import slot_of, slots_of
 
 _HEADER = struct.Struct("<4sIQQQQ")
 _CHECKSUM = struct.Struct("<Q")
 _MAGIC = b"SKRY"
-_FORMAT = 1
+_FORMAT = 2
 _BODY_AT = _CHECKSUM.size + _HEADER.size
 
 _encoder = msgspec.msgpack.Encoder()
 
 
 class _Body(msgspec.Struct, array_like=True, gc=False):
-    states: list[tuple[str, list[str], list[bytes | None]]]
+    states: list[StateGroup]
     rows: list[tuple[int, bytes, bytes | None]]
 
 
 _decoder = msgspec.msgpack.Decoder(_Body)
 _checksum = xxhash.xxh3_64_intdigest
 _type_ids: dict[str, bytes] = {}
+_state_heads: dict[str, list[bytes]] = {}
 
 
 class Decoded(msgspec.Struct, frozen=True):
@@ -55,7 +57,7 @@ def encode(
     no: int, epoch: int, time_ns: int, previous: int, states: list[StateGroup], rows: list[Row]
 ) -> bytes:
     """The bytes of a record. `previous` is the checksum of the one before, 0 for the first."""
-    body = _encoder.encode(_Body([(g.type, g.keys, g.values) for g in states], rows))
+    body = _encoder.encode(_Body(states, rows))
     sealed = _HEADER.pack(_MAGIC, _FORMAT, no, epoch, time_ns, previous) + body
     return _CHECKSUM.pack(_checksum(sealed)) + sealed
 
@@ -78,8 +80,7 @@ def decode(record: bytes) -> Decoded:
             f"it has format {magic!r} {version}, this skerry reads {_MAGIC!r} {_FORMAT}"
         )
     body = _decoder.decode(memoryview(record)[_BODY_AT:])
-    states = [StateGroup(*group) for group in body.states]
-    return Decoded(CommitNo(no), epoch, time_ns, previous, stored, states, list(body.rows))
+    return Decoded(CommitNo(no), epoch, time_ns, previous, stored, body.states, body.rows)
 
 
 def type_id(type_name: str) -> bytes:
@@ -97,4 +98,19 @@ def slot_prefix(slot: int) -> bytes:
 
 def state_key(type_name: str, key: str) -> bytes:
     """The key of a state's row: slot, type id, key."""
-    return slot_prefix(slot_of(type_name, key)) + type_id(type_name) + key.encode()
+    return _heads(type_name)[slot_of(type_name, key)] + key.encode()
+
+
+def state_keys(type_name: str, keys: Sequence[str]) -> list[bytes]:
+    """The same for many keys."""
+    heads = _heads(type_name)
+    return [heads[s] + key.encode() for s, key in zip(slots_of(type_name, keys), keys)]
+
+
+def _heads(type_name: str) -> list[bytes]:
+    """What the keys of a type's states begin with, by slot."""
+    found = _state_heads.get(type_name)
+    if found is None:
+        id = type_id(type_name)
+        found = _state_heads[type_name] = [slot_prefix(slot) + id for slot in range(SLOTS)]
+    return found

@@ -1,8 +1,9 @@
 """One message to its entity, and what becomes of it: sends, outcomes, dead letters.
 
-What a turn leaves behind is routed here: to this shard's own queue, or into the buffer of
-another shard's stream. Everything stays in this object until the batch is sealed, so that
-throwing a batch away is clearing it.
+What turns leave behind gathers in one queue, in order. `drain` routes it, run by run: a message
+to an entity of this shard runs in the same batch, any other joins the buffer of its shard's
+stream. Everything stays in this object until the batch is sealed, so that throwing a batch away
+is clearing it.
 
 While the shard's own stream holds messages that wait, what is sent locally joins it behind
 them, so that no later message overtakes an earlier one of the same sender (I2).
@@ -14,9 +15,9 @@ from __future__ import annotations
 
 import struct
 import traceback
-from collections import deque
 from collections.abc import Iterable, Sequence
-from itertools import compress, repeat
+from itertools import groupby, repeat
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -26,12 +27,13 @@ from skerry.errors import Failed, InvalidMessage, Rejected
 from skerry.message import MESSAGE_BYTES_MAX, Args, Handler
 from skerry.runtime.shard import wire
 from skerry.runtime.shard.asks import Ask, Asks, Continuation
+from skerry.runtime.shard.buffer import Buffer, Extra, Messages, Runs
 from skerry.runtime.shard.dead import DeadLetter, dead_key
-from skerry.runtime.shard.events import Outcome, Placement, Request, Row, ShardId, Table
+from skerry.runtime.shard.events import Outcome, Placement, Request, Row, Table
 from skerry.runtime.shard.outputs import Outputs, home, partition_of
-from skerry.runtime.shard.placement import Routes
+from skerry.runtime.shard.placement import slot_of
 from skerry.runtime.shard.timers import Timer, Timers, timer_key, unnamed_key
-from skerry.runtime.shard.turns import Broke, Done, Given, Raised, Refused, Result, Turns
+from skerry.runtime.shard.turns import Broke, Done, Given, Refused, Result, Turns
 from skerry.runtime.shard.wire import Call
 from skerry.stream import Exit
 from skerry.turn import Turn
@@ -40,9 +42,6 @@ _ID = struct.Struct(">IQQI")
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.decode
 
-Local = tuple[int, Handler | None, str, str, Args, tuple[Any, ...] | None]
-"""(call, handler, type, key, args, extra): a message of this shard to itself."""
-
 
 def encode_reply(reply: Any) -> bytes:
     """A handler's result as bytes, made in the turn: no object is shared with what comes after."""
@@ -50,68 +49,6 @@ def encode_reply(reply: Any) -> bytes:
     if len(body) > MESSAGE_BYTES_MAX:
         raise ValueError(f"its reply has {len(body)} bytes, more than {MESSAGE_BYTES_MAX}")
     return body
-
-
-class Buffer:
-    """Messages to one shard, in order, as open runs of one handler."""
-
-    __slots__ = ("args", "call", "count", "extras", "handler", "keys", "runs", "type")
-
-    def __init__(self) -> None:
-        self.runs: list[wire.Run] = []
-        self.count = 0
-        self.call = -1
-        self.handler: Handler | None = None
-        self.type = ""
-        self.keys: list[str] = []
-        self.args: list[Args] = []
-        self.extras: list[tuple[Any, ...]] = []
-
-    def add(
-        self, call: int, handler: Handler | None, type_name: str, key: str, args: Args, extra: Any
-    ) -> None:
-        """One message behind the others."""
-        if handler is not self.handler or call != self.call or type_name != self.type:
-            self._open(call, handler, type_name)
-        self.keys.append(key)
-        self.args.append(args)
-        if extra is not None:
-            self.extras.append(extra)
-
-    def extend(self, handler: Handler, keys: list[str], args: Sequence[Args]) -> None:
-        """Many messages to one handler that nobody waits for."""
-        if handler is not self.handler or self.call != Call.SEND:
-            self._open(Call.SEND, handler, handler.entity)
-        self.keys.extend(keys)
-        self.args.extend(args)
-
-    def _open(self, call: int, handler: Handler | None, type_name: str) -> None:
-        self._close()
-        self.call, self.handler, self.type = call, handler, type_name
-
-    def _close(self) -> None:
-        if not self.keys:
-            return
-        extras = self.extras or None
-        if self.handler is None:
-            run = wire.Run(self.call, self.type, 0, 0, self.keys, wire.NO_COLUMNS, None, extras)
-        else:
-            run = wire.run_of(self.call, self.handler, self.keys, self.args, extras)
-        self.runs.append(run)
-        self.count += len(self.keys)
-        self.keys, self.args, self.extras = [], [], []
-
-    def add_run(self, run: wire.Run) -> None:
-        """Messages that are encoded already."""
-        self._close()
-        self.handler, self.call = None, -1
-        self.runs.append(run)
-        self.count += len(run.keys)
-
-    def frames(self, *, each: bool) -> list[tuple[bytes, int]]:
-        """(body, messages) of the frames that carry all of this. `each`: one message a frame."""
-        self._close()
-        return wire.bodies(self.runs, each=each)
 
 
 class Delivery:
@@ -136,8 +73,11 @@ class Delivery:
         self.turns: Turns
         self.old_params: dict[int, list[str]] = {}
         """Parameter names of argument lists of earlier releases, by their ids."""
-        self.local: deque[Local] = deque()
-        self.buffers: dict[int, Buffer] = {}
+        self.left = Runs()
+        """What turns have left and nobody has routed yet, in order."""
+        self.filled: dict[int, Buffer] = {}
+        """Buffers of the shards that this batch has messages for."""
+        self._buffers: dict[int, Buffer] = {}
         self.rows: list[Row] = []
         self.queueing = False
         """Whether local messages must join the shard's own stream."""
@@ -147,27 +87,30 @@ class Delivery:
         self.full = ""
         """Why nothing new is taken from clients; empty: it is."""
         self._epoch = self._commit = self._index = 0
-        self.place(placement)
+        self._placement = placement
         turn.timer_set = self._timer_set
 
-    def place(self, placement: Placement) -> None:
-        """Adopt a placement."""
-        self.routes = {name: Routes(name, placement) for name in self.types}
-        self._placement = placement
+    def elsewhere(self, type_name: str, key: str) -> Buffer | None:
+        """The buffer of the shard that an entity lives on; None when it lives here."""
+        owner = self._placement.slots[slot_of(type_name, key)]
+        return None if owner == self.me else self.buffer(owner)
 
-    def route(self, type_name: str) -> Routes:
-        """Routes of a type, also of one that this app has no more."""
-        found = self.routes.get(type_name)
-        if found is None:
-            found = self.routes[type_name] = Routes(type_name, self._placement)
-        return found
+    def _place(self, type_name: str, key: str) -> Buffer | None:
+        """The same, looked up where most keys are known; of any type, entities' or not."""
+        kept = self.turns.kept.get(type_name)
+        place = None if kept is None else kept.places.get(key)
+        if place is None:
+            return self.elsewhere(type_name, key)
+        return place if isinstance(place, Buffer) else None
 
     # ── the batch ──
 
     def begin(self, epoch: int, commit: int, *, careful: bool) -> None:
         """The batch begins, or begins again."""
-        self.local.clear()
-        self.buffers.clear()
+        self.left.reset()
+        for buffer in self.filled.values():
+            buffer.reset()
+        self.filled.clear()
         self.rows.clear()
         self._epoch, self._commit, self._index = epoch, commit, 0
         self.careful = careful
@@ -179,59 +122,78 @@ class Delivery:
 
     def buffer(self, shard: int) -> Buffer:
         """Where messages to this shard are collected."""
-        found = self.buffers.get(shard)
+        found = self._buffers.get(shard)
         if found is None:
-            found = self.buffers[shard] = Buffer()
+            found = self._buffers[shard] = Buffer(shard, self.filled)
         return found
 
-    def put(
-        self, call: int, handler: Handler | None, type_name: str, key: str, args: Args, extra: Any
-    ) -> None:
-        """A message on its way to its entity's shard."""
-        owner = self.route(type_name)[key]
-        if owner != self.me or self.queueing:
-            self.buffer(owner).add(call, handler, type_name, key, args, extra)
-        else:
-            self.local.append((call, handler, type_name, key, args, extra))
-
     def drain(self, turns_max: int) -> None:
-        """Run local messages; what does not fit in the batch joins the shard's own stream."""
-        local = self.local
-        assert not (local and self.queueing), "I2: a local message overtakes the shard's own stream"
-        while local and turns_max > 0:
-            turns_max -= 1
-            self.deliver(*local.popleft())
-        while local:
-            self.buffer(self.me).add(*local.popleft())
+        """Route what turns have left: what is for this shard runs, so many turns; the rest of it
+        joins the shard's own stream."""
+        while runs := self.left.take():
+            for messages in runs:
+                if len(messages.keys) > turns_max > 0 and not self.queueing:
+                    messages, rest = messages.split(turns_max)
+                    self._route(messages, queueing=False)
+                    messages, turns_max = rest, 0
+                self._route(messages, queueing=self.queueing or turns_max <= 0)
+                turns_max -= len(messages.keys)
+
+    def _route(self, messages: Messages, *, queueing: bool) -> None:
+        assert queueing or not self.queueing, "I2: a message overtakes the shard's own stream"
+        call, handler, keys = messages.call, messages.handler, messages.keys
+        if call == Call.SEND and handler is not None and not queueing:
+            self.columns(handler, keys, messages.column)
+            return
+        count = len(keys)
+        each = repeat((), count) if handler is None else handler.each(messages.column, count)
+        extras: Iterable[Extra | None] = messages.extras or repeat(None)
+        own = self.buffer(self.me) if queueing else None
+        for key, args, extra in zip(keys, each, extras):
+            buffer = self._place(messages.type, key) or own
+            if buffer is None:
+                self.deliver(call, handler, messages.type, key, args, extra)
+            else:
+                buffer.add(call, handler, messages.type, key, args, extra)
 
     # ── what a turn leaves ──
 
     def leave(self, entity: Entity) -> None:
-        """Route what the turn of `entity` sent, asked and set."""
+        """Take what the turn of `entity` sent, asked and set."""
         turn = self.turn
         if turn.extra:
+            for handler, key, args, asked in turn.sends:
+                if asked is None or turn.forgotten:
+                    self.left.add(Call.SEND, handler, handler.entity, key, args, None)
+                else:
+                    extra = self._ask(entity, asked)
+                    self.left.add(Call.ASK, handler, handler.entity, key, args, extra)
+            turn.sends.clear()
             self._leave_extra(entity)
-        for handler, key, args, asked in turn.sends:
-            if asked is None:
-                self.put(Call.SEND, handler, handler.entity, key, args, None)
-            else:
-                extra = self._ask(entity, asked)
-                self.put(Call.ASK, handler, handler.entity, key, args, extra)
-        turn.sends.clear()
+        else:
+            self.collect()
+
+    def collect(self) -> None:
+        """Take what turns have sent that need no look at who they were."""
+        sends = self.turn.sends
+        if not sends:
+            return
+        for handler, messages in groupby(sends, itemgetter(0)):
+            _, keys, args, _ = zip(*messages)
+            self.left.extend(handler, keys, handler.column(args))
+        sends.clear()
 
     def _leave_extra(self, entity: Entity) -> None:
         turn, timers = self.turn, self.timers
         name, key = entity.__skerry__.name, entity.key
-        sends = list(turn.sends)
         if turn.forgotten:
             # Also what this turn itself set or asked: nobody is left to hear of it.
             turn.timers.clear()
-            sends = [(handler, to, args, None) for handler, to, args, _ in sends]
             timers.cancel_all(name, key)
             for ask in self.asks.take_all(name, key):
                 if ask.timer:
                     timers.cancel(ask.timer)
-            self.turns.forget(self.turns.kept[name], key)
+            self.turns.forget(self.turns.kept[name], entity)
         for timer_name, timer in turn.timers.items():
             row_key = timer_key(name, key, timer_name)
             if timer is None:
@@ -262,7 +224,6 @@ class Delivery:
         for output, item in turn.emits:
             self.emit(output.name, [partition_of(name, key, output.partitions)], [item])
         turn.clear()
-        turn.sends.extend(sends)
 
     def _ask(self, entity: Entity, asked: Any) -> tuple[str, str, bytes]:
         name, key = entity.__skerry__.name, entity.key
@@ -335,7 +296,7 @@ class Delivery:
             self.bury(handler, key, args, result, answered=True)
         asker_type, asker_key, id = asker
         extra = (id, outcome.kind, outcome.body)
-        self.put(Call.OUTCOME, None, asker_type, asker_key, (), extra)
+        self.left.add(Call.OUTCOME, None, asker_type, asker_key, (), extra)
 
     def _outcome(self, type_name: str, key: str, id: bytes, kind: str, body: bytes) -> None:
         ask = self.asks.take(id)
@@ -401,7 +362,7 @@ class Delivery:
         args = self.by_name(handler, candidate.params, candidate.args)
         if candidate.kind == "later":
             values = handler.unpack(args) if handler.scalar else args
-            self.put(Call.SEND, handler, candidate.to_type, candidate.to, values, None)
+            self.left.add(Call.SEND, handler, candidate.to_type, candidate.to, values, None)
         elif candidate.kind == "named" or self.asks.take(candidate.id) is not None:
             result = self._turn(handler, candidate.key, args, wanted=False)
             if not isinstance(result, Done):
@@ -412,53 +373,46 @@ class Delivery:
     def run(self, run: wire.Run) -> None:
         """The messages of a run, in order."""
         if run.call in (Call.OUTCOME, Call.EMIT):
-            for key, extra in zip(run.keys, run.extras or ()):
-                self.deliver(run.call, None, run.type, key, (), extra)
+            for key, its_own in zip(run.keys, run.extras or ()):
+                self.deliver(run.call, None, run.type, key, (), its_own)
             return
         handler = self.handlers.get(run.handler)
         if handler is None:
             for key, blob in zip(run.keys, wire.blobs_of(run)):
                 self.bury_unknown(run.type, key, run.handler, run.params, blob)
             return
-        rows = self._rows_of(handler, run)
-        if run.call == Call.SEND:
-            self.columns(handler, run.keys, rows)
-        else:
-            for key, args, extra in zip(run.keys, rows, run.extras or ()):
-                self.deliver(run.call, handler, run.type, key, args, extra)
+        column = wire.column_of(run, handler)
+        if column is not None and run.call == Call.SEND:
+            self.columns(handler, run.keys, column)
+            return
+        each: Iterable[Args] = (
+            [self.by_name(handler, run.params, blob) for blob in wire.blobs_of(run)]
+            if column is None
+            else handler.each(column, len(run.keys))
+        )
+        extras: Iterable[Extra | None] = run.extras or repeat(None)
+        for key, args, extra in zip(run.keys, each, extras):
+            self.deliver(run.call, handler, run.type, key, args, extra)
 
-    def _rows_of(self, handler: Handler, run: wire.Run) -> Sequence[Args]:
-        if run.params == handler.params_id:
-            if run.blobs is not None:
-                return [bytes(blob) for blob in run.blobs]
-            if handler.arity == 0:
-                return list(repeat((), len(run.keys)))
-            try:
-                return list(zip(*handler.columns.decode(run.columns)))
-            except msgspec.MsgspecError:
-                pass  # Sent by an older release with other types: each message is judged alone.
-        return [self.by_name(handler, run.params, blob) for blob in wire.blobs_of(run)]
-
-    def columns(self, handler: Handler, keys: list[str], rows: Sequence[Args]) -> None:
-        """Messages to one handler that nobody waits for, in order."""
+    def columns(self, handler: Handler, keys: list[str], column: Sequence[Any]) -> None:
+        """Messages to one handler that nobody waits for, in order: those for this shard run now,
+        others join their buffers. `column`: as `Handler.column`."""
         kept = self.turns.kept[handler.entity]
         if self.careful or kept.careful or handler.query or self.poison:
-            for key, args in zip(keys, rows):
-                self.deliver(Call.SEND, handler, handler.entity, key, args, None)
+            for key, args in zip(keys, handler.each(column, len(keys))):
+                if buffer := self._place(handler.entity, key):
+                    buffer.add(Call.SEND, handler, handler.entity, key, args, None)
+                else:
+                    self.deliver(Call.SEND, handler, handler.entity, key, args, None)
             return
-        if handler.scalar and (not rows or type(rows[0]) is tuple):
-            self.turns.run_columns(kept, handler, keys, rows)  # type: ignore[arg-type]
-            return
-        try:
-            values = [handler.unpack(a) if isinstance(a, bytes) else a for a in rows]
-        except InvalidMessage as error:
-            raise Raised(handler.entity) from error
-        self.turns.run_columns(kept, handler, keys, values)
+        places = self.turns.places(kept, keys)
+        self.turns.run_columns(kept, handler, keys, places, column)
+        self.collect()
 
     def emit(self, output: str, partitions: Iterable[str], items: Sequence[bytes]) -> None:
         """Items on their way to where their partitions of an output live, in order."""
         for partition, item in zip(partitions, items):
-            self.put(Call.EMIT, None, home(output), partition, (), (item,))
+            self.left.add(Call.EMIT, None, home(output), partition, (), (item,))
 
     def exit(self, end: Exit, slot: int, keys: list[str], items: Sequence[bytes]) -> None:
         """Items that leave a source's stream by a sink: dealt by their keys, else by the slot."""
@@ -466,14 +420,10 @@ class Delivery:
         of_keys = [partition_of("", key, end.partitions) for key in keys]
         self.emit(end.output, of_keys or repeat(mine), items)
 
-    def spread(self, handler: Handler, keys: list[str], rows: Sequence[Args]) -> None:
-        """Messages from a source: those for this shard run now, others join their streams."""
-        owners = list(map(self.route(handler.entity).__getitem__, keys))
-        for owner, own_keys, own_rows in _dealt(owners, keys, rows):
-            if owner == self.me and not self.queueing:
-                self.columns(handler, own_keys, own_rows)
-            else:
-                self.buffer(owner).extend(handler, own_keys, own_rows)
+    def spread(self, handler: Handler, keys: list[str], column: Sequence[Any]) -> None:
+        """Messages from a source."""
+        messages = Messages(Call.SEND, handler, handler.entity, keys, column, [])
+        self._route(messages, queueing=self.queueing)
 
     def by_name(self, handler: Handler, params: int, blob: bytes) -> bytes:
         """Arguments as this release orders them: what an older one stored is mapped by name."""
@@ -547,29 +497,6 @@ class Delivery:
             if not request.reply:
                 return Outcome("done"), True
         return outcome_of(result), not handler.query
-
-
-FEW_OWNERS = 3
-"""Up to so many, a pass in C for each owner is faster than one in Python for all."""
-
-
-def _dealt(
-    owners: list[ShardId], keys: list[str], rows: Sequence[Args]
-) -> Iterable[tuple[int, list[str], list[Args]]]:
-    """What belongs to each owner, in order."""
-    present = set(owners)
-    if len(present) > FEW_OWNERS:
-        dealt: dict[int, tuple[list[str], list[Args]]] = {owner: ([], []) for owner in present}
-        for owner, key, args in zip(owners, keys, rows):
-            own_keys, own_rows = dealt[owner]
-            own_keys.append(key)
-            own_rows.append(args)
-        return [(owner, *own) for owner, own in dealt.items()]
-    found = []
-    for owner in present:
-        chosen = list(map(owner.__eq__, owners))
-        found.append((owner, list(compress(keys, chosen)), list(compress(rows, chosen))))
-    return found
 
 
 def outcome_of(result: Result) -> Outcome:

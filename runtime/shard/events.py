@@ -9,10 +9,12 @@ Imports msgspec only. Protocol: docs/streams.md, docs/log.md, docs/clients.md.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
 from typing import Any, NewType
 
-from msgspec import Struct
+import msgspec
+from msgspec import Raw, Struct
 
 ShardId = NewType("ShardId", int)
 SlotId = NewType("SlotId", int)
@@ -66,15 +68,36 @@ Row = tuple[int, bytes, bytes | None]
 """(table, key, bytes or None for a deletion)."""
 
 
-class StateGroup(Struct, frozen=True, gc=False):
-    """The states of one entity type that a batch changed; None where it was forgotten.
+class StateGroup(Struct, frozen=True, array_like=True, gc=False):
+    """The states of one entity type that a batch changed, encoded all at once.
 
     A state is msgpack `[schema id, field, field, ...]`: it says what it means.
     """
 
     type: str
     keys: list[str]
-    values: list[bytes | None]
+    states: Raw
+    """A msgpack array: the state of each key."""
+    gone: list[str] = []
+    """Keys of entities that were forgotten."""
+
+    @classmethod
+    def of(cls, type: str, changes: Iterable[tuple[str, bytes | None]]) -> StateGroup:
+        """From states that are encoded already; None: forgotten."""
+        changed = dict(changes)
+        kept = {key: Raw(state) for key, state in changed.items() if state is not None}
+        gone = [key for key, state in changed.items() if state is None]
+        return cls(type, list(kept), Raw(_encode(list(kept.values()))), gone)
+
+    def each(self) -> Iterator[tuple[str, bytes | None]]:
+        """Key by key."""
+        yield from zip(self.keys, map(bytes, split(self.states)))
+        yield from zip(self.gone, repeat(None))
+
+
+_encode = msgspec.msgpack.Encoder().encode
+split = msgspec.msgpack.Decoder(list[Raw]).decode
+"""The elements of a msgpack array, as they stand there."""
 
 
 class Commit(Struct, frozen=True):
@@ -155,8 +178,9 @@ class Items(Struct, frozen=True):
     source: str
     partition: str
     after: Any
-    items: Sequence[tuple[Any, Any]]
-    """(position, item), in order."""
+    positions: Sequence[Any]
+    """Of each item, in order."""
+    items: Sequence[Any]
 
 
 class Written(Struct, frozen=True):

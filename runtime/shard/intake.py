@@ -42,7 +42,7 @@ from skerry.runtime.shard.streams import Streams
 from skerry.runtime.shard.timers import Timer, Timers
 from skerry.runtime.shard.turns import Raised
 from skerry.runtime.shard.wire import Call, Packet
-from skerry.stream import Columns, Exit
+from skerry.stream import Columns, Exit, check_keys
 
 if TYPE_CHECKING:
     from skerry.runtime.shard.shard import Settings
@@ -215,9 +215,10 @@ class Intake:
             return Work([], [], [], expire)
         event = self._outside.popleft()
         if isinstance(event, Items) and len(event.items) > 1:
-            first, rest = event.items[:1], event.items[1:]
-            self._outside.appendleft(Items(event.source, event.partition, first[-1][0], rest))
-            event = Items(event.source, event.partition, event.after, first)
+            where, positions, items = (event.source, event.partition), event.positions, event.items
+            rest = Items(*where, positions[0], positions[1:], items[1:])
+            self._outside.appendleft(rest)
+            event = Items(*where, event.after, positions[:1], items[:1])
         return Work([], [], [event], False)
 
     # ── executing ──
@@ -229,7 +230,7 @@ class Intake:
         for packet in work.frames:
             if slow and packet.src != self._settings.me:
                 for run in wire.decode_runs(packet.body):
-                    delivery.buffer(self._settings.me).add_run(run)
+                    delivery.buffer(self._settings.me).add_encoded(run)
                 continue
             if slow:
                 self._watch((packet.src, packet.seq, 0))
@@ -319,7 +320,7 @@ class Intake:
                 return
             args = self._delivery.by_name(handler, letter.params, letter.args)
             values = handler.unpack(args) if handler.scalar else args
-            self._delivery.put(Call.SEND, handler, letter.type, letter.key, values, None)
+            self._delivery.left.add(Call.SEND, handler, letter.type, letter.key, values, None)
         self._delivery.rows.append((Table.DEAD, event.id, None))
         self.replies.append((event.caller, event.number, Outcome("done")))
 
@@ -335,18 +336,18 @@ class Intake:
             self._effects.append(Rewind(event.source, event.partition, newest))
             return
         if slow:
-            position = xxhash.xxh3_64_intdigest(_encode((where, event.items[-1][0])))
+            position = xxhash.xxh3_64_intdigest(_encode((where, event.positions[-1])))
             self._watch((_ITEM, position, 0))
         pipeline = self._settings.pipelines[event.source]
         if not self._delivery.careful:
-            columns, error = self._apply(pipeline, [item for _, item in event.items])
+            columns, error = self._apply(pipeline, event.items)
             if error is not None:
                 raise Raised from error
             self._spread(event, columns)
         else:
-            for position, item in event.items:
+            for position, item in zip(event.positions, event.items):
                 self._item(pipeline, event, position, item)
-        self._new_positions[where] = event.items[-1][0]
+        self._new_positions[where] = event.positions[-1]
 
     def _item(self, pipeline: Applies, event: Items, position: Any, item: Any) -> None:
         """One item: when its pipeline raises, it alone becomes a dead letter."""
@@ -355,6 +356,11 @@ class Intake:
             self._bury_item(event, position, item, "its pipeline or handler did not return, twice")
             return
         columns, error = self._apply(pipeline, [item])
+        try:
+            for _, keys, _ in columns:
+                check_keys(keys)
+        except (TypeError, ValueError) as unfit:
+            columns, error = [], unfit
         if error is not None:
             self._bury_item(event, position, item, f"{type(error).__name__}: {error}")
         self._spread(event, columns)
@@ -369,7 +375,7 @@ class Intake:
                 self._delivery.spread(end, keys, rows)
 
     def _apply(
-        self, pipeline: Applies, items: list[Any]
+        self, pipeline: Applies, items: Sequence[Any]
     ) -> tuple[Sequence[Columns], BaseException | None]:
         """Run the user's stages. Guarded, as handlers are."""
         try:

@@ -1,20 +1,18 @@
 """Where a key lives: the slot of an entity, the shard of a slot, at a version.
 
 The slot of an entity never changes; who owns the slot is written in the placement,
-whose versions are adopted one by one. Looking a key up must cost next to nothing, so
-routes are kept per type in a bounded dict.
+whose versions are adopted one by one.
 
-Pure but for that dict. Idea: docs/streams.md.
+Pure. Idea: docs/streams.md.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import xxhash
 
-from skerry.runtime.shard.events import SLOTS, Placement, ShardId, SlotId
-
-ROUTES_MAX = 1 << 20
-"""Routes remembered per type: about 100 MB at most; past it they are made anew."""
+from skerry.runtime.shard.events import SLOTS, Placement, SlotId
 
 _hash = xxhash.xxh3_64_intdigest
 
@@ -24,24 +22,13 @@ def slot_of(type_name: str, key: str) -> SlotId:
     return SlotId(_hash(f"{type_name}\0{key}".encode()) % SLOTS)
 
 
+def slots_of(type_name: str, keys: Iterable[str]) -> list[int]:
+    """The same for many keys of a type."""
+    name = f"{type_name}\0".encode()
+    return [_hash(name + key.encode()) % SLOTS for key in keys]
+
+
 def balanced(members: list[int], *, version: int, next_id: int) -> Placement:
     """A placement that deals the slots out evenly."""
     slots = [members[slot % len(members)] for slot in range(SLOTS)]
     return Placement(version=version, members=members, slots=slots, next_id=next_id)
-
-
-class Routes(dict[str, ShardId]):
-    """Key to shard, for one entity type. A missing key is computed on first use."""
-
-    __slots__ = ("_slots", "_type")
-
-    def __init__(self, type_name: str, placement: Placement) -> None:
-        self._type = type_name
-        self._slots = placement.slots
-
-    def __missing__(self, key: str) -> ShardId:
-        if len(self) >= ROUTES_MAX:
-            self.clear()
-        owner = ShardId(self._slots[slot_of(self._type, key)])
-        self[key] = owner
-        return owner

@@ -151,6 +151,7 @@ class Shard:
             cache_bytes=settings.limits.cache_bytes,
             turn=self.turn,
             leave=self.delivery.leave,
+            elsewhere=self.delivery.elsewhere,
         )
         self.delivery.turns = self.turns
         self.streams = Streams(
@@ -304,7 +305,7 @@ class Shard:
         try:
             return [
                 (peer, buffer.frames(each=self.intake.slow and peer == self.me))
-                for peer, buffer in self.delivery.buffers.items()
+                for peer, buffer in self.delivery.filled.items()
             ]
         except (TypeError, ValueError, OverflowError) as error:
             raise Raised from error

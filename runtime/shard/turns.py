@@ -14,30 +14,42 @@ No I/O but `Committed`; reads no clock. Idea: docs/entities.md. Asserts I11.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from skerry import turn as seam
 from skerry.entity import Entity, EntityType
 from skerry.errors import InvalidMessage, Rejected, StoreDamaged
-from skerry.message import Args, Handler
+from skerry.message import Args, Handler, check_key
+from skerry.runtime.shard.buffer import Buffer
 from skerry.runtime.shard.events import StateGroup
+from skerry.runtime.shard.loops import loop_of
 from skerry.turn import Turn
 
 CAREFUL_BATCHES = 64
 """How many batches a type stays careful after a raise: a careful turn costs about 0.3 µs more."""
 
-STATE_COST_BYTES = 400
-"""What a cached entity costs in memory beside its fields, about; for the cache's bound."""
+ENTITY_BYTES = 160
+"""What a cached entity costs in memory beside its fields, about: its object, its key and its
+entry in a dict that has room to grow."""
+
+AWAY_BYTES = 130
+"""What it costs to remember of a key that it belongs to another shard: the key and its entry."""
 
 CHECKED_STATES = 16
 """How many states of a type are decoded again in each batch, optimistic ones too: a handler that
 puts a text where a number belongs is found before a restart stumbles over it."""
 
-FIELD_COST = 4
+OLDER_GENERATIONS = 3
+"""Generations of places behind the newest: with so many, what is used in a circle stays as long
+as it fits in three quarters of the cache."""
+
+OBJECTS_BYTES = 4
 """How many bytes of objects a byte of an encoded state becomes, about."""
 
 
@@ -81,22 +93,73 @@ Given = Args | Callable[[], tuple[Any, ...]]
 """A message's arguments: as values, as bytes, or as what makes them."""
 
 
+Place = Entity | Buffer
+"""Where a key's messages go: a live entity of ours, or the buffer of another shard."""
+
+
+class Places(dict[str, Place]):
+    """Places by key; one that is not known yet is found when it is looked up."""
+
+    __slots__ = ("_find",)
+
+    def __init__(self, find: Callable[[str], Place]) -> None:
+        self._find = find
+
+    def __missing__(self, key: str) -> Place:
+        place = self[key] = self._find(key)
+        return place
+
+
 class Kept:
     """What the shard holds of one entity type in memory."""
 
-    __slots__ = ("careful", "dirty", "name", "objects", "old", "state_bytes", "type")
+    __slots__ = (
+        "away",
+        "careful",
+        "dirty",
+        "find",
+        "forgotten",
+        "name",
+        "older",
+        "places",
+        "state_bytes",
+        "type",
+    )
 
-    def __init__(self, entity_type: EntityType) -> None:
+    def __init__(self, entity_type: EntityType, find: Callable[[Kept, str], Place]) -> None:
         self.type = entity_type
         self.name = entity_type.name
-        self.objects: dict[str, Entity] = {}
-        self.old: dict[str, Entity] = {}
-        """The generation before: dropped at the next turnover unless used again."""
-        self.dirty: dict[str, Entity | None] = {}
-        """Changed in the open batch; None: forgotten."""
+        self.find = partial(find, self)
+        self.places = Places(self.find)
+        self.older: list[dict[str, Place]] = []
+        """Generations before: one drops out at each turnover, what is used again goes to the newest."""
+        self.away = 0
+        """How many of the places are other shards."""
+        self.dirty: dict[str, Entity] = {}
+        """Changed in the open batch."""
+        self.forgotten: set[str] = set()
+        """Forgotten in the open batch; it may have come back since."""
         self.careful = 0
         self.state_bytes = 0.0
         """The mean size of the states seen lately, encoded."""
+
+    @property
+    def bytes(self) -> float:
+        """The memory that its places take, about."""
+        entity_bytes = ENTITY_BYTES + OBJECTS_BYTES * self.state_bytes
+        return self.away * AWAY_BYTES + (len(self.places) - self.away) * entity_bytes
+
+    def revive(self, key: str) -> Place | None:
+        """A place that was not used lately, no longer kept where it was."""
+        for generation in self.older:
+            if key in generation:
+                return generation.pop(key)
+        return None
+
+    def turn_over(self) -> None:
+        """What is not used again until the next time leaves the memory."""
+        self.older = [self.places, *self.older[: OLDER_GENERATIONS - 1]]
+        self.places, self.away = Places(self.find), 0
 
     def note_size(self, size: float) -> None:
         """Let the mean follow what is seen."""
@@ -117,8 +180,10 @@ class Turns:
         cache_bytes: int,
         turn: Turn,
         leave: Callable[[Entity], None],
+        elsewhere: Callable[[str, str], Buffer | None],
     ) -> None:
-        self.kept = {name: Kept(entity_type) for name, entity_type in types.items()}
+        self.kept = {name: Kept(entity_type, self._find) for name, entity_type in types.items()}
+        self._elsewhere = elsewhere
         self._state = state
         self._schemas = schemas
         self._encode_reply = encode_reply
@@ -129,23 +194,32 @@ class Turns:
 
     # ── entities ──
 
-    def load(self, kept: Kept, key: str) -> Entity:
-        """The live object of an entity, made from its newest sealed bytes."""
-        entity = kept.old.pop(key, None)
-        if entity is None:
-            data = self._state(kept.name, key)
-            if data is None:
-                entity = kept.type.new(key)
-            else:
-                entity = kept.type.decode(data, key, self._schemas)
-                kept.note_size(len(data))
-        kept.objects[key] = entity
-        return entity
+    def _find(self, kept: Kept, key: str) -> Place:
+        """The place of a key that is not known yet. Raises TypeError, ValueError: it can't be one."""
+        place = kept.revive(key)
+        if place is None:
+            check_key(key)
+            place = self._elsewhere(kept.name, key) or self._load(kept, key)
+        if isinstance(place, Buffer):
+            kept.away += 1
+        return place
 
-    def forget(self, kept: Kept, key: str) -> None:
-        """The entity's state goes when the batch commits; what comes after makes a new one."""
-        kept.objects[key] = kept.type.new(key)
-        kept.dirty[key] = None
+    def _load(self, kept: Kept, key: str) -> Entity:
+        """An entity made from its newest sealed bytes."""
+        data = self._state(kept.name, key)
+        if data is None:
+            return kept.type.new(key)
+        kept.note_size(len(data))
+        return kept.type.decode(data, key, self._schemas)
+
+    def forget(self, kept: Kept, entity: Entity) -> None:
+        """Its state goes when the batch commits. What comes after meets the defaults, in the same
+        object: the run that is under way holds it as the place of its key."""
+        fresh = kept.type.new(entity.key)
+        for field in kept.type.fields:
+            setattr(entity, field, getattr(fresh, field))
+        kept.dirty.pop(entity.key, None)
+        kept.forgotten.add(entity.key)
 
     # ── running ──
 
@@ -153,31 +227,40 @@ class Turns:
         """A batch begins, or begins again: its time, and what its random numbers grow from."""
         self.turn.begin(now_ns, seed)
         for kept in self.kept.values():
-            assert not kept.dirty, f"I11: a run of {kept.name} begins on what another run left"
+            clean = not kept.dirty and not kept.forgotten
+            assert clean, f"I11: a run of {kept.name} begins on what another run left"
+
+    def places(self, kept: Kept, keys: Sequence[str]) -> list[Place]:
+        """Where each of these keys is. Raises Raised: one can't be a key, or can't be loaded."""
+        try:
+            return list(map(kept.places.__getitem__, keys))
+        except StoreDamaged:
+            raise
+        except Exception as error:
+            raise Raised(
+                None if isinstance(error, TypeError | ValueError) else kept.name
+            ) from error
 
     def run_columns(
-        self, kept: Kept, handler: Handler, keys: Sequence[str], rows: Iterable[tuple[Any, ...]]
+        self,
+        kept: Kept,
+        handler: Handler,
+        keys: Sequence[str],
+        places: Sequence[Place],
+        column: Sequence[Any],
     ) -> None:
-        """Messages that nobody waits for, in order, optimistically. Raises Raised."""
-        turn, leave = self.turn, self._leave
-        get, load, dirty = kept.objects.get, self.load, kept.dirty
-        function, sends = handler.function, turn.sends
+        """Messages that nobody waits for, in order, optimistically; those for others join their
+        buffers. `column`: as `Handler.column`. Raises Raised.
+        """
+        turn, loop, cls = self.turn, loop_of(handler), kept.type.cls
         seam.current = turn
         try:
-            for key, args in zip(keys, rows):
-                entity = get(key)
-                if entity is None:
-                    entity = load(kept, key)
-                dirty[key] = entity
-                turn.entity = entity
-                function(entity, *args)
-                if sends or turn.extra:
-                    leave(entity)
+            away = loop(turn, self._leave, kept.dirty, cls, handler, keys, places, column)
         except (Exception, SystemExit) as error:
             raise Raised(kept.name) from error
         finally:
             seam.current = turn.entity = None
-        turn.count += len(keys)
+        turn.count += len(keys) - away
 
     def run(
         self, kept: Kept, handler: Handler, key: str, args: Given, *, wanted: bool, careful: bool
@@ -186,14 +269,13 @@ class Turns:
 
         `wanted`: somebody waits for the reply, so it is encoded.
         """
-        entity = kept.objects.get(key)
-        if entity is None:
-            try:
-                entity = self.load(kept, key)
-            except StoreDamaged:
-                raise
-            except Exception as unfit:  # A state that does not fit, or an `_upgrade` that raises.
-                return Broke(f"{type(unfit).__name__}: {unfit}", _traceback(unfit))
+        try:
+            entity = kept.places[key]
+        except StoreDamaged:
+            raise
+        except Exception as unfit:  # A state that does not fit, or an `_upgrade` that raises.
+            return Broke(f"{type(unfit).__name__}: {unfit}", _traceback(unfit))
+        assert isinstance(entity, Entity), f"I5: {kept.name}/{key} lives on another shard"
         if handler.query:
             return self._query(kept, handler, entity, args)
         if careful or kept.careful:
@@ -209,8 +291,6 @@ class Turns:
         self, kept: Kept, handler: Handler, entity: Entity, args: Given, wanted: bool
     ) -> Result:
         key = entity.key
-        fresh = object()
-        dirty_before = kept.dirty.get(key, fresh)
         before = kept.type.encode(entity)
         result: Result | None = None
         for _ in range(self._retries + 1):
@@ -223,14 +303,13 @@ class Turns:
                 return Done(reply)
             self.turn.clear()
             kept.careful = CAREFUL_BATCHES
-            entity = kept.objects[key] = kept.type.decode(before, key, self._schemas)
+            entity = kept.places[key] = kept.type.decode(before, key, self._schemas)
             if isinstance(error, Rejected):
                 result = Refused(error)
                 break
             result = Broke(f"{type(error).__name__}: {error}", _traceback(error))
-        if dirty_before is not fresh:
-            # Another turn of this batch had changed it (or forgotten it): that change stays.
-            kept.dirty[key] = None if dirty_before is None else entity
+        if key in kept.dirty:  # Another turn of this batch had changed it: that change stays.
+            kept.dirty[key] = entity
         assert result is not None, "a turn was tried at least once"
         return result
 
@@ -280,8 +359,8 @@ class Turns:
         if error is None:
             return Done(reply)
         key = entity.key
-        restored = kept.objects[key] = kept.type.decode(before, key, self._schemas)
-        if kept.dirty.get(key) is not None:
+        restored = kept.places[key] = kept.type.decode(before, key, self._schemas)
+        if key in kept.dirty:
             kept.dirty[key] = restored
         if isinstance(error, Rejected):
             return Refused(error)
@@ -291,29 +370,28 @@ class Turns:
 
     def states(self) -> list[StateGroup]:
         """The states that the batch changed, encoded. Raises Raised for one that does not encode."""
-        groups = []
-        for kept in self.kept.values():
-            if kept.dirty:
-                try:
-                    encode = kept.type.encode
-                    values = [None if e is None else encode(e) for e in kept.dirty.values()]
-                    kept.note_size(sum(map(len, filter(None, values))) / len(values))
-                    for key, value in zip(kept.dirty, values[:CHECKED_STATES]):
-                        if value is not None:
-                            kept.type.decode(value, key, self._schemas)
-                except (Exception, SystemExit) as error:
-                    raise Raised(kept.name) from error
-                groups.append(StateGroup(kept.name, list(kept.dirty), values))
-        return groups
+        return [self._states_of(k) for k in self.kept.values() if k.dirty or k.forgotten]
+
+    def _states_of(self, kept: Kept) -> StateGroup:
+        dirty, encode = kept.dirty, kept.type.encode
+        try:
+            states = encode(list(dirty.values()))
+            for key, entity in islice(dirty.items(), CHECKED_STATES):
+                kept.type.decode(encode(entity), key, self._schemas)
+        except (Exception, SystemExit) as error:
+            raise Raised(kept.name) from error
+        kept.note_size(len(states) / max(1, len(dirty)))
+        gone = [key for key in kept.forgotten if key not in dirty]
+        return StateGroup(kept.name, list(dirty), Raw(states), gone)
 
     def undo(self) -> None:
         """Throw away what the batch did to live objects."""
         self.turn.clear()
         for kept in self.kept.values():
-            for key in kept.dirty:
-                kept.objects.pop(key, None)
-                kept.old.pop(key, None)
+            for key in (*kept.dirty, *kept.forgotten):
+                kept.places.pop(key, None)
             kept.dirty.clear()
+            kept.forgotten.clear()
 
     def distrust(self, type_name: str | None) -> None:
         """A turn of this type raised: run it carefully for a while."""
@@ -323,13 +401,13 @@ class Turns:
     def sealed(self) -> None:
         """The batch counts from now on; what was not used for long leaves the memory."""
         for kept in self.kept.values():
-            if kept.dirty:
+            if kept.dirty or kept.forgotten:
                 kept.dirty.clear()
+                kept.forgotten.clear()
                 if kept.careful:
                     kept.careful -= 1
-            object_bytes = STATE_COST_BYTES + FIELD_COST * kept.state_bytes
-            if len(kept.objects) * object_bytes > self._cache_bytes // 2:
-                kept.old, kept.objects = kept.objects, {}
+            if kept.bytes > self._cache_bytes / (1 + OLDER_GENERATIONS):
+                kept.turn_over()
 
 
 def _values(handler: Handler, args: Given) -> tuple[Any, ...]:

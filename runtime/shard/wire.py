@@ -23,7 +23,7 @@ import msgspec
 import xxhash
 from msgspec import Raw, Struct
 
-from skerry.message import Args, Handler
+from skerry.message import Handler
 
 MAGIC = b"SK"
 VERSION = 1
@@ -176,16 +176,34 @@ def run_of(
     call: int,
     handler: Handler,
     keys: list[str],
-    args: Sequence[Args],
+    column: Sequence[Any],
     extras: list[tuple[Any, ...]] | None,
 ) -> Run:
-    """A run of messages to `handler`, ready to be encoded."""
-    if handler.scalar:
-        columns = Raw(_encoder.encode(list(zip(*args)) if handler.arity else []))
-        return Run(call, handler.entity, handler.id, handler.params_id, keys, columns, None, extras)
-    blobs = [Raw(a) for a in args if type(a) is bytes]
-    assert len(blobs) == len(args), "arguments that are not scalars are bytes from the verb on"
-    return Run(call, handler.entity, handler.id, handler.params_id, keys, NO_COLUMNS, blobs, extras)
+    """A run of messages to `handler`, ready to be encoded; `column`: as `Handler.column`."""
+    columns, blobs = NO_COLUMNS, None
+    if handler.bare:
+        columns = Raw(_encoder.encode((column,)))
+    elif handler.scalar:
+        columns = Raw(_encoder.encode(list(zip(*column))))
+    else:
+        blobs = [Raw(args) for args in column if type(args) is bytes]
+        assert len(blobs) == len(keys), "arguments that are not scalars are bytes from the verb on"
+    return Run(call, handler.entity, handler.id, handler.params_id, keys, columns, blobs, extras)
+
+
+def column_of(run: Run, handler: Handler) -> Sequence[Any] | None:
+    """The column of a run's arguments; None when it does not fit what the handler takes now."""
+    if run.params != handler.params_id:
+        return None
+    if run.blobs is not None:
+        return list(map(bytes, run.blobs))
+    try:
+        columns = handler.columns.decode(run.columns)
+    except msgspec.MsgspecError:
+        return None  # Sent by an older release with other types: each message is judged alone.
+    if handler.bare:
+        return columns[0]  # type: ignore[no-any-return]
+    return list(zip(*columns))
 
 
 def encode_runs(runs: list[Run]) -> bytes:

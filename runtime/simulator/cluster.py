@@ -382,12 +382,13 @@ class Cluster:
 
     def _read_sources(self, machine: Machine, shard: Shard) -> None:
         for (source, partition), reader in machine.readers.items():
-            after, batch = reader.position, reader.next(self.rng.randrange(1, 6))
-            if batch:
-                shard.accept(Items(source, partition, after, batch))
+            after, (positions, items) = reader.position, reader.next(self.rng.randrange(1, 6))
+            if items:
+                read = Items(source, partition, after, positions, items)
+                shard.accept(read)
                 if self.rng.random() < self.faults.repeat:
                     # A reader that was ahead, and reads again from where it thinks it stands.
-                    shard.accept(Items(source, partition, after, batch))
+                    shard.accept(read)
 
     # ── the network ──
 

@@ -106,7 +106,7 @@ class MemoryStore:
 
     def _apply(self, decoded: Decoded) -> None:
         for group in decoded.states:
-            for key, state in zip(group.keys, group.values):
+            for key, state in group.each():
                 if state is None:
                     self._states.pop((group.type, key), None)
                 else:

@@ -19,8 +19,9 @@ import msgspec
 from skerry.entity import Entity
 from skerry.message import Args, Handler
 from skerry.runtime.shard.shard import Shard
-from skerry.runtime.shard.turns import Kept
+from skerry.runtime.shard.turns import Kept, Place
 from skerry.runtime.shard.wire import Call
+from skerry.turn import Turn
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -41,16 +42,25 @@ class Books:
     def follow(self, shard: Shard) -> None:
         """Listen to a shard that has just been opened."""
         delivery, turns = shard.delivery, shard.turns
-        leave, undo = turns._leave, turns.undo
+        leave, collect, undo = delivery.leave, delivery.collect, turns.undo
         deliver, columns, spread = delivery.deliver, turns.run_columns, delivery.spread
+        turn = turns.turn
+        turn.sends = sends = _Sends(turn)
+
+        def note() -> None:
+            for sender, (handler, key, args, _) in zip(sends.senders, sends):
+                self._open_sent.append((sender, _message(handler, key, args)))
+
+        def collected() -> None:
+            note()
+            collect()
 
         def left(entity: Entity) -> None:
-            name = f"{entity.__skerry__.name}/{entity.key}"
-            turn = turns.turn
-            for handler, key, args, _ in turn.sends:
-                self._open_sent.append((name, _message(handler, key, args)))
+            if turn.extra:  # Else it collects.
+                note()
             for _, handler, key, args in turn.laters:
-                self._open_sent.append((f"{name} later", _message(handler, key, args)))
+                sender = f"{_name(entity)} later"
+                self._open_sent.append((sender, _message(handler, key, args)))
             leave(entity)
 
         def undone() -> None:
@@ -71,20 +81,25 @@ class Books:
             deliver(call, handler, type_name, key, args, extra)
 
         def ran_columns(
-            kept: Kept, handler: Handler, keys: Iterable[str], rows: Iterable[tuple[Any, ...]]
+            kept: Kept,
+            handler: Handler,
+            keys: Sequence[str],
+            places: Sequence[Place],
+            column: Sequence[Any],
         ) -> None:
-            keys, rows = list(keys), list(rows)
-            for key, args in zip(keys, rows):
-                self._open_run.append(_message(handler, key, args))
-            columns(kept, handler, keys, rows)
+            for key, place, args in zip(keys, places, handler.each(column, len(keys))):
+                if isinstance(place, Entity):
+                    self._open_run.append(_message(handler, key, args))
+            columns(kept, handler, keys, places, column)
 
-        def spreads(handler: Handler, keys: list[str], rows: Sequence[Args]) -> None:
-            for key, args in zip(keys, rows):
+        def spreads(handler: Handler, keys: list[str], column: Sequence[Any]) -> None:
+            for key, args in zip(keys, handler.each(column, len(keys))):
                 self._open_sent.append(("a source", _message(handler, key, args)))
-            spread(handler, keys, rows)
+            spread(handler, keys, column)
 
         turns._leave, turns.undo, turns.run_columns = left, undone, ran_columns  # type: ignore[method-assign]
-        delivery.leave, delivery.deliver, delivery.spread = left, delivered, spreads  # type: ignore[method-assign]
+        delivery.leave, delivery.collect = left, collected  # type: ignore[method-assign]
+        delivery.deliver, delivery.spread = delivered, spreads  # type: ignore[method-assign]
 
     def sealed(self, no: int | None) -> None:
         """The batch became this commit, or none."""
@@ -106,6 +121,29 @@ class Books:
         self._open_run.clear()
         self.sent = [entry for entry in self.sent if entry[0] <= durable]
         self.run = [entry for entry in self.run if entry[0] <= durable]
+
+
+class _Sends(list[Any]):
+    """What turns send, and beside it who sent it: the core itself has no need to know."""
+
+    def __init__(self, turn: Turn) -> None:
+        super().__init__()
+        self._turn = turn
+        self.senders: list[str] = []
+
+    def append(self, item: Any) -> None:
+        entity = self._turn.entity
+        assert entity is not None, "who sends has a turn"
+        self.senders.append(_name(entity))
+        super().append(item)
+
+    def clear(self) -> None:
+        self.senders.clear()
+        super().clear()
+
+
+def _name(entity: Entity) -> str:
+    return f"{entity.__skerry__.name}/{entity.key}"
 
 
 def _message(handler: Handler, key: str, args: Args) -> Message:

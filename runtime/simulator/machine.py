@@ -36,13 +36,14 @@ class Reader:
         self.position, self.ended = after, False
         self._items: Iterator[tuple[Any, Any]] = iter(self._source.read(self._partition, after))
 
-    def next(self, most: int) -> list[tuple[Any, Any]]:
-        """So many items, fewer at the end."""
+    def next(self, most: int) -> tuple[list[Any], list[Any]]:
+        """Positions and items, so many; fewer at the end."""
         batch = list(islice(self._items, most))
         self.ended = not batch
-        if batch:
-            self.position = batch[-1][0]
-        return batch
+        positions, items = [position for position, _ in batch], [item for _, item in batch]
+        if positions:
+            self.position = positions[-1]
+        return positions, items
 
 
 class Machine:

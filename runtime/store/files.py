@@ -20,7 +20,7 @@ import msgspec
 from skerry.errors import SkerryError, StoreDamaged, StoreLocked
 from skerry.runtime.store.tree import verify
 
-FORMAT = 1
+FORMAT = 2
 PRESSED = 0.8
 """Above this part of the quota intake from outside pauses, so that drains still have room."""
 

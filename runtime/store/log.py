@@ -21,7 +21,8 @@ import queue
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,8 +35,8 @@ from skerry.runtime.shard import commit as records
 from skerry.runtime.shard.commit import slot_prefix, type_id
 from skerry.runtime.shard.events import SLOTS, Commit, Table
 from skerry.runtime.store.files import Copied, Environment
-from skerry.runtime.store.overlay import ABSENT, Carried, Layer, Overlay, tree_key
-from skerry.runtime.store.tree import Fingerprints, seal, unseal
+from skerry.runtime.store.overlay import ABSENT, Carried, Entry, Layer, Overlay, tree_key
+from skerry.runtime.store.tree import note, sealed, unseal
 
 T = TypeVar("T")
 
@@ -200,7 +201,7 @@ class LmdbStore:
         """The newest sealed state of an entity."""
         entry = self._overlay.state(type, key)
         if entry is not ABSENT:
-            return entry
+            return None if entry is None else bytes(entry)
         return self._tree(tree_key(Table.STATE, records.state_key(type, key)))
 
     def read(self, table: int, key: bytes) -> bytes | None:
@@ -240,7 +241,7 @@ class LmdbStore:
         """States of a type, slot by slot."""
         behind = records.state_key(type, after) if after else b""
         overlay = sorted(
-            (records.state_key(type, key), 0, value)
+            (records.state_key(type, key), 0, None if value is None else bytes(value))
             for key, value in self._overlay.states_of(type).items()
             if key.startswith(prefix)
         )
@@ -444,18 +445,14 @@ class LmdbStore:
             self._put_done.set()
 
     def _write_slice(self, txn: Any, carried: list[Carried]) -> None:
-        fingerprints = Fingerprints(txn, self._files.slots)
         rows = self._files.rows
-        for key, value in carried:
-            if value is None:
-                old = txn.pop(key, db=rows)
-                sealed = None
-            else:
-                sealed = seal(key, value)
-                old = txn.replace(key, sealed, db=rows)
-            if old is not None or sealed is not None:
-                fingerprints.change(key, old, sealed)
-        fingerprints.save()
+        cursor = txn.cursor(db=rows)
+        old = cursor.getmulti([key for key, _ in carried])
+        new = sealed((key, bytes(value)) for key, value in carried if value is not None)
+        cursor.putmulti(new)
+        for key in {key for key, value in carried if value is None}.intersection(dict(old)):
+            txn.delete(key, db=rows)
+        note(txn, self._files.slots, old, new)
 
     def _trim(self, txn: Any, upto: int) -> None:
         """Delete records that the tree covers, a bounded number; the newest one always stays."""
@@ -471,13 +468,20 @@ class LmdbStore:
 def _pieces(layer: Layer) -> Iterator[list[Carried]]:
     """What a sweep carries, sorted a piece at a time, in slices."""
     for type_name, states in layer.states.items():
-        for keys in _cut(list(states), PIECE_ROWS):
-            tree_keys = [tree_key(Table.STATE, records.state_key(type_name, key)) for key in keys]
-            yield from _cut(sorted(zip(tree_keys, map(states.__getitem__, keys))), SLICE_ROWS)
+        for piece in _cut(list(states.by_key().items()), PIECE_ROWS):
+            row_keys = records.state_keys(type_name, [key for key, _ in piece])
+            yield from _slices(Table.STATE, row_keys, [state for _, state in piece])
     for table, rows in layer.rows.items():
-        for row_keys in _cut(list(rows), PIECE_ROWS):
-            piece = sorted((tree_key(table, key), rows[key]) for key in row_keys)
-            yield from _cut(piece, SLICE_ROWS)
+        for keys in _cut(list(rows), PIECE_ROWS):
+            yield from _slices(table, keys, [rows[key] for key in keys])
+
+
+def _slices(table: int, keys: list[bytes], values: Sequence[Entry]) -> Iterator[list[Carried]]:
+    of_table = tree_key(table, b"")
+    yield from _cut(sorted(zip(map(of_table.__add__, keys), values), key=_KEY), SLICE_ROWS)
+
+
+_KEY = itemgetter(0)
 
 
 def _cut(whole: list[T], size: int) -> Iterator[list[T]]:

@@ -7,6 +7,9 @@ and is forgotten as a whole when reads of the tree see all of it. So no entry ne
 which commit wrote it. States are kept per type by key, as the shard asks for them; the keys of
 the tree are made at checkpoint time only.
 
+States come as one array of bytes per commit, and are taken apart late: when somebody reads, or
+when many wait, the newest first, so that what was written over is never touched.
+
 Memory only. Idea: docs/log.md; the memtables of O'Neil et al., "The log-structured merge-tree",
 1996. Asserts I6.
 """
@@ -14,10 +17,17 @@ Memory only. Idea: docs/log.md; the memtables of O'Neil et al., "The log-structu
 from __future__ import annotations
 
 import enum
+from collections import deque
 from collections.abc import Iterator
+from itertools import repeat
 from typing import Final
 
-from skerry.runtime.shard.events import Row, StateGroup
+from msgspec import Raw
+
+from skerry.runtime.shard.events import Row, StateGroup, split
+
+WAITING_MAX = 32_768
+"""States that wait to be taken apart: about two milliseconds of work."""
 
 
 class Absent(enum.Enum):
@@ -27,7 +37,47 @@ class Absent(enum.Enum):
 
 
 ABSENT: Final = Absent.ABSENT
-Entry = bytes | None
+Entry = bytes | Raw | None
+"""A `Raw` is a state that stands in its commit's array still."""
+
+
+def _run(calls: Iterator[object]) -> None:
+    """Make calls for what they do, in C."""
+    deque(calls, maxlen=0)
+
+
+class States:
+    """The newest states of one entity type."""
+
+    __slots__ = ("_known", "_waiting", "_waits")
+
+    def __init__(self) -> None:
+        self._known: dict[str, Raw | None] = {}
+        self._waiting: list[StateGroup] = []
+        self._waits = 0
+
+    def add(self, group: StateGroup) -> None:
+        """What a commit changed."""
+        self._waiting.append(group)
+        self._waits += len(group.keys) + len(group.gone)
+        if self._waits > WAITING_MAX:
+            self.by_key()
+
+    def by_key(self) -> dict[str, Raw | None]:
+        """The newest of each key."""
+        newest: dict[str, Raw | None] = {}
+        seen, note = newest.__contains__, newest.setdefault
+        while self._waiting:
+            group = self._waiting.pop()
+            if not all(map(seen, group.keys)):
+                _run(map(note, group.keys, split(group.states)))
+            _run(map(note, group.gone, repeat(None)))
+        self._known |= newest
+        self._waits = 0
+        return self._known
+
+    def __len__(self) -> int:
+        return len(self._known) + self._waits
 
 
 class Layer:
@@ -36,8 +86,8 @@ class Layer:
     __slots__ = ("rows", "states")
 
     def __init__(self) -> None:
-        self.states: dict[str, dict[str, Entry]] = {}
-        self.rows: dict[int, dict[bytes, Entry]] = {}
+        self.states: dict[str, States] = {}
+        self.rows: dict[int, dict[bytes, bytes | None]] = {}
 
     def __len__(self) -> int:
         return sum(map(len, self.states.values())) + sum(map(len, self.rows.values()))
@@ -53,10 +103,10 @@ class Overlay:
         """What a commit changed."""
         upper = self.upper
         for group in states:
-            kept = upper.states.get(group.type)
-            if kept is None:
-                kept = upper.states[group.type] = {}
-            kept.update(zip(group.keys, group.values))
+            of_type = upper.states.get(group.type)
+            if of_type is None:
+                of_type = upper.states[group.type] = States()
+            of_type.add(group)
         for table, key, value in rows:
             of_table = upper.rows.get(table)
             if of_table is None:
@@ -69,12 +119,14 @@ class Overlay:
     def state(self, type_name: str, key: str) -> Entry | Absent:
         """The newest entry of a state."""
         for layer in (self.upper, self.lower):
-            kept = layer.states.get(type_name)
-            if kept is not None and key in kept:
-                return kept[key]
+            of_type = layer.states.get(type_name)
+            if of_type is not None:
+                known = of_type.by_key()
+                if key in known:
+                    return known[key]
         return ABSENT
 
-    def row(self, table: int, key: bytes) -> Entry | Absent:
+    def row(self, table: int, key: bytes) -> bytes | Absent | None:
         """The newest entry of a row."""
         for layer in (self.upper, self.lower):
             kept = layer.rows.get(table)
@@ -84,9 +136,13 @@ class Overlay:
 
     def states_of(self, type_name: str) -> dict[str, Entry]:
         """The newest entries of a type."""
-        return self.lower.states.get(type_name, {}) | self.upper.states.get(type_name, {})
+        newest: dict[str, Entry] = {}
+        for layer in (self.lower, self.upper):
+            if type_name in layer.states:
+                newest |= layer.states[type_name].by_key()
+        return newest
 
-    def in_table(self, table: int, prefix: bytes) -> Iterator[tuple[bytes, Entry]]:
+    def in_table(self, table: int, prefix: bytes) -> Iterator[tuple[bytes, bytes | None]]:
         """The newest entries of a table with this prefix, sorted."""
         kept = self.lower.rows.get(table, {}) | self.upper.rows.get(table, {})
         yield from sorted((key, value) for key, value in kept.items() if key.startswith(prefix))

@@ -2,7 +2,8 @@
 
 LMDB has no checksums. A row's own checksum finds a flipped value, and a value under the wrong
 key. A flip higher up in the tree can make a row look absent, which no row can tell; so each
-slot keeps the count and the xor of its rows' checksums, verified by `check`.
+slot keeps the count and the sum of its rows' checksums, verified by `check`. (A sum, where
+others take the xor: the same promise, and many at once are added up in C.)
 
 Knows LMDB transactions and bytes; nothing of overlays or threads. Idea: docs/log.md.
 """
@@ -10,7 +11,8 @@ Knows LMDB transactions and bytes; nothing of overlays or threads. Idea: docs/lo
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +21,29 @@ import xxhash
 from skerry.errors import StoreDamaged
 from skerry.runtime.shard.events import SLOTS, SLOTTED, Table
 
-_CHECKSUM = struct.Struct("<Q")
 _FINGERPRINT = struct.Struct("<QQ")
-_checksum = xxhash.xxh3_64_intdigest
+_SIZE = 8
+_WRAP = 1 << 64
+_digest = xxhash.xxh3_64_digest
 
 HOUSE_SLOT = SLOTS
 """Where rows that belong to the shard and not to a slot are counted."""
 
 TABLES = {number: name for name, number in vars(Table).items() if isinstance(number, int)}
 
+Stored = tuple[bytes, bytes]
+"""(key, checksum and value) of a row, as it stands in the tree."""
 
-def seal(key: bytes, value: bytes) -> bytes:
-    """A value as it stands in the tree."""
-    return _CHECKSUM.pack(_checksum(key + value)) + value
+
+def sealed(rows: Iterable[tuple[bytes, bytes]]) -> list[Stored]:
+    """Rows as they stand in the tree."""
+    return [(key, _digest(key + value) + value) for key, value in rows]
 
 
 def unseal(key: bytes, stored: bytes, path: Path) -> bytes:
     """The value of a row, verified. Raises StoreDamaged naming it."""
-    value = bytes(stored[8:])
-    if len(stored) < 8 or _CHECKSUM.unpack_from(stored)[0] != _checksum(key + value):
+    value = bytes(stored[_SIZE:])
+    if len(stored) < _SIZE or stored[:_SIZE] != _digest(key + value):
         table = TABLES.get(key[0], str(key[0])) if key else "none"
         raise StoreDamaged(
             f"A row of {path} does not match its checksum: table {table}, key {key[1:]!r}. The "
@@ -52,34 +58,39 @@ def slot_of_row(key: bytes) -> int:
     return int.from_bytes(key[1:3], "big") if key[0] in SLOTTED else HOUSE_SLOT
 
 
-class Fingerprints:
-    """Count and xor of each slot's rows, as changed by one transaction."""
+def note(txn: Any, slots: Any, old: list[Stored], new: list[Stored]) -> None:
+    """Rows of one table took the place of others, in this transaction: keep the fingerprints true."""
+    changed: dict[int, tuple[int, int]] = {}
+    for rows, sign in ((old, -1), (new, 1)):
+        for slot, count, total in _tally(rows):
+            before = changed.get(slot) or _fingerprint(txn, slots, slot)
+            changed[slot] = before[0] + sign * count, (before[1] + sign * total) % _WRAP
+    for slot, (count, total) in changed.items():
+        txn.put(slot.to_bytes(2, "big"), _FINGERPRINT.pack(count, total), db=slots)
 
-    def __init__(self, txn: Any, db: Any) -> None:
-        self._txn, self._db = txn, db
-        self._changed: dict[int, list[int]] = {}
 
-    def _stored(self, slot: int) -> list[int]:
-        stored = self._txn.get(slot.to_bytes(2, "big"), db=self._db)
-        return list(_FINGERPRINT.unpack(stored)) if stored else [0, 0]
+def _tally(rows: list[Stored]) -> Iterator[tuple[int, int, int]]:
+    """(slot, number of rows, sum of their checksums): rows of one table, sorted."""
+    numbers = checksums(stored for _, stored in rows)
+    if rows and rows[0][0][0] not in SLOTTED:
+        yield HOUSE_SLOT, len(rows), sum(numbers)
+        return
+    start = 0
+    for slot, group in groupby(key[1:3] for key, _ in rows):
+        end = start + sum(1 for _ in group)
+        yield int.from_bytes(slot, "big"), end - start, sum(numbers[start:end])
+        start = end
 
-    def change(self, key: bytes, old: bytes | None, new: bytes | None) -> None:
-        """A row was written over, written anew or deleted."""
-        slot = slot_of_row(key)
-        found = self._changed.get(slot)
-        if found is None:
-            found = self._changed[slot] = self._stored(slot)
-        if old is not None:
-            found[0] -= 1
-            found[1] ^= _CHECKSUM.unpack_from(old)[0]
-        if new is not None:
-            found[0] += 1
-            found[1] ^= _CHECKSUM.unpack_from(new)[0]
 
-    def save(self) -> None:
-        """Write what changed, in the same transaction."""
-        for slot, (count, xor) in self._changed.items():
-            self._txn.put(slot.to_bytes(2, "big"), _FINGERPRINT.pack(count, xor), db=self._db)
+def checksums(stored: Iterable[bytes]) -> tuple[int, ...]:
+    """The checksums that rows carry, as numbers."""
+    heads = b"".join([row[:_SIZE] for row in stored])
+    return struct.unpack(f">{len(heads) // _SIZE}Q", heads)
+
+
+def _fingerprint(txn: Any, slots: Any, slot: int) -> tuple[int, int]:
+    found = txn.get(slot.to_bytes(2, "big"), db=slots)
+    return _FINGERPRINT.unpack(found) if found else (0, 0)
 
 
 def verify(txn: Any, rows: Any, slots: Any, path: Path) -> Iterator[str]:
@@ -92,11 +103,10 @@ def verify(txn: Any, rows: Any, slots: Any, path: Path) -> Iterator[str]:
             yield str(damage)
             continue
         slot = slot_of_row(key)
-        count, xor = found.get(slot, (0, 0))
-        found[slot] = (count + 1, xor ^ _CHECKSUM.unpack_from(stored)[0])
+        count, total = found.get(slot, (0, 0))
+        found[slot] = count + 1, (total + checksums((bytes(stored),))[0]) % _WRAP
     for slot in range(SLOTS + 1):
-        stored = txn.get(slot.to_bytes(2, "big"), db=slots)
-        expected = _FINGERPRINT.unpack(stored) if stored else (0, 0)
+        expected = _fingerprint(txn, slots, slot)
         if found.get(slot, (0, 0)) != expected:
             yield (
                 f"Slot {slot} of {path} should hold {expected[0]} rows and holds "

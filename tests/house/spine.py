@@ -34,7 +34,18 @@ WALK = (
     *("session", "connection", "line", "words", "sockets"),
     # The core.
     *("events", "shard", "placement", "streams", "outbound", "wire", "inbound", "intake"),
-    *("requests", "delivery", "turns", "asks", "timers", "outputs", "dead", "commit"),
+    *(
+        "requests",
+        "delivery",
+        "buffer",
+        "turns",
+        "loops",
+        "asks",
+        "timers",
+        "outputs",
+        "dead",
+        "commit",
+    ),
     # Down to the disk, across to the next shard.
     *("log", "overlay", "tree", "files", "pipe"),
 )

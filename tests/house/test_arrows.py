@@ -103,8 +103,9 @@ ARROWS: dict[str, tuple[str, ...]] = {
         f"{CORE}.{name}" for name in ("delivery", "requests", "streams", "timers", "turns", "dead")
     ),
     f"{CORE}.delivery": tuple(
-        f"{CORE}.{name}" for name in ("turns", "timers", "asks", "outputs", "dead")
+        f"{CORE}.{name}" for name in ("turns", "buffer", "timers", "asks", "outputs", "dead")
     ),
+    f"{CORE}.turns": (f"{CORE}.buffer", f"{CORE}.loops"),
     f"{CORE}.streams": (f"{CORE}.outbound", f"{CORE}.inbound"),
     CORE: WORDS,
     "skerry.runtime": (),

@@ -54,7 +54,13 @@ def hunt(mutant: Mutant, seeds: int) -> Finding:
         plant(mutant, Path(folder))
         try:
             done = subprocess.run(
-                [sys.executable, "-m", "tests.mutants.suite", str(seeds)],
+                [
+                    sys.executable,
+                    "-m",
+                    "tests.mutants.suite",
+                    str(seeds),
+                    mutant.file.split("/")[0],
+                ],
                 cwd=ROOT,
                 env=os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"},
                 capture_output=True,

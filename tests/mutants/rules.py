@@ -189,8 +189,9 @@ MUTANTS = [
     Mutant(
         "what does not fit in a batch is forgotten",
         "shard/delivery.py",
-        "        while local:\n            self.buffer(self.me).add(*local.popleft())\n",
-        "        local.clear()\n",
+        "                self._route(messages, queueing=self.queueing or turns_max <= 0)\n",
+        "                if self.queueing or turns_max > 0:\n"
+        "                    self._route(messages, queueing=self.queueing)\n",
     ),
     Mutant(
         "a batch that is thrown away leaves its timers",
@@ -207,8 +208,27 @@ MUTANTS = [
     Mutant(
         "a batch that is thrown away leaves its live objects",
         "shard/turns.py",
-        "                kept.objects.pop(key, None)\n                kept.old.pop(key, None)\n",
-        "                pass\n",
+        "            for key in (*kept.dirty, *kept.forgotten):\n                kept.places.pop(key, None)\n",
+        "",
+    ),
+    Mutant(
+        "a run of messages overtakes the one before it",
+        "shard/buffer.py",
+        "            self._closed.append(\n",
+        "            self._closed.insert(\n                max(0, len(self._closed) - 1),\n",
+    ),
+    Mutant(
+        "what was sent before an ask comes behind it",
+        "shard/delivery.py",
+        "            for handler, key, args, asked in turn.sends:\n",
+        "            turn.sends.sort(key=lambda sent: sent[3] is None)\n"
+        "            for handler, key, args, asked in turn.sends:\n",
+    ),
+    Mutant(
+        "a forgotten entity's state stays in the store",
+        "shard/turns.py",
+        "        gone = [key for key in kept.forgotten if key not in dirty]\n",
+        "        gone: list[str] = []\n",
     ),
     Mutant(
         "a turn that raises leaves its messages",
@@ -255,9 +275,9 @@ MUTANTS = [
     Mutant(
         "a changed state is not in its commit",
         "shard/turns.py",
-        "            if kept.dirty:\n                try:\n",
-        "            if len(kept.dirty) > 3:\n                kept.dirty.popitem()\n"
-        "            if kept.dirty:\n                try:\n",
+        "        dirty, encode = kept.dirty, kept.type.encode\n",
+        "        dirty, encode = kept.dirty, kept.type.encode\n"
+        "        if len(dirty) > 3:\n            dirty.popitem()\n",
     ),
     Mutant(
         "ids begin anew in each commit of an epoch",
@@ -298,8 +318,26 @@ MUTANTS = [
     Mutant(
         "a row's checksum is not looked at",
         "store/tree.py",
-        "    if len(stored) < 8 or _CHECKSUM.unpack_from(stored)[0] != _checksum(key + value):",
-        "    if len(stored) < 8:",
+        "    if len(stored) < _SIZE or stored[:_SIZE] != _digest(key + value):",
+        "    if len(stored) < _SIZE:",
+    ),
+    Mutant(
+        "a slot's fingerprint counts what was written over",
+        "store/tree.py",
+        "        for slot, count, total in _tally(rows):\n",
+        "        for slot, count, total in _tally(rows) if sign > 0 else ():\n",
+    ),
+    Mutant(
+        "of one key's states in the overlay an older one wins",
+        "store/overlay.py",
+        "            group = self._waiting.pop()\n",
+        "            group = self._waiting.pop(0)\n",
+    ),
+    Mutant(
+        "states taken apart earlier win over newer ones",
+        "store/overlay.py",
+        "        self._known |= newest\n",
+        "        self._known = newest | self._known\n",
     ),
     Mutant(
         "a deletion does not hide the row in the tree",

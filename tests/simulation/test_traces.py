@@ -239,7 +239,7 @@ def test_a_second_batch_may_follow_one_that_is_not_durable_yet_trace_66() -> Non
     shard = cluster.machines[0].shard
     assert shard is not None
     for after, position in ((None, 0), (0, 1), (1, 2)):
-        shard.accept(Items("s", "0", after, [(position, position)]))
+        shard.accept(Items("s", "0", after, [position], [position]))
         commit = shard.run()
         assert commit is not None
     assert shard.durable < shard.no - 2

@@ -18,6 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from skerry.runtime import placement_file, reshard
 from skerry.runtime.shard import commit as records
 from skerry.runtime.shard.events import Commit, CommitNo, StateGroup
@@ -40,7 +42,7 @@ POINTS: dict[str, tuple[Any, str]] = {
 
 def changes(no: int) -> dict[str, bytes | None]:
     """What commit `no` writes and deletes."""
-    changed: dict[str, bytes | None] = {f"k{no * 7 % 23}": f"v{no}".encode() * 20}
+    changed: dict[str, bytes | None] = {f"k{no * 7 % 23}": msgspec.msgpack.encode(f"v{no}" * 20)}
     if no % 5 == 0:
         changed[f"k{no * 3 % 23}"] = None
     return changed
@@ -85,7 +87,7 @@ def write(path: Path) -> None:
     checksum = store.last.checksum
     for no in range(store.last.no + 1, COMMITS + 1):
         changed = changes(no)
-        states = [StateGroup("Thing", list(changed), list(changed.values()))]
+        states = [StateGroup.of("Thing", changed.items())]
         record = records.encode(no, 1, no, checksum, states, [])
         checksum = records.checksum_of(record)
         store.append(Commit(CommitNo(no), record, states, []))
