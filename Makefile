@@ -5,6 +5,8 @@ BIN := .venv/bin
 KILLS ?= 50
 SEEDS ?= 200
 FLIPS ?= 2000
+PAIRS ?= 8
+RUNS ?= 5
 
 .DEFAULT_GOAL := help
 
@@ -53,8 +55,20 @@ mutants: .venv/.dev ## plant bugs in copies of the code, one by one: all must be
 	$(BIN)/python -m tests.mutants.plant
 
 .PHONY: bench
-bench: .venv/.dev ## measure, beside this machine's bare ceiling
-	$(BIN)/python -m benchmarks.run
+bench: .venv/.dev ## what moved since the last landed commit, both measured alternately: PAIRS=8
+	$(BIN)/python -m benchmarks.compare --pairs $(PAIRS)
+
+.PHONY: figures
+figures: .venv/.dev ## measure everything, beside this machine's bare ceiling: RUNS=5
+	$(BIN)/python -m benchmarks.run --all --runs $(RUNS)
+
+.PHONY: curves
+curves: .venv/.dev ## the same with charts, into build/charts: latency against load among them
+	$(BIN)/python -m benchmarks.run --all --runs $(RUNS) --plot build/charts
+
+.PHONY: peers
+peers: .venv/.package ## skerry beside what would be picked instead, in one run: PEERS="bytewax redis"
+	$(BIN)/python -m benchmarks.peers $(if $(PEERS),--only $(PEERS))
 
 .PHONY: micro
 micro: .venv/.dev ## time the parts of the hot path, each alone

@@ -1,0 +1,164 @@
+"""Calls by a schedule, whatever becomes of them: a server that stalls cannot hide it.
+
+A load generator that waits for an answer before it calls again calls less while the server
+is slow, and so measures least when there is most to measure (coordinated omission). Here the
+arrivals are drawn before anything is called. A call is due when the schedule says so, and its
+latency counts from that moment: also when the generator itself was late, since a user who came
+then would have waited then.
+
+What is called is a `Target`; the schedule knows nothing of it. So asks, hops between entities
+and an HTTP door are driven by the same arrivals. Times are seconds of the event loop's clock,
+so that a test can drive all of it without waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import selectors
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import count
+from typing import Protocol
+
+Done = Callable[[bool], None]
+"""Told once how a call ended: whether it was answered; False, it was refused or failed."""
+
+Record = Callable[[float], None]
+"""Keeps the latency of one more call, seconds."""
+
+
+class Target(Protocol):
+    """What is called."""
+
+    def call(self, number: int, done: Done) -> None:
+        """Begin call `number` and return at once. `done` is called later, once."""
+        ...
+
+
+def evenly(rate: float, first: float = 0.0) -> Iterator[float]:
+    """Arrivals at equal distances, `rate` a second: seconds from the start."""
+    for number in count():
+        yield first + number / rate
+
+
+def poisson(rate: float, seed: int) -> Iterator[float]:
+    """Arrivals of many callers who know nothing of each other, `rate` a second on average.
+
+    Several such schedules at once are one such schedule of their sum: a load can be dealt out to
+    processes and stays the same load.
+    """
+    draw, at = random.Random(seed), 0.0
+    while True:
+        at += draw.expovariate(rate)
+        yield at
+
+
+class OpenLoop:
+    """One run of a schedule against a target.
+
+    Args:
+        record: gets the latency of each call: of an answered one at its answer; of one that was
+            never answered at the end, as what it has waited until then, which is the least that
+            it can be. One that was refused has none: it is counted.
+    """
+
+    def __init__(self, target: Target, record: Record) -> None:
+        self._target, self._record = target, record
+        self._due: dict[int, float] = {}
+        """When each call that is on its way was due."""
+        self._idle = asyncio.Event()
+        self._end = float("inf")
+        self.called = self.answered = self.refused = self.unanswered = 0
+        self.in_time = 0
+        """Answers that came before the schedule ended: what throughput is made of."""
+        self.waiting_peak = 0
+        """The most calls that were on their way at once."""
+
+    async def run(
+        self, arrivals: Iterator[float], *, start: float, seconds: float, patience: float
+    ) -> None:
+        """Call whatever is due from `start` on for so many seconds, then wait for what is open."""
+        loop = asyncio.get_running_loop()
+        self._end = start + seconds
+        due = start + next(arrivals)
+        while due < self._end:
+            now = loop.time()
+            while due <= now and due < self._end:
+                self._begin(due)
+                due = start + next(arrivals)
+            # Also when more is due already: what has come back is heard before more is called.
+            await asyncio.sleep(max(0.0, min(due, self._end) - loop.time()))
+        await self._drain(patience)
+
+    def _begin(self, due: float) -> None:
+        number = self.called = self.called + 1
+        self._due[number] = due
+        self._idle.clear()
+        self.waiting_peak = max(self.waiting_peak, len(self._due))
+        self._target.call(number, partial(self._ended, number))
+
+    def _ended(self, number: int, answered: bool) -> None:
+        due = self._due.pop(number, None)
+        if due is None:
+            return  # Given up before; it stands as unanswered.
+        if answered:
+            now = asyncio.get_running_loop().time()
+            self.answered += 1
+            self.in_time += now <= self._end
+            self._record(now - due)
+        else:
+            self.refused += 1
+        if not self._due:
+            self._idle.set()
+
+    async def _drain(self, patience: float) -> None:
+        if self._due:
+            try:
+                async with asyncio.timeout(patience):
+                    await self._idle.wait()
+            except TimeoutError:
+                pass  # What is still open is counted below.
+        now = asyncio.get_running_loop().time()
+        self.unanswered = len(self._due)
+        for due in self._due.values():
+            self._record(now - due)
+        self._due.clear()
+
+
+async def closed_loop(target: Target, *, width: int, seconds: float) -> tuple[int, int]:
+    """(calls, answers in time) when `width` callers each call again as soon as they are answered.
+
+    That is how much can be served at most; of latency it says nothing.
+    """
+    loop = asyncio.get_running_loop()
+    end, over = loop.time() + seconds, loop.create_future()
+    called = waiting = in_time = 0
+
+    def begin() -> None:
+        nonlocal called, waiting
+        called, waiting = called + 1, waiting + 1
+        target.call(called, ended)
+
+    def ended(answered: bool) -> None:
+        nonlocal waiting, in_time
+        waiting -= 1
+        if loop.time() < end:
+            in_time += answered
+            begin()
+        elif not waiting:
+            over.set_result(None)
+
+    for _ in range(width):
+        begin()
+    await over
+    return called, in_time
+
+
+def precise_loop() -> asyncio.AbstractEventLoop:
+    """An event loop that wakes within a twentieth of a millisecond.
+
+    The usual one sleeps by `epoll`, which Python rounds up to whole milliseconds: more than
+    what is measured here. `select` counts microseconds, and the few sockets here fit it.
+    """
+    return asyncio.SelectorEventLoop(selectors.SelectSelector())

@@ -1,0 +1,207 @@
+"""How an app is run to be measured: how it starts, what its workers use, how fast it goes.
+
+The supervisor runs in this process and its workers are watched from outside, by what the
+kernel knows of them: processor time, memory, bytes given to the disk. Nothing is built into
+the runtime to be measured, so what is measured is what users run.
+
+A rate is taken between two answers of the workers, the first one and the last but one: the
+start of the processes is not in it, nor the last tenth of a second, of which only a part was
+worked. What lies before is the warm-up, and is said.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import psutil
+from msgspec import Struct
+
+from benchmarks.figures import ROOT
+from skerry.runtime.placement_file import is_running
+from skerry.runtime.supervisor import Options, Progress, Supervisor
+
+CORES = len(os.sched_getaffinity(0))
+LOOK_EVERY_S = 0.1
+SEARCH_EVERY_S = 1.0
+WORKER = "skerry.runtime.worker"
+
+
+class Used(Struct, frozen=True):
+    """What all workers have used so far."""
+
+    cpu_s: float = 0.0
+    written: int = 0
+    """Bytes given to the disk."""
+
+
+class Moment(Struct, frozen=True):
+    """Where a run stood when its workers last answered."""
+
+    seconds: float
+    turns: int
+    used: Used
+
+
+class Measured(Struct):
+    """A whole run."""
+
+    progress: Progress
+    moments: list[Moment]
+    memory_peak: int
+    """The most anonymous memory that one worker held, as seen ten times a second."""
+    used: Used
+    """To the end, but for what a worker did after it was last seen."""
+
+    @property
+    def window(self) -> tuple[Moment, Moment]:
+        """The moments that a rate is taken between."""
+        assert len(self.moments) >= 2, (
+            f"The run was over after {self.progress.seconds:.1f} s, before its workers had answered "
+            f"twice: give it more work with a larger --scale."
+        )
+        last = -2 if len(self.moments) > 2 else -1
+        return self.moments[0], self.moments[last]
+
+    @property
+    def rate(self) -> float:
+        """Turns per second."""
+        first, last = self.window
+        return (last.turns - first.turns) / (last.seconds - first.seconds)
+
+    @property
+    def cpu_us_per_turn(self) -> float:
+        """Processor time of the workers per turn, microseconds."""
+        first, last = self.window
+        return (last.used.cpu_s - first.used.cpu_s) * 1e6 / (last.turns - first.turns)
+
+    @property
+    def lengths(self) -> str:
+        """How long it was warmed up, and measured."""
+        first, last = self.window
+        return f"{first.seconds:.1f} s of warm-up, {last.seconds - first.seconds:.1f} s measured"
+
+
+class Workers:
+    """The workers below a process, as the kernel sees them."""
+
+    def __init__(self, parent: int) -> None:
+        self._parent, self._search_at = psutil.Process(parent), 0.0
+        self._known: dict[int, psutil.Process] = {}
+        self._used: dict[int, Used] = {}
+        """Of each, when it was last seen: it may have ended since."""
+        self.memory_peak = 0
+
+    def find(self) -> list[psutil.Process]:
+        """Those that live now. Looking through all processes costs, so new ones are seen late."""
+        if time.monotonic() < self._search_at:
+            return [process for process in self._known.values() if process.is_running()]
+        self._search_at = time.monotonic() + SEARCH_EVERY_S
+        for child in self._parent.children(recursive=True):
+            if child.pid not in self._known:
+                try:
+                    is_worker = WORKER in child.cmdline()
+                except psutil.Error:
+                    continue
+                if is_worker:
+                    self._known[child.pid] = child
+        return [process for process in self._known.values() if process.is_running()]
+
+    def look(self) -> Used:
+        """What they have used; remembers the most memory."""
+        for process in self.find():
+            try:
+                times = process.cpu_times()
+                self._used[process.pid] = Used(
+                    times.user + times.system, process.io_counters().write_bytes
+                )
+                self.memory_peak = max(self.memory_peak, anonymous(process.pid))
+            except (psutil.Error, OSError):
+                continue  # It has ended; what it had used before stays in the sum.
+        return Used(
+            sum(used.cpu_s for used in self._used.values()),
+            sum(used.written for used in self._used.values()),
+        )
+
+    def memory(self) -> int:
+        """Anonymous memory of all of them now."""
+        return sum(anonymous(process.pid) for process in self.find())
+
+
+def anonymous(pid: int | str) -> int:
+    """Bytes of memory that belong to a process alone; "self": to this one.
+
+    Not the pages of its files: they are the page cache's, and leave when somebody needs room.
+    """
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) << 10
+    return 0  # It is ending: the kernel has taken its memory already.
+
+
+def options(
+    folder: str, target: str, args: list[str], name: str, *, workers: int = CORES
+) -> Options:
+    """How an app is run: everything as users have it."""
+    given = {"target": target, "path": [str(ROOT)], "args": args}
+    return Options(app=given, name=name, data=f"{folder}/data", workers=workers)
+
+
+def measured(given: Options) -> Measured:
+    """Run an app to its end, and watch."""
+    workers = Workers(os.getpid())
+    moments: list[Moment] = []
+    looked_at, used = 0.0, Used()
+
+    def show(progress: Progress) -> None:
+        nonlocal looked_at, used
+        moved = progress.turns and (not moments or moments[-1].turns != progress.turns)
+        if moved or time.monotonic() - looked_at > LOOK_EVERY_S:
+            looked_at, used = time.monotonic(), workers.look()
+        if moved:
+            moments.append(Moment(progress.seconds, progress.turns, used))
+
+    supervisor = Supervisor(given, say=lambda line: print(line, file=sys.stderr), show=show)
+    code = supervisor.run()
+    assert code == 0, f"The app {given.name} ended with {code}; its workers' words stand above."
+    return Measured(supervisor.progress, moments, workers.memory_peak, used)
+
+
+def rate(given: Options) -> tuple[float, Progress]:
+    """Turns per second of an app that is run to its end, and what it did in all."""
+    run = measured(given)
+    return run.rate, run.progress
+
+
+def started(given: Options) -> subprocess.Popen[bytes]:
+    """A supervisor in a process of its own; returns when its app can be reached."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "skerry.runtime.supervisor"], stdin=subprocess.PIPE
+    )
+    assert process.stdin is not None, "the supervisor has a lifeline"
+    process.stdin.write(msgspec.json.encode(given) + b"\n")
+    process.stdin.flush()
+    named = f'"pid":{process.pid},'
+    while not (is_running(data := Path(given.data)) and named in _said(data / "run.json")):
+        assert process.poll() is None, f"The app {given.name} did not start; see above."
+        time.sleep(0.001)
+    return process
+
+
+def _said(path: Path) -> str:
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return ""
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Stop an app; what runs is committed first."""
+    process.terminate()
+    process.wait()
+    if process.stdin is not None:
+        process.stdin.close()

@@ -1,0 +1,56 @@
+"""The bill per message as shards are added: processor time per turn, and turns per second.
+
+More shards than cores cannot be faster. What is asked here is whether they cost more: whether
+something grows with the number of shards that a message pays for. Processor time tells, since
+it is the workers' own, however they share the cores.
+
+One shard sends nothing to others, of n shards all but one message in n travel: so the step
+from 1 to 2 is the price of the way between shards, and is paid once.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from benchmarks import running, stored
+from benchmarks.figures import Job, Sample
+from benchmarks.throughput import bare
+
+SHARDS = (1, 2, 4, 8, 16)
+PARTITIONS = 16
+KEYS = 10_000
+
+
+def cost(shards: int, count: int, folder: str) -> list[Sample]:
+    """The keyed counter on so many shards."""
+    name = f"cost_per_turn_us_{shards}"
+    args = [str(PARTITIONS), str(KEYS), str(count)]
+    given = running.options(folder, "benchmarks.sized_app:app", args, "sized", workers=shards)
+    run = running.measured(given)
+    stored.check(name, _total(given.data), PARTITIONS * count)
+    print(f"{name}: {run.lengths}")
+    return [
+        Sample(name, run.cpu_us_per_turn, "CPU-us/turn"),
+        Sample(f"shards_{shards}", run.rate, "turns/s"),
+    ]
+
+
+def _total(data: str) -> int:
+    from benchmarks.sized_app import name
+
+    return stored.total(data, "Counter", "count", map(name, range(KEYS)))
+
+
+def jobs(scale: float) -> list[Job]:
+    """What can be measured here. `scale`: of the work in each."""
+    count = int(125_000 * scale)
+    about = f"{PARTITIONS * count:,} items to {KEYS:,} keys"
+    return [
+        Job(
+            (f"cost_per_turn_us_{shards}", f"shards_{shards}"),
+            partial(cost, shards, count),
+            partial(bare, KEYS),
+            about,
+        )
+        for shards in SHARDS
+    ]
