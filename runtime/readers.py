@@ -125,19 +125,20 @@ class Readers:
         self._reading = list(partitions)
         self.items = 0
 
-    def next(self, batches: int) -> list[Items]:
-        """Up to so many batches, of different partitions first."""
+    def next(self, items_max: int) -> list[Items]:
+        """Batches of about so many items, of different partitions first."""
         found: list[Items] = []
-        for _ in range(len(self._reading)):
-            if len(found) >= batches:
-                break
+        missing, idle = items_max, 0
+        while missing > 0 and idle < len(self._reading):
             partition = self._reading.pop(0)
             items = partition.next()
             if items is not None:
                 found.append(items)
-                self.items += len(items.items)
+                missing -= len(items.items)
+            idle = 0 if items is not None else idle + 1
             if not partition.finished:
                 self._reading.append(partition)
+        self.items += items_max - missing
         return found
 
     def rewind(self, name: str, partition: str, after: Any) -> None:

@@ -36,6 +36,7 @@ from skerry.runtime.gateway.sockets import Door
 from skerry.runtime.gateway.words import Control
 from skerry.runtime.inquiries import Inquiries
 from skerry.runtime.load import extend_path, load
+from skerry.runtime.pace import Pace
 from skerry.runtime.readers import Partition, Readers
 from skerry.runtime.shard.events import (
     SLOTS,
@@ -69,16 +70,9 @@ BACKLOG_BYTES = 32 << 20
 BACKLOG_RECORDS = 64
 """Likewise in records: a few fsyncs' worth."""
 
-BATCH_S = 0.012
-BATCH_TURNS_MIN = 128
-"""A batch that takes longer is followed by one of half as many turns, down to so many."""
-
 GARBAGE_OBJECTS = 100_000
 """Containers made and not freed before a young collection: a batch makes thousands that die with
 it, and to look through them each time took 7 % of a worker. Bounds what cycles of handlers hold."""
-
-SOURCE_BATCHES = 2
-"""Source batches per round: enough to fill a batch, few enough to keep replies quick."""
 
 LOCKED_S = 5.0
 """How long a store may be held by a worker that is about to die."""
@@ -140,6 +134,7 @@ class Worker:
         self._pipe = Pipe(folder, config.shard)
         self._door = Door(folder / f"door-{config.shard}")
         self._beat = _open_beat(folder / f"beat-{config.shard}")
+        self._pace = Pace(settings.limits.turns_per_batch_max)
         self._rounds = 0
         self._watched = (0, 0, 0)
         self._inquiries = Inquiries(self._shard, self._store, self._door, self)
@@ -243,7 +238,7 @@ class Worker:
         behind = self._behind
         if not behind:
             if not self._draining and not self._shard.pressed and not self._store.pressed:
-                for items in self._readers.next(SOURCE_BATCHES):
+                for items in self._readers.next(self._pace.items):
                     self._shard.accept(items)
             self._shard.delivery.full = FULL if self._store.pressed else ""
             # What waits is on the disk; a stop need not come to its end, which may never be.
@@ -263,14 +258,13 @@ class Worker:
         return bool(self._shard.runnable or reading or self._inquiries.busy)
 
     def _batch(self) -> Commit | None:
-        """One batch; the next is smaller when it took long, so that nobody waits long for it."""
-        intake, started = self._shard.intake, time.perf_counter()
-        commit = self._shard.run()
+        """One batch; the bounds of the next follow the time that it took."""
+        shard, pace, started = self._shard, self._pace, time.perf_counter()
+        shard.intake.turns_max = pace.turns
+        commit = shard.run()
         took = time.perf_counter() - started
-        if took > BATCH_S:
-            intake.turns_max = max(BATCH_TURNS_MIN, intake.turns_max // 2)
-        elif took < BATCH_S / 4:
-            intake.turns_max = min(Limits().turns_per_batch_max, intake.turns_max * 2)
+        items, asked = shard.intake.items, shard.intake.asked
+        pace.took(took, turns=shard.turn.count, items=items, asked=asked)
         return commit
 
     @property

@@ -133,6 +133,8 @@ class Intake:
         self.replies: list[tuple[Any, int, Outcome]] = []
         self._effects: list[Effect] = []
         self._turn_of_peers = 0
+        self.items, self.asked = 0, False
+        """Items that the newest batch took from sources; whether it had requests of clients."""
         self._slow_left = SLOW_MESSAGES if settings.slow else 0
         self.expire = False
         self.watch: Callable[[Identity], None]
@@ -166,6 +168,12 @@ class Intake:
 
     def gather(self, now_ns: int) -> Work:
         """What the next batch runs."""
+        work = self._gather(now_ns)
+        self.items = sum(len(e.items) for e in work.outside if isinstance(e, Items))
+        self.asked = any(isinstance(e, Requested) for e in work.outside)
+        return work
+
+    def _gather(self, now_ns: int) -> Work:
         limits = self._limits
         if self.slow:
             return self._gather_one(now_ns)

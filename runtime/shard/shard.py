@@ -68,8 +68,8 @@ would fire and the shard would live in the future for ever."""
 class Limits(Struct, frozen=True, kw_only=True):
     """What a shard holds at most. Everything in it that can grow is listed here (I7)."""
 
-    turns_per_batch_max: int = 8192
-    """Bounds what one batch delays the next; the per-batch cost is then below 50 ns a turn."""
+    turns_per_batch_max: int = 16_384
+    """Bounds what one batch delays the next; who has a clock keeps it below, see `pace.py`."""
 
     requests_per_batch_max: int = 2048
     """Client requests per batch: each adds an outcome row to the record."""

@@ -28,7 +28,17 @@ WALK = (
     *("entity", "fields", "schema", "portable", "message", "turn", "verbs", "stream", "output"),
     *("sources", "app", "client", "host", "errors", "testing"),
     # A process starts.
-    *("launch", "load", "placement_file", "backup", "reshard", "supervisor", "watch", "worker"),
+    *(
+        "launch",
+        "load",
+        "placement_file",
+        "backup",
+        "reshard",
+        "supervisor",
+        "watch",
+        "worker",
+        "pace",
+    ),
     *("readers", "writers", "inquiries", "ports"),
     # A client comes in.
     *("session", "connection", "line", "words", "sockets"),

@@ -59,6 +59,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "skerry.runtime.gateway.sockets",
         "skerry.runtime.gateway.words",
         "skerry.runtime.load",
+        "skerry.runtime.pace",
         "skerry.runtime.readers",
         "skerry.runtime.writers",
         "skerry.runtime.ports",
@@ -80,6 +81,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "skerry.runtime.writers": (f"{CORE}.events",),
     "skerry.runtime.ports": (f"{CORE}.events",),
     "skerry.runtime.load": (),
+    "skerry.runtime.pace": (),
     "skerry.runtime.gateway.connection": (
         "skerry.runtime.gateway",
         "skerry.runtime.placement_file",

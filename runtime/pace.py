@@ -1,0 +1,47 @@
+"""How much a batch takes in: as much as runs while nobody waits too long for it.
+
+A large batch is cheap: its commit, its frames and what it wakes are paid once, and an entity
+that is hit often is written once. But all that comes meanwhile waits for its end. So the
+bounds follow the time that batches take: down at once when one took too long, up when one was
+full and quick. When a client is waiting for its reply, less is too long.
+
+Pure: times come in, numbers go out. Idea: docs/speed.md.
+"""
+
+from __future__ import annotations
+
+BATCH_S = 0.015
+"""How long a batch may take while only sources and peers are at work."""
+
+ASKED_BATCH_S = 0.004
+"""The same while clients ask."""
+
+TURNS_MIN = 128
+"""Below, a batch costs more around its turns than in them."""
+
+ITEMS_MAX = 16_384
+"""Items of sources in a batch: what may become of one is not known before its turns have run."""
+
+
+class Pace:
+    """The bounds of the next batch."""
+
+    def __init__(self, turns_max: int) -> None:
+        self._most = turns_max
+        self.turns = turns_max // 2
+        """Messages of peers, or of entities of this shard."""
+        self.items = self.turns
+        """Items of sources."""
+
+    def took(self, seconds: float, *, turns: int, items: int, asked: bool) -> None:
+        """A batch took so long, with so many turns and items; `asked`: clients wait for it."""
+        part = seconds / (ASKED_BATCH_S if asked else BATCH_S)
+        if part > 1:
+            self.turns = max(TURNS_MIN, int(self.turns / min(part, 2)))
+            self.items = max(TURNS_MIN, int(self.items / min(part, 2)))
+            return
+        grown = min(1 / max(part, 0.5), 2)
+        if turns >= self.turns:
+            self.turns = min(self._most, int(self.turns * grown) + 1)
+        if items >= self.items:
+            self.items = min(ITEMS_MAX, int(self.items * grown) + 1)
