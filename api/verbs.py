@@ -15,7 +15,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from skerry import turn as _turn
 from skerry.errors import Failed, OutsideTurn, Rejected
-from skerry.message import Handler, Message, target
+from skerry.message import KEY_BYTES_MAX, Handler, Message, check_key, target
 from skerry.output import Output
 from skerry.turn import running
 
@@ -62,8 +62,17 @@ def send(handler: Any, /, *args: Any, **kwargs: Any) -> None:
     if handler.__class__ is Message:
         turn.sends.append((handler.handler, handler.key, handler.args, None))
         return
-    found, key = target(handler)
-    turn.sends.append((found, key, found.bind(args, kwargs), None))
+    # What `target` and `Handler.bind` do, at three quarters of the price: no verb runs as often.
+    try:
+        found, key = handler.__func__.handler, handler.__self__.key
+    except AttributeError:
+        found, key = target(handler)
+    if key.__class__ is not str or not 0 < len(key) <= KEY_BYTES_MAX or not key.isascii():
+        check_key(key)
+    if kwargs or len(args) != found.arity:
+        args = found.fill(args, kwargs)
+    args = found.check(args)
+    turn.sends.append((found, key, args if found.scalar else found.packed(args), None))
 
 
 def send_later(

@@ -12,8 +12,9 @@ from skerry import App, Entity, Generate, send
 PARTITIONS = 4
 WHICH, KEYS, COUNT = ([*skerry.args(), "counter", "10000", "1000"])[:3]
 NAMES = [f"a{number:07d}" for number in range(int(KEYS))]
-DRAWN = random.Random(1).choices(NAMES, k=max(1 << 17, 4 * len(NAMES)))
-"""So many that each name comes about four times before the first draw comes again."""
+DRAWN = NAMES * -(-(1 << 17) // len(NAMES))
+"""Each name equally often, at random places."""
+random.Random(1).shuffle(DRAWN)
 STARTS = {str(number): number * len(DRAWN) // PARTITIONS for number in range(PARTITIONS)}
 
 

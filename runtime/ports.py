@@ -8,7 +8,7 @@ Imports the core's vocabulary only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -21,6 +21,10 @@ class Committed(Protocol):
 
     def state(self, type: str, key: str) -> bytes | None:
         """The state of an entity, or None when it has none. Raises StoreDamaged on a bad checksum."""
+        ...
+
+    def states_at(self, type: str, keys: Sequence[str], slots: Sequence[int]) -> list[bytes | None]:
+        """The same for many entities of a type, each with its slot."""
         ...
 
     def read(self, table: int, key: bytes) -> bytes | None:

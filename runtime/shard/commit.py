@@ -13,13 +13,14 @@ Pure: bytes in, bytes out. Idea: docs/log.md.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import msgspec
 import xxhash
 
+from skerry.errors import SkerryError
 from skerry.runtime.shard.events import SLOTS, CommitNo, Row, StateGroup
-from skerry.runtime.shard.placement import slot_of, slots_of
+from skerry.runtime.shard.placement import slot_of
 
 _HEADER = struct.Struct("<4sIQQQQ")
 _CHECKSUM = struct.Struct("<Q")
@@ -83,12 +84,32 @@ def decode(record: bytes) -> Decoded:
     return Decoded(CommitNo(no), epoch, time_ns, previous, stored, body.states, body.rows)
 
 
+TYPE_ID_BYTES = 4
+
+
 def type_id(type_name: str) -> bytes:
-    """The 8 bytes that stand for an entity type in the keys of rows."""
+    """The 4 bytes that stand for an entity type in the keys of rows."""
     found = _type_ids.get(type_name)
     if found is None:
-        found = _type_ids[type_name] = xxhash.xxh3_64_digest(type_name.encode())
+        found = _type_ids[type_name] = xxhash.xxh32_digest(type_name.encode())
     return found
+
+
+def check_type_ids(type_names: Iterable[str]) -> None:
+    """Whether their ids tell these types apart. Raises SkerryError."""
+    names: dict[bytes, str] = {}
+    for name in type_names:
+        other = names.setdefault(type_id(name), name)
+        if other != name:
+            raise SkerryError(
+                f"The entity types {other!r} and {name!r} have one id in the store. Rename one: "
+                f'class …(Entity, was="{name}") keeps what is stored of a type that ran before.'
+            )
+
+
+def key_of_state(row_key: bytes) -> str:
+    """The key of the entity whose state has this row key."""
+    return row_key[2 + TYPE_ID_BYTES :].decode()
 
 
 def slot_prefix(slot: int) -> bytes:
@@ -101,10 +122,10 @@ def state_key(type_name: str, key: str) -> bytes:
     return _heads(type_name)[slot_of(type_name, key)] + key.encode()
 
 
-def state_keys(type_name: str, keys: Sequence[str]) -> list[bytes]:
-    """The same for many keys."""
+def state_keys(type_name: str, keys: Iterable[str], slots: Iterable[int]) -> list[bytes]:
+    """The same for many keys, each with its slot."""
     heads = _heads(type_name)
-    return [heads[s] + key.encode() for s, key in zip(slots_of(type_name, keys), keys)]
+    return [heads[slot] + key.encode() for slot, key in zip(slots, keys)]
 
 
 def _heads(type_name: str) -> list[bytes]:

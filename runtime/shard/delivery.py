@@ -90,17 +90,17 @@ class Delivery:
         self._placement = placement
         turn.timer_set = self._timer_set
 
-    def elsewhere(self, type_name: str, key: str) -> Buffer | None:
-        """The buffer of the shard that an entity lives on; None when it lives here."""
-        owner = self._placement.slots[slot_of(type_name, key)]
+    def elsewhere(self, slot: int) -> Buffer | None:
+        """The buffer of the shard that a slot belongs to; None when it is ours."""
+        owner = self._placement.slots[slot]
         return None if owner == self.me else self.buffer(owner)
 
     def _place(self, type_name: str, key: str) -> Buffer | None:
-        """The same, looked up where most keys are known; of any type, entities' or not."""
+        """The same for a key, looked up where most are known; of any type, entities' or not."""
         kept = self.turns.kept.get(type_name)
         place = None if kept is None else kept.places.get(key)
         if place is None:
-            return self.elsewhere(type_name, key)
+            return self.elsewhere(slot_of(type_name, key))
         return place if isinstance(place, Buffer) else None
 
     # ── the batch ──

@@ -35,7 +35,7 @@ class Table:
     """Numbers of the tables, as they stand in records and in the store. Never reused."""
 
     STATE = 1
-    """slot, type id (8), key: the entity's state. In records grouped by type, see `StateGroup`."""
+    """slot, type id (4), key: the entity's state. In records grouped by type, see `StateGroup`."""
     TIMER = 2
     """slot, id (16): a message that waits for a time (named timer, send_later, ask time-out)."""
     ASK = 3

@@ -144,7 +144,7 @@ class Shard:
         )
         self.turns = Turns(
             settings.types,
-            state=store.state,
+            states=store.states_at,
             schemas=self._schema,
             encode_reply=encode_reply,
             retries=settings.retries,
@@ -173,6 +173,7 @@ class Shard:
         The commit must be durable, fully synced, before anything leaves: a killed process's
         last commit may be in the page cache only, and we build on it.
         """
+        commit.check_type_ids(self.settings.types)
         scan = self._store.scan
         self.timers.load(scan(Table.TIMER))
         self.asks.load(scan(Table.ASK))

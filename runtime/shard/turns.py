@@ -14,8 +14,7 @@ No I/O but `Committed`; reads no clock. Idea: docs/entities.md. Asserts I11.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Any
 
@@ -25,10 +24,12 @@ from msgspec import Raw, Struct
 from skerry import turn as seam
 from skerry.entity import Entity, EntityType
 from skerry.errors import InvalidMessage, Rejected, StoreDamaged
-from skerry.message import Args, Handler, check_key
+from skerry.message import Args, Handler
 from skerry.runtime.shard.buffer import Buffer
 from skerry.runtime.shard.events import StateGroup
 from skerry.runtime.shard.loops import loop_of
+from skerry.runtime.shard.placement import slots_of
+from skerry.stream import check_keys
 from skerry.turn import Turn
 
 CAREFUL_BATCHES = 64
@@ -98,16 +99,15 @@ Place = Entity | Buffer
 
 
 class Places(dict[str, Place]):
-    """Places by key; one that is not known yet is found when it is looked up."""
+    """Places by key. A key that is looked up and not there is noted, and there is no place then."""
 
-    __slots__ = ("_find",)
+    __slots__ = ("missing",)
 
-    def __init__(self, find: Callable[[str], Place]) -> None:
-        self._find = find
+    def __init__(self) -> None:
+        self.missing: dict[str, None] = {}
 
-    def __missing__(self, key: str) -> Place:
-        place = self[key] = self._find(key)
-        return place
+    def __missing__(self, key: str) -> None:
+        self.missing[key] = None
 
 
 class Kept:
@@ -117,7 +117,6 @@ class Kept:
         "away",
         "careful",
         "dirty",
-        "find",
         "forgotten",
         "name",
         "older",
@@ -126,11 +125,10 @@ class Kept:
         "type",
     )
 
-    def __init__(self, entity_type: EntityType, find: Callable[[Kept, str], Place]) -> None:
+    def __init__(self, entity_type: EntityType) -> None:
         self.type = entity_type
         self.name = entity_type.name
-        self.find = partial(find, self)
-        self.places = Places(self.find)
+        self.places = Places()
         self.older: list[dict[str, Place]] = []
         """Generations before: one drops out at each turnover, what is used again goes to the newest."""
         self.away = 0
@@ -146,20 +144,35 @@ class Kept:
     @property
     def bytes(self) -> float:
         """The memory that its places take, about."""
-        entity_bytes = ENTITY_BYTES + OBJECTS_BYTES * self.state_bytes
-        return self.away * AWAY_BYTES + (len(self.places) - self.away) * entity_bytes
+        return self.away * AWAY_BYTES + self.bytes_of(len(self.places) - self.away)
 
-    def revive(self, key: str) -> Place | None:
-        """A place that was not used lately, no longer kept where it was."""
+    def bytes_of(self, entities: int) -> float:
+        """The memory that so many entities take, about."""
+        return entities * (ENTITY_BYTES + OBJECTS_BYTES * self.state_bytes)
+
+    def revive(self, keys: Iterable[str]) -> list[str]:
+        """Places of these keys that were not used lately come back; the keys that have none."""
         for generation in self.older:
-            if key in generation:
-                return generation.pop(key)
-        return None
+            unknown = []
+            for key in keys:
+                place = generation.pop(key, None)
+                if place is None:
+                    unknown.append(key)
+                else:
+                    self.add(key, place)
+            keys = unknown
+        return list(keys)
+
+    def add(self, key: str, place: Place) -> None:
+        """The place of a key that was not there."""
+        self.places[key] = place
+        if isinstance(place, Buffer):
+            self.away += 1
 
     def turn_over(self) -> None:
         """What is not used again until the next time leaves the memory."""
         self.older = [self.places, *self.older[: OLDER_GENERATIONS - 1]]
-        self.places, self.away = Places(self.find), 0
+        self.places, self.away = Places(), 0
 
     def note_size(self, size: float) -> None:
         """Let the mean follow what is seen."""
@@ -173,18 +186,18 @@ class Turns:
         self,
         types: dict[str, EntityType],
         *,
-        state: Callable[[str, str], bytes | None],
+        states: Callable[[str, Sequence[str], Sequence[int]], list[bytes | None]],
         schemas: Callable[[int], bytes | None],
         encode_reply: Callable[[Any], bytes],
         retries: int,
         cache_bytes: int,
         turn: Turn,
         leave: Callable[[Entity], None],
-        elsewhere: Callable[[str, str], Buffer | None],
+        elsewhere: Callable[[int], Buffer | None],
     ) -> None:
-        self.kept = {name: Kept(entity_type, self._find) for name, entity_type in types.items()}
+        self.kept = {name: Kept(entity_type) for name, entity_type in types.items()}
         self._elsewhere = elsewhere
-        self._state = state
+        self._states = states
         self._schemas = schemas
         self._encode_reply = encode_reply
         self._retries = retries
@@ -194,23 +207,33 @@ class Turns:
 
     # ── entities ──
 
-    def _find(self, kept: Kept, key: str) -> Place:
-        """The place of a key that is not known yet. Raises TypeError, ValueError: it can't be one."""
-        place = kept.revive(key)
+    def place(self, kept: Kept, key: str) -> Place:
+        """The place of a key. Raises what stands against loading its entity."""
+        place = kept.places[key]
         if place is None:
-            check_key(key)
-            place = self._elsewhere(kept.name, key) or self._load(kept, key)
-        if isinstance(place, Buffer):
-            kept.away += 1
+            self._find(kept)
+            place = kept.places[key]
         return place
 
-    def _load(self, kept: Kept, key: str) -> Entity:
-        """An entity made from its newest sealed bytes."""
-        data = self._state(kept.name, key)
-        if data is None:
-            return kept.type.new(key)
-        kept.note_size(len(data))
-        return kept.type.decode(data, key, self._schemas)
+    def _find(self, kept: Kept) -> None:
+        """Find the places that were missing. Raises TypeError, ValueError: a key can't be one."""
+        missing, kept.places.missing = kept.places.missing, {}
+        keys = kept.revive(missing)
+        check_keys(keys)
+        own, own_slots = list[str](), list[int]()
+        for key, slot in zip(keys, slots_of(kept.name, keys)):
+            buffer = self._elsewhere(slot)
+            if buffer is None:
+                own.append(key)
+                own_slots.append(slot)
+            else:
+                kept.add(key, buffer)
+        for key, state in zip(own, self._states(kept.name, own, own_slots)):
+            if state is None:
+                kept.places[key] = kept.type.new(key)
+            else:
+                kept.places[key] = kept.type.decode(state, key, self._schemas)
+                kept.note_size(len(state))
 
     def forget(self, kept: Kept, entity: Entity) -> None:
         """Its state goes when the batch commits. What comes after meets the defaults, in the same
@@ -233,13 +256,18 @@ class Turns:
     def places(self, kept: Kept, keys: Sequence[str]) -> list[Place]:
         """Where each of these keys is. Raises Raised: one can't be a key, or can't be loaded."""
         try:
-            return list(map(kept.places.__getitem__, keys))
+            found = list(map(kept.places.__getitem__, keys))
+            if kept.places.missing:
+                self._find(kept)
+                found = list(map(kept.places.__getitem__, keys))
         except StoreDamaged:
             raise
         except Exception as error:
-            raise Raised(
-                None if isinstance(error, TypeError | ValueError) else kept.name
-            ) from error
+            kept.places.missing.clear()
+            unfit = isinstance(error, TypeError | ValueError)
+            raise Raised(None if unfit else kept.name) from error
+        assert not kept.places.missing, "each place that was missing has been found"
+        return found
 
     def run_columns(
         self,
@@ -270,7 +298,7 @@ class Turns:
         `wanted`: somebody waits for the reply, so it is encoded.
         """
         try:
-            entity = kept.places[key]
+            entity = self.place(kept, key)
         except StoreDamaged:
             raise
         except Exception as unfit:  # A state that does not fit, or an `_upgrade` that raises.

@@ -6,12 +6,13 @@ leaves out is the B-tree, so that a crash is one line. Idea: docs/log.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from skerry.runtime.ports import Last
 from skerry.runtime.shard import commit as records
 from skerry.runtime.shard.commit import Decoded, state_key
 from skerry.runtime.shard.events import Commit, Row
+from skerry.runtime.shard.placement import slots_of
 
 
 class MemoryStore:
@@ -31,6 +32,11 @@ class MemoryStore:
     def state(self, type: str, key: str) -> bytes | None:
         """The newest sealed state of an entity."""
         return self._states.get((type, key))
+
+    def states_at(self, type: str, keys: Sequence[str], slots: Sequence[int]) -> list[bytes | None]:
+        """The same for many entities."""
+        assert list(slots) == slots_of(type, keys), "who asks knows the slots"
+        return [self.state(type, key) for key in keys]
 
     def read(self, table: int, key: bytes) -> bytes | None:
         """The newest sealed row of a table."""

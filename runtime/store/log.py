@@ -34,6 +34,7 @@ from skerry.runtime.ports import Last
 from skerry.runtime.shard import commit as records
 from skerry.runtime.shard.commit import slot_prefix, type_id
 from skerry.runtime.shard.events import SLOTS, Commit, Table
+from skerry.runtime.shard.placement import slots_of
 from skerry.runtime.store.files import Copied, Environment
 from skerry.runtime.store.overlay import ABSENT, Carried, Entry, Layer, Overlay, tree_key
 from skerry.runtime.store.tree import note, sealed, unseal
@@ -119,6 +120,7 @@ class LmdbStore:
         self._error: Exception | None = None
         self._pressed = environment.pressed()
         self._kept: Kept | None = None
+        self._sorted: tuple[tuple[str, int, int], dict[int, list[Carried]]] | None = None
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._put_done = threading.Event()
         self._swept = threading.Event()
@@ -204,6 +206,24 @@ class LmdbStore:
             return None if entry is None else bytes(entry)
         return self._tree(tree_key(Table.STATE, records.state_key(type, key)))
 
+    def states_at(self, type: str, keys: Sequence[str], slots: Sequence[int]) -> list[bytes | None]:
+        """The same for many entities, each with its slot."""
+        entries = self._overlay.states_at(type, keys)
+        unknown = [place for place, entry in enumerate(entries) if entry is ABSENT]
+        row_keys = records.state_keys(
+            type, map(keys.__getitem__, unknown), map(slots.__getitem__, unknown)
+        )
+        tree_keys = list(map(tree_key(Table.STATE, b"").__add__, row_keys))
+        try:
+            # Sorted, so that neighbours are found on the page that was just read.
+            stored = dict(self._reader.cursor(db=self._files.rows).getmulti(sorted(tree_keys)))
+        except lmdb.Error as error:
+            raise self._files.unreadable(error) from error
+        for place, key in zip(unknown, tree_keys):
+            row = stored.get(key)
+            entries[place] = None if row is None else unseal(key, row, self._files.path)
+        return [entry if entry is None else bytes(entry) for entry in entries]
+
     def read(self, table: int, key: bytes) -> bytes | None:
         """The newest sealed row of a table."""
         entry = self._overlay.row(table, key)
@@ -240,26 +260,41 @@ class LmdbStore:
     def states(self, type: str, prefix: str = "", after: str = "") -> Iterator[tuple[str, bytes]]:
         """States of a type, slot by slot."""
         behind = records.state_key(type, after) if after else b""
-        overlay = sorted(
-            (records.state_key(type, key), 0, None if value is None else bytes(value))
-            for key, value in self._overlay.states_of(type).items()
-            if key.startswith(prefix)
-        )
-        start = int.from_bytes(behind[:2], "big")
-        for slot in range(start, SLOTS):
+        low = tree_key(Table.STATE, behind) if behind else b""
+        newer = self._newer(type)
+        for slot in range(int.from_bytes(behind[:2], "big"), SLOTS):
             begin = slot_prefix(slot) + type_id(type) + prefix.encode()
-            low = tree_key(Table.STATE, behind) if behind else b""
             tree = ((key[1:], 1, value) for key, value in self._tree_rows(tree_key(1, begin), low))
-            newer = (row for row in _in_slot(overlay, slot) if row[0] > behind)
-            for key, value in _newest(newer, tree):
-                yield key[10:].decode(), value
+            overlay = (
+                (key, 0, None if value is None else bytes(value))
+                for key, value in newer.get(slot, ())
+                if key > behind and key.startswith(begin)
+            )
+            for key, value in _newest(overlay, tree):
+                yield records.key_of_state(key), value
+
+    def _newer(self, type: str) -> dict[int, list[Carried]]:
+        """The overlay's states of a type, sorted, by slot: kept for the next page of a scan."""
+        moment = type, self._appended, len(self._overlay.lower)
+        if self._sorted is None or self._sorted[0] != moment:
+            entries = self._overlay.states_of(type)
+            slots = slots_of(type, entries)
+            by_slot: dict[int, list[Carried]] = {}
+            for slot, key, value in zip(
+                slots, records.state_keys(type, entries, slots), entries.values()
+            ):
+                by_slot.setdefault(slot, []).append((key, value))
+            for rows in by_slot.values():
+                rows.sort(key=_KEY)
+            self._sorted = moment, by_slot
+        return self._sorted[1]
 
     # ── writing: the worker's thread ──
 
     def append(self, commit: Commit) -> None:
         """Visible to reads now, durable later."""
         assert commit.no == self._appended + 1, f"I6: commit {commit.no} after {self._appended}"
-        self._appended = commit.no
+        self._appended, self._sorted = commit.no, None
         self._overlay.add(commit.states, commit.rows)
         size = len(commit.record)
         self._log_bytes += size
@@ -469,7 +504,8 @@ def _pieces(layer: Layer) -> Iterator[list[Carried]]:
     """What a sweep carries, sorted a piece at a time, in slices."""
     for type_name, states in layer.states.items():
         for piece in _cut(list(states.by_key().items()), PIECE_ROWS):
-            row_keys = records.state_keys(type_name, [key for key, _ in piece])
+            named = [key for key, _ in piece]
+            row_keys = records.state_keys(type_name, named, slots_of(type_name, named))
             yield from _slices(Table.STATE, row_keys, [state for _, state in piece])
     for table, rows in layer.rows.items():
         for keys in _cut(list(rows), PIECE_ROWS):
@@ -490,11 +526,6 @@ def _cut(whole: list[T], size: int) -> Iterator[list[T]]:
 
 
 _Ranked = Iterator[tuple[bytes, int, bytes | None]]
-
-
-def _in_slot(overlay: list[tuple[bytes, int, bytes | None]], slot: int) -> _Ranked:
-    prefix = slot_prefix(slot)
-    return (row for row in overlay if row[0].startswith(prefix))
 
 
 def _newest(

@@ -18,9 +18,9 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import repeat
-from typing import Final
+from typing import Any, Final
 
 from msgspec import Raw
 
@@ -125,6 +125,15 @@ class Overlay:
                 if key in known:
                     return known[key]
         return ABSENT
+
+    def states_at(self, type_name: str, keys: Sequence[str]) -> list[Any]:
+        """The newest entries of these keys, each an `Entry` or ABSENT."""
+        found: list[Any] = [ABSENT] * len(keys)
+        for layer in (self.lower, self.upper):
+            of_type = layer.states.get(type_name)
+            if of_type is not None:
+                found = list(map(of_type.by_key().get, keys, found))
+        return found
 
     def row(self, table: int, key: bytes) -> bytes | Absent | None:
         """The newest entry of a row."""

@@ -18,7 +18,7 @@ from hypothesis import Phase, settings
 from tests.simulation import workload
 
 QUICK = [f"tests/simulation/test_{name}.py" for name in ("packets", "traces", "watch", "verbs")]
-TESTS = [*QUICK, "tests/store", "tests/simulation"]
+TESTS = ["tests/shard", *QUICK, "tests/store", "tests/simulation"]
 
 
 def main(seeds: int, room: str) -> int:
