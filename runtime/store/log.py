@@ -22,7 +22,6 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,20 +34,19 @@ from skerry.runtime.shard import commit as records
 from skerry.runtime.shard.commit import slot_prefix, type_id
 from skerry.runtime.shard.events import SLOTS, Commit, Table
 from skerry.runtime.shard.placement import slots_of
+from skerry.runtime.store import checkpoint
+from skerry.runtime.store.checkpoint import Carried, Sweep
 from skerry.runtime.store.files import Copied, Environment
-from skerry.runtime.store.overlay import ABSENT, Carried, Entry, Layer, Overlay, tree_key
-from skerry.runtime.store.tree import note, sealed, unseal
+from skerry.runtime.store.overlay import ABSENT, Overlay, tree_key
+from skerry.runtime.store.tree import unseal
 
 T = TypeVar("T")
 
-PIECE_ROWS = 16_384
-"""Overlay entries sorted at a time: about 25 ms of the worker's thread."""
+SLICE_ROWS = 1024
+"""Rows that a sweep carries per commit, at the least: about 2 ms."""
 
-SLICE_ROWS = 2048
-"""Rows per transaction of a sweep: about 5 ms."""
-
-TRIM_RECORDS = 512
-"""Log records deleted per transaction."""
+SWEEP_PACE = 2
+"""Rows that it carries for each one that a commit adds: so it ends before half as many came."""
 
 READER_BEHIND_BYTES = 1 << 20
 """How far the reader may be behind: no page that later commits freed is used again before."""
@@ -56,7 +54,7 @@ READER_BEHIND_BYTES = 1 << 20
 READER_COMMIT_BYTES = 16_000
 """What a commit frees beside its record, about: the path to the log's last leaf."""
 
-ENTRY_BYTES = 240
+ENTRY_BYTES = 180
 """What an overlay entry costs in memory, about, with its key and value."""
 
 KEPT_S = 60.0
@@ -100,7 +98,7 @@ class LmdbStore:
         self._files = environment
         self._env = environment.env
         self._sync, self._wake = sync, wake
-        self._entries_max = max(1000, overlay_bytes // (2 * ENTRY_BYTES))
+        self._entries_max = max(1000, overlay_bytes // ENTRY_BYTES)
         # A tail of the log that filled the quota would leave no room to sweep it down.
         self._log_bytes_max = min(log_bytes, environment.quota_bytes // 8)
         self._overlay = Overlay()
@@ -114,9 +112,7 @@ class LmdbStore:
         self._backlog_bytes = 0
         self._sizes: dict[int, int] = {}
         self._reader_behind = 0
-        self._sweep: Iterator[list[Carried]] | None = None
-        self._sweep_upto = 0
-        self._slices: list[list[Carried]] = []
+        self._sweep: Sweep | None = None
         self._error: Exception | None = None
         self._pressed = environment.pressed()
         self._kept: Kept | None = None
@@ -285,7 +281,7 @@ class LmdbStore:
             ):
                 by_slot.setdefault(slot, []).append((key, value))
             for rows in by_slot.values():
-                rows.sort(key=_KEY)
+                rows.sort(key=checkpoint.KEY)
             self._sorted = moment, by_slot
         return self._sorted[1]
 
@@ -301,7 +297,7 @@ class LmdbStore:
         self._sizes[commit.no] = size
         self._backlog_bytes += size
         self._jobs.put(Job(no=commit.no, record=commit.record))
-        self._advance()
+        self._advance(sum(len(g.keys) + len(g.gone) for g in commit.states) + len(commit.rows))
 
     @property
     def backlog(self) -> tuple[int, int]:
@@ -366,35 +362,50 @@ class LmdbStore:
 
     # ── sweeping: the worker's thread ──
 
-    def _advance(self) -> None:
-        """Hand one slice of the sweep to the committer, more when the overlay is too large."""
-        full = len(self._overlay.upper) >= self._entries_max
+    def _advance(self, added: int) -> None:
+        """Begin a sweep when it is time; carry on with it as fast as commits add rows."""
         if self._sweep is None:
-            if not full and (len(self._overlay.lower) or self._log_bytes < self._log_bytes_max):
+            self._begin_sweep()
+        elif self._carry(max(SLICE_ROWS, SWEEP_PACE * added)):
+            # As large as it may become: what is sealed waits for what is carried.
+            while self._sweep is not None and len(self._overlay) > self._entries_max:
+                if not self._carry(SLICE_ROWS):
+                    return
+
+    def _begin_sweep(self) -> None:
+        # So that what comes while it is carried still fits.
+        large = len(self._overlay.upper) > self._entries_max * SWEEP_PACE // (SWEEP_PACE + 1)
+        if not large and (len(self._overlay.lower) or self._log_bytes < self._log_bytes_max):
+            return
+        if len(self._overlay.lower):
+            # Carried down and not synced yet: what is sealed meanwhile may not grow for ever.
+            if not self._waited(self._swept):
                 return
-            if len(self._overlay.lower):
-                # Carried down and not synced yet: what is sealed meanwhile may not grow for ever.
-                while not self._swept.wait(1.0):
-                    if self._error is not None:
-                        return
-                self._renew_reader()
-            self._sweep, self._sweep_upto = _pieces(self._overlay.sink()), self._appended
-            self._log_bytes, full = 0, False
-        slices = 8 if full else 1
-        for _ in range(slices):
-            carried = next(self._sweep, None)
-            if carried is None:
-                self._jobs.put(Job(covers=self._sweep_upto))
-                self._jobs.put(Job(trim_below=self._sweep_upto))
-                self._sweep = None
-                return
+            self._renew_reader()
+        self._sweep, self._log_bytes = Sweep(self._overlay.sink(), self._appended), 0
+
+    def _carry(self, rows: int) -> bool:
+        """Hand rows of the sweep to the committer. False: it has failed."""
+        assert self._sweep is not None, "there is a sweep to carry on with"
+        carried = self._sweep.take(rows)
+        if carried is None:
+            self._jobs.put(Job(covers=self._sweep.covers))
+            self._jobs.put(Job(trim_below=self._sweep.covers))
+            self._sweep = None
+        elif carried:
             # While the rows are put, this thread waits: each call would cost the committer
             # a switch interval otherwise, twenty times the put itself.
             self._put_done.clear()
             self._jobs.put(Job(carried=carried))
-            while not self._put_done.wait(1.0):
-                if self._error is not None:
-                    return
+            return self._waited(self._put_done)
+        return True
+
+    def _waited(self, event: threading.Event) -> bool:
+        """Wait for the committer. False: it has failed."""
+        while not event.wait(1.0):
+            if self._error is not None:
+                return False
+        return True
 
     def _renew_reader(self) -> None:
         """See the tree as it is now; only then forget what it has got of the overlay."""
@@ -471,58 +482,13 @@ class LmdbStore:
                 if job.no:
                     txn.put(job.no.to_bytes(8, "big"), job.record, db=self._files.log, append=True)
                 if job.carried is not None:
-                    self._write_slice(txn, job.carried)
+                    checkpoint.write(txn, self._files, job.carried)
                 if job.covers is not None:
                     txn.put(b"covered", job.covers.to_bytes(8, "big"), db=self._files.meta)
-                if job.trim_below:
-                    self._trim(txn, job.trim_below)
+                if job.trim_below and checkpoint.trim(txn, self._files, job.trim_below):
+                    self._jobs.put(Job(trim_below=job.trim_below))
             # From here the sync runs without the interpreter; the worker's thread goes on.
             self._put_done.set()
-
-    def _write_slice(self, txn: Any, carried: list[Carried]) -> None:
-        rows = self._files.rows
-        cursor = txn.cursor(db=rows)
-        old = cursor.getmulti([key for key, _ in carried])
-        new = sealed((key, bytes(value)) for key, value in carried if value is not None)
-        cursor.putmulti(new)
-        for key in {key for key, value in carried if value is None}.intersection(dict(old)):
-            txn.delete(key, db=rows)
-        note(txn, self._files.slots, old, new)
-
-    def _trim(self, txn: Any, upto: int) -> None:
-        """Delete records that the tree covers, a bounded number; the newest one always stays."""
-        cursor = txn.cursor(db=self._files.log)
-        if not cursor.first():
-            return
-        for _ in range(TRIM_RECORDS):
-            if int.from_bytes(cursor.key(), "big") >= upto or not cursor.delete():
-                return
-        self._jobs.put(Job(trim_below=upto))
-
-
-def _pieces(layer: Layer) -> Iterator[list[Carried]]:
-    """What a sweep carries, sorted a piece at a time, in slices."""
-    for type_name, states in layer.states.items():
-        for piece in _cut(list(states.by_key().items()), PIECE_ROWS):
-            named = [key for key, _ in piece]
-            row_keys = records.state_keys(type_name, named, slots_of(type_name, named))
-            yield from _slices(Table.STATE, row_keys, [state for _, state in piece])
-    for table, rows in layer.rows.items():
-        for keys in _cut(list(rows), PIECE_ROWS):
-            yield from _slices(table, keys, [rows[key] for key in keys])
-
-
-def _slices(table: int, keys: list[bytes], values: Sequence[Entry]) -> Iterator[list[Carried]]:
-    of_table = tree_key(table, b"")
-    yield from _cut(sorted(zip(map(of_table.__add__, keys), values), key=_KEY), SLICE_ROWS)
-
-
-_KEY = itemgetter(0)
-
-
-def _cut(whole: list[T], size: int) -> Iterator[list[T]]:
-    for start in range(0, len(whole), size):
-        yield whole[start : start + size]
 
 
 _Ranked = Iterator[tuple[bytes, int, bytes | None]]

@@ -169,10 +169,6 @@ class Overlay:
         self.lower = Layer()
 
 
-Carried = tuple[bytes, Entry]
-"""(key in the tree, value or None for a deletion)."""
-
-
 def tree_key(table: int, key: bytes) -> bytes:
     """The key of a row in the tree."""
     return bytes((table,)) + key

@@ -57,7 +57,7 @@ WALK = (
         "commit",
     ),
     # Down to the disk, across to the next shard.
-    *("log", "overlay", "tree", "files", "pipe"),
+    *("log", "overlay", "checkpoint", "tree", "files", "pipe"),
 )
 
 

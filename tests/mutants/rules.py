@@ -294,8 +294,8 @@ MUTANTS = [
     Mutant(
         "the tree is marked as covering what was not carried",
         "store/log.py",
-        "                self._jobs.put(Job(covers=self._sweep_upto))\n",
-        "                self._jobs.put(Job(covers=self._appended))\n",
+        "            self._jobs.put(Job(covers=self._sweep.covers))\n",
+        "            self._jobs.put(Job(covers=self._appended))\n",
     ),
     Mutant(
         "what was sealed during a sweep goes with it",
@@ -328,6 +328,12 @@ MUTANTS = [
         "        for slot, count, total in _tally(rows) if sign > 0 else ():\n",
     ),
     Mutant(
+        "a sweep forgets what it was dealing out when a step ended",
+        "store/checkpoint.py",
+        "        own: dict[int, list[str]] = {}\n        for keys in _pieces(known):\n",
+        "        for keys in _pieces(known):\n            own: dict[int, list[str]] = {}\n",
+    ),
+    Mutant(
         "of one key's states in the overlay an older one wins",
         "store/overlay.py",
         "            group = self._waiting.pop()\n",
@@ -348,9 +354,9 @@ MUTANTS = [
     Mutant(
         "records are trimmed that the tree does not cover",
         "store/log.py",
-        "                self._jobs.put(Job(covers=self._sweep_upto))\n"
-        "                self._jobs.put(Job(trim_below=self._sweep_upto))\n",
-        "                self._jobs.put(Job(trim_below=self._appended))\n",
+        "            self._jobs.put(Job(covers=self._sweep.covers))\n"
+        "            self._jobs.put(Job(trim_below=self._sweep.covers))\n",
+        "            self._jobs.put(Job(trim_below=self._appended))\n",
     ),
     # What goes out to sinks.
     Mutant(

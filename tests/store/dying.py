@@ -23,15 +23,15 @@ import msgspec
 from skerry.runtime import placement_file, reshard
 from skerry.runtime.shard import commit as records
 from skerry.runtime.shard.events import Commit, CommitNo, StateGroup
-from skerry.runtime.store import files
+from skerry.runtime.store import checkpoint, files
 from skerry.runtime.store.log import LmdbStore
 
 COMMITS = 120
 POINTS: dict[str, tuple[Any, str]] = {
     "a transaction": (LmdbStore, "_write"),
     "a transaction and its news": (LmdbStore, "_commit"),
-    "a slice of a sweep": (LmdbStore, "_write_slice"),
-    "a piece of trimming": (LmdbStore, "_trim"),
+    "a slice of a sweep": (checkpoint, "write"),
+    "a piece of trimming": (checkpoint, "trim"),
     "a new store": (files.Environment, "create"),
     "a file's rename": (Path, "rename"),
     "a file's sync": (os, "fsync"),

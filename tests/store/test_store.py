@@ -15,8 +15,11 @@ from hypothesis import strategies as st
 from skerry.errors import SkerryError, StoreDamaged, StoreLocked
 from skerry.runtime.shard import commit as records
 from skerry.runtime.shard.events import Commit, CommitNo, StateGroup, Table
+from skerry.runtime.shard.placement import slots_of
 from skerry.runtime.store.check import check
+from skerry.runtime.store.checkpoint import STEP_ROWS, Sweep
 from skerry.runtime.store.log import LmdbStore
+from skerry.runtime.store.overlay import Overlay, tree_key
 
 Change = tuple[str, bytes | None]
 
@@ -125,6 +128,28 @@ def test_memory_stays_bounded_with_more_entities_than_fit(path: Path) -> None:
     assert len(writer.store._overlay) < 20_000
     assert sum(1 for _ in writer.store.states("Thing")) == 20_000
     writer.store.close()
+
+
+def test_a_sweep_of_many_steps_carries_each_row_once_in_the_order_of_the_tree() -> None:
+    layer = Overlay()
+    model: dict[str, bytes | None] = {f"key-{n}": encode(n) for n in range(3 * STEP_ROWS)}
+    model |= {f"key-{n}": None for n in range(0, len(model), 7)}
+    groups = [StateGroup.of(name, list(model.items())) for name in ("Thing", "Other")]
+    rows = [(Table.DEAD, key.encode(), value) for key, value in model.items()]
+    layer.add(groups, rows)
+    sweep, taken = Sweep(layer.sink(), 1), []
+    while (carried := sweep.take(100)) is not None:
+        taken += carried
+    assert [key for key, _ in taken] == sorted(key for key, _ in taken)
+    expected = {tree_key(Table.DEAD, key): value for _, key, value in rows}
+    for name in ("Thing", "Other"):
+        named = list(model)
+        keys = records.state_keys(name, named, slots_of(name, named))
+        expected |= {
+            tree_key(Table.STATE, key): model[own] for key, own in zip(keys, named, strict=True)
+        }
+    assert len(taken) == len(expected)
+    assert {k: None if v is None else bytes(v) for k, v in taken} == expected
 
 
 def test_a_second_owner_is_refused(path: Path) -> None:
