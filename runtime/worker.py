@@ -158,7 +158,7 @@ class Worker:
                     shard=self._config.shard,
                     sync=self._config.sync,
                     quota_bytes=self._config.quota,
-                    overlay_bytes=max(self._config.cache // 2, 4 << 20),
+                    overlay_bytes=max(self._config.cache, 4 << 20),
                     wake=self._wake,
                 )
             except StoreLocked:

@@ -53,7 +53,11 @@ def run(
         ),
     ] = "commit",
     cache: Annotated[
-        str, typer.Option(envvar="SKERRY_CACHE", help="memory for entities per worker, as 256M")
+        str,
+        typer.Option(
+            envvar="SKERRY_CACHE",
+            help="memory per worker for entities, as 256M; the log may take as much",
+        ),
     ] = "256M",
     quota: Annotated[
         str, typer.Option(envvar="SKERRY_QUOTA", help="disk per worker, as 10G")

@@ -14,7 +14,7 @@ No I/O but `Committed`; reads no clock. Idea: docs/entities.md. Asserts I11.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any
 
@@ -46,9 +46,8 @@ CHECKED_STATES = 16
 """How many states of a type are decoded again in each batch, optimistic ones too: a handler that
 puts a text where a number belongs is found before a restart stumbles over it."""
 
-OLDER_GENERATIONS = 3
-"""Generations of places behind the newest: with so many, what is used in a circle stays as long
-as it fits in three quarters of the cache."""
+LEAVES = 64
+"""When the cache is full, about this part of it leaves at once, and not one place at a time."""
 
 OBJECTS_BYTES = 4
 """How many bytes of objects a byte of an encoded state becomes, about."""
@@ -119,7 +118,6 @@ class Kept:
         "dirty",
         "forgotten",
         "name",
-        "older",
         "places",
         "state_bytes",
         "type",
@@ -129,8 +127,6 @@ class Kept:
         self.type = entity_type
         self.name = entity_type.name
         self.places = Places()
-        self.older: list[dict[str, Place]] = []
-        """Generations before: one drops out at each turnover, what is used again goes to the newest."""
         self.away = 0
         """How many of the places are other shards."""
         self.dirty: dict[str, Entity] = {}
@@ -150,29 +146,15 @@ class Kept:
         """The memory that so many entities take, about."""
         return entities * (ENTITY_BYTES + OBJECTS_BYTES * self.state_bytes)
 
-    def revive(self, keys: Iterable[str]) -> list[str]:
-        """Places of these keys that were not used lately come back; the keys that have none."""
-        for generation in self.older:
-            unknown = []
-            for key in keys:
-                place = generation.pop(key, None)
-                if place is None:
-                    unknown.append(key)
-                else:
-                    self.add(key, place)
-            keys = unknown
-        return list(keys)
-
-    def add(self, key: str, place: Place) -> None:
-        """The place of a key that was not there."""
-        self.places[key] = place
-        if isinstance(place, Buffer):
-            self.away += 1
-
-    def turn_over(self) -> None:
-        """What is not used again until the next time leaves the memory."""
-        self.older = [self.places, *self.older[: OLDER_GENERATIONS - 1]]
-        self.places, self.away = Places(), 0
+    def shrink(self, bytes_max: int) -> None:
+        """What came first leaves the memory, if it is used or not: to note each use, or to move
+        what is used again, would cost each turn more than to load it again costs a few."""
+        size = self.bytes
+        if size > bytes_max:
+            count = int(len(self.places) * (1 - bytes_max / size)) + len(self.places) // LEAVES
+            for key in list(islice(self.places, count + 1)):
+                if isinstance(self.places.pop(key), Buffer):
+                    self.away -= 1
 
     def note_size(self, size: float) -> None:
         """Let the mean follow what is seen."""
@@ -218,7 +200,7 @@ class Turns:
     def _find(self, kept: Kept) -> None:
         """Find the places that were missing. Raises TypeError, ValueError: a key can't be one."""
         missing, kept.places.missing = kept.places.missing, {}
-        keys = kept.revive(missing)
+        keys = list(missing)
         check_keys(keys)
         own, own_slots = list[str](), list[int]()
         for key, slot in zip(keys, slots_of(kept.name, keys)):
@@ -227,7 +209,8 @@ class Turns:
                 own.append(key)
                 own_slots.append(slot)
             else:
-                kept.add(key, buffer)
+                kept.places[key] = buffer
+                kept.away += 1
         for key, state in zip(own, self._states(kept.name, own, own_slots)):
             if state is None:
                 kept.places[key] = kept.type.new(key)
@@ -427,15 +410,14 @@ class Turns:
             self.kept[type_name].careful = CAREFUL_BATCHES
 
     def sealed(self) -> None:
-        """The batch counts from now on; what was not used for long leaves the memory."""
+        """The batch counts from now on; what has no room in the cache leaves it."""
         for kept in self.kept.values():
             if kept.dirty or kept.forgotten:
                 kept.dirty.clear()
                 kept.forgotten.clear()
                 if kept.careful:
                     kept.careful -= 1
-            if kept.bytes > self._cache_bytes / (1 + OLDER_GENERATIONS):
-                kept.turn_over()
+            kept.shrink(self._cache_bytes)
 
 
 def _values(handler: Handler, args: Given) -> tuple[Any, ...]:

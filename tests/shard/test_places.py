@@ -9,7 +9,8 @@ import pytest
 from skerry import Entity, SkerryError
 from skerry.entity import Entity as AnyEntity
 from skerry.runtime.shard import commit
-from skerry.runtime.shard.turns import OLDER_GENERATIONS, Turns
+from skerry.runtime.shard.buffer import Buffer
+from skerry.runtime.shard.turns import AWAY_BYTES, Turns
 from skerry.turn import Turn
 
 
@@ -50,22 +51,32 @@ class Shelf:
         self.turns.sealed()
 
     def __len__(self) -> int:
-        return len(self.kept.places) + sum(map(len, self.kept.older))
+        return len(self.kept.places)
 
 
-def test_what_is_used_in_a_circle_stays_while_it_fits_in_three_quarters_of_the_cache() -> None:
-    shelf, keys = Shelf(1000), [f"k{n}" for n in range(700)]
+def test_what_is_used_in_a_circle_stays_while_it_fits_in_the_cache() -> None:
+    shelf, keys = Shelf(1000), [f"k{n}" for n in range(1000)]
     for _ in range(5):
-        for start in range(0, 700, 50):
+        for start in range(0, 1000, 50):
             shelf.use(keys[start : start + 50])
-    assert shelf.loaded == 700
+    assert shelf.loaded == 1000
 
 
 def test_what_is_never_used_again_leaves_the_memory() -> None:
     shelf = Shelf(1000)
     for start in range(0, 20_000, 100):
         shelf.use([f"k{n}" for n in range(start, start + 100)])
-        assert len(shelf) <= 1000 * (1 + 1 / OLDER_GENERATIONS)
+        assert len(shelf) <= 1000
+
+
+def test_places_on_other_shards_are_counted_among_what_fills_the_cache() -> None:
+    shelf = Shelf(1000)
+    buffer = Buffer(1, {})
+    shelf.turns._elsewhere = lambda slot: buffer
+    for start in range(0, 20_000, 100):
+        shelf.turns.places(shelf.kept, [f"k{n}" for n in range(start, start + 100)])
+        shelf.turns.sealed()
+    assert shelf.kept.away == len(shelf) <= 1000 * shelf.kept.bytes_of(1) / AWAY_BYTES
 
 
 def test_an_entity_has_one_object_however_often_a_run_names_it() -> None:
