@@ -142,8 +142,9 @@ class Delivery:
     def _route(self, messages: Messages, *, queueing: bool) -> None:
         assert queueing or not self.queueing, "I2: a message overtakes the shard's own stream"
         call, handler, keys = messages.call, messages.handler, messages.keys
-        if call == Call.SEND and handler is not None and not queueing:
-            self.columns(handler, keys, messages.column)
+        if call == Call.SEND and handler is not None:
+            run = self.join if queueing else self.columns
+            run(handler, keys, messages.column)
             return
         count = len(keys)
         each = repeat((), count) if handler is None else handler.each(messages.column, count)
@@ -408,6 +409,18 @@ class Delivery:
         places = self.turns.places(kept, keys)
         self.turns.run_columns(kept, handler, keys, places, column)
         self.collect()
+
+    def join(self, handler: Handler, keys: list[str], column: Sequence[Any]) -> None:
+        """The same, but those for this shard join its own stream, and nothing runs."""
+        name, own = handler.entity, self.buffer(self.me)
+        known = self.turns.kept[name].places.get
+        buffers = [
+            place
+            if place.__class__ is Buffer
+            else (place is None and self._place(name, key)) or own
+            for key, place in zip(keys, map(known, keys))
+        ]
+        self.turns.spread(handler, keys, buffers, column)
 
     def emit(self, output: str, partitions: Iterable[str], items: Sequence[bytes]) -> None:
         """Items on their way to where their partitions of an output live, in order."""

@@ -273,6 +273,16 @@ class Turns:
             seam.current = turn.entity = None
         turn.count += len(keys) - away
 
+    def spread(
+        self,
+        handler: Handler,
+        keys: Sequence[str],
+        buffers: Sequence[Buffer],
+        column: Sequence[Any],
+    ) -> None:
+        """Messages that nobody waits for join these buffers: the same loop, that meets no entity."""
+        loop_of(handler)(self.turn, self._leave, {}, None, handler, keys, buffers, column)
+
     def run(
         self, kept: Kept, handler: Handler, key: str, args: Given, *, wanted: bool, careful: bool
     ) -> Result:

@@ -47,7 +47,7 @@ class Pipe:
             socket.setsockopt(zmq.RECONNECT_IVL_MAX, 200)
             socket.connect(f"ipc://{self._folder}/pipe-{peer}")
         try:
-            socket.send(raw, zmq.NOBLOCK, copy=len(raw) < 65536)
+            socket.send(raw, zmq.NOBLOCK)
         except zmq.Again:
             return False
         return True
