@@ -56,6 +56,7 @@ from skerry.runtime.shard.events import (
 )
 from skerry.runtime.shard.intake import partition_slot
 from skerry.runtime.shard.shard import Limits, Settings, Shard
+from skerry.runtime.shard.streams import ACK_NS
 from skerry.runtime.store.files import Copied
 from skerry.runtime.store.log import LmdbStore
 from skerry.runtime.transport.pipe import Pipe
@@ -63,6 +64,9 @@ from skerry.runtime.writers import Writers
 
 TICK_MS = 100
 """The longest that a worker sleeps: peers are asked again and timers looked at this often."""
+
+ACK_MS = ACK_NS // 1_000_000 + 1
+"""The same while a peer waits for an ack."""
 
 BACKLOG_BYTES = 32 << 20
 """Sealed and not yet durable. Above, no batch runs until the disk has caught up (I7)."""
@@ -202,10 +206,12 @@ class Worker:
                     yield Partition(pipeline.name, pipeline.source, partition, after, self._wake)
 
     def _patience_ms(self) -> int:
+        # A peer that hears late what is durable keeps its frames, and may be asked if all is over.
+        longest = ACK_MS if self._shard.streams.owes else TICK_MS
         due = self._shard.timers.next_ns
         if due is None:
-            return TICK_MS
-        return max(0, min(TICK_MS, (due - time.time_ns()) // 1_000_000 + 1))
+            return longest
+        return max(0, min(longest, (due - time.time_ns()) // 1_000_000 + 1))
 
     def _listen(self, timeout_ms: int) -> None:
         """One poll; what came is given to the shard."""

@@ -6,22 +6,25 @@ possible and each has one answer, so the shard needs no other rule.
 Three positions move: `received` is what waits in memory, `taken` is what turns have run
 for, `durable` is what survives a crash. Only `durable` is ever told to the sender as an ack.
 
-Knows nothing of sockets, time or entities. Idea: docs/streams.md. Asserts I1, I4.
+Knows nothing of sockets, time or entities. Idea: docs/streams.md. Asserts I1, I4, I12.
 """
 
 from __future__ import annotations
 
 import enum
-from collections import deque
 
 import msgspec
 from msgspec import Struct
 
+from skerry.errors import StoreDamaged
 from skerry.runtime.shard.events import Row, Table
 from skerry.runtime.shard.wire import Packet
 
 CREDIT_BYTES = 8 << 20
-"""Received and not yet durable, per stream: bounds memory at about members x 8 MiB (I7)."""
+"""Received and not yet durable, per stream, at most."""
+
+CREDIT_BYTES_OF_ALL = 256 << 20
+"""The same of all streams together, dealt out evenly: among many, each gets less (I7)."""
 
 
 class Verdict(enum.Enum):
@@ -49,8 +52,26 @@ _encode = msgspec.msgpack.Encoder().encode
 class Inbound:
     """One stream's receiving end."""
 
-    def __init__(self, peer: int) -> None:
+    __slots__ = (
+        "_window",
+        "durable",
+        "durable_position",
+        "epoch",
+        "gap_asked",
+        "peer",
+        "received",
+        "received_checksum",
+        "received_position",
+        "said_position",
+        "taken",
+        "taken_checksum",
+        "taken_position",
+        "waiting",
+    )
+
+    def __init__(self, peer: int, streams: int = 1) -> None:
         self.peer = peer
+        self._window = min(CREDIT_BYTES, CREDIT_BYTES_OF_ALL // streams)
         self.epoch = 0
         """The newest epoch known of the sender."""
         self.received = 0
@@ -61,7 +82,9 @@ class Inbound:
         self.taken_checksum = 0
         self.durable = 0
         self.durable_position = 0
-        self.waiting: deque[Packet] = deque()
+        self.said_position = 0
+        """Up to where the sender was told that it is durable."""
+        self.waiting: list[Packet] = []
         self.gap_asked = -1
         """The frame that we last asked for: once per gap, or go-back multiplies."""
 
@@ -84,9 +107,21 @@ class Inbound:
         self.received, self.received_position = packet.seq, packet.position
         self.received_checksum = packet.checksum
 
+    def known_to_sender(self, acked: int, me: int) -> None:
+        """The sender says that we acked its frames up to `acked`.
+
+        Raises StoreDamaged when we do not have them: our store went back in time.
+        """
+        if acked > self.received:
+            raise StoreDamaged(
+                f"Shard {me} has acked frame {acked} of shard {self.peer} and knows only "
+                f"{self.received}: the store of shard {me} went back in time (I12). Restore all "
+                f"shards together."
+            )
+
     def take(self) -> Packet:
         """The oldest frame that waits, to be run in this batch."""
-        packet = self.waiting.popleft()
+        packet = self.waiting.pop(0)
         assert packet.seq == self.taken + 1, f"I1: frame {packet.seq} runs after {self.taken}"
         self.taken, self.taken_position = packet.seq, packet.position
         self.taken_checksum = packet.checksum
@@ -111,7 +146,12 @@ class Inbound:
     @property
     def credit(self) -> int:
         """Up to which byte position the sender may send."""
-        return self.durable_position + CREDIT_BYTES
+        return self.durable_position + self._window
+
+    @property
+    def overdue(self) -> bool:
+        """Whether the sender must hear soon what is durable: it may be waiting for credit."""
+        return self.durable_position - self.said_position > self._window // 4
 
     def recover(self, row: bytes | None) -> None:
         """From the stream's row, as a restart finds it."""
@@ -120,4 +160,5 @@ class Inbound:
         known = _row.decode(row)
         self.received = self.taken = self.durable = known.taken
         self.received_position = self.taken_position = self.durable_position = known.position
+        self.said_position = known.position
         self.received_checksum = self.taken_checksum = known.checksum

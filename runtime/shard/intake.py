@@ -132,7 +132,6 @@ class Intake:
         self._new_positions: dict[tuple[str, str], Any] = {}
         self.replies: list[tuple[Any, int, Outcome]] = []
         self._effects: list[Effect] = []
-        self._turn_of_peers = 0
         self.items, self.asked = 0, False
         """Items that the newest batch took from sources; whether it had requests of clients."""
         self._slow_left = SLOW_MESSAGES if settings.slow else 0
@@ -161,7 +160,7 @@ class Intake:
             self._outside
             or self.expire
             or (due is not None and due <= now_ns)
-            or any(stream.waiting for stream in self._streams.inbound.values())
+            or self._streams.waits
         )
 
     # ── gathering ──
@@ -185,36 +184,35 @@ class Intake:
         return Work(frames, timers, outside, expire)
 
     def _gather_frames(self, messages_max: int) -> list[Packet]:
-        """The own stream first; of peers a frame each, a different one first each time."""
+        """The own stream first; of peers a frame each, those first that have waited longest."""
         frames: list[Packet] = []
-        own = self._streams.inbound[self._settings.me]
+        own, ready = self._streams.own, self._streams.ready
         while own.waiting and messages_max > 0:
             frames.append(own.take())
             messages_max -= frames[-1].count
         if own.taken < self._streams.first:
             return frames
-        peers = [s for peer, s in self._streams.inbound.items() if peer != self._settings.me]
-        if peers:
-            self._turn_of_peers = (self._turn_of_peers + 1) % len(peers)
-            peers = peers[self._turn_of_peers :] + peers[: self._turn_of_peers]
-        taken = len(peers) > 0
         messages_max = max(messages_max, self.turns_max // 2)
-        while taken and messages_max > 0:
-            taken = False
-            for stream in peers:
-                if stream.waiting and messages_max > 0:
-                    frames.append(stream.take())
-                    messages_max -= frames[-1].count
-                    taken = True
+        while ready and messages_max > 0:
+            frames.append(self._next_frame())
+            messages_max -= frames[-1].count
         return frames
+
+    def _next_frame(self) -> Packet:
+        """The oldest frame of the peer whose turn it is; what else it has waits for the others."""
+        stream = self._streams.ready.popleft()
+        packet = stream.take()
+        if stream.waiting:
+            self._streams.ready.append(stream)
+        return packet
 
     def _gather_one(self, now_ns: int) -> Work:
         """One message, or one peer's frame to be cut into messages of the own stream."""
         self._slow_left -= 1
-        for peer in [self._settings.me, *self._streams.inbound]:
-            stream = self._streams.inbound[peer]
-            if stream.waiting:
-                return Work([stream.take()], [], [], False)
+        if self._streams.own.waiting:
+            return Work([self._streams.own.take()], [], [], False)
+        if self._streams.ready:
+            return Work([self._next_frame()], [], [], False)
         timers = self._timers.due(now_ns, 1)
         if timers:
             return Work([], timers, [], False)
@@ -234,7 +232,7 @@ class Intake:
     def execute(self, work: Work, now_ns: int) -> None:
         """Run the turns of a batch. Raises Raised when it must be thrown away."""
         delivery, slow = self._delivery, self.slow
-        delivery.queueing = slow or self._streams.own_waiting > 0
+        delivery.queueing = slow or bool(self._streams.own.waiting)
         for packet in work.frames:
             if slow and packet.src != self._settings.me:
                 for run in wire.decode_runs(packet.body):

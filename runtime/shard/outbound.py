@@ -12,7 +12,6 @@ Knows nothing of entities, time or sockets. Idea: docs/streams.md. Asserts I3, I
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
 
 import msgspec
@@ -24,6 +23,12 @@ from skerry.runtime.shard.events import Row, Seq, Table
 
 BODIES_IN_MEMORY_BYTES = 32 << 20
 """Bodies of unacked frames kept in memory per stream; older ones are read from the store again."""
+
+BODIES_IN_MEMORY_BYTES_OF_ALL = 512 << 20
+"""The same of all streams together, dealt out evenly: among many, each gets less (I7)."""
+
+
+NEVER_NS = -(1 << 62)
 
 
 class Sealed(Struct, gc=False):
@@ -69,9 +74,33 @@ def outbox_key(peer: int, seq: int) -> bytes:
 class Outbound:
     """One stream's sending end."""
 
-    def __init__(self, me: int, peer: int, read: Callable[[int, bytes], bytes | None]) -> None:
+    __slots__ = (
+        "_bodies_bytes",
+        "_floor",
+        "_gone",
+        "_read",
+        "_room",
+        "connected",
+        "credit",
+        "durable",
+        "me",
+        "outbox",
+        "peer",
+        "position",
+        "progress_ns",
+        "released",
+        "released_checksum",
+        "released_position",
+        "sealed",
+        "sent",
+    )
+
+    def __init__(
+        self, me: int, peer: int, read: Callable[[int, bytes], bytes | None], streams: int = 1
+    ) -> None:
         self.me, self.peer = me, peer
         self._read = read
+        self._room = min(BODIES_IN_MEMORY_BYTES, BODIES_IN_MEMORY_BYTES_OF_ALL // streams)
         self.sealed = 0
         self.position = 0
         self.released = 0
@@ -81,11 +110,9 @@ class Outbound:
         self.sent = 0
         self.credit = 0
         self.connected = False
-        self.pressed = False
-        """Whether the peer asks its senders to take in less from outside."""
-        self.outbox: deque[Sealed] = deque()
-        self.progress_ns = 0
-        """When the peer last said something new; for `stalled`."""
+        self.outbox: list[Sealed] = []
+        self.progress_ns = NEVER_NS
+        """When the peer last said something new, or was asked."""
         self._gone: list[int] = []
         self._floor = 0
         """What earlier epochs of the receiver have acked."""
@@ -103,16 +130,18 @@ class Outbound:
         self._bodies_bytes += len(body)
         return frame
 
-    def rows(self, frames: list[Sealed]) -> Iterator[Row]:
+    def rows(self, frames: list[Sealed]) -> list[Row]:
         """What a commit that seals `frames` says of this stream; released frames go with it."""
+        peer, rows = self.peer, list[Row]()
         for frame in frames:
             row = OutboxRow(frame.position, frame.count, frame.checksum, frame.body or b"")
-            yield Table.OUTBOX, outbox_key(self.peer, frame.seq), _encode(row)
+            rows.append((Table.OUTBOX, outbox_key(peer, frame.seq), _encode(row)))
         for seq in self._gone:
-            yield Table.OUTBOX, outbox_key(self.peer, seq), None
-        if frames or self._gone:
+            rows.append((Table.OUTBOX, outbox_key(peer, seq), None))
+        if rows:
             self._gone.clear()
-            yield Table.STREAM, self.row_key(self.peer), _encode(self._as_row())
+            rows.append((Table.STREAM, self.row_key(peer), _encode(self._as_row())))
+        return rows
 
     @staticmethod
     def row_key(peer: int) -> bytes:
@@ -129,20 +158,23 @@ class Outbound:
         )
 
     @property
-    def has_news(self) -> bool:
-        """Whether released frames wait for the next commit to delete their rows."""
-        return bool(self._gone)
+    def unacked_bytes(self) -> int:
+        """Bytes of frames that the receiver has not acked."""
+        return self.position - self.released_position
+
+    @property
+    def bulky(self) -> bool:
+        """Whether the bodies of frames take too much memory; `spill` then."""
+        return self._bodies_bytes > self._room
 
     def spill(self) -> None:
         """Drop bodies that are far from being sent: the store has them."""
-        if self._bodies_bytes <= BODIES_IN_MEMORY_BYTES:
-            return
         for frame in reversed(self.outbox):
+            if self._bodies_bytes <= self._room // 2:
+                return
             if frame.body is not None and self.sent < frame.seq <= self.durable:
                 self._bodies_bytes -= len(frame.body)
                 frame.body = None
-                if self._bodies_bytes <= BODIES_IN_MEMORY_BYTES // 2:
-                    return
 
     # ── sending ──
 
@@ -183,20 +215,26 @@ class Outbound:
                 f"Shard {self.peer} acks frame {upto} of shard {self.me}, which has sealed only "
                 f"{self.sealed}: the store of shard {self.me} went back in time. Restore all shards together."
             )
-        news = upto > self.released
-        while self.outbox and self.outbox[0].seq <= upto:
-            frame = self.outbox.popleft()
+        gone = self.outbox[: max(0, upto - self.released)]
+        if not gone:
+            return False
+        del self.outbox[: len(gone)]
+        for frame in gone:
             self._gone.append(frame.seq)
             if frame.body is not None:
                 self._bodies_bytes -= len(frame.body)
-            self.released, self.released_position = frame.seq, frame.position
-            self.released_checksum = frame.checksum
+        last = gone[-1]
+        assert last.seq == upto, f"the outbox has a hole: {last.seq} stands where {upto} belongs"
+        self.released, self.released_position = last.seq, last.position
+        self.released_checksum = last.checksum
         assert len(self.outbox) == self.sealed - self.released, "the outbox has a hole"
         self.sent = max(self.sent, self.released)
-        return news
+        return True
 
-    def resume(self, seq: int, checksum: int) -> None:
-        """The receiver took frames up to `seq`, the last with this checksum: go on behind it.
+    def resume(self, seq: int, checksum: int, expected: int) -> None:
+        """The receiver has frames up to `seq`, the last with this checksum, and all up to
+        `expected` should have come: what is missing of these was lost, so go on behind `seq`.
+        What was sent behind `expected` may be on its way still.
 
         Raises StoreDamaged when the two ends disagree: one of the stores went back in time.
         """
@@ -219,15 +257,16 @@ class Outbound:
                 f"one of the stores went back in time (I12). Restore all shards together."
             )
         self.connected = True
-        self.sent = max(seq, self.released)
+        self.sent = max(seq, self.released, 0 if seq < expected else self.sent)
 
     def _checksum(self, seq: int) -> int:
         return self.released_checksum if seq == self.released else self._frame(seq).checksum
 
     def reconnect(self) -> None:
-        """The receiver has a new epoch: it must know all that its earlier ones have acked."""
+        """The receiver has a new epoch: it must know all that its earlier ones have acked, and
+        may not know what was on its way to them."""
         self.connected = False
-        self._floor = self.released
+        self._floor = self.sent = self.released
 
     def durable_upto(self, seq: int) -> None:
         """Frames up to `seq` are in durable commits."""
@@ -260,4 +299,5 @@ class Outbound:
             )
         self.durable = self.sealed
         self.sent = self._floor = self.released
-        self.spill()
+        if self.bulky:
+            self.spill()

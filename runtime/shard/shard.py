@@ -106,7 +106,9 @@ class _Held(Struct, frozen=True):
     no: int
     replies: list[tuple[Any, int, Outcome]]
     sealed: list[tuple[int, int]]
-    taken: list[tuple[int, int, int]]
+    """(peer, frame) up to which frames may leave."""
+    taken: dict[int, tuple[int, int]]
+    """(frame, byte position) up to which each peer may be told that it is durable."""
 
 
 class Shard:
@@ -213,8 +215,9 @@ class Shard:
         """One event in. Turns wait for `run`."""
         match event:
             case Arrived(raw):
-                self._effects += self.streams.arrived(raw)
-                self._check_stopped()
+                caused = self.streams.arrived(raw)
+                self._effects += caused
+                self.stopped |= any(type(effect) is Stop for effect in caused)
             case Requested() | Operated() | Items() | Confirmed() | Written():
                 self.intake.add(event)
             case Ticked(now_ns, steady_ns):
@@ -236,9 +239,6 @@ class Shard:
         if steady_ns - self._house_ns > HOUSE_NS:
             self._house_ns = steady_ns
             self.intake.expire = True
-
-    def _check_stopped(self) -> None:
-        self.stopped = any(isinstance(effect, Stop) for effect in self._effects)
 
     def take_effects(self) -> list[Effect]:
         """What must happen outside, in this order."""
@@ -295,9 +295,9 @@ class Shard:
         self._effects += self.intake.take_effects()
         self._seal_parts()
         if not states and not rows:
-            self._hold(_Held(self.no, replies, [], []))
+            self._hold(_Held(self.no, replies, [], {}))
             return None
-        rows += self.streams.rows_of_released({peer for peer, _ in frames})
+        rows += self.streams.rows_of_released()
         self._hold(_Held(self.no + 1, replies, sealed, taken))
         return self._record(states, rows)
 
@@ -320,7 +320,7 @@ class Shard:
         self.intake.sealed()
 
     def _seal_rows(self, rows: list[Row]) -> Commit:
-        self._hold(_Held(self.no + 1, [], [], []))
+        self._hold(_Held(self.no + 1, [], [], {}))
         return self._record([], rows)
 
     def _record(self, states: list[Any], rows: list[Row]) -> Commit:
@@ -343,15 +343,14 @@ class Shard:
         if self.durable == self._opened:
             self._effects += self.streams.hello()
         self.durable = max(self.durable, no)
-        peers: set[int] = set()
+        peers: dict[int, None] = {}
         while self._held and self._held[0].no <= no:
             held = self._held.popleft()
             for peer, seq in held.sealed:
                 self.streams.outbound[peer].durable_upto(seq)
-                peers.add(peer)
-            for peer, seq, position in held.taken:
-                self.streams.inbound[peer].durable_upto(seq, position)
-                peers.add(peer)
+                peers[peer] = None
+            for peer, (seq, position) in held.taken.items():
+                self.streams.durable(peer, seq, position)
             self._reply(held.replies)
         self._effects += self.streams.speak(peers)
         self._effects += self.outputs.offer(self.durable)

@@ -26,13 +26,16 @@ from msgspec import Raw, Struct
 from skerry.message import Handler
 
 MAGIC = b"SK"
-VERSION = 1
+VERSION = 2
 FRAME_BYTES_MAX = 16 << 20
 """No pipe message is larger: arguments are limited below this where the verb is called
 (`message.MESSAGE_BYTES_MAX`, part of the wire's version: all shards agree on it)."""
 
-_HEADER = struct.Struct("<2sBBIIQQIQQIQQ")
+_HEADER = struct.Struct("<2sBBIIQQIQQIQQQ?Q")
+"""Magic, version, and the fields of a `Packet` in their order, but for its body."""
+
 _CHECKSUM = struct.Struct("<Q")
+_BODY_AT = _HEADER.size + _CHECKSUM.size
 _SEALED = struct.Struct("<IIQI")
 _checksum = xxhash.xxh3_64_intdigest
 _encoder = msgspec.msgpack.Encoder()
@@ -46,6 +49,10 @@ class Kind(enum.IntEnum):
     HELLO = 3
     RESUME = 4
     FENCED = 5
+
+
+FRAME, KINDS = int(Kind.FRAME), frozenset(map(int, Kind))
+"""As they stand in packets: to ask an enum for a member takes as long as to look at a header."""
 
 
 class Garbage(ValueError):
@@ -64,15 +71,22 @@ class Packet(Struct, frozen=True, gc=False):
     """The receiver's epoch as the sender knows it, 0 when it does not."""
     placement: int
     seq: int
-    """FRAME: its number. ACK, RESUME: the newest one durable, taken."""
+    """FRAME: its number. HELLO: the newest one sent. RESUME: the newest one received. FENCED: an epoch."""
     position: int
-    """FRAME: bytes of bodies up to its end. ACK, HELLO..: credit, an absolute byte position. RESUME: bytes taken."""
+    """FRAME: bytes of bodies up to its end. HELLO: the newest one that was acked, a number.
+    RESUME: what should have come by then, a number."""
     count: int
     checksum: int
-    """FRAME: of what never changes. RESUME: of the newest frame taken, 0 for none."""
-    body: bytes = b""
+    """FRAME: of what never changes. RESUME: of the newest frame received, 0 for none."""
+    ack: int = 0
+    """Of the stream the other way: everything up to this frame is durable here."""
+    credit: int = 0
+    """Of that stream: up to which byte the receiver may send, an absolute position."""
+    pressed: bool = False
+    """Whether the sender asks its peers to take in less from outside."""
     cut: int = 0
     """The newest cut that the sender took before this left; never stored with a frame."""
+    body: bytes = b""
 
 
 def pack(packet: Packet) -> bytes:
@@ -90,6 +104,9 @@ def pack(packet: Packet) -> bytes:
         packet.position,
         packet.count,
         packet.checksum,
+        packet.ack,
+        packet.credit,
+        packet.pressed,
         packet.cut,
     )
     return b"".join((head, _CHECKSUM.pack(_checksum(head)), packet.body))
@@ -97,37 +114,24 @@ def pack(packet: Packet) -> bytes:
 
 def unpack(raw: bytes) -> Packet:
     """A pipe message from its bytes. Raises Garbage."""
-    start = _HEADER.size + _CHECKSUM.size
-    if len(raw) < start:
-        raise Garbage(f"{len(raw)} bytes are too few for a header of {start}")
+    if len(raw) < _BODY_AT:
+        raise Garbage(f"{len(raw)} bytes are too few for a header of {_BODY_AT}")
     head = raw[: _HEADER.size]
-    (
-        magic,
-        version,
-        kind,
-        src,
-        dst,
-        src_epoch,
-        dst_epoch,
-        placement,
-        seq,
-        position,
-        count,
-        checksum,
-        cut,
-    ) = _HEADER.unpack(head)
+    magic, version, *fields = _HEADER.unpack(head)
     if magic != MAGIC or version != VERSION:
         raise Garbage(f"begins with {magic!r} version {version}, not {MAGIC!r} version {VERSION}")
     if _CHECKSUM.unpack_from(raw, _HEADER.size)[0] != _checksum(head):
         raise Garbage("the header's checksum does not match")
-    if not Kind.FRAME <= kind <= Kind.FENCED:
-        raise Garbage(f"unknown kind {kind}")
-    body = raw[start:]
-    if kind == Kind.FRAME and checksum != frame_checksum(src, dst, seq, count, body):
-        raise Garbage(f"frame {seq} of stream {src}->{dst} does not match its checksum")
-    return Packet(
-        kind, src, dst, src_epoch, dst_epoch, placement, seq, position, count, checksum, body, cut
-    )
+    fields.append(raw[_BODY_AT:])
+    packet = Packet(*fields)
+    if packet.kind not in KINDS:
+        raise Garbage(f"unknown kind {packet.kind}")
+    if packet.kind == FRAME and packet.checksum != frame_checksum(
+        packet.src, packet.dst, packet.seq, packet.count, packet.body
+    ):
+        stream = f"{packet.src}->{packet.dst}"
+        raise Garbage(f"frame {packet.seq} of stream {stream} does not match its checksum")
+    return packet
 
 
 def frame_checksum(src: int, dst: int, seq: int, count: int, body: bytes) -> int:

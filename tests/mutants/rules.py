@@ -36,14 +36,14 @@ MUTANTS = [
     Mutant(
         "an ack covers what is only received",
         "shard/streams.py",
-        "Kind.ACK, peer, seq=stream.durable,",
-        "Kind.ACK, peer, seq=stream.received,",
+        "            stream.durable,\n            stream.credit,\n",
+        "            stream.received,\n            stream.credit,\n",
     ),
     Mutant(
         "an ack covers what is taken, not durable",
         "shard/streams.py",
-        "Kind.ACK, peer, seq=stream.durable,",
-        "Kind.ACK, peer, seq=stream.taken,",
+        "            stream.durable,\n            stream.credit,\n",
+        "            stream.taken,\n            stream.credit,\n",
     ),
     Mutant(
         "the outbox forgets what was sent, not what was acked",
@@ -90,26 +90,92 @@ MUTANTS = [
     Mutant(
         "a gap is dropped in silence",
         "shard/streams.py",
-        "return [self._resume(peer)] if stream.gap_asked != stream.received else []",
-        "return []",
+        "return [*self._heard(packet), self._resume(peer, packet.seq)]",
+        "return self._heard(packet)",
     ),
     Mutant(
         "silence is never asked about",
         "shard/streams.py",
-        "            if owed and steady_ns - stream.progress_ns > RETRY_NS:",
-        "            if False and owed:",
+        "                if peer != self.me and owed and self._silent(stream):",
+        "                if False and owed:",
     ),
     Mutant(
         "a peer that was pressed is never asked whether it still is",
         "shard/streams.py",
-        "                or stream.pressed\n",
-        "",
+        "[*self._unacked, *self._pressed.difference(self._unacked)]",
+        "[*self._unacked]",
     ),
     Mutant(
-        "a hello is answered without the last ack",
+        "a resume's ack is not heard",
         "shard/streams.py",
-        "return [self._resume(peer), self._ack(peer)]",
-        "return [self._resume(peer)]",
+        "        news = packet.ack > stream.released and self._release(stream, packet.ack)\n",
+        "        news = packet.kind != Kind.RESUME and self._release(stream, packet.ack)\n",
+    ),
+    Mutant(
+        "an ack that found no company is never said",
+        "shard/streams.py",
+        "        if self._unsaid and steady_ns - self._unsaid_ns > ACK_NS:\n",
+        "        if False:\n",
+    ),
+    Mutant(
+        "an ack waits though its sender waits for credit",
+        "shard/streams.py",
+        "        if stream.overdue:\n",
+        "        if False:\n",
+    ),
+    Mutant(
+        "a repeat is dropped in silence",
+        "shard/streams.py",
+        "                self._owe_ack(stream)  # The one that was said may have been lost.\n",
+        "                pass\n",
+    ),
+    Mutant(
+        "an ack is over when an older life was told",
+        "shard/streams.py",
+        "        if kind != Kind.HELLO and kind != Kind.FENCED:\n",
+        "        if True:\n",
+    ),
+    Mutant(
+        "a frame takes no ack along, and none is said later",
+        "shard/streams.py",
+        "            stream.durable,\n            stream.credit,\n",
+        "            0 if kind == Kind.FRAME else stream.durable,\n            stream.credit,\n",
+    ),
+    Mutant(
+        "a hello does not say what its receiver has acked",
+        "shard/streams.py",
+        "position=acked, body=self._incarnation",
+        "position=0, body=self._incarnation",
+    ),
+    Mutant(
+        "a hello's answer takes for lost what was sent behind it",
+        "shard/streams.py",
+        "        outbound.resume(packet.seq, packet.checksum, packet.position)\n",
+        "        outbound.resume(packet.seq, packet.checksum, outbound.sent)\n",
+    ),
+    Mutant(
+        "what was lost before a hello is not sent again",
+        "shard/streams.py",
+        "        outbound.resume(packet.seq, packet.checksum, packet.position)\n",
+        "        outbound.resume(packet.seq, packet.checksum, 0)\n",
+    ),
+    Mutant(
+        "nobody is greeted at the opening",
+        "shard/streams.py",
+        "        for peer in self.inbound:\n            if peer != self.me:\n",
+        "        for peer in self.inbound:\n            if False:\n",
+    ),
+    Mutant(
+        "nobody is greeted when the first frame is durable",
+        "shard/streams.py",
+        "            return self._hello(peer) if self._silent(stream) else []\n",
+        "            return []\n",
+    ),
+    Mutant(
+        "of a peer's frames that wait only the first is run",
+        "shard/intake.py",
+        "        if stream.waiting:\n            self._streams.ready.append(stream)\n",
+        "",
     ),
     Mutant(
         "a stale epoch of a sender is accepted",
@@ -131,10 +197,16 @@ MUTANTS = [
         "return [Stop(self._fenced(self.me, newest))]",
     ),
     Mutant(
+        "deletions of acked frames wait for the next frame of their stream",
+        "shard/streams.py",
+        "        self._released[stream.peer] = stream\n",
+        "",
+    ),
+    Mutant(
         "credit is not renewed after a restart",
         "shard/streams.py",
-        '        stream.credit = max(stream.credit, int.from_bytes(packet.body, "big"))\n',
-        "",
+        "        if packet.credit > stream.credit:\n",
+        "        if packet.credit > stream.credit and packet.kind != Kind.RESUME:\n",
     ),
     Mutant(
         "a request is not remembered",
@@ -183,7 +255,7 @@ MUTANTS = [
     Mutant(
         "local messages overtake the shard's own stream",
         "shard/intake.py",
-        "        delivery.queueing = slow or self._streams.own_waiting > 0\n",
+        "        delivery.queueing = slow or bool(self._streams.own.waiting)\n",
         "        delivery.queueing = slow\n",
     ),
     Mutant(
@@ -394,22 +466,22 @@ MUTANTS = [
         "a frame is handled before the cut that it asks for",
         "shard/streams.py",
         "        self.cut_at(packet.cut)\n        try:\n"
-        "            return self._listen(Kind(packet.kind), peer, packet)\n",
-        "        try:\n            effects = self._listen(Kind(packet.kind), peer, packet)\n"
+        "            return self._listen(stream, packet)\n",
+        "        try:\n            effects = self._listen(stream, packet)\n"
         "            if packet.kind != Kind.FRAME:\n                self.cut_at(packet.cut)\n"
         "            return effects\n",
     ),
     Mutant(
         "acks do not say the cut",
         "shard/streams.py",
-        "            cut=self.cut,",
-        "            cut=0 if kind == Kind.ACK else self.cut,",
+        "            self.cut,\n            body,",
+        "            0 if kind == Kind.ACK else self.cut,\n            body,",
     ),
     Mutant(
         "frames do not say the cut",
         "shard/streams.py",
-        "            cut=self.cut,",
-        "            cut=0 if kind == Kind.FRAME else self.cut,",
+        "            self.cut,\n            body,",
+        "            0 if kind == Kind.FRAME else self.cut,\n            body,",
     ),
     Mutant(
         "what is kept for a backup is the end of it, not its beginning",
@@ -423,8 +495,8 @@ MUTANTS = [
         "            self.cut = no\n            self.keep(no)\n",
         "            before, said = self.cut, {p: s.sealed for p, s in self.outbound.items()}\n"
         "            packet = self._packet\n\n"
-        "            def stamped(kind, peer, **fields):\n"
-        "                made = packet(kind, peer, **fields)\n"
+        "            def stamped(kind, peer, *fields):\n"
+        "                made = packet(kind, peer, *fields)\n"
         "                if kind != Kind.FRAME or made.seq > said[peer]:\n"
         "                    return made\n"
         "                from msgspec.structs import replace\n\n"

@@ -121,10 +121,16 @@ class End:
 
     def hears(self, *packets: Packet) -> list[Packet]:
         """Let packets arrive, run what they bring, and hear the answer."""
+        self.tick()
         for packet in packets:
             self.shard.accept(Arrived(wire.pack(packet)))
         while self.shard.runnable:
             self.commit(self.shard.run())
+        return self.says()
+
+    def waits(self) -> list[Packet]:
+        """What it says when nothing else happens for a while."""
+        self.tick(0.05)
         return self.says()
 
     @property
@@ -137,15 +143,24 @@ class End:
 def connected() -> tuple[End, End]:
     """Two shards that have shaken hands."""
     a, b = End(0), End(1)
+    b.shard.accept(Arrived(wire.pack(hello(a, b))))
     talk(a, b)
     return a, b
 
 
+def hello(a: End, b: End) -> Packet:
+    """What one that has never sent a frame says first."""
+    return Packet(
+        kind=Kind.HELLO, src=a.me, dst=b.me, src_epoch=a.shard.epoch, dst_epoch=0, placement=1,
+        seq=0, position=0, count=0, checksum=0, body=bytes(16),
+    )  # fmt: skip
+
+
 def talk(a: End, b: End) -> None:
     """Carry packets until nobody has anything to say."""
-    from_a, from_b = a.says(), b.says()
-    while from_a or from_b:
-        from_a, from_b = a.hears(*from_b), b.hears(*from_a)
+    while (from_a := a.waits()) + (from_b := b.waits()):
+        while from_a or from_b:
+            from_a, from_b = a.hears(*from_b), b.hears(*from_a)
 
 
 def kinds(packets: list[Packet]) -> list[Kind]:
@@ -180,9 +195,100 @@ def test_an_ack_comes_when_it_is_durable_and_a_lost_one_is_said_again() -> None:
     b.commit(b.shard.run(), synced=False)
     assert b.says() == []
     b.sync()
-    assert kinds(b.says()) == [Kind.ACK]
-    assert kinds(b.hears(frame)) == [Kind.ACK]
+    assert b.says() == [], "it waits for company"
+    assert kinds(b.waits()) == [Kind.ACK]
+    assert b.hears(frame) == []
+    assert kinds(b.waits()) == [Kind.ACK]
+    assert b.waits() == []
     assert b.got == [1]
+
+
+def test_a_frame_takes_the_ack_along() -> None:
+    a, b = connected()
+    a.forward(1)
+    b.hears(*a.frames())
+    b.forward(2)
+    (frame,) = b.says()
+    assert (Kind(frame.kind), frame.ack) == (Kind.FRAME, 1)
+    assert b.waits() == [], "nothing is left to be said"
+    a.hears(frame)
+    assert not a.shard.streams.busy
+
+
+def test_who_is_asked_says_what_came_and_acks_what_is_durable() -> None:
+    a, b = connected()
+    a.forward(1)
+    (frame,) = a.frames()
+    a.tick(1)
+    (hello,) = a.says()
+    b.shard.accept(Arrived(wire.pack(frame)))
+    answers = [asked(b, hello)]
+    b.commit(b.shard.run(), synced=False)
+    answers.append(asked(b, hello))
+    b.sync()
+    answers.append(asked(b, hello))
+    assert [(answer.seq, answer.ack) for answer in answers] == [(1, 0), (1, 0), (1, 1)]
+    a.hears(answers[-1])
+    assert not a.shard.streams.busy
+
+
+def asked(end: End, hello: Packet) -> Packet:
+    """Its answer; nothing runs meanwhile."""
+    end.shard.accept(Arrived(wire.pack(hello)))
+    (answer,) = end.says()
+    return answer
+
+
+def test_an_ack_that_only_an_older_life_was_told_is_still_said() -> None:
+    a, b = connected()
+    a.forward(1)
+    (old,) = a.frames()
+    a.reopen()
+    talk(a, b)
+    a.forward(2)
+    b.hears(*a.frames())
+    assert kinds(b.hears(old)) == [Kind.FENCED]
+    assert kinds(b.waits()) == [Kind.ACK]
+
+
+def test_who_has_nothing_to_do_with_each_other_says_nothing() -> None:
+    a, b = End(0), End(1)
+    for end in (a, b, a, b):
+        assert end.waits() == []
+        assert list(end.shard.streams.outbound) == [end.me]
+        end.reopen()
+
+
+def test_the_first_frame_waits_for_the_handshake_that_it_asks_for() -> None:
+    a, b = End(0), End(1)
+    a.forward(1)
+    assert kinds(from_a := a.says()) == [Kind.HELLO]
+    assert kinds(from_b := b.hears(*from_a)) == [Kind.RESUME]
+    assert kinds(from_a := a.hears(*from_b)) == [Kind.RESUME, Kind.FRAME]
+    assert b.hears(*from_a) == []
+    assert b.got == [1]
+
+
+def test_a_slow_peer_is_asked_and_gets_nothing_twice() -> None:
+    a, b = connected()
+    a.forward(1)
+    slow = a.frames()
+    a.tick(1)
+    slow += a.says()
+    a.forward(2)
+    behind = a.frames()
+    (resume,) = b.hears(*slow)
+    assert (resume.seq, resume.position) == (1, 1)
+    assert a.hears(resume) == [], "the second frame may be on its way"
+    b.hears(*behind)
+    assert b.got == [1, 2]
+
+
+def test_an_ack_does_not_wait_while_credit_runs_out() -> None:
+    with mock.patch.object(inbound, "CREDIT_BYTES", 1000):
+        a, b = connected()
+        a.forward(1, size=400)
+        assert kinds(b.hears(*a.frames())) == [Kind.ACK]
 
 
 def test_a_gap_is_asked_for_at_once_and_once() -> None:
@@ -272,8 +378,33 @@ def test_a_store_that_went_back_in_time_is_named() -> None:
     talk(a, b)
     fresh = End(1)
     fresh.reopen()  # An empty disk, in an epoch that is newer than the lost one's.
+    a.forward(2)  # It knows of nobody, so it greets nobody; and is known.
     with pytest.raises(StoreDamaged, match="the store of shard 1 went back in time"):
         talk(a, fresh)
+
+
+@pytest.mark.parametrize("restarts", [0, 1, 2])
+def test_an_old_copy_of_a_store_is_named_when_it_opens(restarts: int) -> None:
+    """Also when its epoch happens to be the one that the peer knows: it has acked more."""
+    a, b = connected()
+    a.forward(1)
+    talk(a, b)
+    b.shard.streams.keep = b.store.keep
+    b.shard.accept(Cut(7))
+    b.reopen()
+    talk(a, b)
+    a.forward(2)
+    b.hears(*a.frames())
+    a.hears(*b.waits())
+    old = End(1, b.store.restored())
+    for _ in range(restarts):
+        old.reopen()
+    with pytest.raises(StoreDamaged, match=r"the store of shard 1 went back in time|was replaced"):
+        talk(a, old)
+        a.forward(3)
+        talk(a, old)
+        a.tick(1)
+        talk(a, old)
 
 
 def test_garbage_is_refused_and_counted_and_harms_nothing() -> None:
@@ -319,7 +450,8 @@ def test_an_ack_from_behind_a_cut_is_heard_behind_it() -> None:
     b.shard.streams.keep = lambda no: waiting.append(bool(b.shard.streams.outbound[0].outbox))
     b.forward(1)
     (frame,) = b.frames()
-    (ack,) = (packet for packet in a.hears(frame) if packet.kind == Kind.ACK)
+    a.hears(frame)
+    (ack,) = a.waits()
     assert b.shard.streams.cut == 0
     b.hears(ack)
     assert waiting == [True], "the copy still has the frame that this ack lets go"
@@ -352,10 +484,12 @@ def test_a_peer_that_was_pressed_is_asked_until_it_says_that_it_is_not() -> None
         b.forward(1)
         under_way = b.frames()
         a.forward(2)
-        a.hears(*b.hears(*a.frames()))
+        b.hears(*a.frames())
+        a.hears(*b.waits())
         assert b.shard.pressed
         assert a.shard.pressed, "b said so"
-        b.hears(*a.hears(*under_way))
+        a.hears(*under_way)
+        b.hears(*a.waits())
         assert not b.shard.pressed
         assert a.shard.pressed, "b had no reason to say anything"
         a.tick(1)

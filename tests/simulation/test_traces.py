@@ -652,8 +652,9 @@ def test_what_a_restored_life_emits_is_not_taken_for_a_repeat_trace_53() -> None
 
 
 def test_nothing_leaves_before_the_opening_commit_is_synced_trace_15() -> None:
-    a = End(0)
-    a.says()
+    a, b = connected()
+    a.forward(1)
+    talk(a, b)  # Who has to do with nobody greets nobody.
     a.store.crash()
     shard = Shard(a.shard.settings, a.store, a.store.last)
     opening = shard.open()
