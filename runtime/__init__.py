@@ -28,6 +28,7 @@ runtime/    How programs run; imported as `skerry.runtime`.
     watch.py           What a supervisor makes of what it sees: start a worker again, slowly, without its poison; end.
     worker.py          One process: a shard, its store, its ports, its loop. The only place where they meet.
     pace.py            How much a batch takes in: as much as runs while nobody waits too long for it.
+    stopwatch.py       How long something took, by the clock and by the thread's own time.
     readers.py         Reads source partitions for a worker, batch by batch, without ever making it wait.
     writers.py         Hands items to sinks for a worker, a thread per sink, without ever making it wait.
     inquiries.py       What a worker is asked that is no message to an entity: states, counts, dead letters.

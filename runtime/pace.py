@@ -3,7 +3,8 @@
 A large batch is cheap: its commit, its frames and what it wakes are paid once, and an entity
 that is hit often is written once. But all that comes meanwhile waits for its end. So the
 bounds follow the time that batches take: down at once when one took too long, up when one was
-full and quick. When a client is waiting for its reply, less is too long.
+full and quick. When a client is waiting for its reply, less is too long, and what the clock says counts;
+else it is the batch's own time (`stopwatch`): it is not too large because cores are few.
 
 Pure: times come in, numbers go out. Idea: docs/speed.md.
 """

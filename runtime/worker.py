@@ -57,6 +57,7 @@ from skerry.runtime.shard.events import (
 from skerry.runtime.shard.intake import partition_slot
 from skerry.runtime.shard.shard import Limits, Settings, Shard
 from skerry.runtime.shard.streams import ACK_NS
+from skerry.runtime.stopwatch import Stopwatch
 from skerry.runtime.store.files import Copied
 from skerry.runtime.store.log import LmdbStore
 from skerry.runtime.transport.pipe import Pipe
@@ -138,7 +139,7 @@ class Worker:
         self._pipe = Pipe(folder, config.shard)
         self._door = Door(folder / f"door-{config.shard}")
         self._beat = _open_beat(folder / f"beat-{config.shard}")
-        self._pace = Pace(settings.limits.turns_per_batch_max)
+        self._pace, self._stopwatch = Pace(settings.limits.turns_per_batch_max), Stopwatch()
         self._rounds = 0
         self._watched = (0, 0, 0)
         self._inquiries = Inquiries(self._shard, self._store, self._door, self)
@@ -267,12 +268,13 @@ class Worker:
 
     def _batch(self) -> Commit | None:
         """One batch; the bounds of the next follow the time that it took."""
-        shard, pace, started = self._shard, self._pace, time.perf_counter()
+        shard, pace = self._shard, self._pace
         shard.intake.turns_max = pace.turns
+        self._stopwatch.start()
         commit = shard.run()
-        took = time.perf_counter() - started
         items, asked = shard.intake.items, shard.intake.asked
-        pace.took(took, turns=shard.turn.count, items=items, asked=asked)
+        took_s = self._stopwatch.clock_s if asked else self._stopwatch.own_s
+        pace.took(took_s, turns=shard.turn.count, items=items, asked=asked)
         return commit
 
     @property

@@ -38,6 +38,7 @@ WALK = (
         "watch",
         "worker",
         "pace",
+        "stopwatch",
     ),
     *("readers", "writers", "inquiries", "ports"),
     # A client comes in.

@@ -60,6 +60,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "skerry.runtime.gateway.words",
         "skerry.runtime.load",
         "skerry.runtime.pace",
+        "skerry.runtime.stopwatch",
         "skerry.runtime.readers",
         "skerry.runtime.writers",
         "skerry.runtime.ports",
@@ -82,6 +83,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "skerry.runtime.ports": (f"{CORE}.events",),
     "skerry.runtime.load": (),
     "skerry.runtime.pace": (),
+    "skerry.runtime.stopwatch": (),
     "skerry.runtime.gateway.connection": (
         "skerry.runtime.gateway",
         "skerry.runtime.placement_file",
