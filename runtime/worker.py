@@ -246,7 +246,7 @@ class Worker:
         if not behind:
             if not self._draining and not self._shard.pressed and not self._store.pressed:
                 # What is here already runs first; sources that add as much as runs would keep it.
-                share = 4 if self._shard.streams.own_waiting else 1
+                share = 4 if self._shard.streams.own.waiting else 1
                 for items in self._readers.next(self._pace.items // share):
                     self._shard.accept(items)
             self._shard.delivery.full = FULL if self._store.pressed else ""
