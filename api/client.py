@@ -13,15 +13,16 @@ import asyncio
 import hashlib
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, Self, TypeVar, cast, overload
 
 import msgspec
 
 from skerry.entity import Entity
-from skerry.errors import Failed, Rejected, SkerryError, TimedOut, as_named
+from skerry.errors import Failed, Rejected, SkerryError, TimedOut, Unavailable, as_named
 from skerry.host import Session, launch
-from skerry.message import Handler, Message, check_key, message
+from skerry.message import Args, Handler, Message, check_key, message, target
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,8 +31,9 @@ E = TypeVar("E", bound=Entity)
 TIMEOUT_S = 30.0
 """How long an outcome is waited for: many times a worker's restart."""
 
-IN_FLIGHT_MAX = 20_000
-"""Requests of one `ask_many` on their way at once."""
+OPEN_MAX = 20_000
+"""Requests of one `ask_many` that are made and have no outcome yet: enough for the doors to be
+never out of work, few enough to be forgotten soon."""
 
 CHUNK = 2000
 """Requests of one `ask_many` that are made in one go."""
@@ -100,12 +102,13 @@ class AsyncClient:
             Rejected: the entity refused; nothing changed.
             Failed: the handler raised on every retry; the message is a dead letter.
             TimedOut: no outcome in time; it is unknown.
-            Unavailable: the app could not be reached.
+            Unavailable: the app could not be reached, or is too busy to have taken it in time:
+                nothing happened.
 
         Source: docs/clients.md; Helland 2007, section 4 (idempotence).
         """
-        call = self._call([message(handler, *args, **kwargs)], reply=True)
-        return cast(R, await self._outcome(call))
+        found, key = target(handler)
+        return cast(R, await self._one(found, key, found.bind(args, kwargs), reply=True))
 
     @overload
     async def send(
@@ -125,7 +128,7 @@ class AsyncClient:
             *args, **kwargs: the handler's own arguments, checked before anything is sent.
         """
         one = handler if isinstance(handler, Message) else message(handler, *args, **kwargs)
-        await self._outcome(self._call([one], reply=False))
+        await self._one(one.handler, one.key, one.args, reply=False)
 
     async def ask_many(self, messages: Iterable[Message[R]]) -> list[R | Rejected | Failed]:
         """Ask many at once: results in their order; messages to one entity run in order.
@@ -147,37 +150,55 @@ class AsyncClient:
                     f"ask_many takes messages, as message(Account.at('a').deposit, 10), "
                     f"not {one!r:.80}"
                 )
-        call = self._call(listed, reply=True)
-        return cast("list[R | Rejected | Failed]", await self._outcomes(call))
+        for handler in {one.handler for one in listed}:
+            _refuse_private(handler)
+        return await self._all(_Many(self._session, listed, self._timeout))
 
-    def _call(self, messages: list[Message[Any]], *, reply: bool) -> _Call:
-        for handler in {one.handler for one in messages}:
-            if handler.private:
-                raise TypeError(
-                    f"{handler.entity}.{handler.name} is private: only the entity itself names it"
-                )
+    async def _one(self, handler: Handler, key: str, args: Args, *, reply: bool) -> Any:
+        """Ask for one: a future and nothing else of asyncio's, since this is called most."""
+        _refuse_private(handler)
         named = b""
         if self._idempotency_key is not None:
-            one = messages[0]
-            named = named_id(one.handler.entity, one.key, one.handler.name, self._idempotency_key)
-        return _Call(self._session, messages, reply=reply, named=named)
+            named = named_id(handler.entity, key, handler.name, self._idempotency_key)
+        loop = asyncio.get_running_loop()
+        came: asyncio.Future[Any] = loop.create_future()
+        call = self._session.request(
+            handler.entity,
+            key,
+            handler.name,
+            _blob(handler, args),
+            _came,
+            of=came,
+            reply=reply,
+            query=handler.query,
+            named=named,
+            until_s=loop.time() + self._timeout,
+        )
+        return self._told(handler, key, call, await came, reply=reply)
 
-    async def _outcome(self, call: _Call) -> Any:
-        await self._finish(call, self._outcome)
-        return value_of(call.messages[0], call.outcomes[0], self._timeout, reply=call.reply)
+    async def _again(self, handler: Handler, key: str, call: Any, *, reply: bool) -> Any:
+        """Wait on for what had no outcome in time."""
+        outcome = call.outcome
+        if outcome is None:
+            loop = asyncio.get_running_loop()
+            came: asyncio.Future[Any] = loop.create_future()
+            self._session.listen(call, _came, came, loop.time() + self._timeout)
+            outcome = await came
+        return self._told(handler, key, call, outcome, reply=reply)
 
-    async def _outcomes(self, call: _Call) -> list[Any]:
-        await self._finish(call, self._outcomes)
-        return [
-            _result(one, outcome, self._timeout)
-            for one, outcome in zip(call.messages, call.outcomes, strict=True)
-        ]
+    def _told(self, handler: Handler, key: str, call: Any, outcome: Any, *, reply: bool) -> Any:
+        """A reply, or the exception that an outcome stands for."""
+        if outcome.kind == "waited":
+            again = partial(self._again, handler, key, call, reply=reply)
+            raise TimedOut(_name(handler, key), self._timeout, again)
+        return value_of(handler, key, outcome, self._timeout, reply=reply)
 
-    async def _finish(self, call: _Call, then: Callable[[_Call], Coroutine[Any, Any, Any]]) -> None:
+    async def _all(self, many: _Many) -> list[Any]:
         try:
-            await call.finish(self._timeout)
+            await many.finish()
         except TimeoutError:
-            raise TimedOut(call.name, self._timeout, lambda: then(call)) from None
+            raise TimedOut(many.name, self._timeout, lambda: self._all(many)) from None
+        return many.results()
 
     async def get(self, entity: E, /) -> E:
         """The last committed state of an entity; defaults when there is none.
@@ -206,79 +227,82 @@ class AsyncClient:
                 after = rows[-1][0]
 
 
-class _Call:
+def _came(future: asyncio.Future[Any], outcome: Any) -> None:
+    """What was waited for; unless who waited is gone."""
+    if not future.done():
+        future.set_result(outcome)
+
+
+class _Many:
     """Requests that are waited for together: one completion, however many they are."""
 
-    def __init__(
-        self, session: Session, messages: list[Message[Any]], *, reply: bool, named: bytes
-    ) -> None:
-        self.messages, self.reply = messages, reply
-        self.outcomes: list[Any] = [None] * len(messages)
-        self._session, self._named = session, named
-        self._blobs = [_blob(one) for one in messages]
-        self._sent = 0
-        self._places: dict[int, int] = {}
-        """Of each request on its way, by its number: its place in the list."""
-        self._wake_at = 0
-        self._woken = asyncio.Event()
+    def __init__(self, session: Session, messages: list[Message[Any]], timeout: float) -> None:
+        self._session, self._messages, self._timeout = session, messages, timeout
+        self._outcomes: list[Any] = [None] * len(messages)
+        self._blobs = [_blob(one.handler, one.args) for one in messages]
+        self._sent = self._open = self._wake_at = 0
+        self._woken: asyncio.Future[None] | None = None
 
     @property
     def name(self) -> str:
         """What is waited for, in words."""
-        if len(self.messages) == 1:
-            one = self.messages[0]
-            return f"{one.handler.entity}/{one.key} {one.handler.name}"
-        open_requests = len(self.messages) - self._sent + len(self._places)
-        return f"{open_requests} of the {len(self.messages)} requests of ask_many"
+        left = len(self._messages) - self._sent + self._open
+        return f"{left} of the {len(self._messages)} requests of ask_many"
 
-    async def finish(self, timeout: float) -> None:
+    async def finish(self) -> None:
         """Send what is not sent, and wait for all outcomes. Can be called again.
 
-        Raises TimeoutError when none came for so long.
+        Raises TimeoutError when none came for as long as the time-out.
         """
-        while self._sent < len(self.messages):
+        while self._sent < len(self._messages):
             self._send(self._sent + CHUNK)
             # What was asked leaves, and what has come is heard, before more is asked.
             await asyncio.sleep(0)
-            if len(self._places) > IN_FLIGHT_MAX:
-                await self._until(IN_FLIGHT_MAX // 2, timeout)
-        await self._until(0, timeout)
+            if self._open > OPEN_MAX:
+                await self._until(OPEN_MAX // 2)
+        await self._until(0)
 
     def _send(self, stop: int) -> None:
-        request, places, done = self._session.request, self._places, self._done
-        reply, named, start = self.reply, self._named, self._sent
-        for one, blob in zip(self.messages[start:stop], self._blobs[start:stop], strict=True):
+        request, done, start = self._session.request, self._done, self._sent
+        for one, blob in zip(self._messages[start:stop], self._blobs[start:stop], strict=True):
             handler = one.handler
-            number = request(
+            request(
                 handler.entity,
                 one.key,
                 handler.name,
                 blob,
                 done,
-                reply=reply,
+                of=self._sent,
                 query=handler.query,
-                named=named,
             )
-            places[number] = self._sent
             self._sent += 1
+            self._open += 1
 
-    def _done(self, number: int, outcome: Any) -> None:
-        self.outcomes[self._places.pop(number)] = outcome
-        if len(self._places) <= self._wake_at:
-            self._woken.set()
+    def _done(self, place: int, outcome: Any) -> None:
+        self._outcomes[place] = outcome
+        self._open -= 1
+        if self._open <= self._wake_at and self._woken is not None:
+            _came(self._woken, None)
 
-    async def _until(self, few: int, timeout: float) -> None:
-        """Wait until no more than `few` are on their way."""
-        while (count := len(self._places)) > few:
+    async def _until(self, few: int) -> None:
+        """Wait until no more than `few` are open."""
+        loop = asyncio.get_running_loop()
+        while (count := self._open) > few:
             # Woken now and then on the way: as long as outcomes come, time starts anew.
             self._wake_at = max(few, count - CHUNK)
-            self._woken.clear()
+            self._woken = loop.create_future()
+            timer = loop.call_later(self._timeout, _came, self._woken, None)
             try:
-                async with asyncio.timeout(timeout):
-                    await self._woken.wait()
-            except TimeoutError:
-                if len(self._places) == count:
-                    raise
+                await self._woken
+            finally:
+                timer.cancel()
+            if self._open == count:
+                raise TimeoutError
+
+    def results(self) -> list[Any]:
+        """All of them, in order."""
+        both = zip(self._messages, self._outcomes, strict=True)
+        return [_result(one, outcome, self._timeout) for one, outcome in both]
 
 
 class Client:
@@ -380,14 +404,21 @@ def _positive(timeout: float) -> float:
     return timeout
 
 
-def _blob(one: Message[Any]) -> bytes:
-    """A message's arguments as bytes. Raises TypeError: a value that msgpack can't carry."""
-    if isinstance(one.args, bytes):
-        return one.args
+def _refuse_private(handler: Handler) -> None:
+    if handler.private:
+        raise TypeError(
+            f"{handler.entity}.{handler.name} is private: only the entity itself names it"
+        )
+
+
+def _blob(handler: Handler, args: Args) -> bytes:
+    """Arguments as bytes. Raises TypeError: a value that msgpack can't carry."""
+    if isinstance(args, bytes):
+        return args
     try:
-        return _encode(one.args)
+        return _encode(args)
     except (OverflowError, UnicodeEncodeError) as error:
-        raise TypeError(f"{one.handler.entity}.{one.handler.name}: {error}") from error
+        raise TypeError(f"{handler.entity}.{handler.name}: {error}") from error
 
 
 def named_entity(entity: Any) -> tuple[type[Entity], str]:
@@ -401,9 +432,8 @@ def named_entity(entity: Any) -> tuple[type[Entity], str]:
     return owner, entity.key
 
 
-def value_of(one: Message[Any], outcome: Any, timeout: float, *, reply: bool) -> Any:
+def value_of(handler: Handler, key: str, outcome: Any, timeout: float, *, reply: bool) -> Any:
     """A reply, or the exception that an outcome stands for."""
-    handler = one.handler
     match outcome.kind:
         case "done":
             return _reply(handler, outcome.body) if reply else None
@@ -413,13 +443,22 @@ def value_of(one: Message[Any], outcome: Any, timeout: float, *, reply: bool) ->
         case "failed":
             raise Failed(*msgspec.msgpack.decode(outcome.body))
         case "late":
-            raise TimedOut(f"{handler.entity}/{one.key} {handler.name}", timeout)
+            raise TimedOut(_name(handler, key), timeout)
+        case "unsaid":
+            raise Unavailable(
+                f"{_name(handler, key)} was not sent within {timeout:g} s: the app is away, or has "
+                f"so much to do that it takes no more. Nothing happened; ask again later."
+            )
         case "invalid":
             raise as_named(*msgspec.msgpack.decode(outcome.body))
         case kind:
             raise SkerryError(
                 f"An outcome of an unknown kind, {kind!r}: are both ends one release?"
             )
+
+
+def _name(handler: Handler, key: str) -> str:
+    return f"{handler.entity}/{key} {handler.name}"
 
 
 def _reply(handler: Handler, body: bytes) -> Any:
@@ -434,6 +473,6 @@ def _reply(handler: Handler, body: bytes) -> Any:
 
 def _result(one: Message[Any], outcome: Any, timeout: float) -> Any:
     try:
-        return value_of(one, outcome, timeout, reply=True)
+        return value_of(one.handler, one.key, outcome, timeout, reply=True)
     except (Rejected, Failed) as error:
         return error

@@ -12,7 +12,7 @@
     │   └── IncompatibleState   a stored state does not fit the entity's class any more
     ├── the outside world's
     │   ├── TimedOut            no outcome in time: it is unknown
-    │   └── Unavailable         nobody could be reached; nothing happened
+    │   └── Unavailable         nobody could be reached, or took it; nothing happened
     └── the disk's
         ├── StoreDamaged        what is stored is not what was written
         ├── StoreLocked         another process owns the store
@@ -161,7 +161,7 @@ class TimedOut(SkerryError):
 
 
 class Unavailable(SkerryError):
-    """Nobody could be reached; nothing happened."""
+    """Nobody could be reached, or took the request in time; nothing happened."""
 
 
 class StoreDamaged(SkerryError):

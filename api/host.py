@@ -7,6 +7,7 @@ Running an app and reaching a running one are somebody else's job, found here wh
 from __future__ import annotations
 
 import importlib
+import math
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -29,19 +30,28 @@ class Session(Protocol):
         key: str,
         handler: str,
         args: bytes,
-        done: Callable[[int, Any], None],
+        done: Callable[[Any, Any], None],
         *,
+        of: Any = None,
         reply: bool = True,
         query: bool = False,
         named: bytes = b"",
-    ) -> int:
-        """Send a request. Returns its number.
+        until_s: float = math.inf,
+    ) -> Any:
+        """Make a request. Returns what `listen` takes; an outcome that came when nobody listened
+        is its `outcome`.
 
-        `done` gets that number and the outcome (`kind`, `body`), once, never before we return.
+        `done` gets `of` and the outcome (`kind`, `body`), once, never before we return. When there
+        is none at `until_s` of the loop's clock, it gets one of the kind `waited`; or `unsaid`:
+        the request was not sent, and will not be.
         `named`, 16 bytes, makes it one request with all that were ever so named.
 
-        Raises UnknownEntity, UnknownHandler: the app has none of this name; nothing was sent.
+        Raises UnknownEntity, UnknownHandler: the app has none of this name; nothing was made.
         """
+        ...
+
+    def listen(self, call: Any, done: Callable[[Any, Any], None], of: Any, until_s: float) -> None:
+        """Wait again for a request that has `waited`."""
         ...
 
     async def get(self, type_name: str, key: str) -> tuple[bytes | None, bytes | None]:

@@ -133,7 +133,8 @@ class Reply(Generic[R]):
         if not self.came:
             raise SkerryError(f"{self._message!r} has no outcome yet: run the simulation on.")
         outcome = self._cluster.outcomes[self._number]
-        return cast(R, value_of(self._message, outcome, 0.0, reply=self._reply))
+        one = self._message
+        return cast(R, value_of(one.handler, one.key, outcome, 0.0, reply=self._reply))
 
 
 class _Simulated:

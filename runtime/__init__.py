@@ -37,9 +37,10 @@ runtime/    How programs run; imported as `skerry.runtime`.
 runtime/gateway/    A client comes in.
     session.py     The caller's end of exactly once: numbers requests, says them again, never doubles.
     connection.py  The caller's end of the lines: one session with a running app, on an asyncio loop.
-    line.py        One socket to one door: says and hears, and knows whether anybody is there.
+    line.py        One line to one door: says and hears, and knows whether anybody is there.
+    channel.py     Messages over a stream socket: whole ones in, whole ones out, nothing waits.
     words.py       What callers and doors say to each other, and what it means; nothing that acts on it.
-    sockets.py     The worker's end of the clients' line: many callers, one list of events for the shard.
+    sockets.py     The worker's end of the clients' lines: many callers, one list of events for the shard.
 
 runtime/shard/    The core: no I/O, no clock, no thread.
     events.py     The words: all that can reach a shard, and all that it can want.
@@ -50,6 +51,7 @@ runtime/shard/    The core: no I/O, no clock, no thread.
     wire.py       What crosses a pipe, as bytes and back; what is refused and why.
     inbound.py    The receiving end of one stream: which frame is next, and what may be acked.
     intake.py     What waits to be run, and the order in which a batch takes it.
+    clients.py    What clients ask: judged, run as one loop where that is safe, remembered, answered.
     requests.py   A client's request seen before? Its first outcome, kept with the target's slot.
     delivery.py   One message to its entity, and what becomes of it: sends, outcomes, dead letters.
     buffer.py     Messages on their way, in order, as runs of one handler.

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import select
 import shutil
 import signal
 import struct
@@ -26,23 +27,29 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import psutil
-import zmq
 from msgspec import Struct
 
 from skerry.errors import SkerryError
 from skerry.runtime import placement_file
+from skerry.runtime.gateway import words
+from skerry.runtime.gateway.channel import Broken, Channel
 from skerry.runtime.placement_file import AppFile, Running
 from skerry.runtime.reshard import reshard
 from skerry.runtime.store.check import check_apart
 from skerry.runtime.watch import RESTARTS_WITHIN_S, Beat, GiveUp, Restart, Rounds, Watch
 from skerry.runtime.worker import BEAT, DAMAGED, HOPELESS, Config
 
+T = TypeVar("T")
+
 POLL_MS = 50
 QUIET_EVERY_S = 0.1
+ANSWER_BYTES_MAX = 1 << 20
+"""What a worker says of itself: far less."""
+
 STOP_S = 30.0
 """How long a worker may take to commit what runs, when told to stop."""
 
@@ -135,8 +142,7 @@ class Supervisor:
         self._signals = 0
         self._exit: int | None = None
         self._sockets = ""
-        self._doors: dict[int, zmq.Socket[bytes]] = {}
-        self._poller = zmq.Poller()
+        self._doors: dict[int, Channel] = {}
         self._asked_at = 0.0
         self._round = 0
         self._answers: dict[int, dict[str, Any]] = {}
@@ -242,7 +248,7 @@ class Supervisor:
                 child.process.kill()
                 child.process.wait()
         for door in self._doors.values():
-            door.close(0)
+            door.close()
         if self._sockets:
             shutil.rmtree(self._sockets, ignore_errors=True)
         (self._data / "run.json").unlink(missing_ok=True)
@@ -406,24 +412,23 @@ class Supervisor:
 
     # ── doors ──
 
-    def _door(self, shard: int) -> zmq.Socket[bytes]:
-        door = self._doors.get(shard)
-        if door is None:
-            door = self._doors[shard] = zmq.Context.instance().socket(zmq.DEALER)
-            door.setsockopt(zmq.LINGER, 0)
-            door.setsockopt(zmq.RECONNECT_IVL, 20)
-            door.setsockopt(zmq.SNDHWM, 100)
-            door.connect(f"ipc://{self._sockets}/door-{shard}")
-            self._poller.register(door, zmq.POLLIN)
-        return door
-
     def _tell(self, shard: int, word: str) -> None:
+        """Say this to a worker. One that is away is told in the next round."""
+        door = self._doors.get(shard) or Channel.to(
+            f"{self._sockets}/door-{shard}", message_bytes_max=ANSWER_BYTES_MAX
+        )
+        if door is not None:
+            self._doors[shard] = door
+            self._with(shard, lambda: door.say(words.encode(words.Steer(self._round, word))))
+
+    def _with(self, shard: int, speak: Callable[[], T]) -> T | None:
+        """Do this at a door; None when it is gone."""
         try:
-            self._door(shard).send(
-                msgspec.msgpack.encode(["control", self._round, word]), zmq.NOBLOCK
-            )
-        except zmq.Again:
-            pass  # A worker that is down for long: it is told again in the next round.
+            return speak()
+        except Broken:
+            if door := self._doors.pop(shard, None):
+                door.close()
+            return None
 
     def _ask(self) -> None:
         """Begin a round of questions when the one before has ended; act on what was said."""
@@ -484,17 +489,13 @@ class Supervisor:
         self.progress.part = read / total if known and total else None
 
     def _listen(self) -> None:
-        ready = dict(self._poller.poll(POLL_MS))
-        if not ready and not self._doors:
-            time.sleep(POLL_MS / 1000)
-        for shard, door in self._doors.items():
-            if door not in ready:
-                continue
-            for _ in range(100):
-                try:
-                    raw = door.recv(zmq.NOBLOCK)
-                except zmq.Again:
-                    break
+        poll = select.poll()
+        for door in self._doors.values():
+            poll.register(door, select.POLLIN | (select.POLLOUT if door.unsent else 0))
+        poll.poll(POLL_MS)
+        for shard, door in list(self._doors.items()):
+            self._with(shard, door.go_on)
+            for raw in self._with(shard, door.hear) or ():
                 kind, n, *rest = msgspec.msgpack.decode(raw)
                 if kind == "answer" and n == self._round:
                     self._answers[shard] = rest[0]

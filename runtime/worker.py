@@ -51,6 +51,7 @@ from skerry.runtime.shard.events import (
     Stop,
     Table,
     Ticked,
+    Told,
     Transmit,
     Write,
 )
@@ -150,7 +151,7 @@ class Worker:
         self._turns = self._commits = 0
         self._started = time.monotonic()
         self._poller = zmq.Poller()
-        for source in (self._pipe.socket, self._door.socket, self._wake_fd, sys.stdin.fileno()):
+        for source in (self._pipe.socket, self._door.fd, self._wake_fd, sys.stdin.fileno()):
             self._poller.register(source, zmq.POLLIN)
 
     def _open_store(self) -> LmdbStore:
@@ -225,7 +226,7 @@ class Worker:
         if self._pipe.socket in ready:
             for raw in self._pipe.receive():
                 self._shard.accept(Arrived(raw))
-        if self._door.socket in ready:
+        if self._door.fd in ready:
             for event in self._door.receive():
                 if isinstance(event, Control):
                     self._inquiries.serve(event)
@@ -289,10 +290,10 @@ class Worker:
             match effect:
                 case Transmit(peer, raw):
                     self._pipe.send(peer, raw)
-                case Reply((caller, n), _, outcome):
-                    self._door.answer(caller, n, [outcome.kind, outcome.body])
                 case Reply():
                     replies.append(effect)
+                case Told((caller, n), _, outcome):
+                    self._door.answer(caller, n, [outcome.kind, outcome.body])
                 case Rewind(source, partition, after):
                     self._readers.rewind(source, partition, after)
                 case Write():

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import zmq
 
 from skerry.errors import Unavailable, UnknownEntity, as_named
 from skerry.runtime.gateway import words
@@ -41,15 +40,16 @@ class Connection:
     def __init__(self, data: Path, running: Running) -> None:
         self.data, self._running = data, running
         self._loop = asyncio.get_running_loop()
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._lines: dict[int, Line] = {}
         self._session = Session(os.urandom(16), self)
-        self.request = self._session.request
-        """Send a request, see `Session.request`."""
+        self.request, self.listen = self._session.request, self._session.listen
+        """Make a request, wait for one again: see `Session`."""
         self._greeted = asyncio.Event()
         self._calls: dict[int, tuple[int, bytes, asyncio.Future[Any]]] = {}
         self._call_number = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._tick_s = 0.0
+        """When that rings."""
         self._closed = False
 
     @classmethod
@@ -118,7 +118,6 @@ class Connection:
         if line is None:
             line = self._lines[shard] = Line(
                 self._loop,
-                self._context,
                 f"{self._running.sockets}/door-{shard}",
                 lambda raw: self._heard(shard, raw),
                 lambda: self._came_up(shard),
@@ -205,8 +204,16 @@ class Connection:
     # ── time ──
 
     def _arm(self) -> None:
-        if self._timer is None and not self._closed:
-            self._timer = self._loop.call_later(TICK_S, self._tick)
+        """Look again in a while; sooner when somebody's patience ends before."""
+        if self._closed:
+            return
+        now_s = self._loop.time()
+        at_s = min(now_s + TICK_S, max(now_s, self._session.expires_s))
+        if self._timer is not None:
+            if self._tick_s <= at_s:
+                return
+            self._timer.cancel()
+        self._timer, self._tick_s = self._loop.call_at(at_s, self._tick), at_s
 
     def _tick(self) -> None:
         """What is overdue is said again; an app that is gone is looked for."""
@@ -232,7 +239,7 @@ class Connection:
             self._connect()
 
     async def close(self) -> None:
-        """Confirm what is held and let go. Who still waits gets Unavailable."""
+        """Confirm what is held and let go. Who still waits is told so."""
         if self._closed:
             return
         self._closed = True
@@ -244,5 +251,3 @@ class Connection:
         for _, _, answer in self._calls.values():
             if not answer.done():
                 answer.set_exception(Unavailable(f"The connection to {self.data} was closed."))
-        # Last words may take a moment to leave; the loop is not made to wait for them.
-        await self._loop.run_in_executor(None, self._context.term)

@@ -1,11 +1,8 @@
-"""One socket to one door: says and hears, and knows whether anybody is there.
+"""One line to one door: says and hears, and knows whether anybody is there.
 
-A line promises nothing. While no door answers, nothing is queued: what could not be said is
-refused at once, and `up` is called when there is somebody to say it to. So a door that was
-away never finds a heap of old messages, and its callers learn that it was away.
-
-The descriptor of a ZeroMQ socket is edge-triggered: it wakes us once, for messages and for
-connections alike, so all that is there is heard before we sleep again, also after sending.
+While no door answers, nothing is queued: what could not be said is refused at once, and `up` is
+called when there is somebody to say it to. So a door that was away never finds a heap of old
+messages, and its callers learn that it was away.
 """
 
 from __future__ import annotations
@@ -13,74 +10,95 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-import zmq
+from skerry.runtime.gateway.channel import Broken, Channel
 
-HEAR_MAX = 64
-"""Messages heard before others on this loop have their turn."""
+TRY_S = 0.02
+TRY_MAX_S = 0.2
+"""How long after a door was not there it is tried again: twice as long each time, up to here."""
 
-LINGER_MS = 200
-"""How long a closing line may take for its last words."""
+HEARD_BYTES_MAX = 1 << 30
+"""No limit in practice: a door is ours, and says no more than it was asked for."""
 
 
 class Line:
-    """A DEALER socket on an asyncio loop."""
+    """A channel to a door, on an asyncio loop, that is opened again when it breaks."""
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        context: zmq.Context[zmq.Socket[bytes]],
         path: str,
         hear: Callable[[bytes], None],
         up: Callable[[], None],
     ) -> None:
-        self._loop, self._hear, self._on_up = loop, hear, up
-        self.up = False
+        self._loop, self._path = loop, path
+        self._hear, self._on_up = hear, up
+        self._channel: Channel | None = None
+        self._try_s = TRY_S
+        self._next_try: asyncio.Handle | None = loop.call_soon(self._try)
+
+    @property
+    def up(self) -> bool:
         """Whether a door is connected now."""
-        self._socket: zmq.Socket[bytes] = context.socket(zmq.DEALER)
-        self._socket.setsockopt(zmq.LINGER, LINGER_MS)
-        self._socket.setsockopt(zmq.IMMEDIATE, 1)
-        # Without a high-water mark writable means connected; what is unanswered is
-        # bounded by those who ask.
-        self._socket.setsockopt(zmq.SNDHWM, 0)
-        self._socket.setsockopt(zmq.RECONNECT_IVL, 20)
-        self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 200)
-        self._socket.connect(f"ipc://{path}")
-        self._fd = int(self._socket.getsockopt(zmq.FD))
-        loop.add_reader(self._fd, self._ready)
-        loop.call_soon(self._ready)
+        return self._channel is not None
+
+    def _try(self) -> None:
+        """Connect, now or in a while."""
+        channel = Channel.to(self._path, message_bytes_max=HEARD_BYTES_MAX)
+        if channel is None:
+            self._next_try = self._loop.call_later(self._try_s, self._try)
+            self._try_s = min(2 * self._try_s, TRY_MAX_S)
+            return
+        self._next_try, self._try_s = None, TRY_S
+        self._channel = channel
+        self._loop.add_reader(channel.fileno(), self._ready, channel)
+        self._on_up()
 
     def say(self, raw: bytes) -> bool:
         """Send; False when nobody is connected."""
-        try:
-            self._socket.send(raw, zmq.NOBLOCK)
-        except zmq.Again:
-            self.up = False
+        channel = self._channel
+        if channel is None:
             return False
-        # What came while we sent makes no new edge.
-        self._loop.call_soon(self._ready)
+        try:
+            channel.say(raw)
+        except Broken:
+            self._broke(channel)
+            return False
+        if channel.unsent:
+            self._loop.add_writer(channel.fileno(), self._go_on, channel)
         return True
 
-    def _ready(self) -> None:
-        """Hear what has come, and notice who came or went."""
-        for _ in range(HEAR_MAX):
-            if self._socket.closed:
-                return
-            try:
-                raw = self._socket.recv(zmq.NOBLOCK)
-            except zmq.Again:
-                break
-            self._hear(raw)
-        if self._socket.closed:
+    def _go_on(self, channel: Channel) -> None:
+        try:
+            channel.go_on()
+        except Broken:
+            self._broke(channel)
             return
-        events = int(self._socket.getsockopt(zmq.EVENTS))
-        was_up, self.up = self.up, bool(events & zmq.POLLOUT)
-        if events & zmq.POLLIN:
-            self._loop.call_soon(self._ready)
-        if self.up and not was_up:
-            self._on_up()
+        if not channel.unsent:
+            self._loop.remove_writer(channel.fileno())
+
+    def _ready(self, channel: Channel) -> None:
+        try:
+            heard = channel.hear()
+        except Broken:
+            self._broke(channel)
+            return
+        for raw in heard:
+            self._hear(raw)
+
+    def _broke(self, channel: Channel) -> None:
+        if self._channel is channel:
+            self._let_go()
+            self._next_try = self._loop.call_later(self._try_s, self._try)
+
+    def _let_go(self) -> None:
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            self._loop.remove_reader(channel.fileno())
+            self._loop.remove_writer(channel.fileno())
+            channel.close()
 
     def close(self) -> None:
-        """Let go; what was said just now still leaves."""
-        if not self._socket.closed:
-            self._loop.remove_reader(self._fd)
-            self._socket.close()
+        """Let go; what was said just now still arrives."""
+        if self._next_try is not None:
+            self._next_try.cancel()
+        self._let_go()

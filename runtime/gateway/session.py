@@ -1,38 +1,66 @@
 """The caller's end of exactly once: numbers requests, says them again, never doubles.
 
-A session knows the placement and says each request to the door of its owner. A request keeps
-its session, number and first time for ever; without an outcome it is said again when its door
-comes back, when the door has a new epoch, or after a while. The shard remembers first outcomes,
-so what is said twice runs once. What is confirmed is the longest run of numbers that all have
-their outcome: none below it is ever said again.
+    request -> waits for its door -> said, with a number -> outcome -> told
+                    ^                     |
+                    +---- line broke, door restarted or busy, slot moved
+
+A session knows the placement and says each request to the door of its owner. From when it is
+first said a request keeps its session, number and time for ever. A line that holds loses nothing,
+so a request is said again when its line broke, its door has a new epoch or was busy, or its slot
+moved, and not because an answer takes long: who is slow is not helped by being asked twice. The
+shard remembers first outcomes, so what is said twice runs once.
+
+To each door only so much is on its way at once, less when it was busy. The rest waits here, where
+waiting costs the door nothing, and can be taken back: what was never said has not happened.
+
+What is confirmed are the outcomes that are held: up to the newest number, but in a slot with an
+open request only up to that. None at or below such a floor is ever said again.
 
 No socket, no clock: `connection.py` drives it over real lines, the simulator over lines that
-break. Requests of one tick leave as one message per door.
+break. Requests of one tick leave as one message per door, as runs of one handler.
 Idea: docs/clients.md. Asserts I1 at the caller's end.
 """
 
 from __future__ import annotations
 
+import math
+import operator
+from collections import deque
 from collections.abc import Callable, Iterable
+from itertools import chain, takewhile
 from typing import Any, Protocol
 
-import msgspec
 import xxhash
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from skerry.errors import UnknownEntity, UnknownHandler
 from skerry.runtime.gateway import words
-from skerry.runtime.shard.events import Outcome, Request
+from skerry.runtime.shard.events import Outcome, RequestRun
 from skerry.runtime.shard.placement import slot_of
 
-RETRY_S = 1.0
-"""Without an outcome for so long a request is said again: several times a slow fsync."""
+WINDOW_MAX = 4096
+"""Requests on their way to one door at once: one batch of it that runs, and one that waits."""
 
-RETRY_MAX_S = 8.0
-"""Waiting doubles up to here: a shard that is busy is not helped by being asked."""
+WINDOW_MIN = 16
+"""The same to a door that was busy again and again."""
 
-TOGETHER_S = 0.25
-"""What is due within so long of each other is looked at together."""
+WINDOW_BYTES = 8 << 20
+"""The same in bytes of their arguments; one may go beyond."""
+
+OVERDUE_S = 2.0
+"""The oldest requests that wait for so long are said again. No line should ever lose anything;
+this is for the day when one does."""
+
+AGAIN_MAX = 8
+"""How many are said again then: too few to be a burden to who is slow."""
+
+AGAIN_MAX_S = 32.0
+"""And as long as any is overdue, some more, after twice as long each time, up to here."""
+
+PAUSE_S = 0.25
+PAUSE_MAX_S = 4.0
+"""How long a door is left alone that took nothing: from half of the first, twice as long each
+time, and never two callers equally long."""
 
 SLOTS_KNOWN_MAX = 1 << 20
 """Keys whose slot is remembered: about 100 MB at most; past it they are worked out anew."""
@@ -40,11 +68,21 @@ SLOTS_KNOWN_MAX = 1 << 20
 _NAMED = 1 << 62
 """Numbers from here on are made from an idempotency key, in a session of its own."""
 
-Done = Callable[[int, Any], None]
+Done = Callable[[Any, Outcome], None]
+
+WAITED = Outcome("waited")
+"""What a caller is told whose patience has ended: the request was said, its outcome is unknown."""
+
+UNKNOWN = Outcome("late")
+"""The same, and there is nothing left to wait for."""
+
+UNSAID = Outcome("unsaid")
+"""It was never said: nothing has happened, and nothing will."""
 
 
 class Lines(Protocol):
-    """What a session speaks by: a line to each door. A line promises nothing."""
+    """What a session speaks by: a line to each door. While it holds, a line keeps the order and
+    loses nothing; when it breaks, what was on its way may be lost at either end."""
 
     def say(self, shard: int, raw: bytes) -> bool:
         """Send to a door; False when nobody is connected. Nothing is queued for later."""
@@ -55,7 +93,7 @@ class Lines(Protocol):
         ...
 
     def begin(self) -> None:
-        """The first request of a tick: have `Session.flush` called soon."""
+        """Something can be said: have `Session.flush` called soon."""
         ...
 
     def clock_ns(self) -> int:
@@ -63,12 +101,45 @@ class Lines(Protocol):
         ...
 
 
-class _Slots(dict[str, int]):
-    """Key to slot, for one entity type; and its handlers. A missing key is worked out."""
+class _Kind(Struct, frozen=True, gc=False):
+    """What the requests of a run have in common."""
 
-    def __init__(self, type_name: str, handlers: Iterable[str]) -> None:
+    type: str
+    handler: str
+    reply: bool
+
+
+class Pending(Struct, gc=False):
+    """A request, from when it is made until its outcome is told."""
+
+    kind: _Kind
+    key: str
+    slot: int
+    args: bytes
+    query: bool
+    done: Done | None
+    """Told `of` and the outcome; None: nobody listens any more, or yet."""
+    of: Any
+    until_s: float
+    """When who listens has had enough."""
+    named: bytes
+    number: int = 0
+    """0: it was never said."""
+    previous: int = 0
+    first_ns: int = 0
+    said_s: float = 0.0
+    outcome: Outcome | None = None
+    """What came when nobody listened."""
+
+
+_number = operator.attrgetter("number")
+
+
+class _Slots(dict[str, int]):
+    """Key to slot, for one entity type. A missing key is worked out."""
+
+    def __init__(self, type_name: str) -> None:
         super().__init__()
-        self.handlers = frozenset(handlers)
         self._type = type_name
 
     def __missing__(self, key: str) -> int:
@@ -78,13 +149,14 @@ class _Slots(dict[str, int]):
         return slot
 
 
-class _Flight(Struct):
-    """Requests said to one door at about one time."""
+class _Type:
+    """What requests need to know of an entity type."""
 
-    numbers: list[int]
-    due_s: float
-    """When those without an outcome are said again."""
-    tries: int
+    def __init__(self, name: str, handlers: Iterable[str]) -> None:
+        self.slots = _Slots(name)
+        self.kinds = {
+            (h, reply): _Kind(name, h, reply) for h in handlers for reply in (True, False)
+        }
 
 
 class _Door:
@@ -94,11 +166,40 @@ class _Door:
         self.shard = shard
         self.epoch = 0
         """The epoch that it last said; 0 before its first welcome on this line."""
-        self.confirmed = 0
-        """What was confirmed to it."""
-        self.outgoing: list[Request] = []
-        """Requests of this tick."""
-        self.flights: list[_Flight] = []
+        self.waiting: deque[Pending] = deque()
+        """What is to be said; in front what was said before, in the order of its numbers."""
+        self.flight: dict[int, Pending] = {}
+        """What is on its way, by number, in the order in which it was said."""
+        self.flight_bytes = 0
+        self.window = WINDOW_MAX
+        self.pause_s = PAUSE_S
+        """How long it is left alone when it takes nothing, about: longer each time."""
+        self.paused_until_s = 0.0
+        self.again_s, self.again_at_s = OVERDUE_S, 0.0
+        """What is overdue is said again at that time; how long after the time before that was."""
+        self.unconfirmed = False
+        """Whether it has told outcomes that are not confirmed."""
+
+    def take(self, number: int) -> Pending | None:
+        """What is on its way under this number; it is not any more."""
+        call = self.flight.pop(number, None)
+        if call is not None:
+            self.flight_bytes -= len(call.args)
+        return call
+
+    def take_said(self) -> list[Pending]:
+        """All that was said, in the order of its numbers; it is not here any more."""
+        calls, self.flight, self.flight_bytes = list(self.flight.values()), {}, 0
+        while self.waiting and self.waiting[0].number:
+            calls.append(self.waiting.popleft())
+        return sorted(calls, key=_number)
+
+    def put_back(self, numbers: Iterable[int]) -> None:
+        """What is on its way under these numbers is to be said again, before anything new."""
+        calls = [call for number in numbers if (call := self.take(number)) is not None]
+        while self.waiting and self.waiting[0].number:
+            calls.append(self.waiting.popleft())
+        self.waiting.extendleft(sorted(calls, key=_number, reverse=True))
 
 
 class Session:
@@ -116,27 +217,24 @@ class Session:
         self._doors: dict[int, _Door] = {}
         self._clock_ns = 0
         """The server's clock less ours."""
-        self._now_ns = 0
-        """The server's time at the first request of this tick."""
-        self._slots: dict[str, _Slots] = {}
+        self._types: dict[str, _Type] = {}
         self._owners: list[_Door] = []
         """The door of each slot's owner."""
         self._number = 0
-        self._pending: dict[int, Request] = {}
-        """Requests without an outcome, by number, in order."""
-        self._named: dict[int, Request] = {}
-        """Those with an idempotency key."""
-        self._done: dict[int, Done] = {}
-        """Who waits for which."""
         self._latest: dict[int, int] = {}
         """The newest request to each slot that changes something."""
+        self._named: dict[bytes, list[Pending]] = {}
+        """Those with an idempotency key: the first travels, all are told."""
+        self.expires_s = math.inf
+        """Nobody's patience ends before."""
         self._flushing = False
-        self._rerouting = False
+        self._left: list[_Door] = []
+        """Doors of an app that was started anew with others, until one of these has welcomed us."""
 
     @property
     def waits(self) -> bool:
         """Whether any request has no outcome."""
-        return bool(self._pending or self._named)
+        return any(door.flight or door.waiting for door in self._all_doors())
 
     # ── requests ──
 
@@ -148,80 +246,67 @@ class Session:
         args: bytes,
         done: Done,
         *,
+        of: Any = None,
         reply: bool = True,
         query: bool = False,
         named: bytes = b"",
-    ) -> int:
-        """Send a request; `done` gets its number and `Outcome`, once. Returns its number.
+        until_s: float = math.inf,
+    ) -> Pending:
+        """Make a request; `done` gets `of` and its `Outcome`, once, or at `until_s` what is known.
 
         `named`, 16 bytes, stands for the request over this session's own end: it makes session
         and number, so that whoever says it again meets the first outcome.
 
-        Raises UnknownEntity, UnknownHandler: the app has none of this name; nothing was sent.
+        Raises UnknownEntity, UnknownHandler: the app has none of this name; nothing was made.
         """
-        slots = self._slots.get(type_name)
-        if slots is None or handler not in slots.handlers:
-            slots = self._offered(type_name, handler)
-        slot = slots[key]
+        known = self._types.get(type_name)
+        kind = None if known is None else known.kinds.get((handler, reply))
+        if known is None or kind is None:
+            known = self._offered(type_name, handler)
+            kind = known.kinds[handler, reply]
+        slot = known.slots[key]
+        call = Pending(kind, key, slot, args, query, done, of, until_s, named)
+        if until_s < self.expires_s:
+            self.expires_s = until_s
+        if named:
+            listeners = self._named.setdefault(named, [])
+            listeners.append(call)
+            if len(listeners) > 1:  # One copy is enough for all who wait.
+                return call
+        self._owners[slot].waiting.append(call)
         if not self._flushing:
-            self._flushing = True
-            self._now_ns = self._lines.clock_ns() + self._clock_ns
-            self._lines.begin()
-        if named:
-            number, session, previous = _NAMED | int.from_bytes(named[:7], "big"), named, 0
-        else:
-            number, session = self._number + 1, self.id
-            self._number = number
-            # The slot holds this request until its session's one before it has run. A query
-            # leaves no row behind, so nothing may wait for one.
-            previous = self._latest.get(slot, 0)
-            if previous not in self._pending:
-                previous = 0
-            if not query:
-                self._latest[slot] = number
-        now_ns = self._now_ns
-        request = Request(
-            session, number, previous, 0, now_ns, type_name, key, handler, args, reply, named
-        )
-        if named:
-            waiting = self._done.get(number)
-            if waiting is not None:  # It is on its way: one copy is enough for all who wait.
-                self._done[number] = _both(waiting, done)
-                return number
-            self._named[number] = request
-        else:
-            self._pending[number] = request
-        self._done[number] = done
-        self._owners[slot].outgoing.append(request)
-        return number
+            self._begin()
+        return call
+
+    def listen(self, call: Pending, done: Done, of: Any, until_s: float) -> None:
+        """Wait again for what somebody gave up waiting for, and what has no outcome yet."""
+        assert call.done is None, "somebody listens to it"
+        call.done, call.of, call.until_s = done, of, until_s
+        self.expires_s = min(self.expires_s, until_s)
 
     def owner(self, type_name: str, key: str) -> int:
         """The shard of an entity. Raises UnknownEntity."""
-        return self._owners[self._offered(type_name)[key]].shard
+        return self._owners[self._offered(type_name).slots[key]].shard
 
-    def _offered(self, type_name: str, handler: str | None = None) -> _Slots:
-        """The slots of a type that the app has. Raises UnknownEntity, UnknownHandler."""
+    def _offered(self, type_name: str, handler: str | None = None) -> _Type:
+        """A type that the app has. Raises UnknownEntity, UnknownHandler."""
         assert self.greeting is not None, "a session is greeted before it is used"
         types = self.greeting.types
-        known = types.get(type_name)
-        if known is None:
+        handlers = types.get(type_name)
+        if handlers is None:
             raise UnknownEntity(type_name, types)
-        if handler is not None and handler not in known:
-            raise UnknownHandler(type_name, handler, known)
-        slots = self._slots.get(type_name)
-        if slots is None:
-            slots = self._slots[type_name] = _Slots(type_name, known)
-        return slots
-
-    def _find(self, number: int) -> Request | None:
-        return self._pending.get(number) or self._named.get(number)
-
-    @property
-    def _floor(self) -> int:
-        """Every request up to here has its outcome: the oldest without one comes first."""
-        return next(iter(self._pending), self._number + 1) - 1
+        if handler is not None and handler not in handlers:
+            raise UnknownHandler(type_name, handler, handlers)
+        known = self._types.get(type_name)
+        if known is None:
+            known = self._types[type_name] = _Type(type_name, handlers)
+        return known
 
     # ── out ──
+
+    def _begin(self) -> None:
+        self._flushing = True
+        self._lines.begin()
 
     def _door(self, shard: int) -> _Door:
         door = self._doors.get(shard)
@@ -229,92 +314,149 @@ class Session:
             door = self._doors[shard] = _Door(shard)
         return door
 
+    def _all_doors(self) -> list[_Door]:
+        return [*self._doors.values(), *self._left]
+
     def flush(self, now_s: float) -> None:
-        """One message per door for all requests since the last flush."""
+        """To each door what it has room for, as few messages."""
         self._flushing = False
         for door in list(self._doors.values()):
-            if door.outgoing:
-                requests, door.outgoing = door.outgoing, []
-                self._say(door, requests, now_s, tries=0)
+            if door.waiting and self._lines.up(door.shard) and now_s >= door.paused_until_s:
+                self._say(door, now_s)
 
-    def _say(self, door: _Door, requests: list[Request], now_s: float, *, tries: int) -> None:
-        """Say requests to a door, and remember when to say them again."""
-        due_s = now_s + min(RETRY_S * 2**tries, RETRY_MAX_S)
-        newest = door.flights[-1] if door.flights else None
-        numbers = [request.number for request in requests]
-        # A flight per tick, not per flush.
-        if newest is not None and newest.tries == tries and due_s - newest.due_s < TOGETHER_S:
-            newest.numbers += numbers
-        else:
-            door.flights.append(_Flight(numbers, due_s, tries))
-        # While nobody is there nothing is said: all of it is when the door comes up.
-        if self._lines.up(door.shard):
-            for start in range(0, len(requests), words.ASKS_MAX):
-                self._say_all(door.shard, requests[start : start + words.ASKS_MAX])
-
-    def _say_all(self, shard: int, requests: list[Request]) -> None:
-        """Requests as one message, or as several when they are large."""
-        raw = words.encode(words.Asks(requests))  # type: ignore[arg-type]
-        if len(raw) > words.PACKET_BYTES_MAX and len(requests) > 1:
-            half = len(requests) // 2
-            self._say_all(shard, requests[:half])
-            self._say_all(shard, requests[half:])
-        else:
-            self._lines.say(shard, raw)
-
-    def _say_again(self, numbers: Iterable[int], now_s: float, *, tries: int) -> None:
-        """Say what has no outcome again, to whoever owns it now, in order."""
-        by_door: dict[int, list[Request]] = {}
-        for number in sorted(set(numbers)):
-            request = self._find(number)
-            if request is None:
+    def _say(self, door: _Door, now_s: float) -> None:
+        """Say what waits, in order, as long as there is room."""
+        now_ns = self._lines.clock_ns() + self._clock_ns
+        waiting, flight, calls, size = door.waiting, door.flight, list[Pending](), 0
+        room, room_bytes = door.window - len(flight), WINDOW_BYTES - door.flight_bytes
+        while waiting and room > 0 and (room_bytes > 0 or not flight):
+            call = waiting.popleft()
+            if not call.number:
+                self._number_it(door, call, now_ns)
+            elif call.previous not in flight:
+                # It has its outcome, and the slot may have kept no trace of it.
+                call.previous = 0
+            call.said_s = now_s
+            flight[call.number] = call
+            room, room_bytes, size = room - 1, room_bytes - len(call.args), size + len(call.args)
+            if call.named:
+                self._say_runs(door, call.named, [call], named=True)
                 continue
-            # Its outcome is here, so it has run; the slot may have kept no trace of it.
-            if request.previous and request.previous not in self._pending:
-                request = msgspec.structs.replace(request, previous=0)
-            owner = self._owners[slot_of(request.type, request.key)]
-            by_door.setdefault(owner.shard, []).append(request)
-        for shard, requests in by_door.items():
-            self._say(self._doors[shard], requests, now_s, tries=tries)
+            calls.append(call)
+            if len(calls) == words.ASKS_MAX or size >= words.PACKET_BYTES:
+                self._say_runs(door, self.id, calls, named=False)
+                calls, size = [], 0
+        door.flight_bytes = WINDOW_BYTES - room_bytes
+        if calls:
+            self._say_runs(door, self.id, calls, named=False)
+
+    def _number_it(self, door: _Door, call: Pending, now_ns: int) -> None:
+        """From now on it has been said."""
+        call.first_ns = now_ns
+        if call.named:
+            call.number = _NAMED | int.from_bytes(call.named[:7], "big")
+            return
+        call.number = self._number = self._number + 1
+        # The slot holds this request until its session's one before it has run. A query
+        # leaves no row behind, so nothing may wait for one.
+        previous = self._latest.get(call.slot, 0)
+        if previous in door.flight:
+            call.previous = previous
+        if not call.query:
+            self._latest[call.slot] = call.number
+
+    def _say_runs(self, door: _Door, id: bytes, calls: list[Pending], *, named: bool) -> None:
+        runs = [_run(each) for each in _alike(calls)]
+        self._lines.say(door.shard, words.encode(("asks", id, named, runs)))
 
     def _hello(self, shard: int) -> None:
         self._lines.say(shard, words.encode(words.Hello()))
 
-    def _say_lost(self, door: _Door, now_s: float) -> None:
-        flights, door.flights = door.flights, []
-        door.confirmed = 0
-        self._say_again((n for flight in flights for n in flight.numbers), now_s, tries=0)
-
     # ── in ──
 
     def came_up(self, shard: int, now_s: float) -> None:
-        """A door is there, for the first time or again; what was said before may be lost."""
+        """A door is there, for the first time or again; what was on its way may be lost."""
         door = self._door(shard)
         door.epoch = 0
+        door.paused_until_s = 0.0
         self._hello(shard)
         if self.greeting is not None:
-            self._say_lost(door, now_s)
+            self._say_again(door)
+
+    def _say_again(self, door: _Door) -> None:
+        door.unconfirmed = True
+        door.put_back(list(door.flight))
+        self._begin()
 
     def heard(self, shard: int, word: words.Outcomes | words.Welcome, now_s: float) -> None:
         """What a door says of requests, or of itself."""
         door = self._door(shard)
         if isinstance(word, words.Welcome):
-            self._welcomed(door, word.greeting, now_s)
+            self._welcomed(door, word.greeting)
             return
-        for number, outcome in word.pairs:
-            self._outcome(door, number, outcome)
+        refused: list[int] = []
+        for kind, numbers, bodies in word.runs:
+            if kind == "busy":
+                refused += numbers
+            elif kind == "moved":
+                door.put_back(numbers)
+                # Its welcome tells who has them now; until then it is not asked again.
+                door.paused_until_s = now_s + PAUSE_S
+                self._hello(shard)
+            else:
+                self._outcomes(door, kind, numbers, bodies)
+        if refused:
+            self._busy(door, refused, now_s)
+        if door.waiting and not self._flushing:
+            self._begin()
 
-    def _outcome(self, door: _Door, number: int, outcome: Outcome) -> None:
-        if outcome.kind == "busy":
-            return  # Nothing ran; it is said again in a while.
-        if outcome.kind == "moved":
-            self._hello(door.shard)
-            return
-        requests = self._named if number >= _NAMED else self._pending
-        if requests.pop(number, None) is not None:
-            self._done.pop(number)(number, outcome)
+    def _outcomes(self, door: _Door, kind: str, numbers: list[int], bodies: list[Raw]) -> None:
+        door.unconfirmed, door.pause_s = True, PAUSE_S
+        door.window = min(WINDOW_MAX, door.window + 1 + len(numbers) // 16)
+        for number, body in zip(numbers, bodies):
+            call = door.take(number) or self._taken_elsewhere(number)
+            if call is None:
+                continue  # It was said twice, and this is the second answer.
+            self._finish(call, Outcome(kind, bytes(body)))
 
-    def _welcomed(self, door: _Door, greeting: words.Greeting, now_s: float) -> None:
+    def _taken_elsewhere(self, number: int) -> Pending | None:
+        """What was said again, to another door, while its outcome was on its way."""
+        for door in self._doors.values():
+            if number in door.flight:
+                return door.take(number)
+        return None
+
+    def _finish(self, call: Pending, outcome: Outcome) -> None:
+        """Tell all who asked for it."""
+        for each in self._named.pop(call.named) if call.named else (call,):
+            self._tell(each, outcome)
+
+    @staticmethod
+    def _tell(call: Pending, outcome: Outcome) -> None:
+        done, call.done = call.done, None
+        if done is None:
+            call.outcome = outcome
+        else:
+            done(call.of, outcome)
+
+    def _busy(self, door: _Door, numbers: list[int], now_s: float) -> None:
+        """Nothing of this ran. Less at once from now on; and when it took nothing, a pause."""
+        first: dict[int, int] = {}
+        for number in sorted(numbers):
+            call = door.flight.get(number)
+            if call is not None:
+                first.setdefault(call.slot, number)
+        # What the door holds behind a refused request can't run before that: were it counted as
+        # on its way, it might leave no room for the very request that it waits for.
+        calls = door.flight.items()
+        door.put_back([n for n, call in calls if n >= first.get(call.slot, math.inf)])
+        door.window = max(WINDOW_MIN, min(door.window // 2, len(door.flight)))
+        if not door.flight:
+            pause_s, door.pause_s = door.pause_s, min(2 * door.pause_s, PAUSE_MAX_S)
+            drawn = xxhash.xxh3_64_intdigest(self.id, seed=int(now_s * 1e6)) / (1 << 64)
+            door.paused_until_s = now_s + pause_s * (1 + drawn) / 2
+
+    def _welcomed(self, door: _Door, greeting: words.Greeting) -> None:
         before = self.greeting
         if before is not None and before.incarnation != greeting.incarnation:
             self._start_anew(greeting.incarnation)
@@ -324,73 +466,136 @@ class Session:
         self._clock_ns = greeting.now_ns - self._lines.clock_ns()
         restarted = door.epoch not in (0, greeting.epoch)
         door.epoch = greeting.epoch
-        if moved or self._rerouting:
-            self._rerouting = False
-            for each in self._doors.values():
-                each.flights = []
-            self._say_again([*self._pending, *self._named], now_s, tries=0)
+        if moved or self._left:
+            self._deal_anew()
         elif restarted:
-            self._say_lost(door, now_s)
+            self._say_again(door)
 
     def _adopt(self, greeting: words.Greeting) -> None:
         """What the app says of itself now: what it offers, and who owns what."""
         before, self.greeting = self.greeting, greeting
         if before is None or before.types != greeting.types:
-            self._slots = {}
-        if before is None or self._rerouting or before.placement != greeting.placement:
+            self._types = {}
+        if before is None or self._left or before.placement != greeting.placement:
             self._owners = [self._door(shard) for shard in greeting.placement.slots]
+
+    def _deal_anew(self) -> None:
+        """What has no outcome goes to who owns its slot now, in the same order."""
+        said = sorted(chain.from_iterable(d.take_said() for d in self._all_doors()), key=_number)
+        unsaid = list(chain.from_iterable(door.waiting for door in self._all_doors()))
+        for door in self._all_doors():
+            door.waiting.clear()
+            door.unconfirmed = True
+        self._left.clear()
+        for call in chain(said, unsaid):
+            self._owners[call.slot].waiting.append(call)
+        self._begin()
 
     def _start_anew(self, incarnation: bytes) -> None:
         """The app's data is another's, or a backup's: what it knows of us is not what we know."""
         self.id = xxhash.xxh3_128_digest(self.id + incarnation)
-        for door in self._doors.values():
-            door.outgoing, door.flights, door.confirmed = [], [], 0
-        lost, self._done = self._done, {}
-        self._pending.clear()
-        self._named.clear()
-        for number, done in lost.items():
-            done(number, Outcome("late"))
+        lost = list(chain.from_iterable(door.take_said() for door in self._all_doors()))
+        self._latest.clear()
+        for call in lost:
+            self._finish(call, UNKNOWN)
 
     def reroute(self) -> None:
         """The app was started anew with other doors: all is said again when one has welcomed us."""
-        self._doors, self._rerouting = {}, True
+        self._left += self._doors.values()
+        self._doors = {}
 
     # ── time ──
 
     def tick(self, now_s: float) -> None:
-        """Say again what is overdue, confirm what is held."""
-        for door in list(self._doors.values()):
-            due = [flight for flight in door.flights if flight.due_s <= now_s]
-            if self._lines.up(door.shard) and due:
-                door.flights = [flight for flight in door.flights if flight.due_s > now_s]
-                for flight in due:
-                    late = [number for number in flight.numbers if self._find(number)]
-                    if late:
-                        # Its welcome tells whether it has forgotten them, or is slow.
-                        self._hello(door.shard)
-                        self._say_again(late, now_s, tries=flight.tries + 1)
-            self._confirm(door)
+        """What is overdue is said again, what is held confirmed; who waited too long is told."""
+        if now_s >= self.expires_s:
+            self._expire(now_s)
+        self._confirm()
+        for door in self._doors.values():
+            if self._lines.up(door.shard):
+                self._look_after(door, now_s)
+        self.flush(now_s)
 
-    def _confirm(self, door: _Door) -> None:
-        floor = self._floor
-        if floor > door.confirmed:
-            raw = words.encode(words.Confirm(self.id, floor))
-            if self._lines.say(door.shard, raw):
-                door.confirmed = floor
+    def _look_after(self, door: _Door, now_s: float) -> None:
+        """Whether the oldest requests at a door are there at all."""
+        since_s = now_s - OVERDUE_S
+        overdue = list(takewhile(lambda call: call.said_s <= since_s, door.flight.values()))
+        if not overdue:
+            door.again_s, door.again_at_s = OVERDUE_S, 0.0
+        elif now_s >= door.again_at_s:
+            door.again_s = min(2 * door.again_s, AGAIN_MAX_S)
+            door.again_at_s = now_s + door.again_s
+            self._hello(door.shard)
+            door.put_back([call.number for call in overdue[:AGAIN_MAX]])
+
+    def _expire(self, now_s: float) -> None:
+        """Tell those whose patience has ended. What was never said is taken back."""
+        doors = self._all_doors()
+        calls = chain.from_iterable(chain(door.flight.values(), door.waiting) for door in doors)
+        listened = [call for call in calls if call.done is not None]
+        listened += [c for same in self._named.values() for c in same[1:] if c.done is not None]
+        expired = [call for call in listened if call.until_s <= now_s]
+        self.expires_s = min((c.until_s for c in listened if c.until_s > now_s), default=math.inf)
+        for call in expired:
+            self._tell(call, WAITED if call.number or call.named else UNSAID)
+        for door in doors:
+            left = [c for c in door.waiting if c.number or c.named or c.done is not None]
+            if len(left) < len(door.waiting):
+                door.waiting = deque(left)
+
+    def _confirm(self) -> None:
+        """Say what is held: up to the newest number, but in slots with an open request less."""
+        doors = [d for d in self._doors.values() if d.unconfirmed and self._lines.up(d.shard)]
+        if not doors or self.greeting is None:
+            return
+        below: dict[int, int] = {}
+        for door in self._all_doors():
+            for call in chain(door.flight.values(), takewhile(_number, door.waiting)):
+                if not call.named:
+                    below[call.slot] = min(below.get(call.slot, call.number), call.number - 1)
+        raw = words.encode(words.Confirm(self.id, self._number, below))
+        for door in doors:
+            door.unconfirmed = not self._lines.say(door.shard, raw)
 
     def close(self) -> None:
-        """Confirm what is held."""
-        if self.greeting is not None:
-            for door in self._doors.values():
-                if self._lines.up(door.shard):
-                    self._confirm(door)
+        """Confirm what is held. Who still waits is told what is known."""
+        self._confirm()
+        for door in self._all_doors():
+            for call in chain(door.flight.values(), door.waiting):
+                self._finish(call, UNKNOWN if call.number else UNSAID)
 
 
-def _both(first: Done, second: Done) -> Done:
-    """One outcome for two that wait for it."""
+def _alike(calls: list[Pending]) -> list[list[Pending]]:
+    """Requests as runs of one kind and time, each slot's in the same order.
 
-    def both(number: int, outcome: Any) -> None:
-        first(number, outcome)
-        second(number, outcome)
+    A request joins the newest run of its kind, unless one to the same slot stands behind that.
+    """
+    first = calls[0]
+    if all(call.kind is first.kind and call.first_ns == first.first_ns for call in calls):
+        return [calls]
+    runs: list[list[Pending]] = []
+    newest: dict[tuple[_Kind, int], int] = {}
+    touched: dict[int, int] = {}
+    for call in calls:
+        what = call.kind, call.first_ns
+        place = newest.get(what, -1)
+        if place < touched.get(call.slot, 0):
+            place = newest[what] = len(runs)
+            runs.append([])
+        runs[place].append(call)
+        touched[call.slot] = place
+    return runs
 
-    return both
+
+def _run(calls: list[Pending]) -> RequestRun:
+    kind = calls[0].kind
+    return RequestRun(
+        kind.type,
+        kind.handler,
+        kind.reply,
+        calls[0].first_ns,
+        [call.number for call in calls],
+        [call.previous for call in calls],
+        [call.key for call in calls],
+        Raw(words.array([call.args for call in calls])),
+    )

@@ -1,69 +1,144 @@
-"""The worker's end of the clients' line: many callers, one list of events for the shard.
+"""The worker's end of the clients' lines: many callers, one list of events for the shard.
 
-A door is a ROUTER socket that the worker polls with its others. Each wake-up drains many
-messages at once, and each round's outcomes leave as one message per caller. Nothing here
-is a promise: what is lost is asked again by its caller, and counted once by the shard.
+A door listens on a socket, and has one descriptor that the worker polls with its others. Each
+wake-up hears many callers, each a little; each round's outcomes leave as one message per
+caller. Nothing here is a promise: what is lost is asked again by its caller, and counted once
+by the shard.
 
-What a stranger sends is refused with a sentence and reaches nobody. Never blocks.
-Idea: docs/clients.md.
+What callers can make us hold is bounded: who does not read what we say is not heard until it
+has, and who makes us keep too much is let go. What a stranger sends is refused with a sentence
+and reaches nobody. Never blocks. Idea: docs/clients.md.
 """
 
 from __future__ import annotations
 
-import contextlib
+import select
+import socket
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import zmq
 
 from skerry.runtime.gateway import words
-from skerry.runtime.gateway.words import Caller, Control
+from skerry.runtime.gateway.channel import Broken, Channel
+from skerry.runtime.gateway.words import Control
 from skerry.runtime.shard.events import Confirmed, Reply, Requested
 
-DRAIN_MAX = 64
-"""Messages taken per wake-up; what is left wakes us again, after a batch has run."""
+HEARD_BYTES_MAX = 1 << 20
+"""Heard per wake-up, about; what is left wakes us again, after a batch has run."""
+
+CALLERS_MAX = 4096
+"""Callers at once; who comes then waits until one leaves. A silent one costs about a kilobyte."""
+
+UNREAD_BYTES_MAX = 64 << 20
+"""Of messages that have not come as a whole, from all callers: several of the largest."""
+
+UNSENT_BYTES_MAX = 64 << 20
+"""What we keep for all callers that do not read: above, who makes it grow is let go."""
+
+BACKLOG = 512
+"""Callers that knock in the same moment."""
+
+_IN, _OUT = select.EPOLLIN, select.EPOLLOUT
+
+Caller = Channel
+"""A caller is its connection: when it comes again it is another, and may be told nothing that
+the first was to hear."""
 
 
 class Door:
-    """The ROUTER socket of one worker."""
+    """Where callers of one worker come in."""
 
     def __init__(self, path: Path) -> None:
-        self._context = zmq.Context()
-        self.socket: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
-        self.socket.linger = 0
-        self.socket.setsockopt(zmq.MAXMSGSIZE, words.PACKET_BYTES_MAX)
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener.setblocking(False)
         # A killed worker leaves its file behind; the store's lock says that it is gone.
         path.unlink(missing_ok=True)
-        self.socket.bind(f"ipc://{path}")
-        self.fd = int(self.socket.getsockopt(zmq.FD))
+        self._listener.bind(str(path))
+        self._listener.listen(BACKLOG)
+        self._epoll = select.epoll()
+        self._epoll.register(self._listener.fileno(), _IN)
+        self._listens = True
+        self.fd = self._epoll.fileno()
+        """Readable when `receive` has something to do."""
+        self._callers: dict[int, Channel] = {}
+        self._unread = self._unsent = 0
 
     def close(self) -> None:
-        """Let go of the socket; what was not sent yet is asked for again."""
-        self.socket.close()
-        self._context.term()
+        """Let go of everybody; what was not said is asked for again."""
+        for caller in list(self._callers.values()):
+            self._let_go(caller)
+        self._listener.close()
+        self._epoll.close()
 
     # ── in ──
 
     def receive(self) -> list[Requested | Confirmed | Control]:
-        """What has come, in order; at most `DRAIN_MAX` messages of it."""
+        """What has come, of each caller in order."""
         found: list[Requested | Confirmed | Control] = []
-        for _ in range(DRAIN_MAX):
-            try:
-                parts = self.socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                break
-            if len(parts) != 2:
-                self._refuse(parts[0], 0, f"a message has one part, this one {len(parts) - 1}")
+        heard_bytes = 0
+        for fd, events in self._epoll.poll(0):
+            if fd == self._listener.fileno():
+                self._accept()
                 continue
-            caller, raw = parts
-            try:
-                found += words.events(caller, words.decode_call(raw))
-            # A stranger's bytes may also nest too deep for the decoder, or not be text.
-            except (msgspec.DecodeError, ValueError, RecursionError) as error:
-                self._refuse(caller, _number_in(raw), str(error))
+            caller = self._callers.get(fd)
+            if caller is None:
+                continue  # It was let go on the way.
+            if events & _OUT:
+                self._go_on(caller)
+            elif heard_bytes < HEARD_BYTES_MAX:
+                for raw in self._hear(caller):
+                    heard_bytes += len(raw)
+                    found += self._events(caller, raw)
         return found
+
+    def _accept(self) -> None:
+        while len(self._callers) < CALLERS_MAX:
+            try:
+                end, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError:
+                break  # No descriptor is left: as good as too many callers.
+            caller = Channel(end, message_bytes_max=words.PACKET_BYTES_MAX)
+            self._callers[caller.fileno()] = caller
+            self._epoll.register(caller.fileno(), _IN)
+        self._listens = False
+        self._epoll.unregister(self._listener.fileno())
+
+    def _let_go(self, caller: Channel) -> None:
+        fd = caller.fileno()
+        if self._callers.pop(fd, None) is None:
+            return
+        self._unread -= caller.unread
+        self._unsent -= caller.unsent
+        caller.close()
+        if not self._listens:
+            self._listens = True
+            self._epoll.register(self._listener.fileno(), _IN)
+
+    def _hear(self, caller: Channel) -> list[bytes]:
+        self._unread -= caller.unread
+        try:
+            heard = caller.hear()
+        except Broken:
+            self._unread += caller.unread
+            self._let_go(caller)
+            return []
+        self._unread += caller.unread
+        if self._unread > UNREAD_BYTES_MAX:
+            self._let_go(caller)
+        return heard
+
+    def _events(self, caller: Channel, raw: bytes) -> Iterable[Requested | Confirmed | Control]:
+        try:
+            return words.events(caller, words.decode_call(raw), len(raw))
+        # A stranger's bytes may also nest too deep for the decoder, or not be text.
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
+            text = f"This door can't read that message: {error}. Use a client of the app's own release."
+            self._send(caller, words.Refusal(_number_in(raw), "InvalidMessage", text))
+            return ()
 
     # ── out ──
 
@@ -72,26 +147,44 @@ class Door:
         for caller, outcomes in words.outcomes(replies):
             self._send(caller, outcomes)
 
-    def answer(self, caller: Caller, n: int, value: Any) -> None:
+    def answer(self, caller: Channel, n: int, value: Any) -> None:
         """The value that call `n` asked for."""
         self._send(caller, words.Answer(n, value))
 
-    def error(self, caller: Caller, n: int, error: Exception) -> None:
+    def error(self, caller: Channel, n: int, error: Exception) -> None:
         """Call `n` could not be answered."""
         self._send(caller, words.Refusal(n, type(error).__name__, str(error)))
 
-    def welcome(self, caller: Caller, greeting: Mapping[str, Any]) -> None:
+    def welcome(self, caller: Channel, greeting: Mapping[str, Any]) -> None:
         """Who we are, for a caller that said hello."""
         self._send(caller, ["welcome", greeting])
 
-    def _refuse(self, caller: Caller, n: int, why: str) -> None:
-        text = f"This door can't read that message: {why}. Use a client of the app's own release."
-        self._send(caller, words.Refusal(n, "InvalidMessage", text))
+    def _send(self, caller: Channel, word: object) -> None:
+        if self._callers.get(caller.fileno()) is not caller:
+            return  # It is gone; what it misses it asks again.
+        had = caller.unsent
+        try:
+            caller.say(words.encode(word))
+        except Broken:
+            self._let_go(caller)
+            return
+        self._unsent += caller.unsent - had
+        if caller.unsent and not had:
+            # It is not heard until it has read: else it could make us keep more and more.
+            self._epoll.modify(caller.fileno(), _OUT)
+        if self._unsent > UNSENT_BYTES_MAX:
+            self._let_go(caller)
 
-    def _send(self, caller: Caller, word: object) -> None:
-        # A caller that is gone or does not read costs nothing: what it misses it asks again.
-        with contextlib.suppress(zmq.Again, zmq.ZMQError):
-            self.socket.send_multipart((caller, words.encode(word)), zmq.NOBLOCK)
+    def _go_on(self, caller: Channel) -> None:
+        had = caller.unsent
+        try:
+            caller.go_on()
+        except Broken:
+            self._let_go(caller)
+            return
+        self._unsent += caller.unsent - had
+        if not caller.unsent:
+            self._epoll.modify(caller.fileno(), _IN)
 
 
 def _number_in(raw: bytes) -> int:

@@ -9,14 +9,23 @@ Imports the core's vocabulary only. Idea: docs/clients.md.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Raw, Struct
 
 from skerry.message import MESSAGE_BYTES_MAX
-from skerry.runtime.shard.events import Confirmed, Outcome, Placement, Reply, Request, Requested
+from skerry.runtime.shard.events import (
+    SLOTS,
+    Confirmed,
+    Placement,
+    Reply,
+    Requested,
+    RequestRun,
+    split,
+)
 
 KEY_BYTES_MAX = 480
 """Bytes of a key in UTF-8: what the store's longest row key leaves room for."""
@@ -24,11 +33,14 @@ KEY_BYTES_MAX = 480
 NAME_CHARS_MAX = 200
 """Characters of a type's or handler's name."""
 
-PACKET_BYTES_MAX = 64 << 20
-"""Bytes of one message to a door; the socket itself drops a caller that sends more."""
+PACKET_BYTES_MAX = MESSAGE_BYTES_MAX + (1 << 20)
+"""Bytes of one message to a door: the largest request fits. A caller that sends more is let go."""
+
+PACKET_BYTES = 1 << 18
+"""Bytes of arguments at which a caller begins another message: a door goes on between two."""
 
 ASKS_MAX = 2048
-"""Requests in one message: a few batches' worth, so that a door can go on between two."""
+"""Requests in one message: a batch's worth."""
 
 PAGE_ROWS = 1000
 """Entities in one answer to a scan."""
@@ -39,20 +51,17 @@ Key = Annotated[str, Meta(min_length=1, max_length=KEY_BYTES_MAX)]
 Session = Annotated[bytes, Meta(min_length=16, max_length=16)]
 
 
-class CheckedRequest(Request, array_like=True, frozen=True):
-    """A `Request` as a door accepts it: the same fields in the same order, with their bounds."""
+class CheckedRun(RequestRun, array_like=True):
+    """A `RequestRun` as a door accepts it: the same fields in the same order, with their bounds."""
 
-    session: Session
-    number: Annotated[int, Meta(ge=1, le=2**63 - 1)]
-    previous: Number
-    confirmed: Number
-    first_ns: Number
     type: Name
-    key: Key
     handler: Name
-    args: Annotated[bytes, Meta(min_length=1, max_length=MESSAGE_BYTES_MAX)]
-    reply: bool = True
-    named: Annotated[bytes, Meta(max_length=16)] = b""
+    reply: bool
+    first_ns: Number
+    numbers: Annotated[list[Annotated[int, Meta(ge=1, le=2**63 - 1)]], Meta(min_length=1)]
+    previous: list[Number]
+    keys: list[Key]
+    args: Raw
 
 
 # ── a caller says ─────────────────────────────────────────────────────────────
@@ -63,23 +72,21 @@ class Hello(Struct, array_like=True, tag_field="says", tag="hello"):
     """Who are you? Answered by `Welcome`."""
 
 
-class Ask(Struct, array_like=True, tag_field="says", tag="ask"):
-    """One request."""
-
-    request: CheckedRequest
-
-
 class Asks(Struct, array_like=True, tag_field="says", tag="asks"):
-    """Many requests; those of one session to one slot in the order of their numbers."""
+    """Requests of a session; those to one slot in the order of their numbers."""
 
-    requests: list[CheckedRequest]
+    session: Session
+    named: bool
+    runs: Annotated[list[CheckedRun], Meta(max_length=ASKS_MAX)]
 
 
 class Confirm(Struct, array_like=True, tag_field="says", tag="confirm"):
-    """The session holds the outcome of every request up to `upto`."""
+    """The session holds the outcome of every request up to `upto`; of these slots only up to
+    a number of their own."""
 
     session: Session
     upto: Number
+    below: dict[Annotated[int, Meta(ge=0, lt=SLOTS)], Number]
 
 
 class Get(Struct, array_like=True, tag_field="says", tag="get"):
@@ -136,7 +143,7 @@ class Steer(Struct, array_like=True, tag_field="says", tag="control"):
     word: str
 
 
-Call = Hello | Ask | Asks | Confirm | Get | Scan | Count | Status | Dead | Backup | Steer
+Call = Hello | Asks | Confirm | Get | Scan | Count | Status | Dead | Backup | Steer
 
 
 # ── a door says ───────────────────────────────────────────────────────────────
@@ -162,9 +169,9 @@ class Welcome(Struct, array_like=True, tag_field="says", tag="welcome"):
 
 
 class Outcomes(Struct, array_like=True, tag_field="says", tag="outcomes"):
-    """What became of requests."""
+    """What became of requests: kind, numbers, and the body of each (`events.Reply`)."""
 
-    pairs: list[tuple[int, Outcome]]
+    runs: list[tuple[str, list[int], list[Raw]]]
 
 
 class Answer(Struct, array_like=True, tag_field="says", tag="answer"):
@@ -189,17 +196,27 @@ decode_call = msgspec.msgpack.Decoder(Call).decode
 decode_word = msgspec.msgpack.Decoder(Word).decode
 
 
+def array(elements: list[bytes]) -> bytes:
+    """A msgpack array of what is encoded already."""
+    count = len(elements)
+    if count < 16:
+        head = bytes((0x90 | count,))
+    else:
+        head = b"\xdd" + count.to_bytes(4, "big")
+    return head + b"".join(elements)
+
+
 Caller = Any
 """Where answers go: whatever names a caller at its door."""
 
 
-def outcomes(replies: Iterable[Reply]) -> Iterator[tuple[Caller, Outcomes]]:
-    """Replies as one message per caller."""
-    by_caller: dict[Caller, list[tuple[int, Outcome]]] = {}
+def outcomes(replies: Iterable[Reply]) -> Iterator[tuple[Caller, list[Any]]]:
+    """Replies as one message per caller: an `Outcomes`, its bodies as they stand."""
+    by_caller: dict[Caller, list[Any]] = {}
     for reply in replies:
-        by_caller.setdefault(reply.caller, []).append((reply.number, reply.outcome))
-    for caller, pairs in by_caller.items():
-        yield caller, Outcomes(pairs)
+        by_caller.setdefault(reply.caller, []).append((reply.kind, reply.numbers, reply.bodies))
+    for caller, runs in by_caller.items():
+        yield caller, ["outcomes", runs]
 
 
 # ── what a call means to a worker ─────────────────────────────────────────────
@@ -215,18 +232,17 @@ class Control(Struct, frozen=True):
     args: tuple[Any, ...] = ()
 
 
-def events(caller: Caller, call: Call) -> Iterator[Requested | Confirmed | Control]:
-    """One message as events; all of it, or a ValueError and none."""
+def events(caller: Caller, call: Call, size: int) -> Iterator[Requested | Confirmed | Control]:
+    """One message of so many bytes as events; all of it, or a ValueError and none."""
     match call:
-        case Asks(requests):
-            for request in requests:
-                _check(request)
-            return iter([Requested(caller, request) for request in requests])
-        case Ask(request):
-            _check(request)
-            return iter((Requested(caller, request),))
-        case Confirm(session, upto):
-            return iter((Confirmed(session, upto),))
+        case Asks(session, named, runs):
+            for run in runs:
+                _check(run)
+            if named and [len(run.numbers) for run in runs] != [1]:
+                raise ValueError("what has an idempotency key comes alone")
+            return iter((Requested(caller, session, list(runs), named, size),))
+        case Confirm(session, upto, below):
+            return iter((Confirmed(session, upto, below),))
         case Hello():
             return iter((Control(caller, 0, "hello"),))
         case Get(n, type_name, key):
@@ -247,16 +263,36 @@ def events(caller: Caller, call: Call) -> Iterator[Requested | Confirmed | Contr
     return iter((control,))
 
 
-def _check(request: Request) -> None:
-    """What types can't say of a request."""
-    _check_key(request.key)
-    if request.previous >= request.number:
-        raise ValueError(f"request {request.number} can't follow request {request.previous}")
-    if len(request.named) not in (0, 16):
-        raise ValueError(f"the hash of an idempotency key has 16 bytes, not {len(request.named)}")
+def _check(run: RequestRun) -> None:
+    """What types can't say of a run of requests."""
+    numbers, keys, count = run.numbers, run.keys, len(run.numbers)
+    if not count == len(run.previous) == len(keys) == _length(run.args):
+        raise ValueError(
+            f"{count} requests need as many keys and arguments, and what each of them follows"
+        )
+    if not all(map(operator.lt, numbers, numbers[1:])):
+        raise ValueError(f"the numbers of requests ascend, but these are {numbers[:10]}")
+    if not all(map(operator.lt, run.previous, numbers)):
+        raise ValueError("a request can't follow one that was made after it")
+    # A character takes at most 4 bytes, so most keys need no encoding to be judged.
+    if max(map(len, keys)) > KEY_BYTES_MAX // 4:
+        for key in keys:
+            _check_key(key)
+    if memoryview(run.args).nbytes > MESSAGE_BYTES_MAX:
+        largest = max(memoryview(args).nbytes for args in split(run.args))
+        if largest > MESSAGE_BYTES_MAX:
+            raise ValueError(f"the arguments have {largest} bytes, more than {MESSAGE_BYTES_MAX}")
+
+
+def _length(array: Raw) -> int:
+    """How many elements a msgpack array has; -1: it is none."""
+    head = bytes(memoryview(array)[:5])
+    if head[0] & 0xF0 == 0x90:
+        return head[0] & 0x0F
+    width = {0xDC: 2, 0xDD: 4}.get(head[0], 0)
+    return int.from_bytes(head[1 : 1 + width], "big") if width else -1
 
 
 def _check_key(key: str) -> None:
-    # A character takes at most 4 bytes, so most keys need no encoding to be judged.
     if len(key) > KEY_BYTES_MAX // 4 and len(key.encode()) > KEY_BYTES_MAX:
         raise ValueError(f"a key has at most {KEY_BYTES_MAX} bytes in UTF-8")

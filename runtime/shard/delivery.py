@@ -486,12 +486,32 @@ class Delivery:
 
     # ── clients ──
 
+    def asked(self, type_name: str, name: str) -> Handler | None:
+        """The handler that clients call so; None: there is none."""
+        kind = self.types.get(type_name)
+        handler = kind.handlers.get(name) if kind else None
+        return None if handler is None or handler.private else handler
+
+    def guarded(self, handler: Handler) -> bool:
+        """Whether turns of this handler must run one by one now."""
+        careful = self.careful or self.turns.kept[handler.entity].careful > 0
+        return careful or self.poison or bool(self.full)
+
+    def ask(
+        self, handler: Handler, keys: list[str], column: Sequence[Any], *, wanted: bool
+    ) -> Sequence[Any]:
+        """Run clients' requests to entities of this shard, in order; what they are told, ready to be
+        encoded: None when no reply is wanted. `column`: as `Handler.column`."""
+        kept = self.turns.kept[handler.entity]
+        replies = self.turns.ask_columns(kept, handler, keys, column)
+        self.collect()
+        return replies if wanted else [None] * len(keys)
+
     def request(self, request: Request) -> tuple[Outcome, bool]:
         """Run a client's request; its outcome, and whether it must be remembered."""
-        kind = self.types.get(request.type)
-        handler = kind.handlers.get(request.handler) if kind else None
-        if kind is None or handler is None or handler.private:
-            what = "UnknownHandler" if kind else "UnknownEntity"
+        handler = self.asked(request.type, request.handler)
+        if handler is None:
+            what = "UnknownHandler" if request.type in self.types else "UnknownEntity"
             text = f"This app has no {request.type}.{request.handler} for clients."
             return Outcome("invalid", _encode([what, text])), False
         if self.full and not handler.query:
@@ -500,8 +520,8 @@ class Delivery:
             outcome = Outcome("invalid", _encode(["StoreFull", self.full]))
             return outcome, not request.named
         try:
-            args: Args = handler.unpack(request.args)
-        except InvalidMessage as error:
+            args: Args = handler.unpack(bytes(request.args))
+        except (InvalidMessage, RecursionError) as error:
             return Outcome("invalid", _encode(["InvalidMessage", str(error)])), False
         result = self._turn(handler, request.key, args, wanted=request.reply)
         if not isinstance(result, Done):

@@ -119,51 +119,104 @@ class Arrived(Struct, frozen=True):
     raw: bytes
 
 
-class Request(Struct, array_like=True, frozen=True):
-    """A client's request, as it crosses the door's socket.
+class RequestRun(Struct, array_like=True):
+    """A client's requests to one handler, in the order of their numbers: a column of each.
 
-    Retries repeat it with the same session, number and first_ns.
+    As they cross the door's socket. Retries repeat number and time; what they follow may be gone.
     """
 
-    session: bytes
-    """16 bytes: the session, drawn by the client."""
-    number: int
-    """1, 2, 3... in the session."""
-    previous: int
-    """The session's request before this one to the same slot, or 0: that one runs first."""
-    confirmed: int
-    """Every request of the session up to here has its outcome in the client's hands."""
-    first_ns: int
-    """Server time of the first try (from the handshake), ns since 1970."""
     type: str
-    key: str
     handler: str
-    args: bytes
-    """msgpack array of the arguments by position; or a map by name."""
-    reply: bool = True
-    """False for `send`: the outcome is `Done` with no value once durable, refusals go to the dead letters."""
-    named: bytes = b""
-    """16 bytes of the hash of an `idempotency_key`, or empty."""
+    reply: bool
+    """False for `send`: the outcome is `done` with no value once durable, refusals go to the dead letters."""
+    first_ns: int
+    """Server time of their first try (from the handshake), ns since 1970."""
+    numbers: list[int]
+    """1, 2, 3... in the session, ascending."""
+    previous: list[int]
+    """Of each: the session's request before it to the same slot, or 0: that one runs first."""
+    keys: list[str]
+    args: Raw
+    """A msgpack array: of each its arguments, as an array by position or a map by name."""
+
+    def part(self, start: int, end: int) -> RequestRun:
+        """Some of them."""
+        args = Raw(_encode(split(self.args)[start:end]))
+        return RequestRun(
+            self.type, self.handler, self.reply, self.first_ns,
+            self.numbers[start:end], self.previous[start:end], self.keys[start:end], args,
+        )  # fmt: skip
 
 
-class Requested(Struct, frozen=True):
-    """A request came through the door; `caller` is where its reply goes."""
+class Request(Struct, gc=False):
+    """One request, looked at alone."""
 
     caller: Any
-    request: Request
+    session: bytes
+    named: bool
+    type: str
+    handler: str
+    reply: bool
+    first_ns: int
+    number: int
+    previous: int
+    key: str
+    args: Raw
+
+
+class Requested(Struct):
+    """Requests of one session came through the door; `caller` is where their outcomes go."""
+
+    caller: Any
+    session: bytes
+    """16 bytes: drawn by the client; or the hash of an `idempotency_key`."""
+    runs: list[RequestRun]
+    named: bool = False
+    """Whether an `idempotency_key` made session and number: its outcome outlives every confirm."""
+    size: int = 0
+    """The bytes that it came as."""
+
+    @property
+    def count(self) -> int:
+        """How many requests."""
+        return sum(len(run.numbers) for run in self.runs)
+
+    def each(self, run: RequestRun) -> Iterator[Request]:
+        """The requests of one of its runs."""
+        caller, session, named = self.caller, self.session, self.named
+        alike = (run.type, run.handler, run.reply, run.first_ns)
+        columns = zip(run.numbers, run.previous, run.keys, split(run.args))
+        for own in columns:
+            yield Request(caller, session, named, *alike, *own)
+
+    def split(self, count: int) -> tuple[Requested, Requested]:
+        """The first so many requests, fewer than all, and the rest."""
+        first: list[RequestRun] = []
+        runs = list(self.runs)
+        while len(runs[0].numbers) <= count:
+            first.append(runs.pop(0))
+            count -= len(first[-1].numbers)
+        if count:
+            first.append(runs[0].part(0, count))
+            runs[0] = runs[0].part(count, len(runs[0].numbers))
+        one = Requested(self.caller, self.session, first, self.named)
+        return one, Requested(self.caller, self.session, runs, self.named, self.size)
 
 
 class Confirmed(Struct, frozen=True):
-    """A session says that it holds every outcome up to `upto`."""
+    """A session says what it holds: every outcome up to `upto`, but in some slots only up to a
+    smaller number."""
 
     session: bytes
     upto: int
+    below: dict[int, int] = {}
+    """Of each slot with an open request: up to where it has every outcome of that slot."""
 
 
 class Operated(Struct, frozen=True):
     """An operator's word on a dead letter: 'retry' sends it anew, 'drop' forgets it.
 
-    Answered by `Reply` with `number`: 'done', or 'invalid' when there is no such letter.
+    Answered by `Told` with `number`: 'done', or 'invalid' when there is no such letter.
     """
 
     caller: Any
@@ -227,8 +280,8 @@ class Transmit(Struct, frozen=True):
     raw: bytes
 
 
-class Outcome(Struct, array_like=True, frozen=True):
-    """What became of a request; also the bytes of a dedupe row.
+class Outcome(Struct, array_like=True, frozen=True, gc=False):
+    """What became of a request.
 
     kind: 'done' (body: msgpack of the reply), 'rejected' (body: [reason, details]),
     'failed' (body: [error text, traceback]), 'invalid' (body: [class name, text]; nothing ran),
@@ -241,7 +294,17 @@ class Outcome(Struct, array_like=True, frozen=True):
 
 
 class Reply(Struct, frozen=True):
-    """The outcome of request `number`, for `caller`. Its commit is durable."""
+    """Outcomes of one kind, for `caller`. Their commit is durable."""
+
+    caller: Any
+    kind: str
+    numbers: list[int]
+    bodies: Raw
+    """A msgpack array: the body of each. Empty for 'busy', which says nothing more."""
+
+
+class Told(Struct, frozen=True):
+    """What became of an operator's word `number`, for `caller`. Its commit is durable."""
 
     caller: Any
     number: int
@@ -280,7 +343,7 @@ class Stop(Struct, frozen=True):
     error: Exception
 
 
-Effect = Transmit | Reply | Rewind | Write | Stop
+Effect = Transmit | Reply | Told | Rewind | Write | Stop
 
 
 # ── the placement ─────────────────────────────────────────────────────────────

@@ -19,6 +19,7 @@ import xxhash
 from msgspec import Struct
 
 from skerry.runtime.shard import wire
+from skerry.runtime.shard.clients import Clients
 from skerry.runtime.shard.commit import slot_prefix
 from skerry.runtime.shard.dead import DeadLetter, dead_key
 from skerry.runtime.shard.delivery import Delivery
@@ -34,6 +35,7 @@ from skerry.runtime.shard.events import (
     Row,
     SlotId,
     Table,
+    Told,
     Written,
 )
 from skerry.runtime.shard.placement import slot_of
@@ -47,16 +49,13 @@ from skerry.stream import Columns, Exit, check_keys
 if TYPE_CHECKING:
     from skerry.runtime.shard.shard import Settings
 
-HELD_MAX = 100_000
-"""Requests that wait for an earlier one of their session; above, the client must send them again."""
-
 SLOW_MESSAGES = 20_000
 """After a hang, how many messages are run one per commit: more than any batch held."""
 
 Identity = tuple[int, int, int]
 """Names a message for the poison list: (stream's peer, frame, 0), or a kind of work and two hashes."""
 
-_REQUEST, _ITEM, _TIMER = 1 << 32, 1 << 33, 1 << 34
+_ITEM, _TIMER = 1 << 33, 1 << 34
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -70,6 +69,9 @@ class Applies(Protocol):
 
 
 Pipelines = dict[str, Applies]
+
+Outside = Requested | Operated | Confirmed | Items | Written
+"""What comes from outside."""
 
 
 class PositionRow(Struct, array_like=True, frozen=True):
@@ -85,7 +87,7 @@ class Work(Struct):
 
     frames: list[Packet]
     timers: list[tuple[bytes, Timer]]
-    outside: list[Requested | Operated | Confirmed | Items | Written]
+    outside: list[Outside]
     expire: bool
 
     def __bool__(self) -> bool:
@@ -116,6 +118,7 @@ class Intake:
         delivery: Delivery,
         timers: Timers,
         requests: Requests,
+        clients: Clients,
         streams: Streams,
         read: Callable[[int, bytes], bytes | None],
     ) -> None:
@@ -125,18 +128,19 @@ class Intake:
         """Turns in a batch, about: who has a clock makes it smaller while turns are slow."""
         self._delivery, self._read = delivery, read
         self._timers, self._requests, self._streams = timers, requests, streams
-        self._outside: deque[Requested | Operated | Confirmed | Items | Written] = deque()
-        self.held: dict[tuple[bytes, int, int], Requested] = {}
-        self._released: list[tuple[bytes, int, int]] = []
+        self._clients = clients
+        self._outside: deque[Outside] = deque()
+        self._waiting = self._waiting_bytes = 0
+        """Clients' requests among them."""
         self.positions: dict[tuple[str, str], Any] = {}
         self._new_positions: dict[tuple[str, str], Any] = {}
-        self.replies: list[tuple[Any, int, Outcome]] = []
         self._effects: list[Effect] = []
         self.items, self.asked = 0, False
         """Items that the newest batch took from sources; whether it had requests of clients."""
         self._slow_left = SLOW_MESSAGES if settings.slow else 0
         self.expire = False
         self.watch: Callable[[Identity], None]
+        """Told in slow mode which message runs next."""
 
     def load(self, rows: Iterator[tuple[bytes, bytes]]) -> None:
         """Positions from the store's rows, as a restart finds them."""
@@ -144,9 +148,20 @@ class Intake:
             row = msgspec.msgpack.decode(value, type=PositionRow)
             self.positions[(row.source, row.partition)] = row.position
 
-    def add(self, event: Requested | Operated | Confirmed | Items | Written) -> None:
-        """Something from outside."""
+    def add(self, event: Outside) -> None:
+        """Something from outside. Of requests as many as there is room for (I7)."""
         self._outside.append(event)
+        if isinstance(event, Requested):
+            self._waiting += event.count
+            self._waiting_bytes += event.size
+
+    def has_room(self) -> bool:
+        """Whether requests of clients can be taken in. One message may go beyond."""
+        limits = self._limits
+        return (
+            self._waiting < limits.waiting_requests_max
+            and self._waiting_bytes < limits.waiting_bytes_max
+        )
 
     @property
     def slow(self) -> bool:
@@ -178,10 +193,27 @@ class Intake:
             return self._gather_one(now_ns)
         frames = self._gather_frames(self.turns_max)
         timers = self._timers.due(now_ns, limits.timers_per_batch_max)
-        most = min(len(self._outside), limits.requests_per_batch_max)
-        outside = [self._outside.popleft() for _ in range(most)]
+        outside = self._gather_outside(min(self.turns_max, limits.requests_per_batch_max))
         expire, self.expire = self.expire, False
         return Work(frames, timers, outside, expire)
+
+    def _gather_outside(self, most: int) -> list[Outside]:
+        """What came first, requests counted one by one; the rest of a message stays in front."""
+        found: list[Outside] = []
+        while self._outside and most > 0:
+            event = self._outside.popleft()
+            if isinstance(event, Requested):
+                count = event.count
+                if count > most:
+                    event, rest = event.split(most)
+                    self._outside.appendleft(rest)
+                    count = most
+                self._waiting -= count
+                self._waiting_bytes -= event.size
+                most -= count - 1
+            found.append(event)
+            most -= 1
+        return found
 
     def _gather_frames(self, messages_max: int) -> list[Packet]:
         """The own stream first; of peers a frame each, those first that have waited longest."""
@@ -219,7 +251,7 @@ class Intake:
         if not self._outside:
             expire, self.expire = self.expire, False
             return Work([], [], [], expire)
-        event = self._outside.popleft()
+        (event,) = self._gather_outside(1)
         if isinstance(event, Items) and len(event.items) > 1:
             where, positions, items = (event.source, event.partition), event.positions, event.items
             rest = Items(*where, positions[0], positions[1:], items[1:])
@@ -239,18 +271,19 @@ class Intake:
                     delivery.buffer(self._settings.me).add_encoded(run)
                 continue
             if slow:
-                self._watch((packet.src, packet.seq, 0))
+                self.watch((packet.src, packet.seq, 0))
             for run in wire.decode_runs(packet.body):
                 delivery.run(run)
         for row_key, timer in work.timers:
             if slow:
-                self._watch((_TIMER, xxhash.xxh3_64_intdigest(row_key), 0))
+                self.watch((_TIMER, xxhash.xxh3_64_intdigest(row_key), 0))
             delivery.fire(row_key, timer)
-        self._confirm(work)
         for event in work.outside:
             match event:
+                case Confirmed():
+                    self._requests.confirm(event)
                 case Requested():
-                    self._request(event, now_ns, slow=slow)
+                    self._clients.run(event, now_ns, slow=slow)
                 case Items():
                     self._items(event, slow=slow)
                 case Operated():
@@ -260,52 +293,6 @@ class Intake:
         if work.expire:
             self._requests.expire(now_ns)
         delivery.drain(self.turns_max)
-
-    def _watch(self, identity: Identity) -> None:
-        self.watch(identity)
-        self._delivery.poison = identity == self._settings.poison
-
-    def _confirm(self, work: Work) -> None:
-        upto: dict[bytes, int] = {}
-        for event in work.outside:
-            if isinstance(event, Confirmed):
-                upto[event.session] = max(upto.get(event.session, 0), event.upto)
-            elif isinstance(event, Requested) and event.request.confirmed:
-                request = event.request
-                upto[request.session] = max(upto.get(request.session, 0), request.confirmed)
-        for session, number in upto.items():
-            self._requests.confirm(session, number, self._delivery.turn.now_ns)
-
-    def _request(self, requested: Requested, now_ns: int, *, slow: bool) -> None:
-        """Run a request when it is new and its turn has come; and the one that waited for it."""
-        following: Requested | None = requested
-        while following is not None:
-            request = following.request
-            slot = slot_of(request.type, request.key)
-            if self._settings.placement.slots[slot] != self._settings.me:
-                version = _encode(self._settings.placement.version)
-                self.replies.append((following.caller, request.number, Outcome("moved", version)))
-                return
-            verdict = self._requests.judge(request, slot, now_ns)
-            if verdict is False and len(self.held) < HELD_MAX:
-                self.held[(request.session, slot, request.previous)] = following
-            if verdict is None or verdict is False:
-                return
-            if verdict is True:
-                if slow:
-                    session = xxhash.xxh3_64_intdigest(request.session)
-                    self._watch((_REQUEST, session, request.number))
-                outcome, remembered = self._delivery.request(request)
-                if remembered:
-                    self._requests.ran(request, slot, outcome, now_ns)
-            else:
-                assert isinstance(verdict, Outcome), "a verdict is an outcome, or whether it runs"
-                outcome = verdict
-            self.replies.append((following.caller, request.number, outcome))
-            behind = (request.session, slot, request.number)
-            following = self.held.get(behind)
-            if following is not None:
-                self._released.append(behind)
 
     def _operate(self, event: Operated) -> None:
         """Retry or drop a dead letter: its row and what follows are one commit."""
@@ -328,11 +315,11 @@ class Intake:
             values = handler.unpack(args) if handler.scalar else args
             self._delivery.left.add(Call.SEND, handler, letter.type, letter.key, values, None)
         self._delivery.rows.append((Table.DEAD, event.id, None))
-        self.replies.append((event.caller, event.number, Outcome("done")))
+        self._clients.replies.append(Told(event.caller, event.number, Outcome("done")))
 
     def _answer(self, event: Operated, text: str) -> None:
         outcome = Outcome("invalid", _encode(["InvalidMessage", text]))
-        self.replies.append((event.caller, event.number, outcome))
+        self._clients.replies.append(Told(event.caller, event.number, outcome))
 
     def _items(self, event: Items, *, slow: bool) -> None:
         """Items of a partition: their messages, and the position, in one commit."""
@@ -343,7 +330,7 @@ class Intake:
             return
         if slow:
             position = xxhash.xxh3_64_intdigest(_encode((where, event.positions[-1])))
-            self._watch((_ITEM, position, 0))
+            self.watch((_ITEM, position, 0))
         pipeline = self._settings.pipelines[event.source]
         if not self._delivery.careful:
             columns, error = self._apply(pipeline, event.items)
@@ -428,14 +415,9 @@ class Intake:
     def undo(self) -> None:
         """The batch is thrown away; its work list is run again."""
         self._new_positions.clear()
-        self.replies.clear()
         self._effects.clear()
-        self._released.clear()
 
     def sealed(self) -> None:
         """The batch counts from now on."""
         self.positions.update(self._new_positions)
         self._new_positions.clear()
-        for behind in self._released:
-            self.held.pop(behind, None)
-        self._released.clear()

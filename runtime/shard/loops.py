@@ -4,6 +4,9 @@ This is where a busy shard spends most of its time, so the handler is called wit
 as they are (`f(entity, a)`: half the price of `f(entity, *args)`), and a key is looked up once:
 its place is the live entity, or the buffer of the shard that it belongs to.
 
+Of clients' requests all are for this shard, and each has a reply. A reply that nobody can change
+is kept as it is, to be encoded with the others; any other is encoded in its turn.
+
 Calls handlers; catches nothing. Our own text is compiled here, nobody else's.
 """
 
@@ -11,6 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+
+from msgspec import Raw
 
 from skerry.message import Handler
 
@@ -57,3 +62,41 @@ def loop_of(handler: Handler) -> Loop:
     if handler.bare:
         return _bare
     return _tuples if handler.arity else _none
+
+
+IMMUTABLE = frozenset({int, float, str, bool, bytes, type(None)})
+"""Types of replies that no later turn can change."""
+
+Asking = Callable[..., list[Any]]
+"""(turn, leave, dirty, encode, function, keys, places, column) -> replies."""
+
+_ASKING = """
+def loop(turn, leave, dirty, encode, function, keys, places, column):
+    replies = []
+    add = replies.append
+    for key, place{arg} in zip(keys, places{column}):
+        dirty[key] = place
+        turn.entity = place
+        add({reply})
+        if turn.extra:
+            leave(place)
+    return replies
+"""
+
+
+def _made_asking(arg: str, given: str, reply: str) -> Asking:
+    column, text = (", column" if arg else ""), reply.format(f"function(place{given})")
+    scope: dict[str, Any] = {"Raw": Raw}
+    exec(_ASKING.format(arg=arg, reply=text, column=column), scope)
+    return scope["loop"]  # type: ignore[no-any-return]
+
+
+_SHAPES = (("", ""), (", arg", ", arg"), (", args", ", *args"))
+_asking = [_made_asking(*shape, "{}") for shape in _SHAPES]
+_asking_in_turn = [_made_asking(*shape, "Raw(encode({}))") for shape in _SHAPES]
+
+
+def asking_loop_of(handler: Handler, *, in_turn: bool) -> Asking:
+    """The loop for clients' requests to this handler; its column: the values when it takes one,
+    tuples when it takes more. `in_turn`: replies are encoded in their turns."""
+    return (_asking_in_turn if in_turn else _asking)[min(handler.arity, 2)]

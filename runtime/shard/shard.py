@@ -15,17 +15,18 @@ knows its siblings. Ideas: docs/entities.md, docs/streams.md, docs/log.md.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from skerry.entity import EntityType
 from skerry.errors import SkerryError
 from skerry.runtime.ports import Committed, Last
 from skerry.runtime.shard import commit
 from skerry.runtime.shard.asks import Asks
+from skerry.runtime.shard.clients import Clients
 from skerry.runtime.shard.delivery import Delivery, encode_reply
 from skerry.runtime.shard.events import (
     Arrived,
@@ -38,7 +39,6 @@ from skerry.runtime.shard.events import (
     Event,
     Items,
     Operated,
-    Outcome,
     Placement,
     Reply,
     Requested,
@@ -46,9 +46,10 @@ from skerry.runtime.shard.events import (
     Stop,
     Table,
     Ticked,
+    Told,
     Written,
 )
-from skerry.runtime.shard.intake import Intake, Pipelines, Work
+from skerry.runtime.shard.intake import Identity, Intake, Pipelines, Work
 from skerry.runtime.shard.outputs import Outlet, Outputs
 from skerry.runtime.shard.requests import Requests
 from skerry.runtime.shard.streams import Streams
@@ -59,6 +60,8 @@ from skerry.turn import Turn
 HOUSE_NS = 60 * 10**9
 """How often old requests and sessions are looked through."""
 
+NOTHING = Raw(b"\x90")
+"""No bodies: who is told that we are busy is told no more."""
 
 LEAP_NS = 24 * 3600 * 10**9
 """A clock set ahead by more, while we run, is not believed: time never goes back, so every timer
@@ -72,7 +75,28 @@ class Limits(Struct, frozen=True, kw_only=True):
     """Bounds what one batch delays the next; who has a clock keeps it below, see `pace.py`."""
 
     requests_per_batch_max: int = 2048
-    """Client requests per batch: each adds an outcome row to the record."""
+    """Client requests per batch: each adds an outcome to the record."""
+
+    waiting_requests_max: int = 16_384
+    """Client requests that wait for a batch; who brings more is told at once that we are busy. Eight
+    batches: some tenths of a second of work, so what is taken in is answered soon, and enough for
+    four callers to have one batch under way and one waiting. About 5 MB."""
+
+    waiting_bytes_max: int = 32 << 20
+    """The same in bytes, as they came: four of the largest requests."""
+
+    held_requests_max: int = 16_384
+    """Requests that wait for an earlier one of their session, which is on its way or lost."""
+
+    held_bytes_max: int = 32 << 20
+    """The same in bytes of their arguments."""
+
+    session_outcomes_max: int = 1 << 16
+    """Outcomes that a session has not confirmed. A caller confirms four times a second and has no
+    more on its way than a few batches: one that reaches this does not confirm."""
+
+    outcomes_bytes_max: int = 64 << 20
+    """Memory for the outcomes that nobody has confirmed, of all sessions that talk: some 200,000."""
 
     timers_per_batch_max: int = 2048
     """Due timers per batch."""
@@ -104,7 +128,7 @@ class _Held(Struct, frozen=True):
     """What may leave when a commit is durable."""
 
     no: int
-    replies: list[tuple[Any, int, Outcome]]
+    replies: list[Reply | Told]
     sealed: list[tuple[int, int]]
     """(peer, frame) up to which frames may leave."""
     taken: dict[int, tuple[int, int]]
@@ -132,13 +156,22 @@ class Shard:
         self._clocks = (0, 0)
 
         self.turn = Turn()
-        self.timers, self.asks, self.requests = Timers(), Asks(), Requests()
+        limits, placement = settings.limits, settings.placement
+        self.timers, self.asks = Timers(), Asks()
+        self.requests = Requests(
+            store,
+            [slot for slot, owner in enumerate(placement.slots) if owner == self.me],
+            session_max=limits.session_outcomes_max,
+            bytes_max=limits.outcomes_bytes_max,
+            held_max=limits.held_requests_max,
+            held_bytes_max=limits.held_bytes_max,
+        )
         self.outputs = Outputs(settings.outlets, settings.life, store.read)
         self.turn.outputs = frozenset(settings.outlets)
         self.delivery = Delivery(
             settings.me,
             settings.types,
-            placement=settings.placement,
+            placement=placement,
             timers=self.timers,
             asks=self.asks,
             outputs=self.outputs,
@@ -150,22 +183,32 @@ class Shard:
             schemas=self._schema,
             encode_reply=encode_reply,
             retries=settings.retries,
-            cache_bytes=settings.limits.cache_bytes,
+            cache_bytes=limits.cache_bytes,
             turn=self.turn,
             leave=self.delivery.leave,
             elsewhere=self.delivery.elsewhere,
         )
         self.delivery.turns = self.turns
-        self.streams = Streams(
-            settings.me, settings.placement, settings.incarnation, self.epoch, store.read
-        )
+        self.clients = Clients(self.me, placement, self.delivery, self.requests)
+        self.streams = Streams(settings.me, placement, settings.incarnation, self.epoch, store.read)
         self.intake = Intake(
-            settings, self.delivery, self.timers, self.requests, self.streams, store.read
+            settings,
+            self.delivery,
+            self.timers,
+            self.requests,
+            self.clients,
+            self.streams,
+            store.read,
         )
         self.watch: Callable[[int, int, int], None] = _nobody_watches
         """Told which message runs next, in slow mode only; the worker writes it where the
         supervisor can read it after a kill."""
-        self.intake.watch = lambda identity: self.watch(*identity)
+        self.intake.watch = self.clients.watch = self._watch
+
+    def _watch(self, identity: Identity) -> None:
+        """This message runs next."""
+        self.watch(*identity)
+        self.delivery.poison = identity == self.settings.poison
 
     # ── opening ──
 
@@ -179,7 +222,7 @@ class Shard:
         scan = self._store.scan
         self.timers.load(scan(Table.TIMER))
         self.asks.load(scan(Table.ASK))
-        self.requests.load(scan(Table.REQUEST), scan(Table.FLOOR))
+        self.requests.load(scan(Table.REQUEST))
         self.intake.load(scan(Table.POSITION))
         self.outputs.load(scan(Table.OUTPUT_NUMBER), scan(Table.OUTPUT))
         self.streams.load(scan(Table.STREAM), scan(Table.OUTBOX))
@@ -218,6 +261,10 @@ class Shard:
                 caused = self.streams.arrived(raw)
                 self._effects += caused
                 self.stopped |= any(type(effect) is Stop for effect in caused)
+            case Requested() if not self.intake.has_room():
+                self._effects += [
+                    Reply(event.caller, "busy", run.numbers, NOTHING) for run in event.runs
+                ]
             case Requested() | Operated() | Items() | Confirmed() | Written():
                 self.intake.add(event)
             case Ticked(now_ns, steady_ns):
@@ -275,13 +322,14 @@ class Shard:
         self.requests.undo()
         self.outputs.undo()
         self.intake.undo()
+        self.clients.undo()
 
     def _seal(self, work: Work) -> Commit | None:
         states = self.turns.states()
         frames = self._frames()
         rows: list[Row] = [*self.delivery.rows, *self.timers.rows(), *self.asks.rows()]
         self.buried += sum(row is not None for _, _, row in self.delivery.rows)
-        rows += self.requests.rows()
+        rows += self.requests.rows(self.now_ns)
         rows += self.outputs.rows()
         rows += self.intake.rows()
         sealed: list[tuple[int, int]] = []
@@ -291,7 +339,7 @@ class Shard:
                 sealed.append((peer, self.streams.outbound[peer].sealed))
         taken = self.streams.taken(work.frames)
         rows += self.streams.rows_taken(work.frames)
-        replies, self.intake.replies = self.intake.replies, []
+        replies, self.clients.replies = self.clients.replies, []
         self._effects += self.intake.take_effects()
         self._seal_parts()
         if not states and not rows:
@@ -315,7 +363,7 @@ class Shard:
         self.turns.sealed()
         self.timers.sealed()
         self.asks.sealed()
-        self.requests.sealed()
+        self.requests.sealed(self.now_ns)
         self.outputs.sealed(self.no + 1)
         self.intake.sealed()
 
@@ -334,7 +382,7 @@ class Shard:
     def _hold(self, held: _Held) -> None:
         if held.no <= self.durable:
             assert not held.sealed, "I3: frames of a batch that has no commit"
-            self._reply(held.replies)
+            self._effects += held.replies
         else:
             self._held.append(held)
 
@@ -351,12 +399,9 @@ class Shard:
                 peers[peer] = None
             for peer, (seq, position) in held.taken.items():
                 self.streams.durable(peer, seq, position)
-            self._reply(held.replies)
+            self._effects += held.replies
         self._effects += self.streams.speak(peers)
         self._effects += self.outputs.offer(self.durable)
-
-    def _reply(self, replies: Sequence[tuple[Any, int, Outcome]]) -> None:
-        self._effects += [Reply(caller, number, outcome) for caller, number, outcome in replies]
 
     # ── the state of things ──
 

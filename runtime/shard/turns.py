@@ -27,7 +27,7 @@ from skerry.errors import InvalidMessage, Rejected, StoreDamaged
 from skerry.message import Args, Handler
 from skerry.runtime.shard.buffer import Buffer
 from skerry.runtime.shard.events import StateGroup
-from skerry.runtime.shard.loops import loop_of
+from skerry.runtime.shard.loops import IMMUTABLE, asking_loop_of, loop_of
 from skerry.runtime.shard.placement import slots_of
 from skerry.stream import check_keys
 from skerry.turn import Turn
@@ -186,6 +186,8 @@ class Turns:
         self._cache_bytes = cache_bytes // max(1, len(types))
         self.turn = turn
         self._leave = leave
+        self._surprising: set[int] = set()
+        """Handlers whose replies are not what they promise, by id."""
 
     # ── entities ──
 
@@ -282,6 +284,33 @@ class Turns:
     ) -> None:
         """Messages that nobody waits for join these buffers: the same loop, that meets no entity."""
         loop_of(handler)(self.turn, self._leave, {}, None, handler, keys, buffers, column)
+
+    def ask_columns(
+        self, kept: Kept, handler: Handler, keys: Sequence[str], column: Sequence[Any]
+    ) -> list[Any]:
+        """The same for entities of this shard, whose callers wait: also what they are told, ready to
+        be encoded."""
+        places, turn = self.places(kept, keys), self.turn
+        assert Buffer not in set(map(type, places)), f"I5: of {kept.name} some live elsewhere"
+        in_turn = handler.returns not in IMMUTABLE or handler.id in self._surprising
+        loop, encode, function = (
+            asking_loop_of(handler, in_turn=in_turn),
+            self._encode_reply,
+            handler.function,
+        )
+        seam.current = turn
+        try:
+            replies = loop(turn, self._leave, kept.dirty, encode, function, keys, places, column)
+        except (Exception, SystemExit) as error:
+            raise Raised(kept.name) from error
+        finally:
+            seam.current = turn.entity = None
+        turn.count += len(keys)
+        if not in_turn and not IMMUTABLE.issuperset(map(type, replies)):
+            # It gave what it does not promise. From the next batch on it is encoded in its turn.
+            self._surprising.add(handler.id)
+            raise Raised(kept.name)
+        return replies
 
     def run(
         self, kept: Kept, handler: Handler, key: str, args: Given, *, wanted: bool, careful: bool

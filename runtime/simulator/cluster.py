@@ -41,6 +41,7 @@ from skerry.runtime.shard.events import (
     Stop,
     Table,
     Ticked,
+    Told,
     Transmit,
     Write,
 )
@@ -335,10 +336,10 @@ class Cluster:
             match effect:
                 case Transmit(peer, raw):
                     self._send(machine.id, peer, raw)
-                case Reply((caller, n), _, outcome):
-                    machine.answer(caller, n, [outcome.kind, outcome.body])
                 case Reply():
                     replies.append(effect)
+                case Told((caller, n), _, outcome):
+                    machine.answer(caller, n, [outcome.kind, outcome.body])
                 case Rewind(source, partition, after):
                     machine.readers[source, partition].start_at(after)
                 case Write():

@@ -108,7 +108,7 @@ class Machine:
     def hear(self, caller: Any, raw: bytes) -> None:
         """Bytes from a caller."""
         assert self.shard is not None, "only what runs hears"
-        for event in words.events(caller, words.decode_call(raw)):
+        for event in words.events(caller, words.decode_call(raw), len(raw)):
             if isinstance(event, words.Control):
                 self.inquiries.serve(event)
             else:

@@ -42,10 +42,11 @@ WALK = (
     ),
     *("readers", "writers", "inquiries", "ports"),
     # A client comes in.
-    *("session", "connection", "line", "words", "sockets"),
+    *("session", "connection", "line", "channel", "words", "sockets"),
     # The core.
     *("events", "shard", "placement", "streams", "outbound", "wire", "inbound", "intake"),
     *(
+        "clients",
         "requests",
         "delivery",
         "buffer",

@@ -42,6 +42,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "skerry.runtime.watch",
         "skerry.runtime.reshard",
         "skerry.runtime.placement_file",
+        "skerry.runtime.gateway.channel",
         "skerry.runtime.gateway.words",
         "skerry.runtime.store.check",
         *WORDS,
@@ -104,8 +105,11 @@ ARROWS: dict[str, tuple[str, ...]] = {
     # The core: `shard` knows all its siblings; below it each knows those that it is made of.
     f"{CORE}.shard": ("skerry.runtime.ports", CORE),
     f"{CORE}.intake": tuple(
-        f"{CORE}.{name}" for name in ("delivery", "requests", "streams", "timers", "turns", "dead")
+        f"{CORE}.{name}"
+        for name in ("clients", "delivery", "requests", "streams", "timers", "turns", "dead")
     ),
+    f"{CORE}.clients": (f"{CORE}.delivery", f"{CORE}.requests"),
+    f"{CORE}.requests": ("skerry.runtime.ports",),
     f"{CORE}.delivery": tuple(
         f"{CORE}.{name}" for name in ("turns", "buffer", "timers", "asks", "outputs", "dead")
     ),

@@ -209,36 +209,111 @@ MUTANTS = [
         "        if packet.credit > stream.credit and packet.kind != Kind.RESUME:\n",
     ),
     Mutant(
-        "a request is not remembered",
-        "shard/intake.py",
-        "                if remembered:\n                    self._requests.ran(request, slot, outcome, now_ns)\n",
+        "a run of requests is not remembered",
+        "shard/clients.py",
+        '        requests.ran(session, "done", run.numbers, slots, replies)\n',
         "",
+    ),
+    Mutant(
+        "a request that is run alone is not remembered",
+        "shard/clients.py",
+        "                    self._requests.ran(session, kind, (request.number,), (slot,), (body,))\n",
+        "                    pass\n",
     ),
     Mutant(
         "requests are looked up without those of the open batch",
         "shard/requests.py",
-        "        if new is not None:\n            return new.outcome\n",
-        "        if new is not None and request.number % 2:\n            return new.outcome\n",
+        "        found = session.new.get(number) or session.rows.get(number)\n",
+        "        found = session.rows.get(number)\n",
+    ),
+    Mutant(
+        "a run of requests is not compared with those that ran",
+        "shard/requests.py",
+        "        if session.named or not session.rows.keys().isdisjoint(numbers):\n",
+        "        if session.named:\n",
+    ),
+    Mutant(
+        "a run of requests is not compared with the floors",
+        "shard/requests.py",
+        "        if not all(map(operator.gt, numbers, map(session.floors.__getitem__, slots))):\n"
+        "            return False\n",
+        "",
+    ),
+    Mutant(
+        "a session that was silent for long is unknown",
+        "shard/requests.py",
+        "            self._away[session.id] = set(session.kept)\n",
+        "            pass\n",
+    ),
+    Mutant(
+        "a restart does not know which sessions have outcomes",
+        "shard/shard.py",
+        "        self.requests.load(scan(Table.REQUEST))\n",
+        "",
+    ),
+    Mutant(
+        "a row of outcomes goes when the first of them is over",
+        "shard/requests.py",
+        "                    if max(kept.numbers) <= floor:\n"
+        "                        yield Table.REQUEST",
+        "                    if min(kept.numbers) <= floor:\n"
+        "                        yield Table.REQUEST",
     ),
     Mutant(
         "a confirm forgets rows and raises no floor",
         "shard/requests.py",
-        "            if not request.named and request.number <= self._floor(where, seen):\n"
-        "                return None\n",
+        "        if not session.named and request.number <= session.floor_of(slot):\n"
+        "            return None\n",
         "",
     ),
     Mutant(
         "the floor is raised past what has no outcome",
         "shard/requests.py",
-        "                self._floors[where] = FloorRow(upto, now_ns)\n\n    def expire",
-        "                self._floors[where] = FloorRow(upto + 3, now_ns)\n\n    def expire",
+        "                session.raised[slot] = floor\n",
+        "                session.raised[slot] = floor + 3\n",
     ),
     Mutant(
         "a request does not wait for the one before it",
         "shard/requests.py",
-        "        if request.previous and not self._ran(where, request.previous, seen):\n"
+        "        if previous and not session.has(previous) and previous > session.floor_of(slot):\n"
         "            return False\n",
         "",
+    ),
+    Mutant(
+        "a run of requests does not wait for those before it",
+        "shard/requests.py",
+        "        return all(map(session.has, waits))\n",
+        "        return True\n",
+    ),
+    Mutant(
+        "requests that waited for one are forgotten when it has run",
+        "shard/requests.py",
+        "        return list(waiting.values())\n",
+        "        return list(waiting.values())[:0]\n",
+    ),
+    Mutant(
+        "more requests are taken in than there is room for",
+        "shard/shard.py",
+        "            case Requested() if not self.intake.has_room():\n",
+        "            case Requested() if False:\n",
+    ),
+    Mutant(
+        "what waits for an earlier request is kept without bound",
+        "shard/requests.py",
+        "        elif self._held >= self._held_max or self._held_bytes >= self._held_bytes_max:\n",
+        "        elif False:\n",
+    ),
+    Mutant(
+        "a reply that a later turn changes is encoded with the batch",
+        "shard/turns.py",
+        "        if not in_turn and not IMMUTABLE.issuperset(map(type, replies)):\n",
+        "        if False:\n",
+    ),
+    Mutant(
+        "the rest of a message that is cut is forgotten",
+        "shard/intake.py",
+        "                    self._outside.appendleft(rest)\n                    count = most\n",
+        "                    count = most\n",
     ),
     Mutant(
         "a position is not in the commit of its items",
@@ -527,37 +602,92 @@ MUTANTS = [
     Mutant(
         "a session: a retry is a new request",
         "gateway/session.py",
-        "        for number in sorted(set(numbers)):\n            request = self._find(number)\n"
-        "            if request is None:\n                continue\n",
-        "        for number in sorted(set(numbers)):\n            request = self._find(number)\n"
-        "            if request is None:\n                continue\n"
-        "            self._number += 1\n            self._pending[self._number] = request\n"
-        "            self._done[self._number] = self._done[number]\n"
-        "            request = msgspec.structs.replace(request, number=self._number)\n",
+        "            if not call.number:\n                self._number_it",
+        "            if call is not None:\n                self._number_it",
     ),
     Mutant(
         "a session: what has no outcome is confirmed",
         "gateway/session.py",
-        "        return next(iter(self._pending), self._number + 1) - 1",
-        "        return self._number",
+        "                    below[call.slot] = min(below.get(call.slot, call.number), call.number - 1)\n",
+        "                    pass\n",
+    ),
+    Mutant(
+        "a session: what waits to be said again is confirmed",
+        "gateway/session.py",
+        "            for call in chain(door.flight.values(), takewhile(_number, door.waiting)):\n",
+        "            for call in door.flight.values():\n",
     ),
     Mutant(
         "a session: nothing is said again after a line broke",
         "gateway/session.py",
-        "        if self.greeting is not None:\n            self._say_lost(door, now_s)\n",
-        "        door.flights = []\n",
+        "        if self.greeting is not None:\n            self._say_again(door)\n",
+        "",
+    ),
+    Mutant(
+        "a session: what a busy door refused is forgotten",
+        "gateway/session.py",
+        "        door.put_back([n for n, call in calls if n >= first.get(call.slot, math.inf)])\n",
+        "        del calls\n        [door.take(number) for number in numbers]\n",
+    ),
+    Mutant(
+        "a session: what waits for a refused request leaves it no room",
+        "gateway/session.py",
+        "        door.put_back([n for n, call in calls if n >= first.get(call.slot, math.inf)])\n",
+        "        del calls\n        door.put_back(numbers)\n",
+    ),
+    Mutant(
+        "a session: as long as anything is overdue, more of it is said with every tick",
+        "gateway/session.py",
+        "            door.again_at_s = now_s + door.again_s\n",
+        "            door.again_at_s = now_s\n",
+    ),
+    Mutant(
+        "a session: who waits when it closes is told nothing",
+        "gateway/session.py",
+        "                self._finish(call, UNKNOWN if call.number else UNSAID)\n",
+        "                pass\n",
+    ),
+    Mutant(
+        "a session: a door gets more at once than its window",
+        "gateway/session.py",
+        "        while waiting and room > 0 and (room_bytes > 0 or not flight):\n",
+        "        while waiting and (room_bytes > 0 or not flight):\n",
+    ),
+    Mutant(
+        "a session: a door that was busy is asked again at once",
+        "gateway/session.py",
+        "            door.paused_until_s = now_s + pause_s * (1 + drawn) / 2\n",
+        "",
+    ),
+    Mutant(
+        "a session: who takes long is asked again, all of it",
+        "gateway/session.py",
+        "        door.put_back([call.number for call in overdue[:AGAIN_MAX]])\n",
+        "        door.put_back([call.number for call in overdue])\n",
+    ),
+    Mutant(
+        "a session: what was never said and given up is said",
+        "gateway/session.py",
+        "            if len(left) < len(door.waiting):\n                door.waiting = deque(left)\n",
+        "",
+    ),
+    Mutant(
+        "a session: a run takes in a request that stands behind another of its slot",
+        "gateway/session.py",
+        "        if place < touched.get(call.slot, 0):\n",
+        "        if place < 0:\n",
     ),
     Mutant(
         "a session: requests to one entity do not name the one before",
         "gateway/session.py",
-        "            if previous not in self._pending:\n                previous = 0\n",
-        "            previous = 0\n",
+        "        if previous in door.flight:\n            call.previous = previous\n",
+        "",
     ),
     Mutant(
         "a session: a named request gets a number like any other",
         "gateway/session.py",
-        'number, session, previous = _NAMED | int.from_bytes(named[:7], "big"), named, 0',
-        "number, session, previous = _NAMED | (self._number + 1), self.id, 0",
+        '            call.number = _NAMED | int.from_bytes(call.named[:7], "big")\n',
+        "            self._number += 1\n            call.number = _NAMED | self._number\n",
     ),
     Mutant(
         "a refusal by a full store is not remembered",

@@ -18,7 +18,8 @@ from hypothesis import Phase, settings
 from tests.simulation import workload
 
 QUICK = [f"tests/simulation/test_{name}.py" for name in ("packets", "traces", "watch", "verbs")]
-TESTS = ["tests/shard", *QUICK, "tests/store", "tests/simulation"]
+CALLER = "tests/gateway/test_session.py"
+TESTS = ["tests/shard", CALLER, *QUICK, "tests/store", "tests/simulation"]
 
 
 def main(seeds: int, room: str) -> int:

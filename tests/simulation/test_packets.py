@@ -15,8 +15,8 @@ from skerry.runtime.shard.events import (
     Cut,
     Durable,
     Reply,
-    Request,
     Requested,
+    RequestRun,
     Stop,
     Ticked,
     Transmit,
@@ -48,6 +48,22 @@ def key_of(shard: int) -> str:
 
 
 HERE, THERE = key_of(0), key_of(1)
+
+
+def request_of(
+    session: bytes,
+    number: int,
+    first_ns: int,
+    entity: str,
+    key: str,
+    handler: str,
+    args: bytes,
+    *,
+    reply: bool = True,
+) -> tuple[bytes, list[RequestRun]]:
+    """A session's request, alone in its message, that follows no other."""
+    alone = msgspec.Raw(b"\x91" + args)
+    return session, [RequestRun(entity, handler, reply, first_ns, [number], [0], [key], alone)]
 
 
 class End:
@@ -93,12 +109,11 @@ class End:
         """A client's request whose turn sends one message to the other shard."""
         one = message(Post.at(HERE if self.me == 0 else THERE).forward, "", number)
         self.asked += 1
-        request = Request(
-            bytes(16), self.asked, 0, 0, self.clock_ns, "Post", one.key, "forward",
-            wire._encoder.encode([THERE if self.me == 0 else HERE, number, size]), False,
-        )  # fmt: skip
-        self.last_request = request
-        self.shard.accept(Requested("client", request))
+        args = msgspec.msgpack.encode([THERE if self.me == 0 else HERE, number, size])
+        self.last_request = request_of(
+            bytes(16), self.asked, self.clock_ns, "Post", one.key, "forward", args, reply=False
+        )
+        self.shard.accept(Requested("client", *self.last_request))
         self.commit(self.shard.run(), synced=synced)
 
     def says(self) -> list[Packet]:

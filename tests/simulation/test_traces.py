@@ -37,14 +37,22 @@ from skerry import (
     set_timer,
 )
 from skerry.runtime.shard import inbound, wire
-from skerry.runtime.shard.events import Durable, Items, Request, Requested, Table, Write, Written
+from skerry.runtime.shard.events import (
+    Durable,
+    Items,
+    Requested,
+    RequestRun,
+    Table,
+    Write,
+    Written,
+)
 from skerry.runtime.shard.placement import slot_of
 from skerry.runtime.shard.shard import Shard
 from skerry.runtime.shard.wire import Kind
 from skerry.runtime.simulator.cluster import Cluster, Died
 from skerry.sources import Generate
 from skerry.testing import NO_FAULTS
-from tests.simulation.test_packets import End, connected, talk
+from tests.simulation.test_packets import End, connected, request_of, talk
 
 broken: set[str] = set()
 """Names of what raises now: mended when it is taken out."""
@@ -201,7 +209,7 @@ def test_a_retry_is_not_answered_from_a_row_that_is_not_durable_trace_61() -> No
     a.says()
     a.forward(2, synced=False)
     request = a.last_request
-    a.shard.accept(Requested("again", request))
+    a.shard.accept(Requested("again", *request))
     a.commit(a.shard.run(), synced=False)
     assert a.replies() == []
     a.sync()
@@ -323,18 +331,22 @@ def test_a_dead_letter_that_is_sent_anew_runs_once_behind_the_others_trace_41(
 # ── clients ──
 
 
-def copy_of(cluster: Cluster, number: int, entity: str, handler: str, args: list[Any]) -> Request:
+Copy = tuple[bytes, list[RequestRun]]
+
+
+def copy_of(cluster: Cluster, number: int, entity: str, handler: str, args: list[Any]) -> Copy:
     """A request of the first client, as a stuck copy of it: never confirmed, long on its way."""
     session = cluster.callers[0].session.id
     blob = msgspec.msgpack.encode(args)
-    return Request(session, number, 0, 0, cluster.clock_ns, "Box", entity, handler, blob)
+    return request_of(session, number, cluster.clock_ns, "Box", entity, handler, blob)
 
 
-def arrive(cluster: Cluster, request: Request) -> None:
+def arrive(cluster: Cluster, copy: Copy) -> None:
     """It reaches the door of its owner after all."""
-    shard = cluster.machines[cluster.placement.slots[slot_of("Box", request.key)]].shard
+    (key,) = copy[1][0].keys
+    shard = cluster.machines[cluster.placement.slots[slot_of("Box", key)]].shard
     assert shard is not None
-    shard.accept(Requested((0, 0, -1), request))
+    shard.accept(Requested((0, 0, -1), *copy))
     cluster.settle()
 
 
@@ -362,9 +374,9 @@ def test_a_batch_that_fails_is_run_again_on_the_batch_before_trace_4() -> None:
     shard, disk = a.machines[0].shard, a.machines[0].disk
     assert shard is not None
 
-    def batch(*requests: Request) -> None:
-        for request in requests:
-            shard.accept(Requested((0, 0, -1), request))
+    def batch(*copies: Copy) -> None:
+        for copy in copies:
+            shard.accept(Requested((0, 0, -1), *copy))
         commit = shard.run()
         assert commit is not None
         disk.append(commit)  # Sealed, not synced.
@@ -398,8 +410,7 @@ def test_a_request_that_a_full_store_refused_never_runs_trace_22(cluster: Cluste
         machine.full_until = cluster.step_no + 20
         assert machine.shard is not None
         if cluster.placement.slots[slot_of("Box", "a")] == machine.id:
-            request = copy_of(cluster, 1, "a", "take", [1])
-            machine.shard.accept(Requested((0, 0, -1), request))
+            machine.shard.accept(Requested((0, 0, -1), *copy_of(cluster, 1, "a", "take", [1])))
     cluster.run(10)
     arrive(cluster, copy_of(cluster, 1, "a", "take", [1]))  # There is room again.
     assert cluster.state("Box", "a") is None
@@ -596,8 +607,8 @@ def test_an_item_is_handed_to_its_sink_when_it_is_durable_and_not_before() -> No
     shard, disk = cluster.machines[0].shard, cluster.machines[0].disk
     assert shard is not None
     for number in (1, 2):
-        request = Request(bytes(16), number, 0, 0, cluster.clock_ns, "Teller", "a", "tell", b"\x90")
-        shard.accept(Requested((0, 0, -1), request))
+        copy = request_of(bytes(16), number, cluster.clock_ns, "Teller", "a", "tell", b"\x90")
+        shard.accept(Requested((0, 0, -1), *copy))
         commit = shard.run()
         assert commit is not None
         disk.append(commit)

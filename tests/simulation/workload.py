@@ -90,7 +90,12 @@ def _run(
         seed=seed,
         shards=1 + seed % 4,
         faults=faults or Faults(),
-        limits=Limits(turns_per_batch_max=rng.choice([5, 50, 8192])),
+        limits=Limits(
+            turns_per_batch_max=rng.choice([5, 50, 8192]),
+            waiting_requests_max=rng.choice([2, 16_384]),
+            held_requests_max=rng.choice([1, 16_384]),
+            session_outcomes_max=rng.choice([20, 1 << 16]),
+        ),
         slow={0} if seed % 7 == 0 else set(),
         callers=3,
     )

@@ -1,0 +1,130 @@
+"""Messages over a stream socket: whole ones in, whole ones out, nothing waits.
+
+    | length 4, little endian | message | length | message ...
+
+Between callers and doors, on one machine, no library stands. A socket of the kernel is woken
+once for a message, where a queue with threads of its own hands it over twice at each end: that
+took 0.1 ms of an answer, and as much of the processor. And what is on its way is in nobody's
+hands but ours: what the other end does not read is counted here, and bounded by who holds us.
+
+While a channel holds, it keeps the order and loses nothing; when it breaks, that is all that is
+known. Knows nothing of what the messages say.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+READ_BYTES = 1 << 18
+"""Read at once: more than a socket of the kernel holds."""
+
+_HEAD = struct.Struct("<I")
+
+
+class Broken(Exception):
+    """The other end is gone, or what it says can't be a message. The reason is its text."""
+
+
+class Channel:
+    """One end. `message_bytes_max`: of what the other end says."""
+
+    def __init__(self, end: socket.socket, *, message_bytes_max: int) -> None:
+        end.setblocking(False)
+        self._socket, self._message_bytes_max = end, message_bytes_max
+        self._in = bytearray()
+        self._needs = _HEAD.size
+        """How long `_in` must be before there is a message in it."""
+        self._out: list[memoryview] = []
+        self.unsent = 0
+        """Bytes that wait until the other end has read."""
+
+    @classmethod
+    def to(cls, path: str, *, message_bytes_max: int) -> Channel | None:
+        """To who listens at this path; None when nobody does, or too many want to."""
+        end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        end.setblocking(False)
+        try:
+            end.connect(path)
+        except OSError:
+            end.close()
+            return None
+        return cls(end, message_bytes_max=message_bytes_max)
+
+    def fileno(self) -> int:
+        """For who waits until we can hear or say; -1 once closed."""
+        return self._socket.fileno()
+
+    @property
+    def unread(self) -> int:
+        """Bytes of a message that has not come as a whole."""
+        return len(self._in)
+
+    def hear(self) -> list[bytes]:
+        """What has come since, in order; none when nothing has. Raises Broken."""
+        try:
+            data = self._socket.recv(READ_BYTES)
+        except BlockingIOError:
+            return []
+        except OSError as error:
+            raise Broken(str(error)) from error
+        if not data:
+            raise Broken("the other end is gone")
+        if self._in:
+            self._in += data
+            if len(self._in) < self._needs:
+                return []
+            data = bytes(self._in)
+            self._in.clear()
+        return self._cut(data)
+
+    def _cut(self, data: bytes) -> list[bytes]:
+        found, at, end = [], 0, len(data)
+        while end - at >= _HEAD.size:
+            size = _HEAD.unpack_from(data, at)[0]
+            if size > self._message_bytes_max:
+                raise Broken(f"a message of {size:,} bytes, more than {self._message_bytes_max:,}")
+            if end - at < _HEAD.size + size:
+                break
+            at += _HEAD.size
+            found.append(data[at : at + size])
+            at += size
+        if at < end:
+            self._in += data[at:]
+            whole = _HEAD.unpack_from(data, at)[0] if end - at >= _HEAD.size else 0
+            self._needs = _HEAD.size + whole
+        return found
+
+    def say(self, message: bytes) -> None:
+        """Send; what the socket does not take now waits for `go_on`. Raises Broken."""
+        framed = memoryview(_HEAD.pack(len(message)) + message)
+        if self._out:
+            self._out.append(framed)
+            self.unsent += len(framed)
+            return
+        sent = self._send(framed)
+        if sent < len(framed):
+            self._out.append(framed[sent:])
+            self.unsent = len(framed) - sent
+
+    def go_on(self) -> None:
+        """Send what waits, as much as the socket takes. Raises Broken."""
+        while self._out:
+            sent = self._send(self._out[0])
+            self.unsent -= sent
+            if sent < len(self._out[0]):
+                self._out[0] = self._out[0][sent:]
+                return
+            del self._out[0]
+
+    def _send(self, data: memoryview) -> int:
+        try:
+            return self._socket.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise Broken(str(error)) from error
+
+    def close(self) -> None:
+        """Let go. What was sent is still read by the other end."""
+        self._socket.close()

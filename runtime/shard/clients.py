@@ -1,0 +1,146 @@
+"""What clients ask: judged, run as one loop where that is safe, remembered, answered.
+
+    Requested -> all of it new, in order, for us?  one loop, one reply, one row per slot
+              -> else request by request: answered before? its turn? -> run | hold | answer
+
+Most requests are new, and most come in runs of one handler. Such a run is looked at as a
+whole: a few set operations say that none was seen before and that none has to wait. What
+can't be said of the whole is looked at one by one; the rules are the same.
+
+What is answered waits for the commit that it was in, or that it read. No I/O, no clock.
+Idea: docs/clients.md.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import chain
+from typing import Any
+
+import msgspec
+import xxhash
+from msgspec import Raw
+
+from skerry.message import Handler
+from skerry.runtime.shard.delivery import Delivery
+from skerry.runtime.shard.events import (
+    Outcome,
+    Placement,
+    Reply,
+    Request,
+    Requested,
+    RequestRun,
+    Told,
+)
+from skerry.runtime.shard.placement import slot_of, slots_of
+from skerry.runtime.shard.requests import LIFETIME_NS, Requests, Session
+
+REQUEST = 1 << 32
+"""What the identity of a request begins with, for the poison list."""
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Clients:
+    """The requests of a batch."""
+
+    def __init__(
+        self, me: int, placement: Placement, delivery: Delivery, requests: Requests
+    ) -> None:
+        self._me, self._placement = me, placement
+        self._mine = frozenset(s for s, owner in enumerate(placement.slots) if owner == me)
+        self._delivery, self._requests = delivery, requests
+        self._columns: dict[int, Callable[[Raw], list[tuple[Any, ...]]]] = {}
+        self.replies: list[Reply | Told] = []
+        """What is told when the batch's commit is durable."""
+        self.watch: Callable[[tuple[int, int, int]], None]
+
+    def run(self, event: Requested, now_ns: int, *, slow: bool) -> None:
+        """Run the requests of a message, or answer them, or keep them for later."""
+        session = self._requests.session(event.session, named=event.named)
+        for run in event.runs:
+            if slow or not self._together(event, session, run, now_ns):
+                for request in event.each(run):
+                    self._one(session, request, now_ns, slow=slow)
+
+    def undo(self) -> None:
+        """The batch is thrown away."""
+        self.replies.clear()
+
+    # ── all at once ──
+
+    def _together(self, event: Requested, session: Session, run: RequestRun, now_ns: int) -> bool:
+        """Run requests as one loop. False: something about them must be looked at one by one."""
+        delivery, requests = self._delivery, self._requests
+        handler = delivery.asked(run.type, run.handler)
+        if handler is None or handler.query or delivery.guarded(handler):
+            return False
+        slots = slots_of(run.type, run.keys)
+        if run.first_ns < now_ns - LIFETIME_NS // 2 or not self._mine.issuperset(slots):
+            return False
+        if not requests.has_room(session, len(slots)):
+            return False
+        if not requests.fresh(session, run.numbers, run.previous, slots):
+            return False
+        column = self._column(handler, run.args)
+        if column is None:
+            return False
+        replies = delivery.ask(handler, run.keys, column, wanted=run.reply)
+        requests.ran(session, "done", run.numbers, slots, replies)
+        self.replies.append(Reply(event.caller, "done", run.numbers, Raw(_encode(replies))))
+        if session.held:
+            for number in run.numbers:
+                for request in requests.following(session, number):
+                    self._one(session, request, now_ns, slow=False)
+        return True
+
+    def _column(self, handler: Handler, args: Raw) -> Sequence[Any] | None:
+        """The column of requests' arguments; None: not all of them are as this release binds them."""
+        decode = self._columns.get(handler.id)
+        if decode is None:
+            types = tuple(param.annotation for param in handler.params)
+            one = tuple[types] if types else tuple[()]  # type: ignore[valid-type]
+            decode = msgspec.msgpack.Decoder(list[one]).decode  # type: ignore[valid-type]
+            self._columns[handler.id] = decode
+        try:
+            rows = decode(args)
+        except (msgspec.MsgspecError, RecursionError):
+            return None
+        return list(chain.from_iterable(rows)) if handler.arity == 1 else rows
+
+    # ── one by one ──
+
+    def _one(self, session: Session, first: Request, now_ns: int, *, slow: bool) -> None:
+        """Judge a request; then those that have waited for it."""
+        waiting = deque((first,))
+        while waiting:
+            request = waiting.popleft()
+            slot = slot_of(request.type, request.key)
+            if slot not in self._mine:
+                version = _encode(self._placement.version)
+                self._answer(request, Outcome("moved", version))
+                continue
+            verdict = self._requests.judge(session, request, slot, now_ns)
+            if verdict is None:
+                continue
+            if verdict is False:
+                if not self._requests.hold(session, request):
+                    self._answer(request, Outcome("busy"))
+                continue
+            outcome = verdict
+            if outcome is True:
+                if slow:
+                    id = xxhash.xxh3_64_intdigest(request.session)
+                    self.watch((REQUEST, id, request.number))
+                outcome, remembered = self._delivery.request(request)
+                if remembered:
+                    kind, body = outcome.kind, Raw(outcome.body)
+                    self._requests.ran(session, kind, (request.number,), (slot,), (body,))
+            assert isinstance(outcome, Outcome), "a verdict is an outcome, or whether it runs"
+            self._answer(request, outcome)
+            waiting += self._requests.following(session, request.number)
+
+    def _answer(self, request: Request, outcome: Outcome) -> None:
+        bodies = Raw(b"\x91" + outcome.body)
+        self.replies.append(Reply(request.caller, outcome.kind, [request.number], bodies))

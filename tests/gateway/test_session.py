@@ -1,0 +1,245 @@
+"""The caller's end, driven by hand: what is said when, and never more than a door can use."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+
+from skerry.runtime.gateway import session as sessions
+from skerry.runtime.gateway import words
+from skerry.runtime.gateway.session import UNKNOWN, UNSAID, WAITED, WINDOW_MAX, WINDOW_MIN, Session
+from skerry.runtime.shard.events import Outcome
+from skerry.runtime.shard.placement import balanced
+
+
+class Doors:
+    """A session's lines to the doors of an app, and a clock. Notes what is said."""
+
+    def __init__(self, shards: int = 1) -> None:
+        self.now_s, self.begun = 0.0, False
+        self.down: set[int] = set()
+        self.said: list[tuple[int, Any]] = []
+        self.session = Session(bytes(16), self)
+        self.placement = balanced(list(range(shards)), version=1, next_id=shards)
+        self.outcomes: dict[Any, Outcome] = {}
+        for shard in range(shards):
+            self.session.came_up(shard, 0.0)
+            self.welcome(shard)
+        self.said.clear()
+
+    def say(self, shard: int, raw: bytes) -> bool:
+        """See `Lines`."""
+        if shard not in self.down:
+            self.said.append((shard, words.decode_call(raw)))
+        return shard not in self.down
+
+    def up(self, shard: int) -> bool:
+        """See `Lines`."""
+        return shard not in self.down
+
+    def begin(self) -> None:
+        """See `Lines`."""
+        self.begun = True
+
+    def clock_ns(self) -> int:
+        """See `Lines`."""
+        return int(self.now_s * 1e9)
+
+    def welcome(self, shard: int, epoch: int = 1) -> None:
+        """A door says who it is."""
+        greeting = words.Greeting(
+            bytes(16),
+            shard,
+            epoch,
+            self.placement,
+            self.clock_ns(),
+            "app",
+            {"Box": ["put", "take"]},
+        )
+        self.session.heard(shard, words.Welcome(greeting), self.now_s)
+
+    def ask(self, count: int, *, until_s: float = math.inf) -> None:
+        """So many requests, told as 0, 1, 2..., to boxes of their own."""
+        start = len(self.session._doors[0].waiting) + len(self.outcomes)
+        for of in range(start, start + count):
+            self.ask_one(of, key=f"box-{of}", until_s=until_s)
+
+    def ask_one(
+        self,
+        of: Any,
+        *,
+        key: str,
+        until_s: float = math.inf,
+        named: bytes = b"",
+        handler: str = "put",
+    ) -> Any:
+        """One request."""
+        return self.session.request(
+            "Box", key, handler, b"\x90", self._told, of=of, until_s=until_s, named=named
+        )
+
+    def _told(self, of: Any, outcome: Outcome) -> None:
+        assert of not in self.outcomes, f"{of} was told twice"
+        self.outcomes[of] = outcome
+
+    def heard(self, shard: int = 0) -> list[int]:
+        """The requests that a door has heard since, by number."""
+        if self.begun:
+            self.begun = False
+            self.session.flush(self.now_s)
+        said, self.said = self.said, [one for one in self.said if one[0] != shard]
+        asks = [word for to, word in said if to == shard and isinstance(word, words.Asks)]
+        return [number for word in asks for run in word.runs for number in run.numbers]
+
+    def confirmed(self) -> list[tuple[int, dict[int, int]]]:
+        """What was confirmed since."""
+        said, self.said = self.said, []
+        return [(w.upto, w.below) for _, w in said if isinstance(w, words.Confirm)]
+
+    def answer(self, numbers: list[int], kind: str = "done", *, shard: int = 0) -> None:
+        """A door tells of requests."""
+        bodies = [] if kind == "busy" else [msgspec.Raw(b"\xc0")] * len(numbers)
+        self.session.heard(shard, words.Outcomes([(kind, numbers, bodies)]), self.now_s)
+
+    def wait(self, seconds: float) -> None:
+        """Time passes, tick by tick."""
+        for _ in range(round(seconds / 0.25)):
+            self.now_s += 0.25
+            self.session.tick(self.now_s)
+
+
+def test_no_more_is_on_its_way_than_the_window_and_the_rest_follows_the_answers() -> None:
+    doors = Doors()
+    doors.ask(WINDOW_MAX + 100)
+    assert doors.heard() == list(range(1, WINDOW_MAX + 1))
+    doors.wait(1)
+    assert doors.heard() == []
+    doors.answer(list(range(1, 41)))
+    assert doors.heard() == list(range(WINDOW_MAX + 1, WINDOW_MAX + 41))
+
+
+def test_who_is_slow_is_not_asked_again_but_for_the_few_oldest_requests() -> None:
+    doors = Doors()
+    doors.ask(1000)
+    assert len(doors.heard()) == 1000
+    doors.wait(60)
+    # After 2 s, and then after 4, 8, 16 and 32 more.
+    assert doors.heard() == list(range(1, 4 * sessions.AGAIN_MAX + 1))
+    doors.wait(2)
+    assert len(doors.heard()) == sessions.AGAIN_MAX
+
+
+def test_a_busy_door_is_left_alone_for_a_while_and_then_asked_for_less() -> None:
+    doors = Doors()
+    doors.ask(1000)
+    doors.answer(doors.heard(), "busy")
+    assert doors.heard() == []
+    doors.wait(sessions.PAUSE_S)
+    first = doors.heard()
+    assert first == list(range(1, WINDOW_MIN + 1)), "the same numbers: it is the same requests"
+    pauses = []
+    for _ in range(20):
+        doors.answer(doors.heard() or first, "busy")
+        before_s = doors.now_s
+        while not (first := doors.heard()):
+            doors.wait(0.25)
+        pauses.append(doors.now_s - before_s)
+    # Drawn: from half of what it is up to, which doubles. Seen tick by tick.
+    assert pauses[0] <= 2 * sessions.PAUSE_S + 0.25
+    assert sessions.PAUSE_MAX_S / 2 <= pauses[-1] <= sessions.PAUSE_MAX_S + 0.25
+    # As it takes more, it is asked for more, up to all that there is.
+    while first:
+        doors.answer(first)
+        first = doors.heard()
+    assert len(doors.outcomes) == 1000
+
+
+def test_what_waits_for_a_refused_request_leaves_it_room() -> None:
+    """All to one box: the first half was refused, the door holds the other until it comes."""
+    doors = Doors()
+    for of in range(200):
+        doors.ask_one(of, key="box")
+    numbers = doors.heard()
+    doors.answer(numbers[:100], "busy")
+    doors.wait(sessions.PAUSE_S)
+    assert doors.heard() == numbers[:WINDOW_MIN]
+
+
+def test_runs_of_one_handler_keep_the_order_of_each_box() -> None:
+    doors = Doors()
+    for of, handler in enumerate(("put", "take", "put")):
+        doors.ask_one(of, key="box", handler=handler)
+    doors.ask_one("other", key="another box")
+    assert doors.heard() == [1, 2, 3, 4]
+
+
+def test_a_broken_line_s_requests_are_said_again_with_their_numbers() -> None:
+    doors = Doors()
+    doors.ask(50)
+    doors.answer(doors.heard()[:20])
+    doors.session.came_up(0, doors.now_s)
+    assert doors.heard() == list(range(21, 51))
+    doors.welcome(0, epoch=2)
+    assert doors.heard() == [], "the line is newer than this epoch"
+    doors.welcome(0, epoch=3)
+    assert doors.heard() == list(range(21, 51))
+
+
+def test_what_was_never_said_is_taken_back_and_what_was_said_is_unknown() -> None:
+    doors = Doors()
+    doors.ask(WINDOW_MAX + 10, until_s=5.0)
+    assert len(doors.heard()) == WINDOW_MAX
+    doors.wait(6)
+    told = [doors.outcomes[of] for of in range(WINDOW_MAX + 10)]
+    assert told == [WAITED] * WINDOW_MAX + [UNSAID] * 10
+    assert max(doors.heard()) <= WINDOW_MAX
+    doors.answer(list(range(1, WINDOW_MAX + 1)))
+    assert doors.heard() == [], "nothing is said that nobody asks for any more"
+
+
+def test_what_was_given_up_can_be_waited_for_again() -> None:
+    doors = Doors()
+    late, early = (doors.ask_one(of, key=of, until_s=1.0) for of in ("late", "early"))
+    numbers = doors.heard()
+    doors.wait(2)
+    assert doors.outcomes == {"late": WAITED, "early": WAITED}
+    doors.answer(numbers[1:])
+    assert early.outcome == Outcome("done", b"\xc0"), "it came when nobody listened"
+    doors.outcomes.clear()
+    doors.session.listen(late, doors._told, "again", 10.0)
+    doors.answer(numbers[:1])
+    assert doors.outcomes == {"again": Outcome("done", b"\xc0")}
+
+
+def test_nothing_is_confirmed_of_a_slot_that_an_open_request_may_still_reach() -> None:
+    doors = Doors()
+    doors.ask(10)
+    numbers = doors.heard()
+    doors.answer([n for n in numbers if n != 4])
+    doors.wait(0.25)
+    ((upto, below),) = doors.confirmed()
+    assert (upto, list(below.values())) == (10, [3])
+    doors.answer([4], "busy")
+    doors.answer([4])  # Too late: it was taken back, and is said again.
+    doors.session._doors[0].unconfirmed = True
+    doors.session.tick(doors.now_s)
+    ((upto, below),) = doors.confirmed()
+    assert (upto, list(below.values())) == (10, [3])
+
+
+def test_who_waits_when_a_client_closes_is_told() -> None:
+    doors = Doors()
+    doors.ask(WINDOW_MAX + 1)
+    given_up = doors.ask_one("given up", key="x", named=bytes(15) + b"x", until_s=0.1)
+    twice = [doors.ask_one(of, key="y", named=bytes(15) + b"y") for of in ("one", "two")]
+    doors.heard()
+    doors.wait(0.25)
+    doors.session.close()
+    assert doors.outcomes[0] == UNKNOWN
+    assert doors.outcomes["one"] == doors.outcomes["two"] == doors.outcomes[WINDOW_MAX]
+    assert doors.outcomes[WINDOW_MAX] == UNSAID
+    assert doors.outcomes["given up"] == WAITED
+    assert given_up.outcome is not None
+    assert len(twice) == 2

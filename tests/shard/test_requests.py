@@ -1,0 +1,248 @@
+"""What clients may make a shard keep: bounded, and what is refused has not happened."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import pytest
+
+from skerry import App, Entity
+from skerry.runtime.shard.events import (
+    Confirmed,
+    Durable,
+    Reply,
+    Requested,
+    RequestRun,
+    Table,
+    Ticked,
+)
+from skerry.runtime.shard.placement import balanced, slot_of
+from skerry.runtime.shard.shard import Limits, Settings, Shard
+from skerry.runtime.simulator.disk import MemoryStore
+
+SESSION = bytes(16)
+
+
+class Tally(Entity):
+    """Counts; its list tells whether a reply is encoded in its turn."""
+
+    count: int = 0
+    seen: list[int] = []
+
+    def add(self, amount: int) -> int:
+        self.count += amount
+        return self.count
+
+    def see(self, amount: int) -> list[int]:
+        self.seen.append(amount)
+        return self.seen
+
+    def claim(self, amount: int) -> int:
+        self.seen.append(amount)
+        return self.seen  # type: ignore[return-value]
+
+
+class Alone:
+    """The only shard of an app, on its disk."""
+
+    def __init__(self, **limits: int) -> None:
+        self.limits, self.store = Limits(**limits), MemoryStore()  # type: ignore[arg-type]
+        self.now_ns = 10**18
+        self.open()
+
+    def open(self) -> None:
+        """Take over from what is on the disk."""
+        placement = balanced([0], version=1, next_id=1)
+        types = App("requests", entities=[Tally]).types
+        settings = Settings(
+            me=0, incarnation=bytes(16), placement=placement, types=types, pipelines={},
+            limits=self.limits,
+        )  # fmt: skip
+        self.shard = Shard(settings, self.store, self.store.last)
+        self.shard.accept(Ticked(self.now_ns, self.now_ns))
+        self._commit(self.shard.open())
+
+    def ask(
+        self,
+        numbers: Sequence[int],
+        *,
+        keys: Sequence[str] = (),
+        previous: Sequence[int] = (),
+        handler: str = "add",
+        size: int = 100,
+    ) -> None:
+        """A message of requests that add 1, to `a` unless told otherwise."""
+        count = len(numbers)
+        args = msgspec.Raw(msgspec.msgpack.encode([[1]] * count))
+        run = RequestRun(
+            "Tally", handler, True, self.now_ns, list(numbers),
+            list(previous) or [0] * count, list(keys) or ["a"] * count, args,
+        )  # fmt: skip
+        self.shard.accept(Requested("caller", SESSION, [run], False, size))
+
+    def wait(self, seconds: float) -> None:
+        """Time passes, and the house is looked through."""
+        self.now_ns += int(seconds * 1e9)
+        self.shard.accept(Ticked(self.now_ns, self.now_ns))
+        self.run()
+
+    def confirm(self, upto: int, below: dict[int, int] | None = None) -> None:
+        """The session holds its outcomes."""
+        self.shard.accept(Confirmed(SESSION, upto, below or {}))
+
+    def _commit(self, commit: object) -> None:
+        if commit is not None:
+            self.store.append(commit)  # type: ignore[arg-type]
+            self.store.sync(self.shard.no)
+            self.shard.accept(Durable(self.shard.no))
+
+    def run(self, batches: int = 1000) -> None:
+        """So many batches, as long as there is anything to do."""
+        while batches and self.shard.runnable:
+            self._commit(self.shard.run())
+            batches -= 1
+
+    def told(self) -> dict[int, tuple[str, object]]:
+        """What callers were told since: kind and value by number."""
+        found: dict[int, tuple[str, object]] = {}
+        for effect in self.shard.take_effects():
+            if isinstance(effect, Reply):
+                bodies = msgspec.msgpack.decode(effect.bodies) or [None] * len(effect.numbers)
+                for number, body in zip(effect.numbers, bodies, strict=True):
+                    assert number not in found, f"{number} was answered twice"
+                    found[number] = (effect.kind, body)
+        return found
+
+    def rows(self, table: Table) -> int:
+        """How many rows the store has."""
+        return len(list(self.store.scan(table)))
+
+
+def done(numbers: Sequence[int], first: int = 1) -> dict[int, tuple[str, object]]:
+    """Each is told a count that is larger by one."""
+    return {number: ("done", value) for value, number in enumerate(numbers, first)}
+
+
+@pytest.mark.parametrize(
+    "limits", [{"waiting_requests_max": 30}, {"waiting_bytes_max": 300}], ids=["count", "bytes"]
+)
+def test_above_its_room_a_shard_is_busy_and_what_it_refused_did_not_happen(
+    limits: dict[str, int],
+) -> None:
+    alone = Alone(**limits)
+    for start in range(1, 1001, 10):
+        alone.ask(range(start, start + 10))
+    assert alone.told() == dict.fromkeys(range(31, 1001), ("busy", None))
+    alone.run()
+    assert alone.told() == done(range(1, 31))
+    # There is room again, for what was refused too: it runs, and it is the first time.
+    alone.ask(range(31, 41))
+    alone.run()
+    assert alone.told() == done(range(31, 41), first=31)
+
+
+def test_however_much_comes_a_shard_in_overload_does_as_much_as_it_takes_in() -> None:
+    """Nothing of what is refused takes the place of what runs."""
+    alone, number, ran = Alone(waiting_requests_max=60, requests_per_batch_max=20), 0, 0
+    for _ in range(50):
+        for _ in range(10):
+            alone.ask(range(number + 1, number + 11), keys=[f"k{n}" for n in range(10)])
+            number += 10
+        alone.run(1)
+        kinds = [kind for kind, _ in alone.told().values()]
+        ran += kinds.count("done")
+    assert ran == 50 * 20
+
+
+def test_a_message_that_is_larger_than_a_batch_is_cut_and_runs_as_a_whole() -> None:
+    alone = Alone(requests_per_batch_max=7)
+    alone.ask(range(1, 31))
+    alone.ask(range(31, 34))
+    alone.run()
+    assert alone.told() == done(range(1, 34))
+
+
+def test_a_batch_leaves_one_row_per_slot_and_a_copy_is_answered_from_it() -> None:
+    alone = Alone()
+    alone.ask(range(1, 101))
+    alone.ask(range(101, 201), keys=["b"] * 100)
+    alone.run()
+    first = alone.told()
+    assert (alone.rows(Table.REQUEST), len(first)) == (2, 200)
+    for _ in range(2):
+        alone.ask([3, 50, 100])
+        alone.run()
+        assert alone.told() == {number: first[number] for number in (3, 50, 100)}
+        alone.open()
+
+
+def test_a_row_goes_when_all_its_requests_are_over_and_the_floor_drops_their_copies() -> None:
+    alone = Alone()
+    alone.ask(range(1, 11))
+    alone.run()
+    first = alone.told()
+    alone.confirm(10, {slot_of("Tally", "a"): 6})
+    alone.run()
+    assert (alone.rows(Table.REQUEST), alone.rows(Table.FLOOR)) == (1, 1)
+    for _ in range(2):
+        alone.ask([6, 7])
+        alone.run()
+        assert alone.told() == {7: first[7]}, "6 is over, 7 was not confirmed"
+        alone.open()
+    alone.confirm(10)
+    alone.run()
+    assert alone.rows(Table.REQUEST) == 0
+    alone.ask(range(1, 12))
+    alone.run()
+    assert alone.told() == done([11], first=11)
+
+
+def test_who_is_silent_for_long_leaves_the_memory_and_is_known_when_it_comes_again() -> None:
+    alone = Alone()
+    alone.ask(range(1, 11))
+    alone.run()
+    first = alone.told()
+    for _ in range(3):
+        alone.wait(100)
+    assert len(alone.shard.requests) == 0
+    alone.ask(range(5, 12))
+    alone.run()
+    assert alone.told() == {n: first[n] for n in range(5, 11)} | done([11], first=11)
+    alone.confirm(11)
+    alone.run()
+    assert alone.rows(Table.REQUEST) == 0
+
+
+def test_a_session_that_does_not_confirm_is_refused_and_keeps_what_it_has() -> None:
+    alone = Alone(session_outcomes_max=20)
+    alone.ask(range(1, 31))
+    alone.run()
+    told = alone.told()
+    assert {n: told[n] for n in range(1, 21)} == done(range(1, 21))
+    assert {told[n] for n in range(21, 31)} == {("busy", told[21][1])}
+    alone.confirm(20)
+    alone.run()
+    alone.ask(range(21, 31))
+    alone.run()
+    assert alone.told() == done(range(21, 31), first=21)
+
+
+def test_what_waits_for_a_lost_request_is_bounded_and_runs_behind_it() -> None:
+    alone = Alone(held_requests_max=3)
+    alone.ask(range(2, 8), previous=range(1, 7))
+    alone.run()
+    assert {n: kind for n, (kind, _) in alone.told().items()} == dict.fromkeys((5, 6, 7), "busy")
+    alone.ask([1])
+    alone.run()
+    assert alone.told() == done([1, 2, 3, 4])
+
+
+@pytest.mark.parametrize("handler", ["see", "claim"])
+def test_a_reply_that_later_turns_change_is_told_as_it_was(handler: str) -> None:
+    """`claim` promises a number and gives the list: found out, and told as it was all the same."""
+    alone = Alone()
+    for start in (1, 4):
+        alone.ask(range(start, start + 3), handler=handler)
+        alone.run()
+        assert alone.told() == {n: ("done", [1] * n) for n in range(start, start + 3)}
