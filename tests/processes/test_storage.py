@@ -167,11 +167,11 @@ UPGRADE = """
 def test_a_new_release_reads_old_states_and_messages_that_lie_in_the_store(tmp_path: Path) -> None:
     data, source = tmp_path / "data", tmp_path / "evolving.py"
     at = ("--data", str(data))
-    source.write_text(OLD.replace("WAIT", "1"))
+    source.write_text(OLD.replace("WAIT", "3"))
     with running(data, target="evolving.py", cwd=tmp_path):
         launcher("ask", "Konto/a", "pay_in", "5", *at)
-        launcher("send", "Konto/a", "plan", "10", *at)
         launcher("send", "Odd/a", "touch", *at)
+        launcher("send", "Konto/a", "plan", "10", *at)  # Last: the app is stopped before it is due.
     source.write_text(NEW.replace("UPGRADE", ""))
     with running(data, target="evolving.py", cwd=tmp_path):
         while (state := json.loads(launcher("get", "Account/a", *at).stdout))["balance"] == 5:
