@@ -43,7 +43,7 @@ def _total(data: str) -> int:
 
 def jobs(scale: float) -> list[Job]:
     """What can be measured here. `scale`: of the work in each."""
-    count = int(125_000 * scale)
+    count = int(375_000 * scale)
     about = f"{PARTITIONS * count:,} items to {KEYS:,} keys"
     return [
         Job(

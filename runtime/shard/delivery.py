@@ -416,7 +416,7 @@ class Delivery:
         known = self.turns.kept[name].places.get
         buffers = [
             place
-            if place.__class__ is Buffer
+            if isinstance(place, Buffer)
             else (place is None and self._place(name, key)) or own
             for key, place in zip(keys, map(known, keys))
         ]
