@@ -18,7 +18,7 @@ from typing import Any
 from skerry.runtime.shard.events import Items
 
 BATCH_ITEMS = 2048
-"""Items per batch: about what the shard runs in a millisecond."""
+"""Items that are read at once; a batch of turns takes as many of them as it has time for."""
 
 QUEUED_BATCHES = 4
 """Batches that a reading thread is ahead; more would only use memory."""
@@ -44,6 +44,8 @@ class Partition:
         """Read on behind this position."""
         self.position = after
         self.finished = False
+        self._rest: Batch | None = None
+        """What was read and is not wanted yet."""
         if hasattr(self._source, "batches"):
             self._batches = self._source.batches(self.partition, after, BATCH_ITEMS)
             self._next = self._next_inline
@@ -54,17 +56,21 @@ class Partition:
     def _next_inline(self) -> Batch | None:
         return next(self._batches, END)
 
-    def next(self) -> Items | None:
-        """The next batch, or None when none is there now. Raises what the source raised."""
+    def next(self, items_max: int) -> Items | None:
+        """The next batch of so many items at most, or None when none is there now. Raises what the
+        source raised."""
         if self.finished:
             return None
-        batch = self._next()
+        batch, self._rest = self._rest or self._next(), None
         if batch is None:
             return None
         positions, found = batch
         if not positions:
             self.finished = True
             return None
+        if len(positions) > items_max:
+            self._rest = positions[items_max:], found[items_max:]
+            positions, found = positions[:items_max], found[:items_max]
         items = Items(self.name, self.partition, self.position, positions, found)
         self.position = positions[-1]
         return items
@@ -126,12 +132,12 @@ class Readers:
         self.items = 0
 
     def next(self, items_max: int) -> list[Items]:
-        """Batches of about so many items, of different partitions first."""
+        """Batches of so many items together, of different partitions first."""
         found: list[Items] = []
         missing, idle = items_max, 0
         while missing > 0 and idle < len(self._reading):
             partition = self._reading.pop(0)
-            items = partition.next()
+            items = partition.next(missing)
             if items is not None:
                 found.append(items)
                 missing -= len(items.items)

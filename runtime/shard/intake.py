@@ -52,6 +52,9 @@ if TYPE_CHECKING:
 SLOW_MESSAGES = 20_000
 """After a hang, how many messages are run one per commit: more than any batch held."""
 
+OUTSIDE_PART = 8
+"""What comes from outside has at least this part of a batch, however much is inside."""
+
 Identity = tuple[int, int, int]
 """Names a message for the poison list: (stream's peer, frame, 0), or a kind of work and two hashes."""
 
@@ -136,7 +139,8 @@ class Intake:
         self._new_positions: dict[tuple[str, str], Any] = {}
         self._effects: list[Effect] = []
         self.items, self.asked = 0, False
-        """Items that the newest batch took from sources; whether it had requests of clients."""
+        """Items that the newest batch took from sources; whether it had all requests of clients that
+        waited: else they do not wait for this batch to end, but for many, and for these to be cheap."""
         self._slow_left = SLOW_MESSAGES if settings.slow else 0
         self.expire = False
         self.watch: Callable[[Identity], None]
@@ -150,6 +154,10 @@ class Intake:
 
     def add(self, event: Outside) -> None:
         """Something from outside. Of requests as many as there is room for (I7)."""
+        if isinstance(event, Written):
+            # It makes room, and its partition waits for it: not behind thousands of requests.
+            self._outside.appendleft(event)
+            return
         self._outside.append(event)
         if isinstance(event, Requested):
             self._waiting += event.count
@@ -184,7 +192,8 @@ class Intake:
         """What the next batch runs."""
         work = self._gather(now_ns)
         self.items = sum(len(e.items) for e in work.outside if isinstance(e, Items))
-        self.asked = any(isinstance(e, Requested) for e in work.outside)
+        asked = any(isinstance(event, Requested) for event in work.outside)
+        self.asked = asked and not self._waiting
         return work
 
     def _gather(self, now_ns: int) -> Work:
@@ -193,7 +202,10 @@ class Intake:
             return self._gather_one(now_ns)
         frames = self._gather_frames(self.turns_max)
         timers = self._timers.due(now_ns, limits.timers_per_batch_max)
-        outside = self._gather_outside(min(self.turns_max, limits.requests_per_batch_max))
+        # What is inside goes first: what is taken in before it is done only waits, in here.
+        inside = sum(frame.count for frame in frames)
+        most = max(self.turns_max - inside, self.turns_max // OUTSIDE_PART, 1)
+        outside = self._gather_outside(min(most, limits.requests_per_batch_max))
         expire, self.expire = self.expire, False
         return Work(frames, timers, outside, expire)
 

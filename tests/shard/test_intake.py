@@ -1,0 +1,170 @@
+"""What a batch takes in: what is inside first, and from outside always something."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from skerry import App, Entity, Output, emit, send
+from skerry.runtime.readers import Partition, Readers
+from skerry.runtime.shard.events import Durable, Requested, RequestRun, Ticked, Write
+from skerry.runtime.shard.placement import balanced
+from skerry.runtime.shard.shard import Limits, Settings, Shard
+from skerry.runtime.simulator.disk import MemoryStore
+
+NOW_NS = 10**18
+LINES: Output[int] = Output("lines", partitions=1)
+
+
+class Chain(Entity):
+    """Each message to it is followed by others inside."""
+
+    count: int = 0
+
+    def begin(self, more: int) -> None:
+        send(Chain.at(f"{self.key}-").go_on, more)
+
+    def go_on(self, more: int) -> None:
+        self.count += 1
+        if more:
+            send(self.go_on, more - 1)
+
+    def say(self, number: int) -> None:
+        emit(LINES, number)
+
+
+class Sunk:
+    """A sink that is only declared."""
+
+    def write(self, partition: str, sequence: int, items: object) -> None:
+        """Never called: the shard only says what is to be written."""
+        raise AssertionError("a shard writes nothing")
+
+
+app = App("intake", entities=[Chain], outputs=[LINES])
+app.stream(LINES).sink(Sunk())
+
+
+class Alone:
+    """One shard of it, whose batches hold so many turns."""
+
+    def __init__(self, turns: int) -> None:
+        self.store = MemoryStore()
+        settings = Settings(
+            me=0, incarnation=bytes(16), placement=balanced([0], version=1, next_id=1),
+            types=app.types, pipelines={}, outlets=dict(app.outlets), limits=Limits(turns_per_batch_max=turns),
+        )  # fmt: skip
+        self.shard = Shard(settings, self.store, self.store.last)
+        self.shard.accept(Ticked(NOW_NS, NOW_NS))
+        self.keep(self.shard.open())
+        self.writes: list[Write] = []
+        self.asked = 0
+
+    def ask(self, handler: str, values: list[int]) -> None:
+        """A message of requests, to entities of their own."""
+        numbers = [self.asked + place + 1 for place in range(len(values))]
+        self.asked += len(values)
+        keys = [f"k{number}" for number in numbers]
+        args = msgspec.Raw(msgspec.msgpack.encode([[value] for value in values]))
+        run = RequestRun("Chain", handler, False, NOW_NS, numbers, [0] * len(values), keys, args)
+        self.shard.accept(Requested("caller", bytes(16), [run], False, 100))
+
+    def keep(self, commit: object) -> None:
+        """It is durable."""
+        self.store.append(commit)  # type: ignore[arg-type]
+        self.store.sync(self.shard.no)
+        self.shard.accept(Durable(self.shard.no))
+
+    def run(self) -> int:
+        """A batch. How many requests it took in."""
+        before = len(self.shard.requests)
+        commit = self.shard.run()
+        if commit is not None:
+            self.keep(commit)
+        effects = self.shard.take_effects()
+        self.writes += [effect for effect in effects if isinstance(effect, Write)]
+        return len(self.shard.requests) - before
+
+
+def test_requests_wait_while_what_is_inside_fills_the_batches_but_some_are_always_taken() -> None:
+    alone = Alone(turns=64)
+    alone.ask("begin", [20] * 1000)
+    assert alone.run() == 64
+    taken, inside = [], []
+    while alone.shard.runnable:
+        waiting = sum(packet.count for packet in alone.shard.streams.own.waiting)
+        if found := alone.run():
+            taken.append(found)
+            inside.append(waiting)
+    assert min(taken) >= 64 // 8
+    assert all(found <= max(64 - waiting, 8) for found, waiting in zip(taken, inside))
+    assert max(inside) <= 4 * 64, f"{max(inside)} messages waited inside"
+    assert len(alone.shard.requests) == 1000
+
+
+def test_a_batch_that_leaves_requests_waiting_is_not_one_that_a_client_waits_for() -> None:
+    alone = Alone(turns=64)
+    alone.ask("say", [1] * 100)
+    alone.run()
+    assert not alone.shard.intake.asked
+    alone.run()
+    assert alone.shard.intake.asked
+
+
+def test_what_a_sink_has_written_is_not_kept_behind_requests_that_wait() -> None:
+    alone = Alone(turns=64)
+    alone.ask("say", [1])
+    while not alone.writes:
+        alone.run()
+    alone.ask("say", list(range(1000)))
+    alone.run()
+    first = alone.writes.pop()
+    alone.shard.accept(first.written)
+    alone.run()
+    alone.run()
+    assert alone.writes, "its partition has the next items before the thousand are taken in"
+    assert alone.writes[0].sequence == first.sequence + 1
+    assert alone.shard.runnable
+
+
+class Numbers:
+    """A source that is read in batches of its own size."""
+
+    def partitions(self) -> list[str]:
+        """One."""
+        return ["0"]
+
+    def read(self, partition: str, after: int | None) -> Iterator[tuple[int, int]]:
+        """Not used: there is `batches`."""
+        raise AssertionError("read in batches")
+
+    def batches(
+        self, partition: str, after: int | None, size: int
+    ) -> Iterator[tuple[list[int], list[int]]]:
+        """A hundred at a time."""
+        for first in range(0 if after is None else after + 1, 1000, 100):
+            upto = min(first + 100, 1000)
+            yield list(range(first, upto)), list(range(first, upto))
+
+
+def test_a_batch_takes_no_more_items_than_it_may_and_none_is_lost_at_a_cut() -> None:
+    readers = Readers([Partition("numbers", Numbers(), "0", None, lambda: None)])
+    found: list[int] = []
+    newest = None
+    for most in (1, 30, 99, 100, 7, 500, 64, 3, 10_000):
+        batches = readers.next(most)
+        assert sum(len(batch.items) for batch in batches) <= most
+        for batch in batches:
+            assert batch.after == newest
+            newest = batch.positions[-1]
+            found += batch.items
+    assert found == list(range(1000))
+    assert readers.items == 1000
+
+
+def test_reading_again_from_a_position_forgets_what_was_cut_off() -> None:
+    readers = Readers([Partition("numbers", Numbers(), "0", None, lambda: None)])
+    readers.next(30)
+    readers.rewind("numbers", "0", 9)
+    assert readers.next(5)[0].items == [10, 11, 12, 13, 14]
