@@ -13,6 +13,7 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar
 
@@ -32,6 +33,11 @@ R_co = TypeVar("R_co", covariant=True)
 
 Args = tuple[Any, ...] | bytes
 """A message's arguments: values when all are scalars, else the msgpack bytes of their array."""
+
+Check = Callable[[tuple[Any, ...]], tuple[Any, ...]]
+
+NO_ARGS = b"\x90"
+"""The bytes of no arguments."""
 
 KEY_BYTES_MAX = 480
 MESSAGE_BYTES_MAX = 8 << 20
@@ -134,7 +140,10 @@ class Handler:
             self._reply: Any = msgspec.msgpack.Decoder(self.returns)
         except TypeError as error:
             raise TypeError(f"{entity}.{name}: {error}") from error
-        self.check: Callable[[tuple[Any, ...]], tuple[Any, ...]] = self._compiled_check()
+        self.check = self._compiled_check(self.params)
+        behind = self._compiled_check(self.params[1:]) if self.params else self.check
+        self._check_rest = (self.check, behind)
+        """Of the arguments behind so many."""
 
     def __repr__(self) -> str:
         return f"<handler {self.entity}.{self.name}>"
@@ -189,12 +198,14 @@ class Handler:
             )
         return body
 
-    def _compiled_check(self) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
-        inline = [_INLINE.get(p.annotation) for p in self.params]
-        if not self.params:
+    def _compiled_check(self, params: Sequence[Param]) -> Check:
+        """What checks a call's arguments by position, and gives them as they are annotated."""
+        if not params:
             return lambda args: args
+        slow = partial(self._check_slow, params)
+        inline = [_INLINE.get(p.annotation) for p in params]
         if all(inline):
-            names = [f"a{i}" for i in range(self.arity)]
+            names = [f"a{i}" for i in range(len(params))]
             tests = [f"{n}.__class__ is not {t}" for n, t in zip(names, inline)]
             # Behind the tests of types: only then is there a length.
             tests += [f"len({n}) > {LARGE}" for n, t in zip(names, inline) if t in ("str", "bytes")]
@@ -204,14 +215,14 @@ class Handler:
                 f"    {', '.join(names)}, = args\n"
                 f"    return slow(args) if {wrong} else args\n"
             )
-            scope: dict[str, Any] = {"slow": self._check_slow}
+            scope: dict[str, Any] = {"slow": slow}
             exec(source, scope)  # Our own text: type names of a fixed table and numbers only.
-            return typing.cast("Callable[[tuple[Any, ...]], tuple[Any, ...]]", scope["check"])
-        return self._check_slow
+            return typing.cast("Check", scope["check"])
+        return slow
 
-    def _check_slow(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    def _check_slow(self, params: Sequence[Param], args: tuple[Any, ...]) -> tuple[Any, ...]:
         checked = []
-        for param, value in zip(self.params, args):
+        for param, value in zip(params, args):
             try:
                 checked.append(_converted(value, param.annotation))
             except (msgspec.ValidationError, TypeError) as error:
@@ -231,6 +242,10 @@ class Handler:
         if self.bare:
             return list(chain.from_iterable(args))
         return args if self.arity else ()
+
+    def entry(self, args: Args) -> Any:
+        """What stands for the arguments of one message in such a column."""
+        return args[0] if self.bare else args
 
     def each(self, column: Sequence[Any], count: int) -> Iterable[Args]:
         """The arguments of each of `count` messages, from their column."""
@@ -275,32 +290,29 @@ class Handler:
             if not with_first:
                 return self.unpack(rest)
             if isinstance(first, bytes):
-                return (self._first.decode(first), *self._rest.decode(rest))
+                behind = () if rest == NO_ARGS else self._rest.decode(rest)
+                return (self._first.decode(first), *behind)
             return (first, *(self.decode(rest) if self.takes_error else self._rest.decode(rest)))
         except msgspec.MsgspecError as error:
             raise InvalidMessage(f"{self.entity}.{self.name}: {error}") from error
 
     def bind_rest(self, args: tuple[Any, ...], *, skip: int) -> bytes:
         """The arguments behind the outcome, checked and encoded."""
-        names = [param.name for param in self.params[skip:]]
-        if len(args) > len(names):
+        if len(args) != self.arity - skip:
+            args = self._filled_rest(args, self.params[skip:])
+        return self._measured(_encode(self._check_rest[skip](args))) if args else NO_ARGS
+
+    def _filled_rest(self, args: tuple[Any, ...], params: Sequence[Param]) -> tuple[Any, ...]:
+        if len(args) > len(params):
             raise TypeError(
-                f"{self.entity}.{self.name} takes {len(names)} arguments behind the outcome, "
+                f"{self.entity}.{self.name} takes {len(params)} arguments behind the outcome, "
                 f"not {len(args)}"
             )
-        values = list(args)
-        for param in self.params[skip + len(args) :]:
+        for param in params[len(args) :]:
             if param.default is inspect.Parameter.empty:
                 raise TypeError(f"{self.entity}.{self.name} misses its argument `{param.name}`")
-            values.append(param.default)
-        for param, value in zip(self.params[skip:], values):
-            try:
-                _converted(value, param.annotation)
-            except (msgspec.ValidationError, TypeError) as error:
-                raise TypeError(
-                    f"{self.entity}.{self.name}: argument `{param.name}`: {error}"
-                ) from None
-        return self._measured(_encode(values))
+            args += (param.default,)
+        return args
 
     def reply(self, body: bytes) -> Any:
         """A reply from its bytes."""

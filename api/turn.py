@@ -77,11 +77,10 @@ class Turn:
         """Forget what was left behind."""
         self.sends.clear()
         if self.extra:
-            self.laters = []
-            self.timers = {}
-            self.forgotten = False
-            self.emits = []
-            self.extra = False
+            self.laters.clear()
+            self.timers.clear()
+            self.emits.clear()
+            self.forgotten = self.extra = False
 
     def rng(self) -> random.Random:
         """The generator of this turn's batch: each turn draws on behind the one before it."""

@@ -133,12 +133,12 @@ def _own(verb: str, handler: Any) -> Handler:
     """A handler of the entity that runs. Raises TypeError."""
     turn = _turn.current
     assert turn is not None, "the verb has looked for a turn"
-    entity = getattr(handler, "__self__", None)
-    if entity is None or entity is not turn.entity:
+    if turn.entity is None or getattr(handler, "__self__", None) is not turn.entity:
         raise TypeError(
             f"{verb} takes a handler of the entity itself, as `self._paid`; {handler!r:.100} is not"
         )
-    return target(handler)[0]
+    found: Handler | None = handler.__self__.__skerry__.handlers.get(handler.__name__)
+    return found or target(handler)[0]
 
 
 class Asked(Generic[R]):

@@ -7,7 +7,7 @@ runtime that is measured; each item is looked up, and its key found, inside the 
 import random
 
 import skerry
-from skerry import App, Entity, Generate, send
+from skerry import App, Entity, Generate, ask, send
 
 PARTITIONS = 4
 WHICH, KEYS, COUNT = ([*skerry.args(), "counter", "10000", "1000"])[:3]
@@ -29,6 +29,12 @@ class Account(Entity):
         self.balance -= 1
         send(Account.at(to).deposit, 1)
 
+    def pay(self, to: str) -> None:
+        ask(Account.at(to).deposit, 1).then(self._paid)
+
+    def _paid(self, balance: int) -> None:
+        self.balance -= 1
+
 
 def key(partition: str, position: int) -> str:
     """The key of an item, the same each time."""
@@ -46,4 +52,5 @@ if WHICH != "serve":
     if WHICH == "counter":
         items.key_by(lambda name: name).map(lambda name: 1).to(Account.deposit)
     else:
-        items.key_by(lambda name: name).map(other).to(Account.transfer)
+        handler = Account.transfer if WHICH == "transfers" else Account.pay
+        items.key_by(lambda name: name).map(other).to(handler)

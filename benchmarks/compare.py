@@ -41,6 +41,7 @@ ROWS = (
     "keyed_counter_10k",
     "keyed_counter_1m",
     "transfers_10k",
+    "payments_10k",
     "word_count",
     "ask_p50_ms",
     "ask_many",

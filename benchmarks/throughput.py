@@ -43,8 +43,8 @@ def keyed(name: str, which: str, keys: int, count: int, folder: str) -> list[Sam
     items = apps.PARTITIONS * count
     names = (f"a{number:07d}" for number in range(keys))
     counted = stored.total(given.data, "Account", "balance", names)
-    stored.check(name, counted, items * _adds(which))
-    stored.check(f"{name}, turns", run.progress.turns, items * _turns(which))
+    stored.check(name, counted, items * ADDS[which])
+    stored.check(f"{name}, turns", run.progress.turns, items * TURNS[which])
     print(f"{name}: {run.lengths}")
     return _both(name, run, "turns/s")
 
@@ -57,13 +57,11 @@ def _both(name: str, run: running.Measured, unit: str) -> list[Sample]:
     ]
 
 
-def _adds(which: str) -> int:
-    """What an item adds to all balances: a transfer takes as much as it gives."""
-    return 1 if which == "counter" else 0
+ADDS = {"counter": 1, "transfers": 0, "payments": 0}
+"""What an item adds to all balances: a transfer takes as much as it gives."""
 
-
-def _turns(which: str) -> int:
-    return 1 if which == "counter" else 2
+TURNS = {"counter": 1, "transfers": 2, "payments": 3}
+"""What becomes of an item. A payment is a transfer whose reply is waited for."""
 
 
 def words(copies: int, folder: str) -> list[Sample]:
@@ -123,6 +121,7 @@ def jobs(scale: float) -> list[Job]:
         ("keyed_counter_10k", "counter", 10_000, int(2e6 * scale)),
         ("keyed_counter_1m", "counter", 1_000_000, int(1e6 * scale)),
         ("transfers_10k", "transfers", 10_000, int(6e5 * scale)),
+        ("payments_10k", "payments", 10_000, int(1.5e5 * scale)),
     ):
         about = f"{apps.PARTITIONS * count:,} items to {keys:,} keys"
         once = partial(keyed, name, which, keys, count)

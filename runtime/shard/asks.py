@@ -23,7 +23,7 @@ Continuation = tuple[int, int, bytes]
 """(handler id, params id, the arguments behind the first)."""
 
 
-class Ask(Struct, array_like=True, frozen=True):
+class Ask(Struct, array_like=True, frozen=True, gc=False):
     """A row of the ASK table."""
 
     type: str
@@ -37,80 +37,98 @@ class Ask(Struct, array_like=True, frozen=True):
     """The row of its time-out, or empty."""
 
 
+Asker = tuple[str, str]
+"""(type, key) of the entity that asked."""
+
 _row = msgspec.msgpack.Decoder(Ask)
 _encode = msgspec.msgpack.Encoder().encode
 
 
-def ask_key(ask: Ask) -> bytes:
-    """The key of an ask's row."""
-    return slot_prefix(slot_of(ask.type, ask.key)) + ask.id
+def _row_key(asker: Asker, id: bytes) -> bytes:
+    return slot_prefix(slot_of(*asker)) + id
 
 
 class Asks:
     """All pending asks of a shard's entities, and those that the open batch changes."""
 
     def __init__(self) -> None:
-        self._pending: dict[bytes, Ask] = {}
-        self._by_entity: dict[tuple[str, str], set[bytes]] = {}
-        self._staged: dict[bytes, Ask | None] = {}
-        self._removed: dict[bytes, Ask] = {}
+        self._pending: dict[Asker, dict[bytes, Ask]] = {}
+        self._count = 0
+        self._new: dict[Asker, dict[bytes, Ask]] = {}
+        """What the open batch has asked and not been told in it."""
+        self._gone: dict[bytes, Asker] = {}
+        """What the open batch was told, asked before it."""
         self.late = 0
         """Outcomes that came after another outcome of the same ask."""
 
     def load(self, rows: Iterator[tuple[bytes, bytes]]) -> None:
         """From the store's rows, as a restart finds them."""
         for _, value in rows:
-            self._add(_row.decode(value))
+            ask = _row.decode(value)
+            self._pending.setdefault((ask.type, ask.key), {})[ask.id] = ask
+            self._count += 1
 
     def add(self, ask: Ask) -> None:
         """The batch asks."""
-        self._staged[ask.id] = ask
+        asker = ask.type, ask.key
+        asked = self._new.get(asker)
+        if asked is None:
+            self._new[asker] = {ask.id: ask}
+        else:
+            asked[ask.id] = ask
 
-    def take(self, id: bytes) -> Ask | None:
-        """The pending ask of this id, which is pending no more; None when an outcome came before."""
-        ask = self._staged[id] if id in self._staged else self._pending.get(id)
-        if ask is None:
+    def take(self, type_name: str, key: str, id: bytes) -> Ask | None:
+        """The entity's pending ask of this id, which is pending no more; None when an outcome came
+        before."""
+        asker = type_name, key
+        asked = self._new.get(asker)
+        if asked is not None and id in asked:
+            return asked.pop(id)  # Nobody ever hears of it: no row.
+        known = self._pending.get(asker)
+        if known is None or id not in known or id in self._gone:
             self.late += 1
             return None
-        self._staged[id] = None
-        self._removed[id] = ask
-        return ask
+        self._gone[id] = asker
+        return known[id]
 
     def take_all(self, type_name: str, key: str) -> list[Ask]:
         """An entity's pending asks, pending no more (`forget`)."""
-        ids = set(self._by_entity.get((type_name, key), ()))
-        ids |= {a.id for a in self._staged.values() if a and (a.type, a.key) == (type_name, key)}
-        asks = [self.take(id) for id in sorted(ids) if self._staged.get(id, True) is not None]
+        asker = type_name, key
+        ids = [id for id in self._pending.get(asker, ()) if id not in self._gone]
+        ids += self._new.get(asker, ())
+        asks = [self.take(type_name, key, id) for id in sorted(ids)]
         return [ask for ask in asks if ask is not None]
 
     def undo(self) -> None:
         """The batch is thrown away."""
-        self._staged.clear()
-        self._removed.clear()
+        self._new.clear()
+        self._gone.clear()
 
     def rows(self) -> Iterator[Row]:
         """What the batch's commit says of asks."""
-        for id, ask in self._staged.items():
-            if ask is not None:
-                yield Table.ASK, ask_key(ask), _encode(ask)
-            else:
-                yield Table.ASK, ask_key(self._removed[id]), None
+        for asker, asked in self._new.items():
+            for id, ask in asked.items():
+                yield Table.ASK, _row_key(asker, id), _encode(ask)
+        for id, asker in self._gone.items():
+            yield Table.ASK, _row_key(asker, id), None
 
     def sealed(self) -> None:
         """The batch counts from now on."""
-        for id, ask in self._staged.items():
-            if ask is not None:
-                self._add(ask)
-            elif (gone := self._pending.pop(id, None)) is not None:
-                ids = self._by_entity[(gone.type, gone.key)]
-                ids.discard(id)
-                if not ids:
-                    del self._by_entity[(gone.type, gone.key)]
+        pending = self._pending
+        for id, asker in self._gone.items():
+            known = pending[asker]
+            del known[id]
+            if not known:
+                del pending[asker]
+        for asker, asked in self._new.items():
+            if asked:
+                self._count += len(asked)
+                if asker in pending:
+                    pending[asker].update(asked)
+                else:
+                    pending[asker] = asked
+        self._count -= len(self._gone)
         self.undo()
 
-    def _add(self, ask: Ask) -> None:
-        self._pending[ask.id] = ask
-        self._by_entity.setdefault((ask.type, ask.key), set()).add(ask.id)
-
     def __len__(self) -> int:
-        return len(self._pending)
+        return self._count

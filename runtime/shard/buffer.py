@@ -15,7 +15,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from skerry.message import Args, Handler
+from skerry.message import Handler
 from skerry.runtime.shard import wire
 from skerry.runtime.shard.wire import Call
 
@@ -54,7 +54,17 @@ class Messages(Struct, gc=False):
 class Runs:
     """Messages in order."""
 
-    __slots__ = ("_call", "_closed", "_extras", "_named", "_type", "column", "handler", "keys")
+    __slots__ = (
+        "_call",
+        "_closed",
+        "_named",
+        "_type",
+        "column",
+        "extras",
+        "handler",
+        "keys",
+        "told",
+    )
 
     def __init__(self) -> None:
         self.reset()
@@ -69,7 +79,9 @@ class Runs:
         """Whose messages, that nobody waits for, may follow by `keys` and `column` now."""
         self.keys: list[str] = []
         self.column: list[Any] = []
-        self._extras: list[Extra] = []
+        self.extras: list[Extra] = []
+        self.told = ""
+        """Of which type those are whose outcomes may follow by `keys` and `extras` now."""
         self._call, self._type = -1, ""
         self._named: Handler | None = None
 
@@ -80,6 +92,11 @@ class Runs:
         self._open(Call.SEND, handler, handler.entity)
         self.handler = handler
 
+    def open_outcomes(self, type_name: str) -> None:
+        """Outcomes to askers of this type follow."""
+        self._open(Call.OUTCOME, None, type_name)
+        self.told = type_name
+
     def extend(self, handler: Handler, keys: Sequence[str], column: Sequence[Any]) -> None:
         """Many messages to one handler that nobody waits for."""
         if self.handler is not handler:
@@ -88,18 +105,18 @@ class Runs:
         self.column.extend(column)
 
     def add(
-        self, call: int, handler: Handler | None, type_name: str, key: str, args: Args, extra: Any
+        self, call: int, handler: Handler | None, type_name: str, key: str, entry: Any, extra: Any
     ) -> None:
-        """One message."""
-        if call == Call.SEND and handler is not None:
-            self.extend(handler, (key,), handler.column((args,)))
-            return
-        if (call, handler, type_name) != (self._call, self._named, self._type):
+        """One message. `entry`: its arguments as `Handler.entry`."""
+        if handler is not self._named or type_name != self._type or call != self._call:
             self._open(call, handler, type_name)
+            if call == Call.SEND:
+                self.handler = handler
         self.keys.append(key)
-        if handler is not None:
-            self.column.extend(handler.column((args,)))
-        self._extras.append(extra)
+        if handler is not None and handler.arity:
+            self.column.append(entry)
+        if call != Call.SEND:
+            self.extras.append(extra)
 
     def _open(self, call: int, handler: Handler | None, type_name: str) -> None:
         self.close()
@@ -114,7 +131,7 @@ class Runs:
         """What follows is a run of its own."""
         if self.keys:
             self._closed.append(
-                Messages(self._call, self._named, self._type, self.keys, self.column, self._extras)
+                Messages(self._call, self._named, self._type, self.keys, self.column, self.extras)
             )
         self._renew()
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import struct
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby, repeat
 from operator import itemgetter
 from typing import Any
@@ -33,7 +33,7 @@ from skerry.runtime.shard.events import Outcome, Placement, Request, Row, Table
 from skerry.runtime.shard.outputs import Outputs, home, partition_of
 from skerry.runtime.shard.placement import slot_of
 from skerry.runtime.shard.timers import Timer, Timers, timer_key, unnamed_key
-from skerry.runtime.shard.turns import Broke, Done, Given, Refused, Result, Turns
+from skerry.runtime.shard.turns import Broke, Done, Given, Place, Refused, Result, Turns
 from skerry.runtime.shard.wire import Call
 from skerry.stream import Exit
 from skerry.turn import Turn
@@ -146,33 +146,40 @@ class Delivery:
             run = self.join if queueing else self.columns
             run(handler, keys, messages.column)
             return
-        count = len(keys)
-        each = repeat((), count) if handler is None else handler.each(messages.column, count)
+        if not queueing and self._together(
+            call, handler, messages.type, keys, messages.column, messages.extras
+        ):
+            return
+        entries: Iterable[Any] = messages.column or repeat(None)
         extras: Iterable[Extra | None] = messages.extras or repeat(None)
         own = self.buffer(self.me) if queueing else None
-        for key, args, extra in zip(keys, each, extras):
+        for key, entry, extra in zip(keys, entries, extras):
             buffer = self._place(messages.type, key) or own
-            if buffer is None:
-                self.deliver(call, handler, messages.type, key, args, extra)
+            if buffer is not None:
+                buffer.add(call, handler, messages.type, key, entry, extra)
             else:
-                buffer.add(call, handler, messages.type, key, args, extra)
+                (args,) = ((),) if handler is None else handler.each((entry,), 1)
+                self.deliver(call, handler, messages.type, key, args, extra)
 
     # ── what a turn leaves ──
 
     def leave(self, entity: Entity) -> None:
         """Take what the turn of `entity` sent, asked and set."""
         turn = self.turn
-        if turn.extra:
-            for handler, key, args, asked in turn.sends:
-                if asked is None or turn.forgotten:
-                    self.left.add(Call.SEND, handler, handler.entity, key, args, None)
-                else:
-                    extra = self._ask(entity, asked)
-                    self.left.add(Call.ASK, handler, handler.entity, key, args, extra)
-            turn.sends.clear()
-            self._leave_extra(entity)
-        else:
+        if not turn.extra:
             self.collect()
+            return
+        add = self.left.add
+        for handler, key, args, asked in turn.sends:
+            entry = args[0] if handler.bare else args
+            if asked is None or turn.forgotten:
+                add(Call.SEND, handler, handler.entity, key, entry, None)
+            else:
+                add(Call.ASK, handler, handler.entity, key, entry, self._ask(entity, asked))
+        turn.sends.clear()
+        if turn.laters or turn.timers or turn.emits or turn.forgotten:
+            self._leave_extra(entity)
+        turn.clear()
 
     def collect(self) -> None:
         """Take what turns have sent that need no look at who they were."""
@@ -224,7 +231,6 @@ class Delivery:
             timers.set(unnamed_key(name, key, id), later)
         for output, item in turn.emits:
             self.emit(output.name, [partition_of(name, key, output.partitions)], [item])
-        turn.clear()
 
     def _ask(self, entity: Entity, asked: Any) -> tuple[str, str, bytes]:
         name, key = entity.__skerry__.name, entity.key
@@ -297,14 +303,12 @@ class Delivery:
             self.bury(handler, key, args, result, answered=True)
         asker_type, asker_key, id = asker
         extra = (id, outcome.kind, outcome.body)
-        self.left.add(Call.OUTCOME, None, asker_type, asker_key, (), extra)
+        self.left.add(Call.OUTCOME, None, asker_type, asker_key, None, extra)
 
     def _outcome(self, type_name: str, key: str, id: bytes, kind: str, body: bytes) -> None:
-        ask = self.asks.take(id)
+        ask = self._taken(type_name, key, id)
         if ask is None:
             return
-        if ask.timer:
-            self.timers.cancel(ask.timer)
         first: bytes | Exception = body if kind == "done" else error_of(kind, body)
         then = {"done": ask.then, "rejected": ask.rejected, "failed": ask.failed}[kind]
         if then is not None:
@@ -314,6 +318,13 @@ class Delivery:
                 self.turn.now_ns, type_name, key, "", 0, 0, b"\x90", f"{kind}: {first}", "", True
             )
             self.rows.append((Table.DEAD, dead_key(type_name, key, self.new_id()), _encode(letter)))
+
+    def _taken(self, type_name: str, key: str, id: bytes) -> Ask | None:
+        """The ask that an outcome is for; nothing else will be its outcome."""
+        ask = self.asks.take(type_name, key, id)
+        if ask is not None and ask.timer:
+            self.timers.cancel(ask.timer)
+        return ask
 
     def _continue(
         self, then: Continuation, type_name: str, key: str, first: Any, *, with_first: bool
@@ -362,20 +373,26 @@ class Delivery:
             return
         args = self.by_name(handler, candidate.params, candidate.args)
         if candidate.kind == "later":
-            values = handler.unpack(args) if handler.scalar else args
-            self.left.add(Call.SEND, handler, candidate.to_type, candidate.to, values, None)
-        elif candidate.kind == "named" or self.asks.take(candidate.id) is not None:
+            entry = handler.entry(handler.unpack(args)) if handler.scalar else args
+            self.left.add(Call.SEND, handler, candidate.to_type, candidate.to, entry, None)
+        elif candidate.kind == "named" or self._late(candidate):
             result = self._turn(handler, candidate.key, args, wanted=False)
             if not isinstance(result, Done):
                 self.bury(handler, candidate.key, args, result)
+
+    def _late(self, timeout: Timer) -> bool:
+        """Whether no outcome came before: then this is the outcome."""
+        return self.asks.take(timeout.type, timeout.key, timeout.id) is not None
 
     # ── frames and sources ──
 
     def run(self, run: wire.Run) -> None:
         """The messages of a run, in order."""
         if run.call in (Call.OUTCOME, Call.EMIT):
-            for key, its_own in zip(run.keys, run.extras or ()):
-                self.deliver(run.call, None, run.type, key, (), its_own)
+            extras = run.extras or []
+            if not self._together(run.call, None, run.type, run.keys, (), extras):
+                for key, its_own in zip(run.keys, extras):
+                    self.deliver(run.call, None, run.type, key, (), its_own)
             return
         handler = self.handlers.get(run.handler)
         if handler is None:
@@ -386,14 +403,62 @@ class Delivery:
         if column is not None and run.call == Call.SEND:
             self.columns(handler, run.keys, column)
             return
+        if column is not None and self._together(
+            run.call, handler, run.type, run.keys, column, run.extras or []
+        ):
+            return
         each: Iterable[Args] = (
             [self.by_name(handler, run.params, blob) for blob in wire.blobs_of(run)]
             if column is None
             else handler.each(column, len(run.keys))
         )
-        extras: Iterable[Extra | None] = run.extras or repeat(None)
-        for key, args, extra in zip(run.keys, each, extras):
-            self.deliver(run.call, handler, run.type, key, args, extra)
+        askers: Iterable[Extra | None] = run.extras or repeat(None)
+        for key, args, asker in zip(run.keys, each, askers):
+            self.deliver(run.call, handler, run.type, key, args, asker)
+
+    def _together(
+        self,
+        call: int,
+        handler: Handler | None,
+        type_name: str,
+        keys: list[str],
+        column: Sequence[Any],
+        extras: list[Extra],
+    ) -> bool:
+        """Run asks, or replies to askers, as one loop; those for other shards join their buffers.
+        False: something about them must be looked at one by one."""
+        kept = self.turns.kept.get(type_name)
+        if kept is None or self.careful or kept.careful or self.poison:
+            return False
+        if call == Call.ASK and handler is not None and not handler.query:
+            self.turns.answer_columns(kept, handler, keys, column, extras, self.left)
+            return True
+        if call == Call.OUTCOME and all(kind == "done" for _, kind, _ in extras):
+            places = self.turns.places(kept, keys)
+            self.turns.run_each(kept, self._replies(type_name, keys, places, extras))
+            return True
+        return False
+
+    def _replies(
+        self, type_name: str, keys: list[str], places: list[Place], extras: list[Extra]
+    ) -> Iterator[tuple[str, Entity, Handler, tuple[Any, ...]]]:
+        """The turns that replies are to their askers, while they are run one after the other."""
+        for key, place, extra in zip(keys, places, extras):
+            if isinstance(place, Buffer):
+                place.add(Call.OUTCOME, None, type_name, key, None, extra)
+                continue
+            id, _, body = extra
+            ask = self._taken(type_name, key, id)
+            if ask is None or ask.then is None:
+                continue
+            handler_id, params, rest = ask.then
+            handler = self.handlers.get(handler_id)
+            if handler is None:
+                self.bury_unknown(type_name, key, handler_id, params, rest)
+                continue
+            if params != handler.params_id:
+                rest = self.by_name(handler, params, rest)
+            yield key, place, handler, handler.outcome(body, rest, ask.replies)
 
     def columns(self, handler: Handler, keys: list[str], column: Sequence[Any]) -> None:
         """Messages to one handler that nobody waits for, in order: those for this shard run now,
@@ -402,7 +467,8 @@ class Delivery:
         if self.careful or kept.careful or handler.query or self.poison:
             for key, args in zip(keys, handler.each(column, len(keys))):
                 if buffer := self._place(handler.entity, key):
-                    buffer.add(Call.SEND, handler, handler.entity, key, args, None)
+                    entry = handler.entry(args)
+                    buffer.add(Call.SEND, handler, handler.entity, key, entry, None)
                 else:
                     self.deliver(Call.SEND, handler, handler.entity, key, args, None)
             return
@@ -425,7 +491,7 @@ class Delivery:
     def emit(self, output: str, partitions: Iterable[str], items: Sequence[bytes]) -> None:
         """Items on their way to where their partitions of an output live, in order."""
         for partition, item in zip(partitions, items):
-            self.left.add(Call.EMIT, None, home(output), partition, (), (item,))
+            self.left.add(Call.EMIT, None, home(output), partition, None, (item,))
 
     def exit(self, end: Exit, slot: int, keys: list[str], items: Sequence[bytes]) -> None:
         """Items that leave a source's stream by a sink: dealt by their keys, else by the slot."""

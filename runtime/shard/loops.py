@@ -18,6 +18,7 @@ from typing import Any
 from msgspec import Raw
 
 from skerry.message import Handler
+from skerry.runtime.shard.wire import Call
 
 Loop = Callable[..., int]
 """(turn, leave, dirty, cls, handler, keys, places, column) -> how many were for other shards."""
@@ -62,6 +63,56 @@ def loop_of(handler: Handler) -> Loop:
     if handler.bare:
         return _bare
     return _tuples if handler.arity else _none
+
+
+Answering = Callable[..., int]
+"""(turn, leave, dirty, cls, handler, encode, left, keys, places, column, askers) -> how many were for
+other shards."""
+
+_ANSWERING = """
+def loop(turn, leave, dirty, cls, handler, encode, left, keys, places, column, askers):
+    function, decode, away = handler.function, handler.decode, 0
+    for key, place{arg}, asker in zip(keys, places{column}, askers):
+        if place.__class__ is cls:
+            dirty[key] = place
+            turn.entity = place
+            body = encode(function(place{given}))
+            if turn.extra or turn.sends:
+                leave(place)
+            to_type, to_key, id = asker
+            if left.told != to_type:
+                left.open_outcomes(to_type)
+            left.keys.append(to_key)
+            left.extras.append((id, "done", body))
+        else:
+            place.add(ASK, handler, handler.entity, key, {entry}, asker)
+            away += 1
+    return away
+"""
+
+
+def _made_answering(arg: str, given: str, entry: str) -> Answering:
+    scope: dict[str, Any] = {"ASK": Call.ASK}
+    column = ", column" if arg else ""
+    exec(_ANSWERING.format(arg=arg, given=given, entry=entry, column=column), scope)
+    return scope["loop"]  # type: ignore[no-any-return]
+
+
+_answering_none = _made_answering("", "", "None")
+_answering_bare = _made_answering(", arg", ", arg", "arg")
+_answering_tuples = _made_answering(", args", ", *args", "args")
+_answering_bytes = _made_answering(", args", ", *decode(args)", "args")
+
+
+def answering_loop_of(handler: Handler) -> Answering:
+    """The loop for messages whose senders wait for the outcome; its column: as `Handler.column`.
+
+    An outcome stands behind what its turn sent, and before what the next one sends (I2)."""
+    if not handler.scalar:
+        return _answering_bytes
+    if handler.bare:
+        return _answering_bare
+    return _answering_tuples if handler.arity else _answering_none
 
 
 IMMUTABLE = frozenset({int, float, str, bool, bytes, type(None)})

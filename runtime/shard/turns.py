@@ -14,7 +14,7 @@ No I/O but `Committed`; reads no clock. Idea: docs/entities.md. Asserts I11.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Any
 
@@ -25,9 +25,9 @@ from skerry import turn as seam
 from skerry.entity import Entity, EntityType
 from skerry.errors import InvalidMessage, Rejected, StoreDamaged
 from skerry.message import Args, Handler
-from skerry.runtime.shard.buffer import Buffer
+from skerry.runtime.shard.buffer import Buffer, Extra, Runs
 from skerry.runtime.shard.events import StateGroup
-from skerry.runtime.shard.loops import IMMUTABLE, asking_loop_of, loop_of
+from skerry.runtime.shard.loops import IMMUTABLE, answering_loop_of, asking_loop_of, loop_of
 from skerry.runtime.shard.placement import slots_of
 from skerry.stream import check_keys
 from skerry.turn import Turn
@@ -284,6 +284,45 @@ class Turns:
     ) -> None:
         """Messages that nobody waits for join these buffers: the same loop, that meets no entity."""
         loop_of(handler)(self.turn, self._leave, {}, None, handler, keys, buffers, column)
+
+    def answer_columns(
+        self,
+        kept: Kept,
+        handler: Handler,
+        keys: Sequence[str],
+        column: Sequence[Any],
+        askers: Sequence[Extra],
+        left: Runs,
+    ) -> None:
+        """The same for messages whose senders wait: the outcomes go to `left`."""
+        places, turn, loop = self.places(kept, keys), self.turn, answering_loop_of(handler)
+        given = (handler, self._encode_reply, left, keys, places, column, askers)
+        seam.current = turn
+        try:
+            away = loop(turn, self._leave, kept.dirty, kept.type.cls, *given)
+        except (Exception, SystemExit) as error:
+            raise Raised(kept.name) from error
+        finally:
+            seam.current = turn.entity = None
+        turn.count += len(keys) - away
+
+    def run_each(
+        self, kept: Kept, calls: Iterable[tuple[str, Entity, Handler, tuple[Any, ...]]]
+    ) -> None:
+        """Turns of (key, entity, handler, arguments), in order, optimistically. Raises Raised."""
+        turn, leave, dirty = self.turn, self._leave, kept.dirty
+        seam.current = turn
+        try:
+            for key, entity, handler, args in calls:
+                dirty[key] = turn.entity = entity
+                turn.count += 1
+                handler.function(entity, *args)
+                if turn.extra or turn.sends:
+                    leave(entity)
+        except (Exception, SystemExit) as error:
+            raise Raised(kept.name) from error
+        finally:
+            seam.current = turn.entity = None
 
     def ask_columns(
         self, kept: Kept, handler: Handler, keys: Sequence[str], column: Sequence[Any]

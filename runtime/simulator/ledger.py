@@ -18,6 +18,7 @@ import msgspec
 
 from skerry.entity import Entity
 from skerry.message import Args, Handler
+from skerry.runtime.shard.buffer import Extra, Runs
 from skerry.runtime.shard.shard import Shard
 from skerry.runtime.shard.turns import Kept, Place
 from skerry.runtime.shard.wire import Call
@@ -43,7 +44,8 @@ class Books:
         """Listen to a shard that has just been opened."""
         delivery, turns = shard.delivery, shard.turns
         leave, collect, undo = delivery.leave, delivery.collect, turns.undo
-        deliver, columns, spread = delivery.deliver, turns.run_columns, delivery.spread
+        deliver, spread = delivery.deliver, delivery.spread
+        columns, answers = turns.run_columns, turns.answer_columns
         turn = turns.turn
         turn.sends = sends = _Sends(turn)
 
@@ -80,6 +82,13 @@ class Books:
                 self._open_run.append(_message(handler, key, args))
             deliver(call, handler, type_name, key, args, extra)
 
+        def ran(
+            handler: Handler, keys: Sequence[str], places: Sequence[Place], column: Sequence[Any]
+        ) -> None:
+            for key, place, args in zip(keys, places, handler.each(column, len(keys))):
+                if isinstance(place, Entity):
+                    self._open_run.append(_message(handler, key, args))
+
         def ran_columns(
             kept: Kept,
             handler: Handler,
@@ -87,17 +96,27 @@ class Books:
             places: Sequence[Place],
             column: Sequence[Any],
         ) -> None:
-            for key, place, args in zip(keys, places, handler.each(column, len(keys))):
-                if isinstance(place, Entity):
-                    self._open_run.append(_message(handler, key, args))
+            ran(handler, keys, places, column)
             columns(kept, handler, keys, places, column)
+
+        def answered(
+            kept: Kept,
+            handler: Handler,
+            keys: Sequence[str],
+            column: Sequence[Any],
+            askers: Sequence[Extra],
+            left: Runs,
+        ) -> None:
+            ran(handler, keys, turns.places(kept, keys), column)
+            answers(kept, handler, keys, column, askers, left)
 
         def spreads(handler: Handler, keys: list[str], column: Sequence[Any]) -> None:
             for key, args in zip(keys, handler.each(column, len(keys))):
                 self._open_sent.append(("a source", _message(handler, key, args)))
             spread(handler, keys, column)
 
-        turns._leave, turns.undo, turns.run_columns = left, undone, ran_columns  # type: ignore[method-assign]
+        turns._leave, turns.undo = left, undone  # type: ignore[method-assign]
+        turns.run_columns, turns.answer_columns = ran_columns, answered  # type: ignore[method-assign]
         delivery.leave, delivery.collect = left, collected  # type: ignore[method-assign]
         delivery.deliver, delivery.spread = delivered, spreads  # type: ignore[method-assign]
 

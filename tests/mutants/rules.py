@@ -367,9 +367,9 @@ MUTANTS = [
     Mutant(
         "what was sent before an ask comes behind it",
         "shard/delivery.py",
-        "            for handler, key, args, asked in turn.sends:\n",
-        "            turn.sends.sort(key=lambda sent: sent[3] is None)\n"
-        "            for handler, key, args, asked in turn.sends:\n",
+        "        for handler, key, args, asked in turn.sends:\n",
+        "        turn.sends.sort(key=lambda sent: sent[3] is None)\n"
+        "        for handler, key, args, asked in turn.sends:\n",
     ),
     Mutant(
         "a forgotten entity's state stays in the store",
@@ -410,13 +410,39 @@ MUTANTS = [
     Mutant(
         "an ask keeps its row after its first outcome",
         "shard/asks.py",
-        "        self._staged[id] = None\n        self._removed[id] = ask\n",
+        "        self._gone[id] = asker\n",
         "",
+    ),
+    Mutant(
+        "an ask has two outcomes in one batch",
+        "shard/asks.py",
+        "        if known is None or id not in known or id in self._gone:\n",
+        "        if known is None or id not in known:\n",
+    ),
+    Mutant(
+        "a reply overtakes what its turn has sent",
+        "shard/loops.py",
+        "            if turn.extra or turn.sends:\n"
+        "                leave(place)\n"
+        "            to_type, to_key, id = asker\n",
+        "            to_type, to_key, id = asker\n",
+    ),
+    Mutant(
+        "requests are taken in however much is inside",
+        "shard/intake.py",
+        "        most = max(self.turns_max - inside, self.turns_max // OUTSIDE_PART, 1)\n",
+        "        most = self.turns_max\n",
+    ),
+    Mutant(
+        "what a sink has written waits behind requests",
+        "shard/intake.py",
+        "            self._outside.appendleft(event)\n            return\n",
+        "            self._outside.append(event)\n            return\n",
     ),
     Mutant(
         "the time-out of an answered ask stays",
         "shard/delivery.py",
-        '        elif candidate.kind == "named" or self.asks.take(candidate.id) is not None:\n',
+        '        elif candidate.kind == "named" or self._late(candidate):\n',
         "        else:\n",
     ),
     Mutant(

@@ -17,7 +17,10 @@ from hypothesis import Phase, settings
 
 from tests.simulation import workload
 
-QUICK = [f"tests/simulation/test_{name}.py" for name in ("packets", "traces", "watch", "verbs")]
+QUICK = [
+    f"tests/simulation/test_{name}.py"
+    for name in ("packets", "traces", "watch", "verbs", "replies")
+]
 CALLER = "tests/gateway/test_session.py"
 
 

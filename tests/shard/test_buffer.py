@@ -66,7 +66,7 @@ def put(into: Runs, messages: list[tuple[int, str, str]]) -> list[Sent]:
         if call == Call.SEND and handler is not None and number % 2:
             into.extend(handler, [key], handler.column([args]))
         else:
-            into.add(call, handler, "Thing", key, args, extra)
+            into.add(call, handler, "Thing", key, handler.entry(args) if handler else None, extra)
         sent.append((call, name, key, args, extra))
     return sent
 
