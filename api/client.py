@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import queue
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from functools import partial
@@ -156,25 +157,37 @@ class AsyncClient:
 
     async def _one(self, handler: Handler, key: str, args: Args, *, reply: bool) -> Any:
         """Ask for one: a future and nothing else of asyncio's, since this is called most."""
+        came: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        call = self._begin(handler, key, args, _came, came, reply=reply)
+        return self._told(handler, key, call, await came, reply=reply)
+
+    def _begin(
+        self,
+        handler: Handler,
+        key: str,
+        args: Args,
+        done: Callable[[Any, Any], None],
+        of: Any,
+        *,
+        reply: bool,
+    ) -> Any:
+        """Ask for one; `done` gets `of` and the outcome. On the loop's thread."""
         _refuse_private(handler)
         named = b""
         if self._idempotency_key is not None:
             named = named_id(handler.entity, key, handler.name, self._idempotency_key)
-        loop = asyncio.get_running_loop()
-        came: asyncio.Future[Any] = loop.create_future()
-        call = self._session.request(
+        return self._session.request(
             handler.entity,
             key,
             handler.name,
             _blob(handler, args),
-            _came,
-            of=came,
+            done,
+            of=of,
             reply=reply,
             query=handler.query,
             named=named,
-            until_s=loop.time() + self._timeout,
+            until_s=asyncio.get_running_loop().time() + self._timeout,
         )
-        return self._told(handler, key, call, await came, reply=reply)
 
     async def _again(self, handler: Handler, key: str, call: Any, *, reply: bool) -> Any:
         """Wait on for what had no outcome in time."""
@@ -305,6 +318,12 @@ class _Many:
         return [_result(one, outcome, self._timeout) for one, outcome in both]
 
 
+class _Wait(queue.SimpleQueue[Any]):
+    """One thread waits here for the outcome of its call, which comes on another."""
+
+    call: Any = None
+
+
 class Client:
     """A caller of a running app, blocking. See `AsyncClient`.
 
@@ -341,10 +360,16 @@ class Client:
             self._thread.join()
         self._loop.close()
 
-    def _run(self, what: Coroutine[Any, Any, R]) -> R:
+    def _check_open(self) -> None:
         if self._thread is None:
-            what.close()
             raise SkerryError("This client is not open: use it as `with Client() as client:`.")
+
+    def _run(self, what: Coroutine[Any, Any, R]) -> R:
+        try:
+            self._check_open()
+        except SkerryError:
+            what.close()
+            raise
         running = asyncio.run_coroutine_threadsafe(what, self._loop)
         try:
             return running.result()
@@ -360,9 +385,30 @@ class Client:
         other._loop, other._thread = self._loop, self._thread
         return other
 
+    def _one(self, handler: Handler, key: str, args: Args, *, reply: bool) -> Any:
+        """Ask for one without a task or a future: each is a hop more between two threads."""
+        self._check_open()
+        wait = _Wait()
+
+        def begin() -> None:
+            try:
+                wait.call = self._client._begin(handler, key, args, _Wait.put, wait, reply=reply)
+            except Exception as error:  # Raised where it was asked.
+                wait.put(error)
+
+        self._loop.call_soon_threadsafe(begin)
+        outcome = wait.get()
+        if isinstance(outcome, Exception):
+            raise outcome
+        try:
+            return self._client._told(handler, key, wait.call, outcome, reply=reply)
+        except TimedOut as error:
+            raise error.waited_by(self._run) from None
+
     def ask(self, handler: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Deliver a message exactly once, and wait for its reply. See `AsyncClient.ask`."""
-        return self._run(self._client.ask(handler, *args, **kwargs))
+        found, key = target(handler)
+        return cast(R, self._one(found, key, found.bind(args, kwargs), reply=True))
 
     @overload
     def send(self, handler: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> None: ...
@@ -372,7 +418,8 @@ class Client:
 
     def send(self, handler: Any, /, *args: Any, **kwargs: Any) -> None:
         """Deliver a message exactly once. See `AsyncClient.send`."""
-        self._run(self._client.send(handler, *args, **kwargs))
+        one = handler if isinstance(handler, Message) else message(handler, *args, **kwargs)
+        self._one(one.handler, one.key, one.args, reply=False)
 
     def ask_many(self, messages: Iterable[Message[R]]) -> list[R | Rejected | Failed]:
         """Ask many at once. See `AsyncClient.ask_many`."""
