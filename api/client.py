@@ -361,7 +361,7 @@ class Client:
         self._loop.close()
 
     def _check_open(self) -> None:
-        if self._thread is None:
+        if self._thread is None or self._loop.is_closed():
             raise SkerryError("This client is not open: use it as `with Client() as client:`.")
 
     def _run(self, what: Coroutine[Any, Any, R]) -> R:

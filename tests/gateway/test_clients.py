@@ -7,6 +7,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,32 @@ def test_without_an_app_a_client_says_how_to_start_one(tmp_path: Path) -> None:
         skerry.Client(tmp_path / "nothing"),
     ):
         raise AssertionError("a client without an app was opened")
+
+
+def test_threads_can_share_a_blocking_client_and_ctrl_c_ends_the_waiting_of_one_call(
+    data: Path,
+) -> None:
+    with skerry.Client(data) as client:
+        with ThreadPoolExecutor(8) as pool:
+            sums = [pool.submit(client.ask, Counter.at("shared").add, 1) for _ in range(200)]
+            assert sorted(one.result() for one in sums) == list(range(1, 201))
+        before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                client.ask(Counter.at("hung").hang)
+        finally:
+            signal.signal(signal.SIGALRM, before)
+        assert client.ask(Counter.at("shared").add, 1) == 201
+
+
+def test_a_client_that_is_not_open_any_more_says_so(data: Path) -> None:
+    with skerry.Client(data) as client:
+        client.send(Counter.at("closed").add, 1)
+    with pytest.raises(skerry.SkerryError, match="not open"):
+        client.ask(Counter.at("closed").add, 1)
+    with pytest.raises(skerry.SkerryError, match="not open"):
+        client.get(Counter.at("closed"))
 
 
 def test_many_clients_at_once_share_nothing(data: Path) -> None:
