@@ -2,8 +2,8 @@
 
 A source that offers `batches` promises not to block and is read in the worker's own loop,
 which is fastest. Any other is read by a thread of its own per partition, behind a queue of
-a few batches. Either way the shard is told which position each batch follows, and asks for
-a rewind when that is not the newest one.
+a few batches. Of thousands of files only some are open at once. Either way the shard is told
+which position each batch follows, and asks for a rewind when that is not the newest one.
 
 Does the I/O of sources and nothing else. Idea: docs/clients.md.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -22,6 +23,13 @@ BATCH_ITEMS = 2048
 
 QUEUED_BATCHES = 4
 """Batches that a reading thread is ahead; more would only use memory."""
+
+OPEN_MAX = 64
+"""Partitions that are read in the worker's loop in turn, if there are more of them: a file each, and
+a process may hold few of these open. The others wait."""
+
+SPELL_BATCHES = 64
+"""So many batches of a partition are taken before it lets one in that waits: opening costs."""
 
 Batch = tuple[Sequence[Any], Sequence[Any]]
 """Positions, and the items at them."""
@@ -37,7 +45,8 @@ class Partition:
     ) -> None:
         self.name, self.partition = name, partition
         self._source, self._wake = source, wake
-        self.finished = False
+        self.inline = hasattr(source, "batches")
+        """Whether it can be read without waiting for a thread."""
         self.start_at(after)
 
     def start_at(self, after: Any) -> None:
@@ -46,7 +55,9 @@ class Partition:
         self.finished = False
         self._rest: Batch | None = None
         """What was read and is not wanted yet."""
-        if hasattr(self._source, "batches"):
+        self.taken = 0
+        """Batches since it was opened."""
+        if self.inline:
             self._batches = self._source.batches(self.partition, after, BATCH_ITEMS)
             self._next = self._next_inline
         else:
@@ -73,6 +84,7 @@ class Partition:
             positions, found = positions[:items_max], found[:items_max]
         items = Items(self.name, self.partition, self.position, positions, found)
         self.position = positions[-1]
+        self.taken += 1
         return items
 
     def size(self) -> float | None:
@@ -128,7 +140,15 @@ class Readers:
 
     def __init__(self, partitions: Sequence[Partition]) -> None:
         self._partitions = {(p.name, p.partition): p for p in partitions}
-        self._reading = list(partitions)
+        inline = [p for p in partitions if p.inline]
+        self._reading = deque([p for p in partitions if not p.inline] + inline[:OPEN_MAX])
+        self._waiting = deque(inline[OPEN_MAX:])
+        """Not open yet, or closed for a while."""
+        self._size: float | None = None
+        """Of all of them together. Asked for once: the supervisor wants to know ten times a second."""
+        self._measured = False
+        self._read = 0.0
+        """Sum of the positions, once the size is known."""
         self.items = 0
 
     def next(self, items_max: int) -> list[Items]:
@@ -136,22 +156,35 @@ class Readers:
         found: list[Items] = []
         missing, idle = items_max, 0
         while missing > 0 and idle < len(self._reading):
-            partition = self._reading.pop(0)
+            partition = self._reading.popleft()
+            before = partition.position
             items = partition.next(missing)
+            idle = 0 if items is not None else idle + 1
             if items is not None:
                 found.append(items)
                 missing -= len(items.items)
-            idle = 0 if items is not None else idle + 1
-            if not partition.finished:
-                self._reading.append(partition)
+                self._moved(before, partition.position)
+            self._put_back(partition)
         self.items += items_max - missing
         return found
+
+    def _put_back(self, partition: Partition) -> None:
+        """To be read again in its turn; or one that waits instead."""
+        spell_over = partition.inline and partition.taken >= SPELL_BATCHES
+        if self._waiting and (partition.finished or spell_over):
+            self._reading.append(self._waiting.popleft())
+            if not partition.finished:
+                partition.start_at(partition.position)
+                self._waiting.append(partition)
+        elif not partition.finished:
+            self._reading.append(partition)
 
     def rewind(self, name: str, partition: str, after: Any) -> None:
         """The shard stands elsewhere: read from there."""
         found = self._partitions[(name, partition)]
+        self._moved(found.position, after)
         found.start_at(after)
-        if found not in self._reading:
+        if found not in self._reading and found not in self._waiting:
             self._reading.append(found)
 
     @property
@@ -162,16 +195,25 @@ class Readers:
     @property
     def inline(self) -> bool:
         """Whether some partition can be read without waiting for a thread."""
-        return any(hasattr(p._source, "batches") for p in self._reading)
+        return any(partition.inline for partition in self._reading)
 
     def progress(self) -> tuple[float, float] | None:
         """(read, size) summed over the partitions, None when some size is unknown."""
-        read = total = 0.0
+        if not self._measured:
+            self._measured = True
+            self._size = self._measure()
+        return None if self._size is None else (min(self._read, self._size), self._size)
+
+    def _measure(self) -> float | None:
+        total = 0.0
         for partition in self._partitions.values():
             size = partition.size()
             if size is None:
                 return None
-            position = partition.position
-            read += size if partition.finished else float(position) if position is not None else 0.0
             total += size
-        return read, total
+            self._read += partition.position or 0.0
+        return total
+
+    def _moved(self, before: Any, after: Any) -> None:
+        if self._size is not None:  # Then positions are numbers.
+            self._read += (after or 0.0) - (before or 0.0)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import resource
 from collections import Counter
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 
@@ -79,6 +81,18 @@ def test_json_lines_are_read_by_their_type_and_a_bad_line_ends_the_run_with_its_
     )
     assert run(folder, "json", "a.jsonl")[0] == 0
     assert counts(folder) == {"x": 2, "y": 1, "z": 1}
+
+
+def test_more_files_are_read_than_a_process_may_have_open(folder: Path) -> None:
+    for number in range(300):
+        (folder / f"{number}.txt").write_text(f"one w{number % 7}\n")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (130, limits[1]))
+    try:
+        assert run(folder, "text", "*.txt") == (0, ANY)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert counts(folder) == Counter(["one"] * 300 + [f"w{n % 7}" for n in range(300)])
 
 
 def test_a_file_that_vanished_is_named_and_counting_goes_on_when_it_is_back(folder: Path) -> None:

@@ -1,0 +1,84 @@
+"""Partitions read in turn: every item once and in order, of thousands of files few open at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from skerry.runtime.readers import OPEN_MAX, SPELL_BATCHES, Partition, Readers
+
+BATCH = 3
+
+
+class Numbers:
+    """Partitions of so many numbers; counts how many of them are being read."""
+
+    def __init__(self, counts: list[int]) -> None:
+        self.counts = {str(place): count for place, count in enumerate(counts)}
+        self.open = self.open_max = self.asked = 0
+
+    def size(self, partition: str) -> int:
+        """How far its positions go."""
+        self.asked += 1
+        return self.counts[partition]
+
+    def batches(
+        self, partition: str, after: int | None, size: int
+    ) -> Iterator[tuple[list[int], list[int]]]:
+        """Positions begin at 1, as offsets behind an item do."""
+        self.open += 1
+        self.open_max = max(self.open, self.open_max)
+        try:
+            count = self.counts[partition]
+            for first in range((after or 0) + 1, count + 1, BATCH):
+                upto = list(range(first, min(first + BATCH, count + 1)))
+                yield upto, upto
+        finally:
+            self.open -= 1
+
+
+def readers_of(source: Numbers) -> Readers:
+    """All its partitions, from the beginning."""
+    return Readers([Partition("numbers", source, p, None, lambda: None) for p in source.counts])
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.sampled_from([0, 1, 2, 5, 40, BATCH * SPELL_BATCHES * 2]), min_size=1, max_size=200
+    ),
+    st.lists(st.tuples(st.integers(1, 5000), st.booleans()), max_size=5),
+)
+def test_every_item_is_read_once_in_order_whatever_is_wanted_at_once(
+    counts: list[int], wanted: list[tuple[int, bool]]
+) -> None:
+    source = Numbers(counts)
+    readers, found = readers_of(source), {name: list[int]() for name in source.counts}
+    for most, again in [*wanted, *[(1000, False)] * (sum(counts) // 1000 + 2 + len(counts))]:
+        for items in readers.next(most):
+            read = found[items.partition]
+            stands = read[-1] if read else None
+            if again or items.after != stands:  # As a shard does that has lost a batch.
+                readers.rewind("numbers", items.partition, stands)
+                again = False
+            else:
+                read += items.items
+        progress = readers.progress()
+        assert progress == (sum(map(len, found.values())), sum(counts))
+    assert readers.finished
+    assert found == {name: list(range(1, count + 1)) for name, count in source.counts.items()}
+    assert source.open == 0
+
+
+def test_of_thousands_of_partitions_few_are_open_at_once_and_all_come_to_their_turn() -> None:
+    source = Numbers([10_000] * 100 + [BATCH] * 2000)
+    readers = readers_of(source)
+    for _ in range(40):
+        readers.next(BATCH * SPELL_BATCHES * OPEN_MAX // 4)
+        assert readers.progress() is not None
+    assert source.open_max <= OPEN_MAX + 1, "one is closed after the next was opened"
+    assert source.asked == len(source.counts), "sizes are asked once, not each time"
+    reached = [p for p in source.counts if readers._partitions["numbers", p].position is not None]
+    assert len(reached) == len(source.counts), "those that wait are let in"
