@@ -247,6 +247,10 @@ class Handler:
         """What stands for the arguments of one message in such a column."""
         return args[0] if self.bare else args
 
+    def stored_entry(self, args: bytes) -> Any:
+        """The same for arguments that were kept as bytes. Raises InvalidMessage."""
+        return self.entry(self.unpack(args)) if self.scalar else args
+
     def each(self, column: Sequence[Any], count: int) -> Iterable[Args]:
         """The arguments of each of `count` messages, from their column."""
         if self.bare:
@@ -355,22 +359,24 @@ def target(handler: Any) -> tuple[Handler, str]:
         found: Handler = handler.__func__.handler
         key: str = handler.__self__.key
     except AttributeError:
-        found, key = _of_entity(handler)
+        found = of_entity(handler)
+        key = str(handler.__self__.key)
     if key.__class__ is not str or not 0 < len(key) <= KEY_BYTES_MAX or not key.isascii():
         check_key(key)
     return found, key
 
 
-def _of_entity(handler: Any) -> tuple[Handler, str]:
+def of_entity(handler: Any) -> Handler:
+    """The handler that `self._paid` names, a method of an entity. Raises TypeError."""
     entity: Any = getattr(handler, "__self__", None)
     kind = getattr(type(entity), "__skerry__", None)
-    found = None if kind is None else kind.handlers.get(handler.__name__)
+    found: Handler | None = None if kind is None else kind.handlers.get(handler.__name__)
     if found is None or isinstance(entity, type):
         raise TypeError(
             f"a verb takes a handler and its arguments apart, as send(Account.at('a').deposit, 10); "
             f"{handler!r:.100} is no handler"
         )
-    return found, str(entity.key)
+    return found
 
 
 def message(handler: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Message[R]:

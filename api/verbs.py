@@ -15,7 +15,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from skerry import turn as _turn
 from skerry.errors import Failed, OutsideTurn, Rejected
-from skerry.message import KEY_BYTES_MAX, Handler, Message, check_key, target
+from skerry.message import KEY_BYTES_MAX, Handler, Message, check_key, of_entity, target
 from skerry.output import Output
 from skerry.turn import running
 
@@ -137,8 +137,7 @@ def _own(verb: str, handler: Any) -> Handler:
         raise TypeError(
             f"{verb} takes a handler of the entity itself, as `self._paid`; {handler!r:.100} is not"
         )
-    found: Handler | None = handler.__self__.__skerry__.handlers.get(handler.__name__)
-    return found or target(handler)[0]
+    return of_entity(handler)
 
 
 class Asked(Generic[R]):

@@ -33,7 +33,16 @@ from skerry.runtime.shard.events import Outcome, Placement, Request, Row, Table
 from skerry.runtime.shard.outputs import Outputs, home, partition_of
 from skerry.runtime.shard.placement import slot_of
 from skerry.runtime.shard.timers import Timer, Timers, timer_key, unnamed_key
-from skerry.runtime.shard.turns import Broke, Done, Given, Place, Refused, Result, Turns
+from skerry.runtime.shard.turns import (
+    Broke,
+    Calling,
+    Done,
+    Given,
+    Place,
+    Refused,
+    Result,
+    Turns,
+)
 from skerry.runtime.shard.wire import Call
 from skerry.stream import Exit
 from skerry.turn import Turn
@@ -150,16 +159,16 @@ class Delivery:
             call, handler, messages.type, keys, messages.column, messages.extras
         ):
             return
+        each = repeat(()) if handler is None else handler.each(messages.column, len(keys))
         entries: Iterable[Any] = messages.column or repeat(None)
         extras: Iterable[Extra | None] = messages.extras or repeat(None)
         own = self.buffer(self.me) if queueing else None
-        for key, entry, extra in zip(keys, entries, extras):
+        for key, args, entry, extra in zip(keys, each, entries, extras):
             buffer = self._place(messages.type, key) or own
-            if buffer is not None:
-                buffer.add(call, handler, messages.type, key, entry, extra)
-            else:
-                (args,) = ((),) if handler is None else handler.each((entry,), 1)
+            if buffer is None:
                 self.deliver(call, handler, messages.type, key, args, extra)
+            else:
+                buffer.add(call, handler, messages.type, key, entry, extra)
 
     # ── what a turn leaves ──
 
@@ -171,12 +180,11 @@ class Delivery:
             return
         add = self.left.add
         for handler, key, args, asked in turn.sends:
-            entry = args[0] if handler.bare else args
+            entry = handler.entry(args)
             if asked is None or turn.forgotten:
                 add(Call.SEND, handler, handler.entity, key, entry, None)
             else:
                 add(Call.ASK, handler, handler.entity, key, entry, self._ask(entity, asked))
-        turn.sends.clear()
         if turn.laters or turn.timers or turn.emits or turn.forgotten:
             self._leave_extra(entity)
         turn.clear()
@@ -330,17 +338,28 @@ class Delivery:
         self, then: Continuation, type_name: str, key: str, first: Any, *, with_first: bool
     ) -> None:
         """Run an outcome's handler with the outcome before its own arguments."""
-        handler = self.handlers.get(then[0])
-        if handler is None:
-            self.bury_unknown(type_name, key, then[0], then[1], then[2])
+        found = self._handler_of(then, type_name, key)
+        if found is None:
             return
+        handler, rest = found
         # Made anew for each try: a handler may change what it was given and then raise.
-        rest = self.by_name(handler, then[1], then[2])
         result = self._turn(
             handler, key, lambda: handler.outcome(first, rest, with_first), wanted=False
         )
         if not isinstance(result, Done):
             self.bury(handler, key, then[2], result)
+
+    def _handler_of(
+        self, then: Continuation, type_name: str, key: str
+    ) -> tuple[Handler, bytes] | None:
+        """An outcome's handler, and its own arguments as this release orders them. None: there is no
+        such handler any more, and the outcome is a dead letter."""
+        id, params, rest = then
+        handler = self.handlers.get(id)
+        if handler is None:
+            self.bury_unknown(type_name, key, id, params, rest)
+            return None
+        return handler, self.by_name(handler, params, rest)
 
     def _emitted(self, type_name: str, partition: str, item: bytes) -> None:
         """An item has come to its output: its stages run now. One that raises harms only itself."""
@@ -373,7 +392,7 @@ class Delivery:
             return
         args = self.by_name(handler, candidate.params, candidate.args)
         if candidate.kind == "later":
-            entry = handler.entry(handler.unpack(args)) if handler.scalar else args
+            entry = handler.stored_entry(args)
             self.left.add(Call.SEND, handler, candidate.to_type, candidate.to, entry, None)
         elif candidate.kind == "named" or self._late(candidate):
             result = self._turn(handler, candidate.key, args, wanted=False)
@@ -431,7 +450,8 @@ class Delivery:
         if kept is None or self.careful or kept.careful or self.poison:
             return False
         if call == Call.ASK and handler is not None and not handler.query:
-            self.turns.answer_columns(kept, handler, keys, column, extras, self.left)
+            places = self.turns.places(kept, keys)
+            self.turns.answer_columns(kept, handler, keys, places, column, extras, self.left)
             return True
         if call == Call.OUTCOME and all(kind == "done" for _, kind, _ in extras):
             places = self.turns.places(kept, keys)
@@ -441,7 +461,7 @@ class Delivery:
 
     def _replies(
         self, type_name: str, keys: list[str], places: list[Place], extras: list[Extra]
-    ) -> Iterator[tuple[str, Entity, Handler, tuple[Any, ...]]]:
+    ) -> Iterator[Calling]:
         """The turns that replies are to their askers, while they are run one after the other."""
         for key, place, extra in zip(keys, places, extras):
             if isinstance(place, Buffer):
@@ -451,13 +471,10 @@ class Delivery:
             ask = self._taken(type_name, key, id)
             if ask is None or ask.then is None:
                 continue
-            handler_id, params, rest = ask.then
-            handler = self.handlers.get(handler_id)
-            if handler is None:
-                self.bury_unknown(type_name, key, handler_id, params, rest)
+            found = self._handler_of(ask.then, type_name, key)
+            if found is None:
                 continue
-            if params != handler.params_id:
-                rest = self.by_name(handler, params, rest)
+            handler, rest = found
             yield key, place, handler, handler.outcome(body, rest, ask.replies)
 
     def columns(self, handler: Handler, keys: list[str], column: Sequence[Any]) -> None:

@@ -324,7 +324,7 @@ class Intake:
                 )
                 return
             args = self._delivery.by_name(handler, letter.params, letter.args)
-            entry = handler.entry(handler.unpack(args)) if handler.scalar else args
+            entry = handler.stored_entry(args)
             self._delivery.left.add(Call.SEND, handler, letter.type, letter.key, entry, None)
         self._delivery.rows.append((Table.DEAD, event.id, None))
         self._clients.replies.append(Told(event.caller, event.number, Outcome("done")))

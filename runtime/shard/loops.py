@@ -23,7 +23,13 @@ from skerry.runtime.shard.wire import Call
 Loop = Callable[..., int]
 """(turn, leave, dirty, cls, handler, keys, places, column) -> how many were for other shards."""
 
-_TEXT = """
+Answering = Callable[..., int]
+"""The same, behind which follow (encode, left, askers)."""
+
+Asking = Callable[..., list[Any]]
+"""(turn, leave, dirty, encode, function, keys, places, column) -> replies."""
+
+_LOOP = """
 def loop(turn, leave, dirty, cls, handler, keys, places, column):
     function, decode, away = handler.function, handler.decode, 0
     for key, place{arg} in zip(keys, places{column}):
@@ -42,35 +48,8 @@ def loop(turn, leave, dirty, cls, handler, keys, places, column):
     return away
 """
 
-
-def _made(arg: str, given: str) -> Loop:
-    column, append = (", column", f"place.column.append({arg[2:]})") if arg else ("", "pass")
-    scope: dict[str, Any] = {}
-    exec(_TEXT.format(arg=arg, given=given, column=column, append=append), scope)
-    return scope["loop"]  # type: ignore[no-any-return]
-
-
-_none = _made("", "")
-_bare = _made(", arg", ", arg")
-_tuples = _made(", args", ", *args")
-_bytes = _made(", args", ", *decode(args)")
-
-
-def loop_of(handler: Handler) -> Loop:
-    """The loop for messages to this handler; its column: as `Handler.column`."""
-    if not handler.scalar:
-        return _bytes
-    if handler.bare:
-        return _bare
-    return _tuples if handler.arity else _none
-
-
-Answering = Callable[..., int]
-"""(turn, leave, dirty, cls, handler, encode, left, keys, places, column, askers) -> how many were for
-other shards."""
-
 _ANSWERING = """
-def loop(turn, leave, dirty, cls, handler, encode, left, keys, places, column, askers):
+def loop(turn, leave, dirty, cls, handler, keys, places, column, encode, left, askers):
     function, decode, away = handler.function, handler.decode, 0
     for key, place{arg}, asker in zip(keys, places{column}, askers):
         if place.__class__ is cls:
@@ -90,37 +69,6 @@ def loop(turn, leave, dirty, cls, handler, encode, left, keys, places, column, a
     return away
 """
 
-
-def _made_answering(arg: str, given: str, entry: str) -> Answering:
-    scope: dict[str, Any] = {"ASK": Call.ASK}
-    column = ", column" if arg else ""
-    exec(_ANSWERING.format(arg=arg, given=given, entry=entry, column=column), scope)
-    return scope["loop"]  # type: ignore[no-any-return]
-
-
-_answering_none = _made_answering("", "", "None")
-_answering_bare = _made_answering(", arg", ", arg", "arg")
-_answering_tuples = _made_answering(", args", ", *args", "args")
-_answering_bytes = _made_answering(", args", ", *decode(args)", "args")
-
-
-def answering_loop_of(handler: Handler) -> Answering:
-    """The loop for messages whose senders wait for the outcome; its column: as `Handler.column`.
-
-    An outcome stands behind what its turn sent, and before what the next one sends (I2)."""
-    if not handler.scalar:
-        return _answering_bytes
-    if handler.bare:
-        return _answering_bare
-    return _answering_tuples if handler.arity else _answering_none
-
-
-IMMUTABLE = frozenset({int, float, str, bool, bytes, type(None)})
-"""Types of replies that no later turn can change."""
-
-Asking = Callable[..., list[Any]]
-"""(turn, leave, dirty, encode, function, keys, places, column) -> replies."""
-
 _ASKING = """
 def loop(turn, leave, dirty, encode, function, keys, places, column):
     replies = []
@@ -134,17 +82,50 @@ def loop(turn, leave, dirty, encode, function, keys, places, column):
     return replies
 """
 
+_SHAPES = (("", ""), ("arg", "arg"), ("args", "*args"), ("args", "*decode(args)"))
+"""What stands in a column for a message, and what its handler is given: no argument, one that is a
+scalar, several, bytes."""
 
-def _made_asking(arg: str, given: str, reply: str) -> Asking:
-    column, text = (", column" if arg else ""), reply.format(f"function(place{given})")
-    scope: dict[str, Any] = {"Raw": Raw}
-    exec(_ASKING.format(arg=arg, reply=text, column=column), scope)
+
+def _made(text: str, entry: str, given: str, reply: str = "") -> Callable[..., Any]:
+    given = given and f", {given}"
+    parts = {
+        "arg": entry and f", {entry}",
+        "column": ", column" if entry else "",
+        "given": given,
+        "entry": entry or "None",
+        "append": f"place.column.append({entry})" if entry else "pass",
+        "reply": reply.format(f"function(place{given})"),
+    }
+    scope: dict[str, Any] = {"ASK": Call.ASK, "Raw": Raw}
+    exec(text.format(**parts), scope)
     return scope["loop"]  # type: ignore[no-any-return]
 
 
-_SHAPES = (("", ""), (", arg", ", arg"), (", args", ", *args"))
-_asking = [_made_asking(*shape, "{}") for shape in _SHAPES]
-_asking_in_turn = [_made_asking(*shape, "Raw(encode({}))") for shape in _SHAPES]
+_loops = [_made(_LOOP, *shape) for shape in _SHAPES]
+_answering = [_made(_ANSWERING, *shape) for shape in _SHAPES]
+_asking = [_made(_ASKING, *shape, "{}") for shape in _SHAPES[:3]]
+_asking_in_turn = [_made(_ASKING, *shape, "Raw(encode({}))") for shape in _SHAPES[:3]]
+
+
+def _shape(handler: Handler) -> int:
+    return min(handler.arity, 2) if handler.scalar else 3
+
+
+def loop_of(handler: Handler) -> Loop:
+    """The loop for messages to this handler; its column: as `Handler.column`."""
+    return _loops[_shape(handler)]
+
+
+def answering_loop_of(handler: Handler) -> Answering:
+    """The loop for messages whose senders wait for the outcome; its column: as `Handler.column`.
+
+    An outcome stands behind what its turn sent, and before what the next one sends (I2)."""
+    return _answering[_shape(handler)]
+
+
+IMMUTABLE = frozenset({int, float, str, bool, bytes, type(None)})
+"""Types of replies that no later turn can change."""
 
 
 def asking_loop_of(handler: Handler, *, in_turn: bool) -> Asking:

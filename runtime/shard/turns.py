@@ -97,6 +97,10 @@ Place = Entity | Buffer
 """Where a key's messages go: a live entity of ours, or the buffer of another shard."""
 
 
+Calling = tuple[str, Entity, Handler, tuple[Any, ...]]
+"""A turn to be run: (key, entity, handler, arguments)."""
+
+
 class Places(dict[str, Place]):
     """Places by key. A key that is looked up and not there is noted, and there is no place then."""
 
@@ -265,15 +269,19 @@ class Turns:
         """Messages that nobody waits for, in order, optimistically; those for others join their
         buffers. `column`: as `Handler.column`. Raises Raised.
         """
-        turn, loop, cls = self.turn, loop_of(handler), kept.type.cls
+        cls, given = kept.type.cls, (handler, keys, places, column)
+        self.turn.count += len(keys) - self._guarded(kept, loop_of(handler), cls, *given)
+
+    def _guarded(self, kept: Kept, loop: Callable[..., Any], *given: Any) -> Any:
+        """Run a loop over turns optimistically. Raises Raised."""
+        turn = self.turn
         seam.current = turn
         try:
-            away = loop(turn, self._leave, kept.dirty, cls, handler, keys, places, column)
+            return loop(turn, self._leave, kept.dirty, *given)
         except (Exception, SystemExit) as error:
             raise Raised(kept.name) from error
         finally:
             seam.current = turn.entity = None
-        turn.count += len(keys) - away
 
     def spread(
         self,
@@ -290,61 +298,32 @@ class Turns:
         kept: Kept,
         handler: Handler,
         keys: Sequence[str],
+        places: Sequence[Place],
         column: Sequence[Any],
         askers: Sequence[Extra],
         left: Runs,
     ) -> None:
-        """The same for messages whose senders wait: the outcomes go to `left`."""
-        places, turn, loop = self.places(kept, keys), self.turn, answering_loop_of(handler)
-        given = (handler, self._encode_reply, left, keys, places, column, askers)
-        seam.current = turn
-        try:
-            away = loop(turn, self._leave, kept.dirty, kept.type.cls, *given)
-        except (Exception, SystemExit) as error:
-            raise Raised(kept.name) from error
-        finally:
-            seam.current = turn.entity = None
-        turn.count += len(keys) - away
+        """As `run_columns`, for messages whose senders wait: the outcomes go to `left`."""
+        given = (handler, keys, places, column, self._encode_reply, left, askers)
+        away = self._guarded(kept, answering_loop_of(handler), kept.type.cls, *given)
+        self.turn.count += len(keys) - away
 
-    def run_each(
-        self, kept: Kept, calls: Iterable[tuple[str, Entity, Handler, tuple[Any, ...]]]
-    ) -> None:
-        """Turns of (key, entity, handler, arguments), in order, optimistically. Raises Raised."""
-        turn, leave, dirty = self.turn, self._leave, kept.dirty
-        seam.current = turn
-        try:
-            for key, entity, handler, args in calls:
-                dirty[key] = turn.entity = entity
-                turn.count += 1
-                handler.function(entity, *args)
-                if turn.extra or turn.sends:
-                    leave(entity)
-        except (Exception, SystemExit) as error:
-            raise Raised(kept.name) from error
-        finally:
-            seam.current = turn.entity = None
+    def run_each(self, kept: Kept, calls: Iterable[Calling]) -> None:
+        """Turns that have little in common, in order, optimistically. Raises Raised."""
+        self.turn.count += self._guarded(kept, _each, calls)
 
     def ask_columns(
         self, kept: Kept, handler: Handler, keys: Sequence[str], column: Sequence[Any]
     ) -> list[Any]:
-        """The same for entities of this shard, whose callers wait: also what they are told, ready to
-        be encoded."""
-        places, turn = self.places(kept, keys), self.turn
+        """As `run_columns`, for entities of this shard whose callers wait: what they are told, ready
+        to be encoded."""
+        places = self.places(kept, keys)
         assert Buffer not in set(map(type, places)), f"I5: of {kept.name} some live elsewhere"
         in_turn = handler.returns not in IMMUTABLE or handler.id in self._surprising
-        loop, encode, function = (
-            asking_loop_of(handler, in_turn=in_turn),
-            self._encode_reply,
-            handler.function,
-        )
-        seam.current = turn
-        try:
-            replies = loop(turn, self._leave, kept.dirty, encode, function, keys, places, column)
-        except (Exception, SystemExit) as error:
-            raise Raised(kept.name) from error
-        finally:
-            seam.current = turn.entity = None
-        turn.count += len(keys)
+        loop = asking_loop_of(handler, in_turn=in_turn)
+        given = (self._encode_reply, handler.function, keys, places, column)
+        replies: list[Any] = self._guarded(kept, loop, *given)
+        self.turn.count += len(keys)
         if not in_turn and not IMMUTABLE.issuperset(map(type, replies)):
             # It gave what it does not promise. From the next batch on it is encoded in its turn.
             self._surprising.add(handler.id)
@@ -496,6 +475,23 @@ class Turns:
                 if kept.careful:
                     kept.careful -= 1
             kept.shrink(self._cache_bytes)
+
+
+def _each(
+    turn: Turn,
+    leave: Callable[[Entity], None],
+    dirty: dict[str, Entity],
+    calls: Iterable[Calling],
+) -> int:
+    """The loop of turns that have little in common; how many they were."""
+    count = 0
+    for key, entity, handler, args in calls:
+        dirty[key] = turn.entity = entity
+        count += 1
+        handler.function(entity, *args)
+        if turn.extra or turn.sends:
+            leave(entity)
+    return count
 
 
 def _values(handler: Handler, args: Given) -> tuple[Any, ...]:

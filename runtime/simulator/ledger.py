@@ -11,14 +11,13 @@ which is which: these are counted, not ordered.)
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
 
 from skerry.entity import Entity
 from skerry.message import Args, Handler
-from skerry.runtime.shard.buffer import Extra, Runs
 from skerry.runtime.shard.shard import Shard
 from skerry.runtime.shard.turns import Kept, Place
 from skerry.runtime.shard.wire import Call
@@ -45,7 +44,6 @@ class Books:
         delivery, turns = shard.delivery, shard.turns
         leave, collect, undo = delivery.leave, delivery.collect, turns.undo
         deliver, spread = delivery.deliver, delivery.spread
-        columns, answers = turns.run_columns, turns.answer_columns
         turn = turns.turn
         turn.sends = sends = _Sends(turn)
 
@@ -82,33 +80,21 @@ class Books:
                 self._open_run.append(_message(handler, key, args))
             deliver(call, handler, type_name, key, args, extra)
 
-        def ran(
-            handler: Handler, keys: Sequence[str], places: Sequence[Place], column: Sequence[Any]
-        ) -> None:
-            for key, place, args in zip(keys, places, handler.each(column, len(keys))):
-                if isinstance(place, Entity):
-                    self._open_run.append(_message(handler, key, args))
+        def noted(run: Callable[..., None]) -> Callable[..., None]:
+            def ran(
+                kept: Kept,
+                handler: Handler,
+                keys: Sequence[str],
+                places: Sequence[Place],
+                column: Sequence[Any],
+                *more: Any,
+            ) -> None:
+                for key, place, args in zip(keys, places, handler.each(column, len(keys))):
+                    if isinstance(place, Entity):
+                        self._open_run.append(_message(handler, key, args))
+                run(kept, handler, keys, places, column, *more)
 
-        def ran_columns(
-            kept: Kept,
-            handler: Handler,
-            keys: Sequence[str],
-            places: Sequence[Place],
-            column: Sequence[Any],
-        ) -> None:
-            ran(handler, keys, places, column)
-            columns(kept, handler, keys, places, column)
-
-        def answered(
-            kept: Kept,
-            handler: Handler,
-            keys: Sequence[str],
-            column: Sequence[Any],
-            askers: Sequence[Extra],
-            left: Runs,
-        ) -> None:
-            ran(handler, keys, turns.places(kept, keys), column)
-            answers(kept, handler, keys, column, askers, left)
+            return ran
 
         def spreads(handler: Handler, keys: list[str], column: Sequence[Any]) -> None:
             for key, args in zip(keys, handler.each(column, len(keys))):
@@ -116,7 +102,8 @@ class Books:
             spread(handler, keys, column)
 
         turns._leave, turns.undo = left, undone  # type: ignore[method-assign]
-        turns.run_columns, turns.answer_columns = ran_columns, answered  # type: ignore[method-assign]
+        turns.run_columns = noted(turns.run_columns)  # type: ignore[method-assign]
+        turns.answer_columns = noted(turns.answer_columns)  # type: ignore[method-assign]
         delivery.leave, delivery.collect = left, collected  # type: ignore[method-assign]
         delivery.deliver, delivery.spread = delivered, spreads  # type: ignore[method-assign]
 

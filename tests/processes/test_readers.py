@@ -82,3 +82,26 @@ def test_of_thousands_of_partitions_few_are_open_at_once_and_all_come_to_their_t
     assert source.asked == len(source.counts), "sizes are asked once, not each time"
     reached = [p for p in source.counts if readers._partitions["numbers", p].position is not None]
     assert len(reached) == len(source.counts), "those that wait are let in"
+
+
+def test_a_batch_takes_no_more_items_than_it_may_and_none_is_lost_at_a_cut() -> None:
+    readers = readers_of(Numbers([1000]))
+    found: list[int] = []
+    newest = None
+    for most in (1, 30, 99, 100, 7, 500, 64, 3, 10_000):
+        batches = readers.next(most)
+        assert sum(len(batch.items) for batch in batches) <= most
+        for batch in batches:
+            assert batch.after == newest
+            newest = batch.positions[-1]
+            found += batch.items
+    assert found == list(range(1, 1001))
+    assert readers.items == 1000
+
+
+def test_reading_again_from_a_position_forgets_what_was_cut_off() -> None:
+    readers = readers_of(Numbers([1000]))
+    readers.next(BATCH - 1)
+    readers.rewind("numbers", "0", 9)
+    items = [item for batch in readers.next(5) for item in batch.items]
+    assert items == [10, 11, 12, 13, 14]

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import msgspec
 
 from skerry import App, Entity, Output, emit, send
-from skerry.runtime.readers import Partition, Readers
 from skerry.runtime.shard.events import Durable, Requested, RequestRun, Ticked, Write
 from skerry.runtime.shard.placement import balanced
 from skerry.runtime.shard.shard import Limits, Settings, Shard
@@ -126,45 +123,3 @@ def test_what_a_sink_has_written_is_not_kept_behind_requests_that_wait() -> None
     assert alone.writes, "its partition has the next items before the thousand are taken in"
     assert alone.writes[0].sequence == first.sequence + 1
     assert alone.shard.runnable
-
-
-class Numbers:
-    """A source that is read in batches of its own size."""
-
-    def partitions(self) -> list[str]:
-        """One."""
-        return ["0"]
-
-    def read(self, partition: str, after: int | None) -> Iterator[tuple[int, int]]:
-        """Not used: there is `batches`."""
-        raise AssertionError("read in batches")
-
-    def batches(
-        self, partition: str, after: int | None, size: int
-    ) -> Iterator[tuple[list[int], list[int]]]:
-        """A hundred at a time."""
-        for first in range(0 if after is None else after + 1, 1000, 100):
-            upto = min(first + 100, 1000)
-            yield list(range(first, upto)), list(range(first, upto))
-
-
-def test_a_batch_takes_no_more_items_than_it_may_and_none_is_lost_at_a_cut() -> None:
-    readers = Readers([Partition("numbers", Numbers(), "0", None, lambda: None)])
-    found: list[int] = []
-    newest = None
-    for most in (1, 30, 99, 100, 7, 500, 64, 3, 10_000):
-        batches = readers.next(most)
-        assert sum(len(batch.items) for batch in batches) <= most
-        for batch in batches:
-            assert batch.after == newest
-            newest = batch.positions[-1]
-            found += batch.items
-    assert found == list(range(1000))
-    assert readers.items == 1000
-
-
-def test_reading_again_from_a_position_forgets_what_was_cut_off() -> None:
-    readers = Readers([Partition("numbers", Numbers(), "0", None, lambda: None)])
-    readers.next(30)
-    readers.rewind("numbers", "0", 9)
-    assert readers.next(5)[0].items == [10, 11, 12, 13, 14]
