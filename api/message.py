@@ -294,8 +294,7 @@ class Handler:
             if not with_first:
                 return self.unpack(rest)
             if isinstance(first, bytes):
-                behind = () if rest == NO_ARGS else self._rest.decode(rest)
-                return (self._first.decode(first), *behind)
+                return (self._first.decode(first), *self._rest.decode(rest))
             return (first, *(self.decode(rest) if self.takes_error else self._rest.decode(rest)))
         except msgspec.MsgspecError as error:
             raise InvalidMessage(f"{self.entity}.{self.name}: {error}") from error

@@ -39,6 +39,7 @@ from skerry.runtime.shard.turns import (
     Done,
     Given,
     Place,
+    Raised,
     Refused,
     Result,
     Turns,
@@ -475,6 +476,8 @@ class Delivery:
             if found is None:
                 continue
             handler, rest = found
+            if handler.query:
+                raise Raised(type_name)  # Run alone, it is seen to change nothing.
             yield key, place, handler, handler.outcome(body, rest, ask.replies)
 
     def columns(self, handler: Handler, keys: list[str], column: Sequence[Any]) -> None:

@@ -50,6 +50,9 @@ class Shop(Entity):
     def buy_nothing(self, of: str) -> None:
         ask(Stock.at(of).nothing).then(self._nothing, of)
 
+    def buy_and_meddle(self, of: str) -> None:
+        ask(Stock.at(of).nothing).then(self.meddle)
+
     def buy_blind(self, of: str, how: str) -> None:
         ask(Stock.at(of).take, how)
 
@@ -259,3 +262,11 @@ def test_a_query_that_changes_or_sends_fails_alone_and_leaves_no_trace(cluster: 
     assert "is a @query and changed" in reply(cluster, meddling)[1][0]
     assert "query" in reply(cluster, talking)[1][0]
     assert cluster.state("Shop", "s").heard == ["kept"]
+
+
+def test_a_query_that_is_told_a_reply_changes_nothing_either(cluster: Cluster) -> None:
+    cluster.ask(message(Shop.at("s").remember, "kept"))
+    cluster.ask(message(Shop.at("s").buy_and_meddle, "a"))
+    cluster.settle()
+    assert cluster.state("Shop", "s").heard == ["kept"]
+    assert any("is a @query and changed" in error for error in dead(cluster))
