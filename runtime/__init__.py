@@ -64,11 +64,12 @@ runtime/shard/    The core: no I/O, no clock, no thread.
     commit.py     The record of a batch: what it holds, its chain of checksums, its replay.
 
 runtime/store/    Down to the disk.
-    log.py         A shard's commits, made durable: append, fsync on a thread, recover, checkpoint.
+    log.py         A shard's commits, made durable: append, sync on a thread, recover, checkpoint.
+    segments.py    The files of a shard's log: records of commits, each synced by the write that appends it.
     overlay.py     Rows newer than the tree: what was sealed and is not in the B-tree yet.
     checkpoint.py  A sweep: what the overlay holds, carried down to the tree, a bounded piece at a time.
     tree.py        Rows in the B-tree: each with a checksum over key and value, each slot with a fingerprint.
-    files.py       A store's folder: its lock, its format, its LMDB environment.
+    files.py       A store's folder: its lock, its format, its LMDB environment, where its log stands.
     check.py       Verifies a store that nobody runs: every record's chain, every row's checksum, every slot's count.
 
 runtime/transport/    Across to the next shard.

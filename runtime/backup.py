@@ -27,7 +27,8 @@ from skerry.runtime import placement_file
 from skerry.runtime.gateway.connection import Connection
 from skerry.runtime.placement_file import AppFile, Backup
 from skerry.runtime.store.check import check_apart
-from skerry.runtime.store.files import Environment
+from skerry.runtime.store.log import LmdbStore
+from skerry.runtime.store.segments import NAMES
 
 COPY_S = 24 * 3600.0
 """How long the copying of one shard may take."""
@@ -107,7 +108,7 @@ def restore(backup: Path, data: Path, say: Say) -> AppFile:
     try:
         for shard in app.placement.members:
             say(f"copying shard {shard} …")
-            _copy_file(backup, partial, f"shard-{shard}")
+            _copy_store(backup, partial, f"shard-{shard}")
         for _, damage in _damages(partial, app, say):
             raise StoreDamaged(
                 f"The backup {backup} is damaged, and nothing was restored. "
@@ -123,19 +124,21 @@ def restore(backup: Path, data: Path, say: Say) -> AppFile:
     return app
 
 
-def _copy_file(backup: Path, partial: Path, name: str) -> None:
-    copy = partial / name / "data.mdb"
-    copy.parent.mkdir(mode=0o700)
+def _copy_store(backup: Path, partial: Path, name: str) -> None:
+    copy = partial / name
+    copy.mkdir(mode=0o700)
+    files = [backup / name / "data.mdb", *(backup / name).glob(NAMES)]
     try:
-        shutil.copyfile(backup / name / "data.mdb", copy)
+        for file in files:
+            shutil.copyfile(file, copy / file.name)
+            (copy / file.name).chmod(0o600)
+            _sync(copy / file.name)
     except FileNotFoundError as error:
         raise StoreDamaged(
             f"The backup {backup} is incomplete: it has no {name}/data.mdb. Nothing was restored; "
             f"copy the whole backup to here, or take another."
         ) from error
-    copy.chmod(0o600)
     _sync(copy)
-    _sync(copy.parent)
 
 
 def _refuse_used(folder: Path) -> None:
@@ -193,11 +196,10 @@ def _of_stopped(data: Path, app: AppFile, partial: Path, say: Say) -> _Copies:
             )
         for shard in app.placement.members:
             say(f"copying shard {shard} …")
-            store = Environment(
-                data / f"shard-{shard}", shard=shard, sync=True, quota_bytes=1 << 40
-            )
+            store = LmdbStore.open(data / f"shard-{shard}", shard=shard)
             try:
-                copied = store.copy(store.env.begin(), partial / f"shard-{shard}")
+                store.keep(1)
+                copied = store.copy_kept(1, partial / f"shard-{shard}")()
             finally:
                 store.close()
             copies[shard] = (copied.commit, copied.size)

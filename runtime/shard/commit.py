@@ -68,6 +68,12 @@ def checksum_of(record: bytes) -> int:
     return int(_CHECKSUM.unpack_from(record)[0])
 
 
+def head_of(record: bytes) -> tuple[int, int, int, int]:
+    """(number, checksum, epoch, time) of a record, not verified."""
+    _, _, no, epoch, time_ns, _ = _HEADER.unpack_from(record, _CHECKSUM.size)
+    return no, checksum_of(record), epoch, time_ns
+
+
 def decode(record: bytes) -> Decoded:
     """A record, verified. Raises ValueError saying what is wrong with it."""
     if len(record) < _BODY_AT:

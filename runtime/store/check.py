@@ -5,7 +5,6 @@ Reads only. Idea: docs/log.md.
 
 from __future__ import annotations
 
-import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,15 +13,14 @@ from pathlib import Path
 import lmdb
 
 from skerry.errors import StoreDamaged, StoreLocked
-from skerry.runtime.shard import commit as records
-from skerry.runtime.store.files import Environment
+from skerry.runtime.store.files import Environment, open_log
 from skerry.runtime.store.tree import verify
 
 
 def check(path: Path, *, shard: int) -> Iterator[str]:
     """A sentence for each thing that is wrong with the store; none when it is clean."""
     try:
-        store = Environment(path, shard=shard, sync=True, quota_bytes=1 << 40)
+        store = Environment(path, shard=shard, quota_bytes=1 << 40)
     except StoreDamaged as damage:
         yield str(damage)
         return
@@ -37,23 +35,20 @@ def check(path: Path, *, shard: int) -> Iterator[str]:
 
 
 def _log(txn: lmdb.Transaction, store: Environment) -> Iterator[str]:
-    """The records: each checksum, and the chain between them."""
-    before: tuple[int, int] | None = None
-    for key, record in txn.cursor(db=store.log).iternext(keys=True, values=True):
-        no = int.from_bytes(key, "big")
-        try:
-            decoded = records.decode(bytes(record))
-        except (ValueError, IndexError, struct.error) as error:
-            yield f"Commit {no} in the log of {store.path} is damaged: {error}."
-            before = None
-            continue
-        if before is not None and (before[0] + 1, before[1]) != (no, decoded.previous):
-            yield f"Commit {no} in the log of {store.path} does not follow commit {before[0]}."
-        before = (no, decoded.checksum)
-    covered = int.from_bytes(txn.get(b"covered", b"", db=store.meta), "big")
-    newest = 0 if before is None else before[0]
-    if newest < covered:
-        yield f"The log of {store.path} ends at commit {newest}, but its tree covers {covered}."
+    """The records: each checksum, and the chain between them, up to the first that is wrong."""
+    try:
+        position = store.position(txn)
+        log = open_log(store, position)
+        for _ in log.replay():
+            pass
+    except StoreDamaged as damage:
+        yield str(damage)
+        return
+    if log.last.no < position.covered:
+        yield (
+            f"The log of {store.path} ends at commit {log.last.no}, but its tree covers "
+            f"{position.covered}."
+        )
 
 
 def check_apart(path: Path, *, shard: int) -> list[str]:

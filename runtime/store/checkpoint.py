@@ -31,9 +31,6 @@ STEP_ROWS = 4096
 STEP_COST = STEP_ROWS // 4
 """What a step costs, in rows that are written."""
 
-TRIM_RECORDS = 512
-"""Log records deleted per transaction."""
-
 Carried = tuple[bytes, Entry]
 """(key in the tree, value or None for a deletion)."""
 
@@ -119,19 +116,3 @@ def _write_table(txn: Any, files: Environment, carried: list[Carried]) -> None:
     for key in {key for key, value in carried if value is None}.intersection(dict(old)):
         txn.delete(key, db=files.rows)
     note(txn, files.slots, old, new)
-
-
-def trim(txn: Any, files: Environment, upto: int) -> bool:
-    """Delete records that the tree covers, a bounded number; the newest one always stays.
-
-    Whether there may be more.
-    """
-    cursor = txn.cursor(db=files.log)
-    if not cursor.first():
-        return False
-    for _ in range(TRIM_RECORDS):
-        if int.from_bytes(cursor.key(), "big") >= upto or not cursor.delete():
-            break
-    else:
-        return True
-    return False

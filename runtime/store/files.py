@@ -1,4 +1,4 @@
-"""A store's folder: its lock, its format, its LMDB environment.
+"""A store's folder: its lock, its format, its LMDB environment, where its log stands.
 
 A store is owned by one process at a time, by `flock`: the fence that keeps a slot with one
 owner (I5). The map is address space, not disk: it is as large as the quota from the start,
@@ -11,16 +11,21 @@ from __future__ import annotations
 
 import fcntl
 import os
+import struct
 from pathlib import Path
 from typing import BinaryIO
 
 import lmdb
 import msgspec
+import xxhash
+from msgspec import Struct
 
 from skerry.errors import SkerryError, StoreDamaged, StoreLocked
+from skerry.runtime.ports import Last
+from skerry.runtime.store.segments import NAMES, RECORDS_AT, Held, Log, Segment, sync_folder
 from skerry.runtime.store.tree import verify
 
-FORMAT = 2
+FORMAT = 3
 PRESSED = 0.8
 """Above this part of the quota intake from outside pauses, so that drains still have room."""
 
@@ -40,12 +45,29 @@ DAMAGE = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.P
 """What LMDB raises of pages that are not as they should be."""
 
 
-class _Identity(msgspec.Struct, array_like=True):
+RESTORE = "Restore the app's last backup."
+"""What is left to do with a store that is damaged."""
+
+
+class _Identity(Struct, array_like=True):
     format: int
     shard: int
 
 
-class Copied(msgspec.Struct, array_like=True, frozen=True):
+class Position(Struct, frozen=True):
+    """How far the tree is, and where its log goes on."""
+
+    covered: int = 0
+    """The tree has the rows of every commit up to this one."""
+    newest: int = 1
+    """The first commit of the log's newest file."""
+
+
+_POSITION = struct.Struct("<QQQ")
+"""Covered, newest, checksum: a flipped bit here would leave out commits."""
+
+
+class Copied(Struct, array_like=True, frozen=True):
     """A copy of a store."""
 
     commit: int
@@ -57,8 +79,8 @@ class Copied(msgspec.Struct, array_like=True, frozen=True):
 class Environment:
     """An open store. Raises StoreLocked, StoreDamaged."""
 
-    def __init__(self, path: Path, *, shard: int, sync: bool, quota_bytes: int) -> None:
-        self.path, self.quota_bytes = path, quota_bytes
+    def __init__(self, path: Path, *, shard: int, quota_bytes: int) -> None:
+        self.path, self.shard, self.quota_bytes = path, shard, quota_bytes
         if not (path / "data.mdb").is_file():
             raise StoreDamaged(
                 f"The store {path} is missing, but the app has a shard {shard} there. Mount the disk "
@@ -66,14 +88,13 @@ class Environment:
             )
         self._lock = _locked(path)
         try:
-            self.env = _open(path, quota_bytes, sync=sync)
+            self.env = _open(path, quota_bytes)
             self._check_length()
             self._check_heads()
-            self.log = self.env.open_db(b"log")
             self.rows = self.env.open_db(b"rows")
             self.slots = self.env.open_db(b"slots")
             self.meta = self.env.open_db(b"meta")
-            self._check(shard)
+            self._check()
         except BaseException as error:
             self.close()
             if not isinstance(error, lmdb.Error):
@@ -84,20 +105,20 @@ class Environment:
 
     @classmethod
     def create(cls, path: Path, *, shard: int) -> None:
-        """A new, empty store, synced with its folder."""
+        """A new, empty store, synced with its folder. The log is first: a tree has always one."""
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        env = lmdb.open(str(path), map_size=1 << 26, max_dbs=4, mode=0o600)
-        for name in (b"log", b"rows", b"slots", b"meta"):
+        Segment.create(path, shard=shard, before=Last())
+        env = lmdb.open(str(path), map_size=1 << 26, max_dbs=3, mode=0o600)
+        for name in (b"rows", b"slots", b"meta"):
             env.open_db(name)
         with env.begin(write=True) as txn:
-            identity = msgspec.msgpack.encode(_Identity(FORMAT, shard))
-            txn.put(b"identity", identity, db=env.open_db(b"meta", txn=txn))
+            meta = env.open_db(b"meta", txn=txn)
+            txn.put(b"identity", msgspec.msgpack.encode(_Identity(FORMAT, shard)), db=meta)
+            txn.put(b"position", _packed(Position()), db=meta)
         env.sync(True)
         env.close()
         for folder in (path, path.parent):
-            fd = os.open(folder, os.O_RDONLY)
-            os.fsync(fd)
-            os.close(fd)
+            sync_folder(folder)
 
     def _check_length(self) -> None:
         """A map reads behind the end of its file only once: then the process is killed."""
@@ -135,7 +156,7 @@ class Environment:
                 for damage in verify(txn, self.rows, self.slots, self.path):
                     raise StoreDamaged(damage)
 
-    def _check(self, shard: int) -> None:
+    def _check(self) -> None:
         with self.env.begin() as txn:
             stored = txn.get(b"identity", db=self.meta)
         try:
@@ -149,31 +170,45 @@ class Environment:
                 f"The store {self.path} has format {identity.format}; this skerry reads format "
                 f"{FORMAT}. Install the release that wrote it, or a newer one."
             )
-        if identity.shard != shard:
+        if identity.shard != self.shard:
             raise StoreDamaged(
-                f"The store {self.path} belongs to shard {identity.shard}, not {shard}: "
+                f"The store {self.path} belongs to shard {identity.shard}, not {self.shard}: "
                 f"folders were swapped. Put them back."
             )
 
-    def copy(self, txn: lmdb.Transaction, folder: Path) -> Copied:
-        """The rows that a transaction sees, as a store of their own: synced, without free pages.
+    def position(self, txn: lmdb.Transaction) -> Position:
+        """As this transaction sees it. Raises StoreDamaged."""
+        stored = txn.get(b"position", b"", db=self.meta)
+        if len(stored) != _POSITION.size:
+            raise StoreDamaged(f"{self.path} does not say where its log is. {RESTORE}")
+        position = Position(*_POSITION.unpack(stored)[:2])
+        if _packed(position) != stored:
+            raise StoreDamaged(f"What {self.path} says of where its log is, is damaged. {RESTORE}")
+        return position
 
-        Ends the transaction. May run on any thread. Raises SkerryError: the folder can't be
-        written; StoreDamaged: the store can't be read.
+    def note(self, txn: lmdb.Transaction, position: Position) -> None:
+        """It is so when the transaction is committed."""
+        txn.put(b"position", _packed(position), db=self.meta)
+
+    def copy(self, txn: lmdb.Transaction, log: Held, folder: Path) -> Copied:
+        """The rows that a transaction sees and the log of that moment, as a store of their own:
+        synced, without free pages.
+
+        Ends both. May run on any thread. Raises SkerryError: the folder can't be written;
+        StoreDamaged: the store can't be read.
         """
         try:
             # Not its parents: who gave up meanwhile has removed them.
             folder.mkdir(mode=0o700)
+            size = log.copy(folder)
             self.env.copy(str(folder), compact=True, txn=txn)
-            cursor = txn.cursor(db=self.log)
-            newest = int.from_bytes(cursor.key(), "big") if cursor.last() else 0
             file = folder / "data.mdb"
             file.chmod(0o600)
-            for path in (file, folder):
-                fd = os.open(path, os.O_RDONLY)
-                os.fsync(fd)
-                os.close(fd)
-            return Copied(newest, file.stat().st_size)
+            fd = os.open(file, os.O_RDONLY)
+            os.fsync(fd)
+            os.close(fd)
+            sync_folder(folder)
+            return Copied(log.no, size + file.stat().st_size)
         except DAMAGE as error:
             raise self.unreadable(error) from error
         except (lmdb.Error, OSError) as error:
@@ -184,15 +219,14 @@ class Environment:
             ) from error
         finally:
             txn.abort()
+            log.close()
 
-    def pressed(self) -> bool:
-        """Whether most of the quota is used by rows that are there (free pages do not count)."""
+    def tree_bytes(self) -> int:
+        """What the tree's rows take (free pages do not count)."""
         with self.env.begin() as txn:
-            pages = 0
-            for db in (self.log, self.rows):
-                stat = txn.stat(db)
-                pages += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
-        return bool(pages * 4096 > PRESSED * self.quota_bytes)
+            stat = txn.stat(self.rows)
+        pages = stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+        return int(pages * stat["psize"])
 
     def unreadable(self, error: lmdb.Error) -> StoreDamaged:
         """What LMDB says of damaged pages, as ours."""
@@ -213,7 +247,12 @@ class Environment:
         os.close(self._lock)
 
 
-def _open(path: Path, quota_bytes: int, *, sync: bool) -> lmdb.Environment:
+def open_log(store: Environment, position: Position) -> Log:
+    """The log of a store. Raises StoreDamaged."""
+    return Log(store.path, shard=store.shard, newest=position.newest, covered=position.covered)
+
+
+def _open(path: Path, quota_bytes: int) -> lmdb.Environment:
     """As much address space as the quota; less where a limit on it is set."""
     size = quota_bytes
     while True:
@@ -221,10 +260,8 @@ def _open(path: Path, quota_bytes: int, *, sync: bool) -> lmdb.Environment:
             return lmdb.open(
                 str(path),
                 map_size=size,
-                max_dbs=4,
+                max_dbs=3,
                 mode=0o600,
-                sync=sync,
-                metasync=True,
                 readahead=False,
                 max_readers=16,
             )
@@ -238,13 +275,13 @@ def has_commits(path: Path) -> bool:
     """Whether there is a store with records, or a file that is no store of ours."""
     if not (path / "data.mdb").is_file():
         return False
-    try:
-        with lmdb.open(str(path), max_dbs=4, readonly=True, lock=False) as env:
-            log = env.open_db(b"log", create=False)
-            with env.begin() as txn:
-                return bool(txn.stat(log)["entries"])
-    except lmdb.Error:
-        return True
+    logs = list(path.glob(NAMES))
+    return not logs or any(log.stat().st_size > RECORDS_AT for log in logs)
+
+
+def _packed(position: Position) -> bytes:
+    numbers = struct.pack("<QQ", position.covered, position.newest)
+    return numbers + struct.pack("<Q", xxhash.xxh3_64_intdigest(numbers))
 
 
 def _locked(path: Path) -> int:

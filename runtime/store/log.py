@@ -1,24 +1,21 @@
-"""A shard's commits, made durable: append, fsync on a thread, recover, checkpoint.
+"""A shard's commits, made durable: append, sync on a thread, recover, checkpoint.
 
 The worker's thread seals commits and puts them into the overlay, where reads see them at
-once. The committer thread writes all records that wait in one LMDB transaction (group
-commit) and syncs it while the next batch runs. Rows reach the B-tree later, by sweeps: in
-slices, each in the transaction of the records that it builds on, so that one fsync covers
-both and no row in the tree is newer than the log.
+once. The committer thread writes all records that wait to the log in one synced write (group
+commit), while the next batch runs. Rows reach the B-tree later, by sweeps: in slices, behind a
+sync of the records that they are from, so that no row in the tree is newer than the log.
 
-Two facts shape the code. An LMDB call on a thread costs a switch interval while the other
-thread is busy: so the committer makes few calls, and while a slice's rows are put, the
-worker's thread waits. And LMDB's commits are atomic: a bad record is damage, never a torn
-tail, and nothing is ever cut off.
+One fact shapes the code: a call into LMDB or the system on a thread costs a switch interval
+while the other thread is busy. So the committer makes few calls, and while a slice's rows are
+put, the worker's thread waits.
 
-One environment, one process, one writer thread. Idea: docs/log.md. Asserts I6.
+One folder, one process, one writer thread. Idea: docs/log.md. Asserts I6.
 """
 
 from __future__ import annotations
 
 import heapq
 import queue
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -36,8 +33,9 @@ from skerry.runtime.shard.events import SLOTS, Commit, Table
 from skerry.runtime.shard.placement import slots_of
 from skerry.runtime.store import checkpoint
 from skerry.runtime.store.checkpoint import Carried, Sweep
-from skerry.runtime.store.files import Copied, Environment
+from skerry.runtime.store.files import PRESSED, RESTORE, Copied, Environment, Position, open_log
 from skerry.runtime.store.overlay import ABSENT, Overlay, tree_key
+from skerry.runtime.store.segments import Held
 from skerry.runtime.store.tree import unseal
 
 T = TypeVar("T")
@@ -48,11 +46,8 @@ SLICE_ROWS = 1024
 SWEEP_PACE = 2
 """Rows that it carries for each one that a commit adds: so it ends before half as many came."""
 
-READER_BEHIND_BYTES = 1 << 20
-"""How far the reader may be behind: no page that later commits freed is used again before."""
-
-READER_COMMIT_BYTES = 16_000
-"""What a commit frees beside its record, about: the path to the log's last leaf."""
+READER_BEHIND_ROWS = 16 * SLICE_ROWS
+"""How far the reader may be behind: no page that a sweep freed since is used again."""
 
 ENTRY_BYTES = 180
 """What an overlay entry costs in memory, about, with its key and value."""
@@ -65,13 +60,14 @@ GROUP_S = 0.010
 
 
 class Job(Struct):
-    """What the committer writes: a record, or a slice of a sweep, or a piece of trimming."""
+    """What the committer does: a record, or a slice of a sweep, or a sweep's beginning or end."""
 
-    no: int = 0
     record: bytes = b""
     carried: list[Carried] | None = None
+    turns: bool = False
+    """A sweep begins: what comes goes to a new file of the log."""
     covers: int | None = None
-    trim_below: int = 0
+    """A sweep ends: the tree has the rows of all commits up to this one."""
 
 
 class Kept(Struct, frozen=True):
@@ -79,6 +75,7 @@ class Kept(Struct, frozen=True):
 
     no: int
     transaction: Any
+    log: Held
     until_s: float
     """A reader keeps all pages that are freed since; nobody's reader is dropped after a while."""
 
@@ -103,18 +100,19 @@ class LmdbStore:
         self._log_bytes_max = min(log_bytes, environment.quota_bytes // 8)
         self._overlay = Overlay()
         self._reader = self._env.begin()
-        self._covered = int.from_bytes(
-            self._reader.get(b"covered", b"", db=environment.meta), "big"
-        )
+        self._position = environment.position(self._reader)
+        self._log = open_log(environment, self._position)
+        self._turning = threading.Lock()
+        """The log's files and the tree's position change together; never per commit."""
         self._log_bytes = 0
         self.last = self._recover()
         self._appended = self._durable = self._written = self.last.no
         self._backlog_bytes = 0
         self._sizes: dict[int, int] = {}
         self._reader_behind = 0
+        self._tree_bytes = environment.tree_bytes()
         self._sweep: Sweep | None = None
         self._error: Exception | None = None
-        self._pressed = environment.pressed()
         self._kept: Kept | None = None
         self._sorted: tuple[tuple[str, int, int], dict[int, list[Carried]]] | None = None
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
@@ -144,7 +142,7 @@ class LmdbStore:
         wake: Callable[[], None] = lambda: None,
     ) -> LmdbStore:
         """Open and recover. Raises StoreDamaged, StoreLocked, and what a foreign folder deserves."""
-        environment = Environment(path, shard=shard, sync=sync != "off", quota_bytes=quota_bytes)
+        environment = Environment(path, shard=shard, quota_bytes=quota_bytes)
         try:
             environment.verify_small()
             return cls(
@@ -162,36 +160,18 @@ class LmdbStore:
 
     def _recover(self) -> Last:
         """Replay the tail of the log over the tree; handlers are never run again."""
-        last = Last()
-        chain: int | None = None
-        cursor = self._reader.cursor(db=self._files.log)
-        for key, record in cursor.iternext(keys=True, values=True):
-            no = int.from_bytes(key, "big")
-            try:
-                decoded = records.decode(bytes(record))
-            except (ValueError, IndexError, struct.error) as error:
-                raise StoreDamaged(self._bad_record(no, str(error))) from error
-            if decoded.no != no:
-                raise StoreDamaged(self._bad_record(no, f"it says that it is commit {decoded.no}"))
-            if chain is not None and (decoded.previous != chain or no != last.no + 1):
-                raise StoreDamaged(self._bad_record(no, "it does not follow the record before it"))
-            chain = decoded.checksum
-            last = Last(no, decoded.checksum, decoded.epoch, decoded.time_ns)
-            if no > self._covered:
+        covered = self._position.covered
+        for decoded in self._log.replay():
+            if decoded.no > covered:
                 self._overlay.add(decoded.states, decoded.rows)
-                self._log_bytes += len(record)
-        if last.no < self._covered:
+        if self._log.last.no < covered:
             raise StoreDamaged(
-                f"The log of {self._files.path} ends at commit {last.no}, but its tree covers "
-                f"{self._covered}: records vanished. Restore the app's last backup."
+                f"The log of {self._files.path} ends at commit {self._log.last.no}, but its tree "
+                f"covers {covered}: records vanished. {RESTORE}"
             )
-        return last
-
-    def _bad_record(self, no: int, why: str) -> str:
-        return (
-            f"Commit {no} in the log of {self._files.path} is damaged: {why}. Nothing was cut off. "
-            f"Look at the disk, and restore the app's last backup; `skerry check` lists all damage."
-        )
+        self._log.resume()
+        self._log_bytes = self._log.bytes
+        return self._log.last
 
     # ── reading ──
 
@@ -296,7 +276,7 @@ class LmdbStore:
         self._log_bytes += size
         self._sizes[commit.no] = size
         self._backlog_bytes += size
-        self._jobs.put(Job(no=commit.no, record=commit.record))
+        self._jobs.put(Job(record=commit.record))
         self._advance(sum(len(g.keys) + len(g.gone) for g in commit.states) + len(commit.rows))
 
     @property
@@ -307,7 +287,7 @@ class LmdbStore:
     @property
     def pressed(self) -> bool:
         """Whether intake from outside should pause: most of the disk quota is used."""
-        return self._pressed
+        return self._tree_bytes + self._log.bytes > PRESSED * self._files.quota_bytes
 
     def durable(self) -> int:
         """The newest durable commit. Raises what the disk raised."""
@@ -316,28 +296,31 @@ class LmdbStore:
         written = self._written
         while self._durable < written:
             self._durable += 1
-            size = self._sizes.pop(self._durable, 0)
-            self._backlog_bytes -= size
-            self._reader_behind += size + READER_COMMIT_BYTES
+            self._backlog_bytes -= self._sizes.pop(self._durable, 0)
         if self._kept is not None and time.monotonic() > self._kept.until_s:
             self.let_go()
-        if self._reader_behind > READER_BEHIND_BYTES or self._swept.is_set():
+        if self._reader_behind > READER_BEHIND_ROWS or self._swept.is_set():
             self._renew_reader()
         return self._durable
 
     def keep(self, no: int) -> None:
         """Keep the rows as they are durable now, for backup `no`; what was kept before is let go.
 
-        LMDB's newest transaction may be one that `durable` has not told of yet, never an older one.
+        They may be a commit ahead of what `durable` has told, never behind it.
         """
         self.let_go()
-        self._kept = Kept(no, self._env.begin(), time.monotonic() + KEPT_S)
+        with self._turning:
+            # The tree first: it has no row that the log, looked at after it, does not have.
+            transaction = self._env.begin()
+            held = self._log.hold()
+        self._kept = Kept(no, transaction, held, time.monotonic() + KEPT_S)
 
     def let_go(self) -> None:
         """Nothing is kept any more, unless it is being copied."""
         kept, self._kept = self._kept, None
         if kept is not None:
             kept.transaction.abort()
+            kept.log.close()
 
     def copy_kept(self, no: int, folder: Path) -> Callable[[], Copied]:
         """What copies the rows kept for backup `no`, on any thread. Raises SkerryError: none are."""
@@ -347,7 +330,7 @@ class LmdbStore:
                 f"The store {self._files.path} keeps nothing for this backup any more. Begin another."
             )
         self._kept = None
-        return lambda: self._files.copy(kept.transaction, folder)
+        return lambda: self._files.copy(kept.transaction, kept.log, folder)
 
     def close(self) -> None:
         """Wait until all is durable, and let go."""
@@ -356,6 +339,7 @@ class LmdbStore:
         error = self._error
         self.let_go()
         self._reader.abort()
+        self._log.close()
         self._files.close()
         if error is not None:
             raise error
@@ -383,6 +367,7 @@ class LmdbStore:
                 return
             self._renew_reader()
         self._sweep, self._log_bytes = Sweep(self._overlay.sink(), self._appended), 0
+        self._jobs.put(Job(turns=True))
 
     def _carry(self, rows: int) -> bool:
         """Hand rows of the sweep to the committer. False: it has failed."""
@@ -390,12 +375,12 @@ class LmdbStore:
         carried = self._sweep.take(rows)
         if carried is None:
             self._jobs.put(Job(covers=self._sweep.covers))
-            self._jobs.put(Job(trim_below=self._sweep.covers))
             self._sweep = None
         elif carried:
             # While the rows are put, this thread waits: each call would cost the committer
             # a switch interval otherwise, twenty times the put itself.
             self._put_done.clear()
+            self._reader_behind += len(carried)
             self._jobs.put(Job(carried=carried))
             return self._waited(self._put_done)
         return True
@@ -434,15 +419,20 @@ class LmdbStore:
                 if not open_:
                     return
         except lmdb.MapFullError:
-            self._error = StoreFull(
-                f"The store {self._files.path} has reached its quota of "
-                f"{self._files.quota_bytes >> 20} MiB. Nothing acknowledged is lost. Free space by "
-                f"`skerry dead drop`, or start again with a larger --quota."
-            )
+            self._error = self._full()
+        except StoreFull as full:
+            self._error = full
         except Exception as error:  # Whatever the disk says ends this process: see docs/log.md.
             self._error = self._refused(error)
         self._put_done.set()
         self._wake()
+
+    def _full(self) -> StoreFull:
+        return StoreFull(
+            f"The store {self._files.path} has reached its quota of "
+            f"{self._files.quota_bytes >> 20} MiB. Nothing acknowledged is lost. Free space by "
+            f"`skerry dead drop`, or start again with a larger --quota."
+        )
 
     def _refused(self, error: Exception) -> Exception:
         path = self._files.path
@@ -457,38 +447,66 @@ class LmdbStore:
         )
 
     def _next_jobs(self) -> list[Any]:
-        """All that waits; at least one job."""
+        """All records that wait, or those before another job, and that; at least one job."""
         jobs: list[Any] = [self._jobs.get()]
         if self._sync == "10ms":
             time.sleep(GROUP_S)
-        while not self._jobs.empty() and jobs[-1] is not None and jobs[-1].carried is None:
+        while not self._jobs.empty() and jobs[-1] is not None and jobs[-1].record:
             jobs.append(self._jobs.get())
         return jobs
 
     def _commit(self, jobs: list[Job]) -> None:
-        """One transaction, one sync."""
-        self._write(jobs)
-        upto = max((job.no for job in jobs), default=0)
-        if any(job.covers is not None for job in jobs):
-            self._swept.set()
-        self._written = max(self._written, upto)
-        if self._pressed or any(job.carried is not None for job in jobs):
-            self._pressed = self._files.pressed()
+        """One synced write of the log; what else there is stands last."""
+        records, last = [job.record for job in jobs if job.record], jobs[-1]
+        if last.carried is not None:
+            self._write_slice(last.carried, records)
+        else:
+            self._write(records)
+        if last.turns:
+            self._turn()
+        if last.covers is not None:
+            self._cover(last.covers)
+
+    def _write(self, records: list[bytes]) -> None:
+        """Records, durable and told."""
+        if records:
+            if self._tree_bytes + self._log.bytes > self._files.quota_bytes:
+                raise self._full()
+            self._log.append(records, sync=self._sync != "off")
+            self._written = self._log.last.no
+            self._wake()
+
+    def _write_slice(self, carried: list[Carried], records: list[bytes]) -> None:
+        """Rows into the tree; what they are from was synced when their sweep began.
+
+        The records beside them are told before the tree's commit, which is slower."""
+        with self._env.begin(write=True) as txn:
+            checkpoint.write(txn, self._files, carried)
+            # From here the syncs run without the interpreter; the worker's thread goes on.
+            self._put_done.set()
+            self._write(records)
+        self._tree_bytes = self._files.tree_bytes()
+
+    def _turn(self) -> None:
+        """A sweep begins: the log goes on in a new file, so that the old one can go behind it.
+
+        All that the sweep will carry is synced here, so no row in the tree is newer than the log."""
+        with self._turning:
+            self._note(Position(self._position.covered, self._log.begin_segment()))
+            self._log.turn()
+
+    def _cover(self, covers: int) -> None:
+        """A sweep ends: the tree has all that the log's older file holds."""
+        with self._turning:
+            self._note(Position(covers, self._position.newest))
+            self._log.drop()
+        self._swept.set()
         self._wake()
 
-    def _write(self, jobs: list[Job]) -> None:
+    def _note(self, position: Position) -> None:
         with self._env.begin(write=True) as txn:
-            for job in jobs:
-                if job.no:
-                    txn.put(job.no.to_bytes(8, "big"), job.record, db=self._files.log, append=True)
-                if job.carried is not None:
-                    checkpoint.write(txn, self._files, job.carried)
-                if job.covers is not None:
-                    txn.put(b"covered", job.covers.to_bytes(8, "big"), db=self._files.meta)
-                if job.trim_below and checkpoint.trim(txn, self._files, job.trim_below):
-                    self._jobs.put(Job(trim_below=job.trim_below))
-            # From here the sync runs without the interpreter; the worker's thread goes on.
-            self._put_done.set()
+            self._files.note(txn, position)
+        self._position = position
 
 
 _Ranked = Iterator[tuple[bytes, int, bytes | None]]

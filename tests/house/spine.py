@@ -59,7 +59,7 @@ WALK = (
         "commit",
     ),
     # Down to the disk, across to the next shard.
-    *("log", "overlay", "checkpoint", "tree", "files", "pipe"),
+    *("log", "segments", "overlay", "checkpoint", "tree", "files", "pipe"),
 )
 
 

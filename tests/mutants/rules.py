@@ -484,9 +484,9 @@ MUTANTS = [
     ),
     Mutant(
         "the log is cut off at a bad record",
-        "store/log.py",
-        "                raise StoreDamaged(self._bad_record(no, str(error))) from error\n",
-        "                break\n",
+        "store/segments.py",
+        "                    if last.no >= due:\n                        return\n",
+        "                    if last.no >= 0:\n                        return\n",
     ),
     Mutant(
         "a row's checksum is not looked at",
@@ -525,11 +525,28 @@ MUTANTS = [
         "        if key != previous and value is not None:\n            yield key, value\n            previous = key\n",
     ),
     Mutant(
-        "records are trimmed that the tree does not cover",
+        "the log's old file goes when its sweep has only begun",
         "store/log.py",
-        "            self._jobs.put(Job(covers=self._sweep.covers))\n"
-        "            self._jobs.put(Job(trim_below=self._sweep.covers))\n",
-        "            self._jobs.put(Job(trim_below=self._appended))\n",
+        "            self._log.turn()\n",
+        "            self._log.turn()\n            self._log.drop()\n",
+    ),
+    Mutant(
+        "a sweep begins before all that it carries is synced",
+        "store/segments.py",
+        "        self.sync()\n        self._older_bytes",
+        "        self._older_bytes",
+    ),
+    Mutant(
+        "what a killed process left in the page cache is built on without a sync",
+        "store/segments.py",
+        "        os.fsync(self._fd)\n        _put_marks(self._fd, self.last.no)\n        for",
+        "        for",
+    ),
+    Mutant(
+        "the mark is ahead of the sync",
+        "store/segments.py",
+        "        self._unsynced = not sync\n        if sync:\n",
+        "        self._unsynced = not sync\n        if waiting:\n",
     ),
     # What goes out to sinks.
     Mutant(
@@ -614,9 +631,10 @@ MUTANTS = [
     Mutant(
         "the store keeps for a backup what it kept for the one before",
         "store/log.py",
-        "        self.let_go()\n        self._kept = Kept(no, self._env.begin(), ",
-        "        old = self._kept.transaction if self._kept else self._env.begin()\n"
-        "        self._kept = Kept(no, old, ",
+        "        self.let_go()\n        with self._turning:\n",
+        "        old = self._kept\n        if old:\n"
+        "            self._kept = Kept(no, old.transaction, old.log, old.until_s)\n"
+        "            return\n        with self._turning:\n",
     ),
     Mutant(
         "a backup that comes late takes away what a newer one keeps",

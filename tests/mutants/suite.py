@@ -26,7 +26,11 @@ CALLER = "tests/gateway/test_session.py"
 
 def main(seeds: int, room: str) -> int:
     """The first thing that finds it."""
-    own = ["tests/store/test_store.py"] if room == "store" else ["tests/shard", CALLER, *QUICK]
+    own = (
+        ["tests/store/test_store.py", "tests/store/test_segments.py"]
+        if room == "store"
+        else ["tests/shard", CALLER, *QUICK]
+    )
     return test(*own) or simulate(seeds) or test("tests/store", "tests/simulation")
 
 

@@ -114,7 +114,7 @@ def test_a_damaged_backup_is_named_and_nothing_is_restored(tmp_path: Path) -> No
     with running(data), skerry.Client(data) as client:
         client.ask_many(message(Counter.at(f"c{n}").name, "y" * 500) for n in range(200))
     assert launcher("backup", str(backup), "--data", str(data)).returncode == 0
-    store = backup / "shard-0" / "data.mdb"
+    (store,) = (backup / "shard-0").glob("log-*")
     spoilt = bytearray(store.read_bytes())
     place = spoilt.index(b"y" * 400)
     spoilt[place + 100] ^= 1

@@ -36,7 +36,7 @@ def test_a_flipped_byte_is_named_by_check_and_stops_the_start(tmp_path: Path) ->
     with running(data), skerry.Client(data) as client:
         client.ask_many([message(Counter.at(f"flip-me-{n}").add) for n in range(500)])
     assert launcher("check", str(data)).returncode == 0
-    store = next(path for path in data.glob("shard-*/data.mdb") if b"flip-me-" in path.read_bytes())
+    store = next(path for path in data.glob("shard-*/log-*") if b"flip-me-" in path.read_bytes())
     stored = store.read_bytes()
     places = [at for at in range(len(stored)) if stored.startswith(b"flip-me-", at)]
     damaged = bytearray(stored)

@@ -25,13 +25,17 @@ from skerry.runtime.shard import commit as records
 from skerry.runtime.shard.events import Commit, CommitNo, StateGroup
 from skerry.runtime.store import checkpoint, files
 from skerry.runtime.store.log import LmdbStore
+from skerry.runtime.store.segments import Log
 
 COMMITS = 120
 POINTS: dict[str, tuple[Any, str]] = {
-    "a transaction": (LmdbStore, "_write"),
-    "a transaction and its news": (LmdbStore, "_commit"),
+    "a write of the log": (Log, "append"),
+    "its write and its news": (LmdbStore, "_commit"),
     "a slice of a sweep": (checkpoint, "write"),
-    "a piece of trimming": (checkpoint, "trim"),
+    "a new file of the log": (Log, "begin_segment"),
+    "its turn": (Log, "turn"),
+    "a sweep's end": (LmdbStore, "_note"),
+    "an old file's removal": (Log, "drop"),
     "a new store": (files.Environment, "create"),
     "a file's rename": (Path, "rename"),
     "a file's sync": (os, "fsync"),

@@ -1,4 +1,4 @@
-"""Flips bits anywhere in a store's file, and cuts it; each time it must be named or harmless.
+"""Flips bits anywhere in a store's files, and cuts them; each time it must be named or harmless.
 
     make flips FLIPS=2000
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -68,14 +69,16 @@ def campaign(count: int, seed: int) -> collections.Counter[str]:
     rng, found = random.Random(seed), collections.Counter[str]()
     with tempfile.TemporaryDirectory(prefix="skerry-flips-") as folder:
         path = Path(folder) / "shard-1"
-        writer = [sys.executable, "-m", "tests.store.dying", "a transaction", "before", "0"]
+        writer = [sys.executable, "-m", "tests.store.dying", "a write of the log", "before", "0"]
         subprocess.run([*writer, str(path)], check=True, stdout=subprocess.DEVNULL)
-        stored = (path / "data.mdb").read_bytes()
+        files = [path / "data.mdb", *sorted(path.glob("log-*"))]
         for number in range(count):
             copy = Path(folder) / f"{number}" / "shard-1"
-            copy.mkdir(parents=True)
-            (copy / "data.mdb").write_bytes(damage(stored, rng))
+            shutil.copytree(path, copy)
+            victim = copy / rng.choice(files).name
+            victim.write_bytes(damage(victim.read_bytes(), rng))
             found[apart(copy)] += 1
+            shutil.rmtree(copy)
     return found
 
 

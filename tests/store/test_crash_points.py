@@ -17,14 +17,17 @@ from tests.processes.started import ROOT, launcher, running
 from tests.store.dying import model
 
 WRITES = [
-    "a transaction",
-    "a transaction and its news",
+    "a write of the log",
+    "its write and its news",
     "a slice of a sweep",
-    "a piece of trimming",
+    "a new file of the log",
+    "its turn",
+    "a sweep's end",
+    "an old file's removal",
 ]
 MOVES = [
     "a new store",
-    "a transaction",
+    "a write of the log",
     "a file's rename",
     "a file's sync",
     "a description of the app",

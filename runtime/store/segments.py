@@ -1,0 +1,360 @@
+"""The files of a shard's log: records of commits, each synced by the write that appends it.
+
+    | head | marks | record | record | ... | zeros |
+
+The head names the shard and the commit before the file's first. A record stands behind its
+length. A mark says up to which commit all was synced, and is written behind each sync. So
+what is no record can be told apart: up to the mark it is damage, and refused; behind the mark
+it is a write that a power cut took, which nobody was told of: it is written over, and what is
+left of it does not follow in the chain of checksums.
+
+A sync that has to write a file's new length costs another flush: so a small write brings zeros
+along, and those that follow it write over them. A sweep begins with a new file; the old one is
+removed when all its rows are in the tree.
+
+Does file I/O, on one thread at a time. Idea: docs/log.md; write-ahead logs of Mohan et al.,
+"ARIES", 1992. Asserts I6.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import zip_longest
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+import xxhash
+from msgspec import Struct
+
+from skerry.errors import StoreDamaged
+from skerry.runtime.ports import Last
+from skerry.runtime.shard import commit as records
+from skerry.runtime.shard.commit import Decoded
+
+FORMAT = 1
+RECORDS_AT = 4096
+MARKS_AT = (2048, 3072)
+"""Written in turns: when the power fails while one is written, there is the other. Neither shares
+a sector of the disk with the head, which is never written again."""
+
+AHEAD_BYTES = 256 << 10
+"""Zeros that a write of less brings along: for hundreds of single requests."""
+
+NAMES = "log-" + "[0-9]" * 20
+
+_HEAD = struct.Struct("<4sIIQQQQ")
+_MAGIC = b"SKLG"
+_MARK = struct.Struct("<Q")
+_LENGTH = struct.Struct("<I")
+_CHECKSUM = struct.Struct("<Q")
+_ZEROS = bytes(AHEAD_BYTES)
+
+
+class Segment(Struct, frozen=True):
+    """A file of the log."""
+
+    path: Path
+    before: Last
+    """The commit before its first."""
+    mark: int
+    """The newest commit that is known to have been synced into it."""
+
+    @classmethod
+    def create(cls, folder: Path, *, shard: int, before: Last) -> Segment:
+        """A new file without records, synced with its folder."""
+        path = folder / name_of(before.no + 1)
+        head = _HEAD.pack(
+            _MAGIC, FORMAT, shard, before.no, before.checksum, before.epoch, before.time_ns
+        )
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            _write(fd, _sealed(head).ljust(RECORDS_AT, b"\0"), 0)
+            _put_marks(fd, before.no)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        sync_folder(folder)
+        return cls(path, before, before.no)
+
+    @classmethod
+    def open(cls, path: Path, *, shard: int) -> Segment:
+        """A file that is there. Raises StoreDamaged."""
+        with path.open("rb") as file:
+            page = file.read(RECORDS_AT)
+        try:
+            magic, version, owner, *before = _HEAD.unpack(_verified(page, 0, _HEAD.size))
+            mark = _mark(page)
+        except ValueError as error:
+            raise StoreDamaged(_damaged(path, f"its head is damaged: {error}")) from error
+        if (magic, version, owner) != (_MAGIC, FORMAT, shard):
+            raise StoreDamaged(
+                f"{path} is of shard {owner}, in format {magic!r} {version}; here shard {shard} and "
+                f"format {_MAGIC!r} {FORMAT} belong. Put the right file back."
+            )
+        return cls(path, Last(*before), mark)
+
+    def records(self, due: int) -> Iterator[tuple[Decoded, int]]:
+        """Its records in order, verified, each with the place behind it.
+
+        Raises StoreDamaged when there are not all commits up to `due`.
+        """
+        last, at, size = self.before, RECORDS_AT, self.path.stat().st_size
+        with self.path.open("rb") as file:
+            file.seek(RECORDS_AT)
+            while True:
+                try:
+                    decoded, at = _next(file, at, size)
+                    if (decoded.no, decoded.previous) != (last.no + 1, last.checksum):
+                        raise ValueError("it does not follow the record before it")
+                except (ValueError, IndexError, struct.error, msgspec.MsgspecError) as error:
+                    if last.no >= due:
+                        return
+                    raise StoreDamaged(
+                        _damaged(self.path, f"commit {last.no + 1} is damaged: {error}")
+                    ) from error
+                last = _last(decoded)
+                yield decoded, at
+
+
+def _next(file: BinaryIO, at: int, size: int) -> tuple[Decoded, int]:
+    """The record that begins here, and where it ends. Raises what says that there is none."""
+    (length,) = _LENGTH.unpack(file.read(_LENGTH.size))
+    end = at + _LENGTH.size + length
+    if not length or end > size:
+        raise ValueError("the file ends before it")
+    return records.decode(file.read(length)), end
+
+
+def _last(decoded: Decoded) -> Last:
+    return Last(decoded.no, decoded.checksum, decoded.epoch, decoded.time_ns)
+
+
+class Held(Struct, frozen=True):
+    """The log's files at one moment: kept open, whatever becomes of them meanwhile."""
+
+    no: int
+    """The newest commit that belongs to this moment."""
+    files: list[tuple[str, int, int]]
+    """(name, descriptor, bytes); the newest last."""
+
+    def copy(self, folder: Path) -> int:
+        """Copies that are synced; how many bytes. The folder is there, and not synced by this."""
+        for name, held, size in self.files:
+            fd = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                _copy(held, fd, size)
+                if name == self.files[-1][0]:
+                    _put_marks(fd, self.no)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        return sum(size for _, _, size in self.files)
+
+    def close(self) -> None:
+        """Let go of the files."""
+        for _, held, _ in self.files:
+            os.close(held)
+
+
+class Log:
+    """The log of an open store."""
+
+    def __init__(self, folder: Path, *, shard: int, newest: int, covered: int) -> None:
+        """`newest`: the first commit of the newest file. `covered`: what the tree has got.
+
+        Raises StoreDamaged: a file is missing, or its head is damaged.
+        """
+        self._folder, self._shard = folder, shard
+        firsts = {int(path.name[4:]): path for path in sorted(folder.glob(NAMES))}
+        needed = max((first for first in firsts if first <= covered + 1), default=None)
+        if needed is None:
+            raise StoreDamaged(_damaged(folder, f"the file with commit {covered + 1} is missing"))
+        if newest not in firsts:
+            raise StoreDamaged(_damaged(folder / name_of(newest), "it is missing"))
+        paths = [path for first, path in firsts.items() if needed <= first <= newest]
+        self._idle = [path for path in firsts.values() if path not in paths]
+        """Of a sweep whose end a power cut half undid, or of one that had not quite begun."""
+        self._segments = [Segment.open(path, shard=shard) for path in paths]
+        self._tail = self._segments[0].before, RECORDS_AT
+        """The newest commit and where its record ends: one value, for `hold` on another thread."""
+        self._room = RECORDS_AT
+        """Up to here the newest file has its length: records or zeros."""
+        self._older_bytes = sum(path.stat().st_size for path in paths[:-1])
+        self._fd = -1
+        self._unsynced = False
+        self._marks = 0
+
+    # ── opening ──
+
+    def replay(self) -> Iterator[Decoded]:
+        """Every record, verified. Raises StoreDamaged."""
+        for segment, follower in zip_longest(self._segments, self._segments[1:]):
+            due = segment.mark if follower is None else follower.before.no
+            if segment.before != self.last:
+                raise StoreDamaged(_damaged(segment.path, "it does not follow the one before it"))
+            self._tail = self.last, RECORDS_AT
+            for decoded, end in segment.records(due):
+                self._tail = _last(decoded), end
+                yield decoded
+
+    def resume(self) -> None:
+        """Go on behind what was replayed. All of it is synced then: a killed process may have
+        left its last records in the page cache only, and we have read them (trace 15)."""
+        self._use(self._segments[-1])
+        os.fsync(self._fd)
+        _put_marks(self._fd, self.last.no)
+        for path in self._idle:
+            path.unlink()
+
+    def _use(self, segment: Segment) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = os.open(segment.path, os.O_RDWR | os.O_CLOEXEC)
+        self._room = self._tail[1]
+
+    # ── going on ──
+
+    def append(self, waiting: Sequence[bytes], *, sync: bool) -> None:
+        """These records follow; with `sync` they are durable when this returns."""
+        parts = [part for record in waiting for part in (_LENGTH.pack(len(record)), record)]
+        size, at = sum(map(len, parts)), self._tail[1]
+        end = at + size
+        if end > self._room:
+            ahead = AHEAD_BYTES - size if size < AHEAD_BYTES else 0
+            parts.append(_ZEROS[:ahead])
+            self._room = end + ahead
+        _write(self._fd, b"".join(parts), at, os.RWF_DSYNC if sync else 0)
+        self._tail = Last(*records.head_of(waiting[-1])), end
+        self._unsynced = not sync
+        if sync:
+            self._mark()
+
+    def sync(self) -> None:
+        """What was appended without a sync is durable when this returns."""
+        if self._unsynced:
+            os.fdatasync(self._fd)
+            self._mark()
+            self._unsynced = False
+
+    def _mark(self) -> None:
+        """Not synced by itself: the kernel gives it to the disk within half a minute."""
+        self._marks += 1
+        _write(self._fd, _sealed(_MARK.pack(self.last.no)), MARKS_AT[self._marks % 2])
+
+    def begin_segment(self) -> int:
+        """A new file, synced: for what comes from `turn` on. Its first commit."""
+        self.sync()
+        self._older_bytes += self._room
+        self._segments.append(Segment.create(self._folder, shard=self._shard, before=self.last))
+        return self.last.no + 1
+
+    def turn(self) -> None:
+        """The new file takes what comes."""
+        self._tail = self.last, RECORDS_AT
+        self._use(self._segments[-1])
+
+    def drop(self) -> None:
+        """The tree has all that the older files hold: they go."""
+        *older, newest = self._segments
+        for segment in older:
+            segment.path.unlink()
+        self._segments, self._older_bytes = [newest], 0
+
+    @property
+    def last(self) -> Last:
+        """The newest commit."""
+        return self._tail[0]
+
+    @property
+    def bytes(self) -> int:
+        """What the files take, zeros ahead included."""
+        return self._older_bytes + self._room
+
+    def hold(self) -> Held:
+        """The files as they are, all that was appended in them."""
+        last, end = self._tail
+        files = []
+        for segment in self._segments:
+            fd = os.open(segment.path, os.O_RDONLY | os.O_CLOEXEC)
+            files.append((segment.path.name, fd, os.fstat(fd).st_size))
+        name, fd, _ = files[-1]
+        files[-1] = (name, fd, end)
+        return Held(last.no, files)
+
+    def close(self) -> None:
+        """Let go, synced."""
+        if self._fd >= 0:
+            self.sync()
+            os.close(self._fd)
+            self._fd = -1
+
+
+def name_of(first: int) -> str:
+    """The name of the file that begins with this commit."""
+    return f"log-{first:020}"
+
+
+def _sealed(value: bytes) -> bytes:
+    return value + _CHECKSUM.pack(xxhash.xxh3_64_intdigest(value))
+
+
+def _verified(page: bytes, at: int, size: int) -> bytes:
+    """What `_sealed` has sealed. Raises ValueError."""
+    value, checksum = page[at : at + size], page[at + size : at + size + _CHECKSUM.size]
+    if len(checksum) < _CHECKSUM.size:
+        raise ValueError("the file was cut short")
+    if _sealed(value) != value + checksum:
+        raise ValueError("its checksum does not match its bytes")
+    return value
+
+
+def _put_marks(fd: int, no: int) -> None:
+    for place in MARKS_AT:
+        _write(fd, _sealed(_MARK.pack(no)), place)
+
+
+def _mark(page: bytes) -> int:
+    """The newest mark on a file's first page. Raises ValueError: none is sound."""
+    found: list[int] = []
+    for place in MARKS_AT:
+        with suppress(ValueError):
+            found += _MARK.unpack(_verified(page, place, _MARK.size))
+    if not found:
+        raise ValueError("neither of its marks matches its checksum")
+    return max(found)
+
+
+def _write(fd: int, data: bytes, at: int, flags: int = 0) -> None:
+    """All of it: the system may take less, as when the disk is full, and say why at the next call."""
+    rest = memoryview(data)
+    while rest:
+        written = os.pwritev(fd, [rest], at, flags)
+        rest, at = rest[written:], at + written
+
+
+def _copy(source: int, target: int, size: int) -> None:
+    at = 0
+    while at < size:
+        piece = os.pread(source, min(1 << 20, size - at), at)
+        if not piece:
+            raise StoreDamaged(f"The log ends at byte {at:,} of {size:,}: it was cut short.")
+        _write(target, piece, at)
+        at += len(piece)
+
+
+def sync_folder(folder: Path) -> None:
+    """Names that were made in it, or moved, are durable when this returns."""
+    fd = os.open(folder, os.O_RDONLY)
+    os.fsync(fd)
+    os.close(fd)
+
+
+def _damaged(path: Path, why: str) -> str:
+    return (
+        f"The log {path} is damaged: {why}. Nothing was cut off. Look at the disk, and restore the "
+        f"app's last backup; `skerry check` lists all damage."
+    )

@@ -1,0 +1,150 @@
+"""The files of a log, killed and cut off from power at any time."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from skerry.errors import StoreDamaged
+from skerry.runtime.ports import Last
+from skerry.runtime.shard import commit as records
+from skerry.runtime.store import segments
+from skerry.runtime.store.segments import AHEAD_BYTES, NAMES, Log, Segment
+from tests.store.power import Disk
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["append", "append", "append", "sync", "turn", "cover", "kill", "power"]),
+        st.integers(1, 4),
+    ),
+    min_size=5,
+    max_size=60,
+)
+
+
+class Owner:
+    """A shard's log, and the tree's position, whose own promises are LMDB's."""
+
+    def __init__(self, folder: Path, *, sync: bool) -> None:
+        self.folder, self.sync = folder, sync
+        self.newest, self.covered, self.told = 1, 0, 0
+        Segment.create(folder, shard=1, before=Last())
+        self.open()
+
+    def open(self) -> None:
+        """A process starts, and reads what is there."""
+        self.log = Log(self.folder, shard=1, newest=self.newest, covered=self.covered)
+        found = [decoded.no for decoded in self.log.replay()]
+        assert found == list(range(found[0], found[-1] + 1)) if found else True
+        assert self.log.last.no >= self.told, "a commit that was told as durable is gone"
+        assert self.covered in (0, self.log.last.no) or found[-1] >= self.covered
+        self.log.resume()
+        self.told = self.log.last.no
+
+    def append(self, count: int, rng: random.Random) -> None:
+        """So many commits in one write."""
+        new = []
+        for _ in range(count):
+            last = records.head_of(new[-1]) if new else self.log.last
+            no, checksum = (
+                (last[0], last[1]) if isinstance(last, tuple) else (last.no, last.checksum)
+            )
+            row = (4, b"key", rng.randbytes(rng.choice((10, 600, 3000))))
+            new.append(records.encode(no + 1, 1, no + 1, checksum, [], [row]))
+        self.log.append(new, sync=self.sync)
+        if self.sync:
+            self.told = self.log.last.no
+
+    def turn(self) -> None:
+        """As at the beginning of a sweep."""
+        if self.log.last.no >= self.newest:
+            self.newest = self.log.begin_segment()
+            self.log.turn()
+            self.told = self.log.last.no if self.sync else max(self.told, self.newest - 1)
+
+    def cover(self) -> None:
+        """As at the end of a sweep."""
+        self.covered = self.newest - 1
+        self.log.drop()
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(steps=STEPS, sync=st.booleans(), seed=st.integers(0, 1 << 30))
+def test_what_was_told_as_durable_is_there_after_any_kills_and_power_cuts(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int]], sync: bool, seed: int
+) -> None:
+    rng = random.Random(seed)
+    disk = Disk(rng)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(segments, "os", disk)
+        owner = Owner(tmp_path_factory.mktemp("log"), sync=sync)
+        for step, count in steps:
+            match step:
+                case "append":
+                    owner.append(count, rng)
+                case "sync":
+                    owner.log.sync()
+                    owner.told = owner.log.last.no
+                case "turn":
+                    owner.turn()
+                case "cover":
+                    owner.cover()
+                case "power":
+                    disk.cut()
+                    owner.open()
+                case "kill":
+                    owner.open()
+        disk.cut()
+        owner.open()
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Log:
+    """Ten commits, each of them synced."""
+    owner = Owner(tmp_path, sync=True)
+    for _ in range(10):
+        owner.append(1, random.Random(1))
+    owner.log.close()
+    return owner.log
+
+
+def reread(folder: Path) -> int:
+    """The newest commit that is found."""
+    log = Log(folder, shard=1, newest=1, covered=0)
+    return [decoded.no for decoded in log.replay()][-1]
+
+
+def test_a_record_below_the_mark_that_is_cut_or_changed_is_damage_and_none_is_cut_off(
+    tmp_path: Path, log: Log
+) -> None:
+    (path,) = tmp_path.glob(NAMES)
+    whole = path.read_bytes()
+    end = log._tail[1]
+    for at in (segments.RECORDS_AT + 2, (segments.RECORDS_AT + end) // 2, end - 1):
+        for spoilt in (whole[:at], whole[:at] + bytes((whole[at] ^ 4,)) + whole[at + 1 :]):
+            path.write_bytes(spoilt)
+            with pytest.raises(StoreDamaged, match="Nothing was cut off"):
+                reread(tmp_path)
+            assert path.read_bytes() == spoilt
+    path.write_bytes(whole)
+    assert reread(tmp_path) == 10
+
+
+def test_small_writes_find_the_files_length_made_and_large_ones_bring_no_zeros(
+    tmp_path: Path,
+) -> None:
+    owner = Owner(tmp_path, sync=True)
+    (path,) = tmp_path.glob(NAMES)
+    owner.append(1, random.Random(1))
+    size = path.stat().st_size
+    for _ in range(20):
+        owner.append(1, random.Random(1))
+    assert path.stat().st_size == size
+    last = owner.log.last
+    row = (4, b"key", bytes(AHEAD_BYTES))
+    owner.log.append([records.encode(last.no + 1, 1, 1, last.checksum, [], [row])], sync=True)
+    assert path.stat().st_size == owner.log._tail[1]
