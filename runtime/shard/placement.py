@@ -25,7 +25,7 @@ def slot_of(type_name: str, key: str) -> SlotId:
 def slots_of(type_name: str, keys: Iterable[str]) -> list[int]:
     """The same for many keys of a type."""
     name = f"{type_name}\0".encode()
-    return [_hash(name + key.encode()) % SLOTS for key in keys]
+    return [number % SLOTS for number in map(_hash, map(name.__add__, map(str.encode, keys)))]
 
 
 def balanced(members: list[int], *, version: int, next_id: int) -> Placement:

@@ -5,23 +5,26 @@ written once in a sweep, where rows in any order would write a page for nearly e
 sort them all at once would make the shard wait, so they are dealt out by slot first, some
 thousands a step, and a slot is sorted when its turn has come.
 
+Rows of one slot travel as columns, so that what is done to each is done by loops in C.
+
 A sweep never looks at what is sealed meanwhile: the layer that it carries does not change.
 Knows LMDB transactions and bytes; nothing of threads. Idea: docs/log.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from operator import itemgetter
 from typing import Any, TypeVar
+
+from msgspec import Struct
 
 from skerry.runtime.shard import commit as records
 from skerry.runtime.shard.events import SLOTTED, Table
 from skerry.runtime.shard.placement import slots_of
 from skerry.runtime.store.files import Environment
 from skerry.runtime.store.overlay import Entry, Layer, tree_key
-from skerry.runtime.store.tree import note, sealed
+from skerry.runtime.store.tree import HOUSE_SLOT, note, sealed
 
 T = TypeVar("T")
 
@@ -31,10 +34,15 @@ STEP_ROWS = 4096
 STEP_COST = STEP_ROWS // 4
 """What a step costs, in rows that are written."""
 
-Carried = tuple[bytes, Entry]
-"""(key in the tree, value or None for a deletion)."""
 
-KEY = itemgetter(0)
+class Rows(Struct, frozen=True, gc=False):
+    """Rows of one table and slot, in the order of the tree."""
+
+    slot: int
+    keys: list[bytes]
+    """As the tree has them."""
+    values: list[Entry]
+    """None: the row goes."""
 
 
 class Sweep:
@@ -45,51 +53,54 @@ class Sweep:
         """When all of it is in the tree, so is every commit up to this one."""
         self._chunks = _in_order(layer)
 
-    def take(self, rows: int) -> list[Carried] | None:
-        """Work for about so many rows, sorted; may be none yet. None: all were taken."""
-        carried: list[Carried] = []
-        while rows > 0:
-            chunk = next(self._chunks, None)
+    def take(self, rows: int) -> list[Rows] | None:
+        """Work for about so many rows; may be none yet. None: all were taken."""
+        carried: list[Rows] = []
+        for chunk in self._chunks:
             if chunk is None:
-                return carried or None
-            carried += chunk
-            rows -= len(chunk) or STEP_COST
-        return carried
+                rows -= STEP_COST
+            else:
+                carried.append(chunk)
+                rows -= len(chunk.keys)
+            if rows <= 0:
+                return carried
+        return carried or None
 
 
-def _in_order(layer: Layer) -> Iterator[list[Carried]]:
-    """Sorted chunks, each behind the one before it but for the table; an empty one is a step."""
-    by_slot: dict[int, list[tuple[str, list[str]]]] = {}
+def _in_order(layer: Layer) -> Iterator[Rows | None]:
+    """Rows, each behind those before them but for the table; None is a step without any."""
+    by_slot: dict[int, list[tuple[bytes, str, list[str]]]] = {}
     for type_name, states in layer.states.items():
-        known = states.by_key()
         own: dict[int, list[str]] = {}
-        for keys in _pieces(known):
+        for keys in _pieces(states.by_key()):
             for slot, key in zip(slots_of(type_name, keys), keys):
                 own.setdefault(slot, []).append(key)
-            yield []
+            yield None
         for slot, keys in own.items():
-            by_slot.setdefault(slot, []).append((type_name, keys))
+            by_slot.setdefault(slot, []).append((records.type_id(type_name), type_name, keys))
     table = tree_key(Table.STATE, b"")
     for slot in sorted(by_slot):
-        chunk: list[Carried] = []
-        for type_name, keys in by_slot[slot]:
-            known = layer.states[type_name].by_key()
-            head = table + records.slot_prefix(slot) + records.type_id(type_name)
-            chunk += [(head + key.encode(), known[key]) for key in keys]
-        yield sorted(chunk, key=KEY)
+        for id, type_name, keys in sorted(by_slot[slot]):
+            keys.sort()  # As texts they stand in the order of their bytes in UTF-8.
+            head = table + records.slot_prefix(slot) + id
+            found = map(layer.states[type_name].by_key().__getitem__, keys)
+            yield Rows(slot, list(map(head.__add__, map(str.encode, keys))), list(found))
     for number, rows in layer.rows.items():
         yield from _rows_in_order(number, rows)
 
 
-def _rows_in_order(number: int, rows: dict[bytes, bytes | None]) -> Iterator[list[Carried]]:
+def _rows_in_order(number: int, rows: dict[bytes, bytes | None]) -> Iterator[Rows | None]:
+    slotted = number in SLOTTED
     dealt: dict[bytes, list[bytes]] = {}
     for keys in _pieces(rows):
         for key in keys:
-            dealt.setdefault(key[:2] if number in SLOTTED else b"", []).append(key)
-        yield []
+            dealt.setdefault(key[:2] if slotted else b"", []).append(key)
+        yield None
     table = tree_key(number, b"")
     for prefix in sorted(dealt):
-        yield [(table + key, rows[key]) for key in sorted(dealt[prefix])]
+        keys = sorted(dealt[prefix])
+        slot = int.from_bytes(prefix, "big") if slotted else HOUSE_SLOT
+        yield Rows(slot, list(map(table.__add__, keys)), list(map(rows.__getitem__, keys)))
 
 
 def _pieces(whole: Iterable[T]) -> Iterator[Sequence[T]]:
@@ -98,21 +109,22 @@ def _pieces(whole: Iterable[T]) -> Iterator[Sequence[T]]:
         yield piece
 
 
-def write(txn: Any, files: Environment, carried: list[Carried]) -> None:
-    """Rows into the tree, sorted, of any tables; the fingerprints follow."""
-    start = 0
-    while start < len(carried):
-        table = carried[start][0][0]
-        end = start + sum(1 for key, _ in carried[start:] if key[0] == table)
-        _write_table(txn, files, carried[start:end])
-        start = end
-
-
-def _write_table(txn: Any, files: Environment, carried: list[Carried]) -> None:
+def write(txn: Any, files: Environment, carried: Iterable[Rows]) -> None:
+    """Rows into the tree; the fingerprints of their slots follow."""
     cursor = txn.cursor(db=files.rows)
-    old = cursor.getmulti([key for key, _ in carried])
-    new = sealed((key, bytes(value)) for key, value in carried if value is not None)
-    cursor.putmulti(new)
-    for key in {key for key, value in carried if value is None}.intersection(dict(old)):
-        txn.delete(key, db=files.rows)
-    note(txn, files.slots, old, new)
+    for rows in carried:
+        keys, values = rows.keys, rows.values
+        old = cursor.getmulti(keys)
+        if type(None) in set(map(type, values)):
+            staying = {key: value for key, value in zip(keys, values) if value is not None}
+            for key, _ in old:
+                if key not in staying:
+                    txn.delete(key, db=files.rows)
+            keys, values = list(staying), list(staying.values())
+        new = sealed(keys, list(map(_bytes, values)))
+        cursor.putmulti(zip(keys, new))
+        note(txn, files.slots, rows.slot, [stored for _, stored in old], new)
+
+
+_bytes: Callable[[Any], bytes] = bytes
+"""Of a `Raw`, too: a copy of what it stands for."""

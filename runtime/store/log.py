@@ -19,6 +19,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,9 +33,9 @@ from skerry.runtime.shard.commit import slot_prefix, type_id
 from skerry.runtime.shard.events import SLOTS, Commit, Table
 from skerry.runtime.shard.placement import slots_of
 from skerry.runtime.store import checkpoint
-from skerry.runtime.store.checkpoint import Carried, Sweep
+from skerry.runtime.store.checkpoint import Rows, Sweep
 from skerry.runtime.store.files import PRESSED, RESTORE, Copied, Environment, Position, open_log
-from skerry.runtime.store.overlay import ABSENT, Overlay, tree_key
+from skerry.runtime.store.overlay import ABSENT, Entry, Overlay, tree_key
 from skerry.runtime.store.segments import Held
 from skerry.runtime.store.tree import unseal
 
@@ -63,7 +64,7 @@ class Job(Struct):
     """What the committer does: a record, or a slice of a sweep, or a sweep's beginning or end."""
 
     record: bytes = b""
-    carried: list[Carried] | None = None
+    carried: list[Rows] | None = None
     turns: bool = False
     """A sweep begins: what comes goes to a new file of the log."""
     covers: int | None = None
@@ -114,7 +115,7 @@ class LmdbStore:
         self._sweep: Sweep | None = None
         self._error: Exception | None = None
         self._kept: Kept | None = None
-        self._sorted: tuple[tuple[str, int, int], dict[int, list[Carried]]] | None = None
+        self._sorted: tuple[tuple[str, int, int], dict[int, list[_Row]]] | None = None
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._put_done = threading.Event()
         self._swept = threading.Event()
@@ -249,19 +250,19 @@ class LmdbStore:
             for key, value in _newest(overlay, tree):
                 yield records.key_of_state(key), value
 
-    def _newer(self, type: str) -> dict[int, list[Carried]]:
+    def _newer(self, type: str) -> dict[int, list[_Row]]:
         """The overlay's states of a type, sorted, by slot: kept for the next page of a scan."""
         moment = type, self._appended, len(self._overlay.lower)
         if self._sorted is None or self._sorted[0] != moment:
             entries = self._overlay.states_of(type)
             slots = slots_of(type, entries)
-            by_slot: dict[int, list[Carried]] = {}
+            by_slot: dict[int, list[_Row]] = {}
             for slot, key, value in zip(
                 slots, records.state_keys(type, entries, slots), entries.values()
             ):
                 by_slot.setdefault(slot, []).append((key, value))
             for rows in by_slot.values():
-                rows.sort(key=checkpoint.KEY)
+                rows.sort(key=itemgetter(0))
             self._sorted = moment, by_slot
         return self._sorted[1]
 
@@ -380,7 +381,7 @@ class LmdbStore:
             # While the rows are put, this thread waits: each call would cost the committer
             # a switch interval otherwise, twenty times the put itself.
             self._put_done.clear()
-            self._reader_behind += len(carried)
+            self._reader_behind += sum(len(rows.keys) for rows in carried)
             self._jobs.put(Job(carried=carried))
             return self._waited(self._put_done)
         return True
@@ -476,7 +477,7 @@ class LmdbStore:
             self._written = self._log.last.no
             self._wake()
 
-    def _write_slice(self, carried: list[Carried], records: list[bytes]) -> None:
+    def _write_slice(self, carried: list[Rows], records: list[bytes]) -> None:
         """Rows into the tree; what they are from was synced when their sweep began.
 
         The records beside them are told before the tree's commit, which is slower."""
@@ -509,6 +510,7 @@ class LmdbStore:
         self._position = position
 
 
+_Row = tuple[bytes, Entry]
 _Ranked = Iterator[tuple[bytes, int, bytes | None]]
 
 

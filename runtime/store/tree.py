@@ -11,8 +11,8 @@ Knows LMDB transactions and bytes; nothing of overlays or threads. Idea: docs/lo
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
-from itertools import groupby
+from collections.abc import Iterable, Iterator, Sequence
+from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +32,10 @@ HOUSE_SLOT = SLOTS
 
 TABLES = {number: name for name, number in vars(Table).items() if isinstance(number, int)}
 
-Stored = tuple[bytes, bytes]
-"""(key, checksum and value) of a row, as it stands in the tree."""
 
-
-def sealed(rows: Iterable[tuple[bytes, bytes]]) -> list[Stored]:
-    """Rows as they stand in the tree."""
-    return [(key, _digest(key + value) + value) for key, value in rows]
+def sealed(keys: Sequence[bytes], values: Sequence[bytes]) -> list[bytes]:
+    """Rows' values as they stand in the tree: each behind its checksum."""
+    return list(map(add, map(_digest, map(add, keys, values)), values))
 
 
 def unseal(key: bytes, stored: bytes, path: Path) -> bytes:
@@ -59,28 +56,12 @@ def slot_of_row(key: bytes) -> int:
     return int.from_bytes(key[1:3], "big") if key[0] in SLOTTED else HOUSE_SLOT
 
 
-def note(txn: Any, slots: Any, old: list[Stored], new: list[Stored]) -> None:
-    """Rows of one table took the place of others, in this transaction: keep the fingerprints true."""
-    changed: dict[int, tuple[int, int]] = {}
-    for rows, sign in ((old, -1), (new, 1)):
-        for slot, count, total in _tally(rows):
-            before = changed.get(slot) or _fingerprint(txn, slots, slot)
-            changed[slot] = before[0] + sign * count, (before[1] + sign * total) % _WRAP
-    for slot, (count, total) in changed.items():
-        txn.put(slot.to_bytes(2, "big"), _FINGERPRINT.pack(count, total), db=slots)
-
-
-def _tally(rows: list[Stored]) -> Iterator[tuple[int, int, int]]:
-    """(slot, number of rows, sum of their checksums): rows of one table, sorted."""
-    numbers = checksums(stored for _, stored in rows)
-    if rows and rows[0][0][0] not in SLOTTED:
-        yield HOUSE_SLOT, len(rows), sum(numbers)
-        return
-    start = 0
-    for slot, group in groupby(key[1:3] for key, _ in rows):
-        end = start + sum(1 for _ in group)
-        yield int.from_bytes(slot, "big"), end - start, sum(numbers[start:end])
-        start = end
+def note(txn: Any, slots: Any, slot: int, old: list[bytes], new: list[bytes]) -> None:
+    """Rows of a slot took the place of others, in this transaction: keep its fingerprint true."""
+    count, total = _fingerprint(txn, slots, slot)
+    count += len(new) - len(old)
+    total = (total + sum(checksums(new)) - sum(checksums(old))) % _WRAP
+    txn.put(slot.to_bytes(2, "big"), _FINGERPRINT.pack(count, total), db=slots)
 
 
 def checksums(stored: Iterable[bytes]) -> tuple[int, ...]:

@@ -32,6 +32,13 @@ from skerry.runtime.supervisor import Options
 from tests.crash.apps import RECEIVERS, Account, Counter, Receiver, Sender
 
 ACCOUNTS, COUNTERS, START = 20, 20, 1000
+CALM = 0.25
+"""How often the next kill waits until a request was answered: else, where a start takes longer
+than the next kill, none ever would be."""
+
+CALM_S = 120.0
+"""An app that answers nothing for so long, while nobody kills it, has stopped for good."""
+
 HANG_S = 1.0
 """After how long a worker that stands still is replaced."""
 
@@ -43,6 +50,7 @@ class Witness:
         self.data, self.workers, self.rng = data, workers, random.Random(seed)
         self.acknowledged = 0
         self.unknown = 0
+        self.answered = threading.Event()
         self.stopping = False
         self.supervisor: subprocess.Popen[bytes] | None = None
         self.kills: collections.Counter[str] = collections.Counter()
@@ -97,6 +105,7 @@ class Witness:
                 client.ask_many(moves)
                 answers = client.ask_many(adds)
                 self.acknowledged += sum(isinstance(answer, int) for answer in answers)
+                self.answered.set()
             except (TimedOut, SkerryError):
                 self.unknown += len(adds)
         client.__exit__(None, None, None)
@@ -132,12 +141,15 @@ class Witness:
     def run(self, kills: int, pause_s: float) -> None:
         """All of it."""
         self.start()
-        driving = threading.Thread(target=self.drive)
+        driving = threading.Thread(target=self.drive, daemon=True)
         driving.start()
         while (done := self.kills.total()) < kills:
             # The moment of a kill is the whole point: anywhere in the life of a worker.
             time.sleep(self.rng.uniform(0, 2 * pause_s))
             self.kill_one()
+            if self.rng.random() < CALM:
+                self.answered.clear()
+                assert self.answered.wait(CALM_S), f"nothing was answered for {CALM_S:.0f} s"
             if done // 100 < self.kills.total() // 100:
                 print(f"{self.kills.total()} of {kills}", file=sys.stderr, flush=True)
         self.stopping = True

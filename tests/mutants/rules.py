@@ -497,14 +497,14 @@ MUTANTS = [
     Mutant(
         "a slot's fingerprint counts what was written over",
         "store/tree.py",
-        "        for slot, count, total in _tally(rows):\n",
-        "        for slot, count, total in _tally(rows) if sign > 0 else ():\n",
+        " - sum(checksums(old))",
+        "",
     ),
     Mutant(
         "a sweep forgets what it was dealing out when a step ended",
         "store/checkpoint.py",
-        "        own: dict[int, list[str]] = {}\n        for keys in _pieces(known):\n",
-        "        for keys in _pieces(known):\n            own: dict[int, list[str]] = {}\n",
+        "        own: dict[int, list[str]] = {}\n        for keys in _pieces(states.by_key()):\n",
+        "        for keys in _pieces(states.by_key()):\n            own: dict[int, list[str]] = {}\n",
     ),
     Mutant(
         "of one key's states in the overlay an older one wins",

@@ -20,6 +20,7 @@ from skerry.runtime.store.check import check
 from skerry.runtime.store.checkpoint import STEP_ROWS, Sweep
 from skerry.runtime.store.log import LmdbStore
 from skerry.runtime.store.overlay import Overlay, tree_key
+from skerry.runtime.store.tree import slot_of_row
 
 Change = tuple[str, bytes | None]
 
@@ -140,7 +141,9 @@ def test_a_sweep_of_many_steps_carries_each_row_once_in_the_order_of_the_tree() 
     layer.add(groups, rows)
     sweep, taken = Sweep(layer.sink(), 1), []
     while (carried := sweep.take(100)) is not None:
-        taken += carried
+        for chunk in carried:
+            taken += zip(chunk.keys, chunk.values, strict=True)
+            assert {slot_of_row(key) for key in chunk.keys} == {chunk.slot}
     assert [key for key, _ in taken] == sorted(key for key, _ in taken)
     expected = {tree_key(Table.DEAD, key): value for _, key, value in rows}
     for name in ("Thing", "Other"):
