@@ -77,7 +77,9 @@ class Measured(Struct):
     def cpu_us_per_turn(self) -> float:
         """Processor time of the workers per turn, microseconds."""
         first, last = self.window
-        return (last.used.cpu_s - first.used.cpu_s) * 1e6 / (last.turns - first.turns)
+        used_s = last.used.cpu_s - first.used.cpu_s
+        assert used_s > 0, "Its workers were not seen while it was measured: give it more work."
+        return used_s * 1e6 / (last.turns - first.turns)
 
     @property
     def lengths(self) -> str:
@@ -97,8 +99,8 @@ class Workers:
         self.memory_peak = 0
 
     def find(self) -> list[psutil.Process]:
-        """Those that live now. Looking through all processes costs, so new ones are seen late."""
-        if time.monotonic() < self._search_at:
+        """Those that live now. Looking through all processes costs, so more of them are seen late."""
+        if self._known and time.monotonic() < self._search_at:
             return [process for process in self._known.values() if process.is_running()]
         self._search_at = time.monotonic() + SEARCH_EVERY_S
         for child in self._parent.children(recursive=True):

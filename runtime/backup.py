@@ -135,7 +135,7 @@ def _copy_store(backup: Path, partial: Path, name: str) -> None:
             _sync(copy / file.name)
     except FileNotFoundError as error:
         raise StoreDamaged(
-            f"The backup {backup} is incomplete: it has no {name}/data.mdb. Nothing was restored; "
+            f"The backup {backup} is incomplete: it has no {name}/{file.name}. Nothing was restored; "
             f"copy the whole backup to here, or take another."
         ) from error
     _sync(copy)

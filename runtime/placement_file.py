@@ -4,7 +4,7 @@
     run.json    while it runs: the supervisor, the folder of its sockets, its shards
     lock        held by the supervisor that runs it
 
-Does file I/O and decides nothing. Idea: docs/log.md, "Adding a member".
+Does file I/O and decides nothing. Idea: docs/log.md.
 """
 
 from __future__ import annotations

@@ -48,9 +48,7 @@ class Rows(Struct, frozen=True, gc=False):
 class Sweep:
     """What a layer holds, in the order of the tree."""
 
-    def __init__(self, layer: Layer, covers: int) -> None:
-        self.covers = covers
-        """When all of it is in the tree, so is every commit up to this one."""
+    def __init__(self, layer: Layer) -> None:
         self._chunks = _in_order(layer)
 
     def take(self, rows: int) -> list[Rows] | None:

@@ -9,20 +9,30 @@ Idea: docs/log.md.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import struct
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 import lmdb
 import msgspec
-import xxhash
 from msgspec import Struct
 
 from skerry.errors import SkerryError, StoreDamaged, StoreLocked
 from skerry.runtime.ports import Last
-from skerry.runtime.store.segments import NAMES, RECORDS_AT, Held, Log, Segment, sync_folder
+from skerry.runtime.store.segments import (
+    NAMES,
+    RECORDS_AT,
+    Held,
+    Log,
+    Segment,
+    name_of,
+    sealed,
+    sync_folder,
+)
 from skerry.runtime.store.tree import verify
 
 FORMAT = 3
@@ -58,13 +68,14 @@ class Position(Struct, frozen=True):
     """How far the tree is, and where its log goes on."""
 
     covered: int = 0
-    """The tree has the rows of every commit up to this one."""
+    """The tree has the rows of every commit up to this one, and the log begins behind it."""
+    checksum: int = 0
+    """That commit's."""
     newest: int = 1
     """The first commit of the log's newest file."""
 
 
 _POSITION = struct.Struct("<QQQ")
-"""Covered, newest, checksum: a flipped bit here would leave out commits."""
 
 
 class Copied(Struct, array_like=True, frozen=True):
@@ -178,13 +189,11 @@ class Environment:
 
     def position(self, txn: lmdb.Transaction) -> Position:
         """As this transaction sees it. Raises StoreDamaged."""
-        stored = txn.get(b"position", b"", db=self.meta)
-        if len(stored) != _POSITION.size:
-            raise StoreDamaged(f"{self.path} does not say where its log is. {RESTORE}")
-        position = Position(*_POSITION.unpack(stored)[:2])
-        if _packed(position) != stored:
+        stored = bytes(txn.get(b"position", b"", db=self.meta))
+        numbers = stored[: _POSITION.size]
+        if len(numbers) < _POSITION.size or stored != sealed(numbers):
             raise StoreDamaged(f"What {self.path} says of where its log is, is damaged. {RESTORE}")
-        return position
+        return Position(*_POSITION.unpack(numbers))
 
     def note(self, txn: lmdb.Transaction, position: Position) -> None:
         """It is so when the transaction is committed."""
@@ -212,7 +221,8 @@ class Environment:
         except DAMAGE as error:
             raise self.unreadable(error) from error
         except (lmdb.Error, OSError) as error:
-            # The store is read through its map, so what the system refuses is to write the copy.
+            # The store is read through its map, and says itself what is wrong with its log: so
+            # what the system refuses is to write the copy.
             raise SkerryError(
                 f"{self.path} could not be copied to {folder}: {error}. The store itself is not "
                 f"touched. Make room there, or choose another folder."
@@ -235,9 +245,16 @@ class Environment:
             f"`skerry check` lists all damage."
         )
 
-    def disk_is_full(self) -> bool:
-        """Whether the file system has no room. LMDB calls a write that was cut short an I/O error."""
-        return os.statvfs(self.path).f_bavail * os.statvfs(self.path).f_frsize < ROOM_BYTES
+    def disk_is_full(self, error: Exception) -> bool:
+        """Whether that is why this was raised. LMDB calls a write that was cut short an I/O error."""
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        with suppress(
+            OSError
+        ):  # A disk that is gone has no room either, but that is not the cause.
+            room = os.statvfs(self.path)
+            return room.f_bavail * room.f_frsize < ROOM_BYTES
+        return False
 
     def close(self) -> None:
         """Close and let go of the lock."""
@@ -249,7 +266,8 @@ class Environment:
 
 def open_log(store: Environment, position: Position) -> Log:
     """The log of a store. Raises StoreDamaged."""
-    return Log(store.path, shard=store.shard, newest=position.newest, covered=position.covered)
+    before = position.covered, position.checksum
+    return Log(store.path, shard=store.shard, newest=position.newest, before=before)
 
 
 def _open(path: Path, quota_bytes: int) -> lmdb.Environment:
@@ -273,15 +291,15 @@ def _open(path: Path, quota_bytes: int) -> lmdb.Environment:
 
 def has_commits(path: Path) -> bool:
     """Whether there is a store with records, or a file that is no store of ours."""
-    if not (path / "data.mdb").is_file():
-        return False
     logs = list(path.glob(NAMES))
-    return not logs or any(log.stat().st_size > RECORDS_AT for log in logs)
+    if any(log.name != name_of(1) or log.stat().st_size > RECORDS_AT for log in logs):
+        return True
+    return not logs and (path / "data.mdb").is_file()
 
 
 def _packed(position: Position) -> bytes:
-    numbers = struct.pack("<QQ", position.covered, position.newest)
-    return numbers + struct.pack("<Q", xxhash.xxh3_64_intdigest(numbers))
+    """Sealed: a flipped bit here would leave out commits."""
+    return sealed(_POSITION.pack(position.covered, position.checksum, position.newest))
 
 
 def _locked(path: Path) -> int:

@@ -34,7 +34,7 @@ from skerry.runtime.shard.events import SLOTS, Commit, Table
 from skerry.runtime.shard.placement import slots_of
 from skerry.runtime.store import checkpoint
 from skerry.runtime.store.checkpoint import Rows, Sweep
-from skerry.runtime.store.files import PRESSED, RESTORE, Copied, Environment, Position, open_log
+from skerry.runtime.store.files import PRESSED, Copied, Environment, Position, open_log
 from skerry.runtime.store.overlay import ABSENT, Entry, Overlay, tree_key
 from skerry.runtime.store.segments import Held
 from skerry.runtime.store.tree import unseal
@@ -65,10 +65,10 @@ class Job(Struct):
 
     record: bytes = b""
     carried: list[Rows] | None = None
-    turns: bool = False
-    """A sweep begins: what comes goes to a new file of the log."""
-    covers: int | None = None
-    """A sweep ends: the tree has the rows of all commits up to this one."""
+    begins: bool = False
+    """A sweep does."""
+    ends: bool = False
+    """All that the sweep carries has been given."""
 
 
 class Kept(Struct, frozen=True):
@@ -161,15 +161,8 @@ class LmdbStore:
 
     def _recover(self) -> Last:
         """Replay the tail of the log over the tree; handlers are never run again."""
-        covered = self._position.covered
         for decoded in self._log.replay():
-            if decoded.no > covered:
-                self._overlay.add(decoded.states, decoded.rows)
-        if self._log.last.no < covered:
-            raise StoreDamaged(
-                f"The log of {self._files.path} ends at commit {self._log.last.no}, but its tree "
-                f"covers {covered}: records vanished. {RESTORE}"
-            )
+            self._overlay.add(decoded.states, decoded.rows)
         self._log.resume()
         self._log_bytes = self._log.bytes
         return self._log.last
@@ -307,7 +300,7 @@ class LmdbStore:
     def keep(self, no: int) -> None:
         """Keep the rows as they are durable now, for backup `no`; what was kept before is let go.
 
-        They may be a commit ahead of what `durable` has told, never behind it.
+        They may be a few commits ahead of what `durable` has told, never behind it.
         """
         self.let_go()
         with self._turning:
@@ -367,15 +360,15 @@ class LmdbStore:
             if not self._waited(self._swept):
                 return
             self._renew_reader()
-        self._sweep, self._log_bytes = Sweep(self._overlay.sink(), self._appended), 0
-        self._jobs.put(Job(turns=True))
+        self._sweep, self._log_bytes = Sweep(self._overlay.sink()), 0
+        self._jobs.put(Job(begins=True))
 
     def _carry(self, rows: int) -> bool:
         """Hand rows of the sweep to the committer. False: it has failed."""
         assert self._sweep is not None, "there is a sweep to carry on with"
         carried = self._sweep.take(rows)
         if carried is None:
-            self._jobs.put(Job(covers=self._sweep.covers))
+            self._jobs.put(Job(ends=True))
             self._sweep = None
         elif carried:
             # While the rows are put, this thread waits: each call would cost the committer
@@ -407,26 +400,19 @@ class LmdbStore:
 
     def _commit_all(self) -> None:
         try:
-            waiting: list[Job] = []
-            open_ = True
-            while open_ or waiting:
-                waiting += self._next_jobs()
-                if None in waiting:
-                    open_ = False
-                    waiting = [job for job in waiting if job is not None]
-                if waiting:
-                    self._commit(waiting)
-                    waiting = []
-                if not open_:
-                    return
+            while (jobs := self._next_jobs())[-1] is not None:
+                self._commit(jobs)
+            if jobs[:-1]:
+                self._commit(jobs[:-1])
         except lmdb.MapFullError:
             self._error = self._full()
         except StoreFull as full:
             self._error = full
         except Exception as error:  # Whatever the disk says ends this process: see docs/log.md.
             self._error = self._refused(error)
-        self._put_done.set()
-        self._wake()
+        finally:
+            self._put_done.set()
+            self._wake()
 
     def _full(self) -> StoreFull:
         return StoreFull(
@@ -437,7 +423,7 @@ class LmdbStore:
 
     def _refused(self, error: Exception) -> Exception:
         path = self._files.path
-        if self._files.disk_is_full():
+        if self._files.disk_is_full(error):
             return StoreFull(
                 f"The disk that holds {path} is full. Nothing acknowledged is lost. Make room and "
                 f"start again."
@@ -450,7 +436,7 @@ class LmdbStore:
     def _next_jobs(self) -> list[Any]:
         """All records that wait, or those before another job, and that; at least one job."""
         jobs: list[Any] = [self._jobs.get()]
-        if self._sync == "10ms":
+        if self._sync == "10ms" and jobs[0] is not None and jobs[0].record:
             time.sleep(GROUP_S)
         while not self._jobs.empty() and jobs[-1] is not None and jobs[-1].record:
             jobs.append(self._jobs.get())
@@ -463,10 +449,10 @@ class LmdbStore:
             self._write_slice(last.carried, records)
         else:
             self._write(records)
-        if last.turns:
+        if last.begins:
             self._turn()
-        if last.covers is not None:
-            self._cover(last.covers)
+        if last.ends:
+            self._cover()
 
     def _write(self, records: list[bytes]) -> None:
         """Records, durable and told."""
@@ -492,14 +478,16 @@ class LmdbStore:
         """A sweep begins: the log goes on in a new file, so that the old one can go behind it.
 
         All that the sweep will carry is synced here, so no row in the tree is newer than the log."""
+        segment, at = self._log.begin_segment(), self._position
         with self._turning:
-            self._note(Position(self._position.covered, self._log.begin_segment()))
-            self._log.turn()
+            self._note(Position(at.covered, at.checksum, segment.before.no + 1))
+            self._log.turn(segment)
 
-    def _cover(self, covers: int) -> None:
-        """A sweep ends: the tree has all that the log's older file holds."""
+    def _cover(self) -> None:
+        """A sweep ends: the tree has all that the log's older files hold."""
+        covered = self._log.turned_behind
         with self._turning:
-            self._note(Position(covers, self._position.newest))
+            self._note(Position(covered.no, covered.checksum, covered.no + 1))
             self._log.drop()
         self._swept.set()
         self._wake()

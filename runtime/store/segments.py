@@ -38,13 +38,16 @@ from skerry.runtime.shard.commit import Decoded
 FORMAT = 1
 RECORDS_AT = 4096
 MARKS_AT = (2048, 3072)
-"""Written in turns: when the power fails while one is written, there is the other. Neither shares
-a sector of the disk with the head, which is never written again."""
+"""Written in turns: when the power fails while one is written, there is the other. On most disks
+neither shares a sector with the head, which is never written again."""
 
 AHEAD_BYTES = 256 << 10
 """Zeros that a write of less brings along: for hundreds of single requests."""
 
 NAMES = "log-" + "[0-9]" * 20
+
+PIECE_BYTES = 1 << 20
+"""How much of a file is copied at once."""
 
 _HEAD = struct.Struct("<4sIIQQQQ")
 _MAGIC = b"SKLG"
@@ -72,7 +75,7 @@ class Segment(Struct, frozen=True):
         )
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            _write(fd, _sealed(head).ljust(RECORDS_AT, b"\0"), 0)
+            _write(fd, sealed(head).ljust(RECORDS_AT, b"\0"), 0)
             _put_marks(fd, before.no)
             os.fsync(fd)
         finally:
@@ -83,33 +86,39 @@ class Segment(Struct, frozen=True):
     @classmethod
     def open(cls, path: Path, *, shard: int) -> Segment:
         """A file that is there. Raises StoreDamaged."""
-        with path.open("rb") as file:
-            page = file.read(RECORDS_AT)
         try:
+            with path.open("rb") as file:
+                page = file.read(RECORDS_AT)
             magic, version, owner, *before = _HEAD.unpack(_verified(page, 0, _HEAD.size))
             mark = _mark(page)
-        except ValueError as error:
-            raise StoreDamaged(_damaged(path, f"its head is damaged: {error}")) from error
+        except (ValueError, OSError) as error:
+            raise StoreDamaged(_damaged(path, f"its head can't be read: {error}")) from error
         if (magic, version, owner) != (_MAGIC, FORMAT, shard):
             raise StoreDamaged(
                 f"{path} is of shard {owner}, in format {magic!r} {version}; here shard {shard} and "
                 f"format {_MAGIC!r} {FORMAT} belong. Put the right file back."
             )
-        return cls(path, Last(*before), mark)
+        found = cls(path, Last(*before), mark)
+        if path.name != name_of(found.before.no + 1):
+            raise StoreDamaged(_damaged(path, f"it begins with commit {found.before.no + 1}"))
+        return found
 
     def records(self, due: int) -> Iterator[tuple[Decoded, int]]:
         """Its records in order, verified, each with the place behind it.
 
         Raises StoreDamaged when there are not all commits up to `due`.
         """
-        last, at, size = self.before, RECORDS_AT, self.path.stat().st_size
+        last, at = self.before, RECORDS_AT
         with self.path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
             file.seek(RECORDS_AT)
             while True:
                 try:
                     decoded, at = _next(file, at, size)
                     if (decoded.no, decoded.previous) != (last.no + 1, last.checksum):
                         raise ValueError("it does not follow the record before it")
+                except OSError as error:
+                    raise StoreDamaged(_damaged(self.path, str(error))) from error
                 except (ValueError, IndexError, struct.error, msgspec.MsgspecError) as error:
                     if last.no >= due:
                         return
@@ -142,16 +151,21 @@ class Held(Struct, frozen=True):
     """(name, descriptor, bytes); the newest last."""
 
     def copy(self, folder: Path) -> int:
-        """Copies that are synced; how many bytes. The folder is there, and not synced by this."""
+        """Copies that are synced; how many bytes. The folder is there, and not synced by this.
+
+        Raises StoreDamaged: a file can't be read; OSError: a copy can't be written.
+        """
         for name, held, size in self.files:
-            fd = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            try:
-                _copy(held, fd, size)
+            with open(folder / name, "xb", opener=_private) as copy:
+                at = 0
+                while at < size:
+                    piece = _piece(name, held, at, size)
+                    copy.write(piece)
+                    at += len(piece)
+                copy.flush()
                 if name == self.files[-1][0]:
-                    _put_marks(fd, self.no)
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+                    _put_marks(copy.fileno(), self.no)
+                os.fsync(copy.fileno())
         return sum(size for _, _, size in self.files)
 
     def close(self) -> None:
@@ -160,26 +174,47 @@ class Held(Struct, frozen=True):
             os.close(held)
 
 
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
+
+
+def _piece(name: str, held: int, at: int, size: int) -> bytes:
+    try:
+        piece = os.pread(held, min(PIECE_BYTES, size - at), at)
+    except OSError as error:
+        raise StoreDamaged(_damaged(Path(name), str(error))) from error
+    if not piece:
+        raise StoreDamaged(_damaged(Path(name), f"it ends at byte {at:,} of {size:,}"))
+    return piece
+
+
 class Log:
     """The log of an open store."""
 
-    def __init__(self, folder: Path, *, shard: int, newest: int, covered: int) -> None:
-        """`newest`: the first commit of the newest file. `covered`: what the tree has got.
+    def __init__(self, folder: Path, *, shard: int, newest: int, before: tuple[int, int]) -> None:
+        """`newest`: the first commit of the newest file. `before`: (number, checksum) of the commit
+        before the oldest file's first, which the tree has got.
 
-        Raises StoreDamaged: a file is missing, or its head is damaged.
+        Raises StoreDamaged: a file is missing, of another store, or its head is damaged.
         """
         self._folder, self._shard = folder, shard
         firsts = {int(path.name[4:]): path for path in sorted(folder.glob(NAMES))}
-        needed = max((first for first in firsts if first <= covered + 1), default=None)
-        if needed is None:
-            raise StoreDamaged(_damaged(folder, f"the file with commit {covered + 1} is missing"))
-        if newest not in firsts:
-            raise StoreDamaged(_damaged(folder / name_of(newest), "it is missing"))
-        paths = [path for first, path in firsts.items() if needed <= first <= newest]
-        self._idle = [path for path in firsts.values() if path not in paths]
+        for first in (before[0] + 1, newest):
+            if first not in firsts:
+                raise StoreDamaged(_damaged(folder / name_of(first), "it is missing"))
+        self._idle = [path for first, path in firsts.items() if not before[0] < first <= newest]
         """Of a sweep whose end a power cut half undid, or of one that had not quite begun."""
+        for path in self._idle:
+            if path.name > name_of(newest) and path.stat().st_size > RECORDS_AT:
+                raise StoreDamaged(
+                    _damaged(path, "the tree beside it is older, and knows no such file")
+                )
+        paths = [path for path in firsts.values() if path not in self._idle]
         self._segments = [Segment.open(path, shard=shard) for path in paths]
-        self._tail = self._segments[0].before, RECORDS_AT
+        oldest = self._segments[0]
+        if (oldest.before.no, oldest.before.checksum) != before:
+            raise StoreDamaged(_damaged(oldest.path, "it does not follow what the tree has got"))
+        self._tail = oldest.before, RECORDS_AT
         """The newest commit and where its record ends: one value, for `hold` on another thread."""
         self._room = RECORDS_AT
         """Up to here the newest file has its length: records or zeros."""
@@ -211,9 +246,9 @@ class Log:
             path.unlink()
 
     def _use(self, segment: Segment) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-        self._fd = os.open(segment.path, os.O_RDWR | os.O_CLOEXEC)
+        old, self._fd = self._fd, os.open(segment.path, os.O_RDWR | os.O_CLOEXEC)
+        if old >= 0:
+            os.close(old)
         self._room = self._tail[1]
 
     # ── going on ──
@@ -229,45 +264,52 @@ class Log:
             self._room = end + ahead
         _write(self._fd, b"".join(parts), at, os.RWF_DSYNC if sync else 0)
         self._tail = Last(*records.head_of(waiting[-1])), end
-        self._unsynced = not sync
         if sync:
+            assert not self._unsynced, "I6: such a write syncs itself and nothing before it"
             self._mark()
+        self._unsynced = not sync
 
     def sync(self) -> None:
         """What was appended without a sync is durable when this returns."""
         if self._unsynced:
+            self._unsynced = False  # Nobody tries it again: it may claim success then.
             os.fdatasync(self._fd)
             self._mark()
-            self._unsynced = False
 
     def _mark(self) -> None:
         """Not synced by itself: the kernel gives it to the disk within half a minute."""
         self._marks += 1
-        _write(self._fd, _sealed(_MARK.pack(self.last.no)), MARKS_AT[self._marks % 2])
+        _write(self._fd, sealed(_MARK.pack(self.last.no)), MARKS_AT[self._marks % 2])
 
-    def begin_segment(self) -> int:
-        """A new file, synced: for what comes from `turn` on. Its first commit."""
+    def begin_segment(self) -> Segment:
+        """A new file, synced, for what comes from `turn` on; so is all that came before."""
         self.sync()
-        self._older_bytes += self._room
-        self._segments.append(Segment.create(self._folder, shard=self._shard, before=self.last))
-        return self.last.no + 1
+        assert self.last.no > self._segments[-1].before.no, "I6: a file without records goes on"
+        return Segment.create(self._folder, shard=self._shard, before=self.last)
 
-    def turn(self) -> None:
+    def turn(self, segment: Segment) -> None:
         """The new file takes what comes."""
-        self._tail = self.last, RECORDS_AT
-        self._use(self._segments[-1])
+        older, self._tail = self._room, (self.last, RECORDS_AT)
+        self._use(segment)
+        self._segments.append(segment)
+        self._older_bytes += older
 
     def drop(self) -> None:
         """The tree has all that the older files hold: they go."""
         *older, newest = self._segments
+        self._segments, self._older_bytes = [newest], 0
         for segment in older:
             segment.path.unlink()
-        self._segments, self._older_bytes = [newest], 0
 
     @property
     def last(self) -> Last:
         """The newest commit."""
         return self._tail[0]
+
+    @property
+    def turned_behind(self) -> Last:
+        """The newest commit that is in an older file."""
+        return self._segments[-1].before
 
     @property
     def bytes(self) -> int:
@@ -288,9 +330,11 @@ class Log:
     def close(self) -> None:
         """Let go, synced."""
         if self._fd >= 0:
-            self.sync()
-            os.close(self._fd)
-            self._fd = -1
+            try:
+                self.sync()
+            finally:
+                os.close(self._fd)
+                self._fd = -1
 
 
 def name_of(first: int) -> str:
@@ -298,23 +342,24 @@ def name_of(first: int) -> str:
     return f"log-{first:020}"
 
 
-def _sealed(value: bytes) -> bytes:
+def sealed(value: bytes) -> bytes:
+    """It, and its checksum."""
     return value + _CHECKSUM.pack(xxhash.xxh3_64_intdigest(value))
 
 
 def _verified(page: bytes, at: int, size: int) -> bytes:
-    """What `_sealed` has sealed. Raises ValueError."""
+    """What `sealed` has sealed. Raises ValueError."""
     value, checksum = page[at : at + size], page[at + size : at + size + _CHECKSUM.size]
     if len(checksum) < _CHECKSUM.size:
         raise ValueError("the file was cut short")
-    if _sealed(value) != value + checksum:
+    if sealed(value) != value + checksum:
         raise ValueError("its checksum does not match its bytes")
     return value
 
 
 def _put_marks(fd: int, no: int) -> None:
     for place in MARKS_AT:
-        _write(fd, _sealed(_MARK.pack(no)), place)
+        _write(fd, sealed(_MARK.pack(no)), place)
 
 
 def _mark(page: bytes) -> int:
@@ -336,25 +381,17 @@ def _write(fd: int, data: bytes, at: int, flags: int = 0) -> None:
         rest, at = rest[written:], at + written
 
 
-def _copy(source: int, target: int, size: int) -> None:
-    at = 0
-    while at < size:
-        piece = os.pread(source, min(1 << 20, size - at), at)
-        if not piece:
-            raise StoreDamaged(f"The log ends at byte {at:,} of {size:,}: it was cut short.")
-        _write(target, piece, at)
-        at += len(piece)
-
-
 def sync_folder(folder: Path) -> None:
     """Names that were made in it, or moved, are durable when this returns."""
     fd = os.open(folder, os.O_RDONLY)
-    os.fsync(fd)
-    os.close(fd)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _damaged(path: Path, why: str) -> str:
     return (
         f"The log {path} is damaged: {why}. Nothing was cut off. Look at the disk, and restore the "
-        f"app's last backup; `skerry check` lists all damage."
+        f"app's last backup; `skerry check` names what else is damaged."
     )

@@ -467,8 +467,9 @@ MUTANTS = [
     Mutant(
         "the tree is marked as covering what was not carried",
         "store/log.py",
-        "            self._jobs.put(Job(covers=self._sweep.covers))\n",
-        "            self._jobs.put(Job(covers=self._appended))\n",
+        "        if carried is None:\n            self._jobs.put(Job(ends=True))\n",
+        "        if carried is None or self._sweep.take(1) is None:\n"
+        "            self._jobs.put(Job(ends=True))\n",
     ),
     Mutant(
         "what was sealed during a sweep goes with it",
@@ -527,14 +528,14 @@ MUTANTS = [
     Mutant(
         "the log's old file goes when its sweep has only begun",
         "store/log.py",
-        "            self._log.turn()\n",
-        "            self._log.turn()\n            self._log.drop()\n",
+        "            self._log.turn(segment)\n",
+        "            self._log.turn(segment)\n            self._log.drop()\n",
     ),
     Mutant(
         "a sweep begins before all that it carries is synced",
         "store/segments.py",
-        "        self.sync()\n        self._older_bytes",
-        "        self._older_bytes",
+        "        self.sync()\n        assert self.last.no",
+        "        assert self.last.no",
     ),
     Mutant(
         "what a killed process left in the page cache is built on without a sync",
@@ -545,8 +546,20 @@ MUTANTS = [
     Mutant(
         "the mark is ahead of the sync",
         "store/segments.py",
-        "        self._unsynced = not sync\n        if sync:\n",
-        "        self._unsynced = not sync\n        if waiting:\n",
+        "            self._mark()\n        self._unsynced = not sync\n",
+        "        self._mark()\n        self._unsynced = not sync\n",
+    ),
+    Mutant(
+        "a log that the tree knows nothing of is thrown away",
+        "store/segments.py",
+        "            if path.name > name_of(newest) and path.stat().st_size > RECORDS_AT:\n",
+        "            if path.name < name_of(0):\n",
+    ),
+    Mutant(
+        "the log of another life of the shard is taken for its own",
+        "store/segments.py",
+        "        if (oldest.before.no, oldest.before.checksum) != before:\n",
+        "        if oldest.before.no != before[0]:\n",
     ),
     # What goes out to sinks.
     Mutant(

@@ -84,7 +84,7 @@ def die_at(point: str, when: str, nth: int) -> None:
 
 
 def write(path: Path) -> None:
-    """Commits, swept and trimmed all the time; says what is durable."""
+    """Commits, swept all the time; says what is durable."""
     if not (path / "data.mdb").exists():
         LmdbStore.create(path, shard=1)
     store = LmdbStore.open(path, shard=1, log_bytes=1)

@@ -17,6 +17,10 @@ PAGE = 512
 """What the disk writes as a whole."""
 
 
+class PowerFailed(Exception):
+    """Nothing is done any more."""
+
+
 class Disk:
     """The files of one folder."""
 
@@ -26,6 +30,13 @@ class Disk:
         self._synced: dict[str, bytearray] = {}
         self._waiting: dict[str, list[tuple[int, bytes]]] = {}
         self._named: set[str] = set()
+        self.left = 1 << 30
+        """How many calls it still does."""
+
+    def _count(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise PowerFailed
 
     def __getattr__(self, name: str) -> Any:
         return getattr(os, name)
@@ -34,6 +45,7 @@ class Disk:
 
     def open(self, path: Path, flags: int, mode: int = 0o777) -> int:
         """Like `os.open`."""
+        self._count()
         fd = os.open(path, flags, mode)
         self._paths[fd] = str(path)
         if flags & os.O_CREAT:
@@ -42,6 +54,7 @@ class Disk:
 
     def pwritev(self, fd: int, parts: Sequence[bytes], at: int, flags: int = 0) -> int:
         """Like `os.pwritev`; now and then it writes less than it was given."""
+        self._count()
         data = b"".join(bytes(part) for part in parts)
         if len(data) > PAGE and self._rng.random() < 0.1:
             data = data[: self._rng.randint(PAGE, len(data))]
@@ -55,9 +68,14 @@ class Disk:
 
     def fsync(self, fd: int) -> None:
         """Like `os.fsync`."""
+        self._count()
         path = self._paths[fd]
         if Path(path).is_dir():
-            self._named |= {name for name in self._synced if Path(name).parent == Path(path)}
+            # What was removed stays so from now on, and what was made is there.
+            self._synced = {
+                name: held for name, held in self._synced.items() if Path(name).exists()
+            }
+            self._named = set(self._synced)
             return
         for at, data in self._waiting[path]:
             _put(self._synced[path], at, data)
@@ -69,6 +87,7 @@ class Disk:
 
     def cut(self) -> None:
         """The power fails and comes back: the files are what the disk has of them."""
+        self.left = 1 << 30
         for name, synced in list(self._synced.items()):
             if name not in self._named and self._rng.random() < 0.5:
                 Path(name).unlink(missing_ok=True)

@@ -14,12 +14,13 @@ from skerry.runtime.ports import Last
 from skerry.runtime.shard import commit as records
 from skerry.runtime.store import segments
 from skerry.runtime.store.segments import AHEAD_BYTES, NAMES, Log, Segment
-from tests.store.power import Disk
+from tests.store.power import Disk, PowerFailed
 
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(["append", "append", "append", "sync", "turn", "cover", "kill", "power"]),
         st.integers(1, 4),
+        st.one_of(st.just(1 << 30), st.integers(0, 8)),
     ),
     min_size=5,
     max_size=60,
@@ -31,17 +32,17 @@ class Owner:
 
     def __init__(self, folder: Path, *, sync: bool) -> None:
         self.folder, self.sync = folder, sync
-        self.newest, self.covered, self.told = 1, 0, 0
+        self.newest, self.covered, self.told = 1, Last(), 0
         Segment.create(folder, shard=1, before=Last())
         self.open()
 
     def open(self) -> None:
         """A process starts, and reads what is there."""
-        self.log = Log(self.folder, shard=1, newest=self.newest, covered=self.covered)
+        before = self.covered.no, self.covered.checksum
+        self.log = Log(self.folder, shard=1, newest=self.newest, before=before)
         found = [decoded.no for decoded in self.log.replay()]
-        assert found == list(range(found[0], found[-1] + 1)) if found else True
+        assert found == list(range(self.covered.no + 1, self.log.last.no + 1))
         assert self.log.last.no >= self.told, "a commit that was told as durable is gone"
-        assert self.covered in (0, self.log.last.no) or found[-1] >= self.covered
         self.log.resume()
         self.told = self.log.last.no
 
@@ -62,44 +63,57 @@ class Owner:
     def turn(self) -> None:
         """As at the beginning of a sweep."""
         if self.log.last.no >= self.newest:
-            self.newest = self.log.begin_segment()
-            self.log.turn()
-            self.told = self.log.last.no if self.sync else max(self.told, self.newest - 1)
+            segment = self.log.begin_segment()
+            self.newest = segment.before.no + 1
+            self.told = segment.before.no
+            self.log.turn(segment)
 
     def cover(self) -> None:
         """As at the end of a sweep."""
-        self.covered = self.newest - 1
+        self.covered = self.log.turned_behind
         self.log.drop()
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(steps=STEPS, sync=st.booleans(), seed=st.integers(0, 1 << 30))
 def test_what_was_told_as_durable_is_there_after_any_kills_and_power_cuts(
-    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int]], sync: bool, seed: int
+    tmp_path_factory: pytest.TempPathFactory,
+    steps: list[tuple[str, int, int]],
+    sync: bool,
+    seed: int,
 ) -> None:
+    """`steps`: what is done, how many commits, and how many calls the disk does before it fails."""
     rng = random.Random(seed)
     disk = Disk(rng)
+
+    def again() -> None:
+        disk.cut()
+        owner.open()
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(segments, "os", disk)
         owner = Owner(tmp_path_factory.mktemp("log"), sync=sync)
-        for step, count in steps:
-            match step:
-                case "append":
-                    owner.append(count, rng)
-                case "sync":
-                    owner.log.sync()
-                    owner.told = owner.log.last.no
-                case "turn":
-                    owner.turn()
-                case "cover":
-                    owner.cover()
-                case "power":
-                    disk.cut()
-                    owner.open()
-                case "kill":
-                    owner.open()
-        disk.cut()
-        owner.open()
+        for step, count, calls in steps:
+            disk.left = calls
+            try:
+                match step:
+                    case "append":
+                        owner.append(count, rng)
+                    case "sync":
+                        owner.log.sync()
+                        owner.told = owner.log.last.no
+                    case "turn":
+                        owner.turn()
+                    case "cover":
+                        owner.cover()
+                    case "power":
+                        again()
+                    case "kill":
+                        owner.open()
+            except PowerFailed:
+                again()
+            disk.left = 1 << 30
+        again()
 
 
 @pytest.fixture
@@ -114,7 +128,7 @@ def log(tmp_path: Path) -> Log:
 
 def reread(folder: Path) -> int:
     """The newest commit that is found."""
-    log = Log(folder, shard=1, newest=1, covered=0)
+    log = Log(folder, shard=1, newest=1, before=(0, 0))
     return [decoded.no for decoded in log.replay()][-1]
 
 
@@ -148,3 +162,42 @@ def test_small_writes_find_the_files_length_made_and_large_ones_bring_no_zeros(
     row = (4, b"key", bytes(AHEAD_BYTES))
     owner.log.append([records.encode(last.no + 1, 1, 1, last.checksum, [], [row])], sync=True)
     assert path.stat().st_size == owner.log._tail[1]
+
+
+def test_a_file_that_belongs_to_another_store_or_is_missing_or_unknown_is_named(
+    tmp_path: Path,
+) -> None:
+    folders = [tmp_path / "one", tmp_path / "other"]
+    owners = []
+    for seed, folder in enumerate(folders):
+        folder.mkdir()
+        owner = Owner(folder, sync=True)
+        owner.append(3, random.Random(seed))
+        owner.turn()
+        owner.append(3, random.Random(seed))
+        owner.cover()
+        owner.log.close()
+        owners.append(owner)
+    one, (mine,), (other,) = owners[0], folders[0].glob(NAMES), folders[1].glob(NAMES)
+    before = one.covered.no, one.covered.checksum
+    whole = mine.read_bytes()
+
+    def opened(newest: int, before: tuple[int, int]) -> None:
+        list(Log(folders[0], shard=1, newest=newest, before=before).replay())
+
+    opened(4, before)
+    mine.write_bytes(other.read_bytes())
+    with pytest.raises(StoreDamaged, match="does not follow what the tree has got"):
+        opened(4, before)
+    mine.write_bytes(whole)
+    mine.rename(mine.with_name(segments.name_of(5)))
+    with pytest.raises(StoreDamaged, match=f"{segments.name_of(4)} is damaged: it is missing"):
+        opened(4, before)
+    mine.with_name(segments.name_of(5)).rename(mine.with_name(segments.name_of(1)))
+    with pytest.raises(StoreDamaged, match="it begins with commit 4"):
+        opened(1, (0, 0))
+    mine.with_name(segments.name_of(1)).rename(mine)
+    Segment.create(folders[0], shard=1, before=Last())
+    with pytest.raises(StoreDamaged, match="the tree beside it is older"):
+        opened(1, (0, 0))
+    assert mine.read_bytes() == whole

@@ -139,7 +139,7 @@ def test_a_sweep_of_many_steps_carries_each_row_once_in_the_order_of_the_tree() 
     groups = [StateGroup.of(name, list(model.items())) for name in ("Thing", "Other")]
     rows = [(Table.DEAD, key.encode(), value) for key, value in model.items()]
     layer.add(groups, rows)
-    sweep, taken = Sweep(layer.sink(), 1), []
+    sweep, taken = Sweep(layer.sink()), []
     while (carried := sweep.take(100)) is not None:
         for chunk in carried:
             taken += zip(chunk.keys, chunk.values, strict=True)
