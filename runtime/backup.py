@@ -128,16 +128,16 @@ def _copy_store(backup: Path, partial: Path, name: str) -> None:
     copy = partial / name
     copy.mkdir(mode=0o700)
     files = [backup / name / "data.mdb", *(backup / name).glob(NAMES)]
-    try:
-        for file in files:
+    for file in files:
+        try:
             shutil.copyfile(file, copy / file.name)
-            (copy / file.name).chmod(0o600)
-            _sync(copy / file.name)
-    except FileNotFoundError as error:
-        raise StoreDamaged(
-            f"The backup {backup} is incomplete: it has no {name}/{file.name}. Nothing was restored; "
-            f"copy the whole backup to here, or take another."
-        ) from error
+        except FileNotFoundError as error:
+            raise StoreDamaged(
+                f"The backup {backup} is incomplete: it has no {name}/{file.name}. Nothing was "
+                f"restored; copy the whole backup to here, or take another."
+            ) from error
+        (copy / file.name).chmod(0o600)
+        _sync(copy / file.name)
     _sync(copy)
 
 

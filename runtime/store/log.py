@@ -333,8 +333,10 @@ class LmdbStore:
         error = self._error
         self.let_go()
         self._reader.abort()
-        self._log.close()
-        self._files.close()
+        try:
+            self._log.close()
+        finally:
+            self._files.close()
         if error is not None:
             raise error
 
