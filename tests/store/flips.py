@@ -42,7 +42,9 @@ def damage(stored: bytes, rng: random.Random) -> bytes:
     if rng.random() < 0.1:
         return stored[: rng.randrange(len(stored))]
     flipped = bytearray(stored)
-    flipped[rng.randrange(len(stored))] ^= 1 << rng.randrange(8)
+    # Mostly where something stands: the rest is free pages, and the zeros ahead of the log.
+    used = [place for place, byte in enumerate(stored) if byte or rng.random() < 0.01]
+    flipped[rng.choice(used)] ^= 1 << rng.randrange(8)
     return bytes(flipped)
 
 
