@@ -28,7 +28,7 @@ from skerry.runtime.gateway.connection import Connection
 from skerry.runtime.placement_file import AppFile, Backup
 from skerry.runtime.store.check import check_apart
 from skerry.runtime.store.log import LmdbStore
-from skerry.runtime.store.segments import NAMES
+from skerry.runtime.store.segments import NAMES, sync_path
 
 COPY_S = 24 * 3600.0
 """How long the copying of one shard may take."""
@@ -137,8 +137,8 @@ def _copy_store(backup: Path, partial: Path, name: str) -> None:
                 f"restored; copy the whole backup to here, or take another."
             ) from error
         (copy / file.name).chmod(0o600)
-        _sync(copy / file.name)
-    _sync(copy)
+        sync_path(copy / file.name)
+    sync_path(copy)
 
 
 def _refuse_used(folder: Path) -> None:
@@ -164,13 +164,7 @@ def _finish(partial: Path, target: Path, app: AppFile) -> None:
     """The description last, then the name: each is on the disk before the next is begun."""
     placement_file.save(partial, app)
     partial.rename(target)
-    _sync(target.resolve().parent)
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    os.fsync(fd)
-    os.close(fd)
+    sync_path(target.resolve().parent)
 
 
 def _damages(folder: Path, app: AppFile, say: Say) -> Iterator[tuple[int, str]]:

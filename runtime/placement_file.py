@@ -22,6 +22,7 @@ from skerry.runtime.shard.events import SLOTS, Placement
 from skerry.runtime.shard.placement import balanced
 from skerry.runtime.store.files import has_commits
 from skerry.runtime.store.log import LmdbStore
+from skerry.runtime.store.segments import sync_path
 
 FORMAT = 1
 PROBED_S = 0.5
@@ -83,11 +84,7 @@ def write_durably(path: Path, data: bytes) -> None:
     finally:
         os.close(fd)
     fresh.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_path(path.parent)
 
 
 def save(data: Path, app: AppFile) -> None:

@@ -31,7 +31,8 @@ from skerry.runtime.store.segments import (
     Segment,
     name_of,
     sealed,
-    sync_folder,
+    sync_path,
+    unsealed,
 )
 from skerry.runtime.store.tree import verify
 
@@ -53,10 +54,6 @@ ROOM_BYTES = 1 << 20
 
 DAMAGE = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.PanicError)
 """What LMDB raises of pages that are not as they should be."""
-
-
-RESTORE = "Restore the app's last backup."
-"""What is left to do with a store that is damaged."""
 
 
 class _Identity(Struct, array_like=True):
@@ -129,7 +126,7 @@ class Environment:
         env.sync(True)
         env.close()
         for folder in (path, path.parent):
-            sync_folder(folder)
+            sync_path(folder)
 
     def _check_length(self) -> None:
         """A map reads behind the end of its file only once: then the process is killed."""
@@ -190,10 +187,13 @@ class Environment:
     def position(self, txn: lmdb.Transaction) -> Position:
         """As this transaction sees it. Raises StoreDamaged."""
         stored = bytes(txn.get(b"position", b"", db=self.meta))
-        numbers = stored[: _POSITION.size]
-        if len(numbers) < _POSITION.size or stored != sealed(numbers):
-            raise StoreDamaged(f"What {self.path} says of where its log is, is damaged. {RESTORE}")
-        return Position(*_POSITION.unpack(numbers))
+        try:
+            return Position(*_POSITION.unpack(unsealed(stored)))
+        except (ValueError, struct.error) as error:
+            raise StoreDamaged(
+                f"What {self.path} says of where its log is, is damaged: {error}. Restore the app's "
+                f"last backup."
+            ) from error
 
     def note(self, txn: lmdb.Transaction, position: Position) -> None:
         """It is so when the transaction is committed."""
@@ -213,10 +213,8 @@ class Environment:
             self.env.copy(str(folder), compact=True, txn=txn)
             file = folder / "data.mdb"
             file.chmod(0o600)
-            fd = os.open(file, os.O_RDONLY)
-            os.fsync(fd)
-            os.close(fd)
-            sync_folder(folder)
+            for path in (file, folder):
+                sync_path(path)
             return Copied(log.no, size + file.stat().st_size)
         except DAMAGE as error:
             raise self.unreadable(error) from error
@@ -249,9 +247,8 @@ class Environment:
         """Whether that is why this was raised. LMDB calls a write that was cut short an I/O error."""
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
-        with suppress(
-            OSError
-        ):  # A disk that is gone has no room either, but that is not the cause.
+        # A disk that is gone has no room either, but that is not the cause.
+        with suppress(OSError):
             room = os.statvfs(self.path)
             return room.f_bavail * room.f_frsize < ROOM_BYTES
         return False

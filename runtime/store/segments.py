@@ -80,7 +80,7 @@ class Segment(Struct, frozen=True):
             os.fsync(fd)
         finally:
             os.close(fd)
-        sync_folder(folder)
+        sync_path(folder)
         return cls(path, before, before.no)
 
     @classmethod
@@ -89,7 +89,7 @@ class Segment(Struct, frozen=True):
         try:
             with path.open("rb") as file:
                 page = file.read(RECORDS_AT)
-            magic, version, owner, *before = _HEAD.unpack(_verified(page, 0, _HEAD.size))
+            magic, version, owner, *before = _HEAD.unpack(_sealed_at(page, 0, _HEAD))
             mark = _mark(page)
         except (ValueError, OSError) as error:
             raise StoreDamaged(_damaged(path, f"its head can't be read: {error}")) from error
@@ -103,8 +103,8 @@ class Segment(Struct, frozen=True):
             raise StoreDamaged(_damaged(path, f"it begins with commit {found.before.no + 1}"))
         return found
 
-    def records(self, due: int) -> Iterator[tuple[Decoded, int]]:
-        """Its records in order, verified, each with the place behind it.
+    def records(self, due: int) -> Iterator[tuple[Decoded, tuple[Last, int]]]:
+        """Its records in order, verified, each with what the file ends with then: it, and its end.
 
         Raises StoreDamaged when there are not all commits up to `due`.
         """
@@ -125,8 +125,8 @@ class Segment(Struct, frozen=True):
                     raise StoreDamaged(
                         _damaged(self.path, f"commit {last.no + 1} is damaged: {error}")
                     ) from error
-                last = _last(decoded)
-                yield decoded, at
+                last = Last(decoded.no, decoded.checksum, decoded.epoch, decoded.time_ns)
+                yield decoded, (last, at)
 
 
 def _next(file: BinaryIO, at: int, size: int) -> tuple[Decoded, int]:
@@ -136,10 +136,6 @@ def _next(file: BinaryIO, at: int, size: int) -> tuple[Decoded, int]:
     if not length or end > size:
         raise ValueError("the file ends before it")
     return records.decode(file.read(length)), end
-
-
-def _last(decoded: Decoded) -> Last:
-    return Last(decoded.no, decoded.checksum, decoded.epoch, decoded.time_ns)
 
 
 class Held(Struct, frozen=True):
@@ -204,8 +200,8 @@ class Log:
                 raise StoreDamaged(_damaged(folder / name_of(first), "it is missing"))
         self._idle = [path for first, path in firsts.items() if not before[0] < first <= newest]
         """Of a sweep whose end a power cut half undid, or of one that had not quite begun."""
-        for path in self._idle:
-            if path.name > name_of(newest) and path.stat().st_size > RECORDS_AT:
+        for first, path in firsts.items():
+            if first > newest and path.stat().st_size > RECORDS_AT:
                 raise StoreDamaged(
                     _damaged(path, "the tree beside it is older, and knows no such file")
                 )
@@ -232,8 +228,7 @@ class Log:
             if segment.before != self.last:
                 raise StoreDamaged(_damaged(segment.path, "it does not follow the one before it"))
             self._tail = self.last, RECORDS_AT
-            for decoded, end in segment.records(due):
-                self._tail = _last(decoded), end
+            for decoded, self._tail in segment.records(due):
                 yield decoded
 
     def resume(self) -> None:
@@ -347,14 +342,16 @@ def sealed(value: bytes) -> bytes:
     return value + _CHECKSUM.pack(xxhash.xxh3_64_intdigest(value))
 
 
-def _verified(page: bytes, at: int, size: int) -> bytes:
+def unsealed(whole: bytes) -> bytes:
     """What `sealed` has sealed. Raises ValueError."""
-    value, checksum = page[at : at + size], page[at + size : at + size + _CHECKSUM.size]
-    if len(checksum) < _CHECKSUM.size:
-        raise ValueError("the file was cut short")
-    if sealed(value) != value + checksum:
-        raise ValueError("its checksum does not match its bytes")
+    value = whole[: -_CHECKSUM.size]
+    if sealed(value) != whole:
+        raise ValueError("its checksum does not match its bytes, or it was cut short")
     return value
+
+
+def _sealed_at(page: bytes, at: int, form: struct.Struct) -> bytes:
+    return unsealed(page[at : at + form.size + _CHECKSUM.size])
 
 
 def _put_marks(fd: int, no: int) -> None:
@@ -367,7 +364,7 @@ def _mark(page: bytes) -> int:
     found: list[int] = []
     for place in MARKS_AT:
         with suppress(ValueError):
-            found += _MARK.unpack(_verified(page, place, _MARK.size))
+            found += _MARK.unpack(_sealed_at(page, place, _MARK))
     if not found:
         raise ValueError("neither of its marks matches its checksum")
     return max(found)
@@ -381,9 +378,9 @@ def _write(fd: int, data: bytes, at: int, flags: int = 0) -> None:
         rest, at = rest[written:], at + written
 
 
-def sync_folder(folder: Path) -> None:
-    """Names that were made in it, or moved, are durable when this returns."""
-    fd = os.open(folder, os.O_RDONLY)
+def sync_path(path: Path) -> None:
+    """What a file holds, or which names a folder has, is durable when this returns."""
+    fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
     finally:

@@ -552,8 +552,8 @@ MUTANTS = [
     Mutant(
         "a log that the tree knows nothing of is thrown away",
         "store/segments.py",
-        "            if path.name > name_of(newest) and path.stat().st_size > RECORDS_AT:\n",
-        "            if path.name < name_of(0):\n",
+        "            if first > newest and path.stat().st_size > RECORDS_AT:\n",
+        "            if first < 0:\n",
     ),
     Mutant(
         "the log of another life of the shard is taken for its own",

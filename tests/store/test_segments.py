@@ -50,10 +50,8 @@ class Owner:
         """So many commits in one write."""
         new = []
         for _ in range(count):
-            last = records.head_of(new[-1]) if new else self.log.last
-            no, checksum = (
-                (last[0], last[1]) if isinstance(last, tuple) else (last.no, last.checksum)
-            )
+            last = Last(*records.head_of(new[-1])) if new else self.log.last
+            no, checksum = last.no, last.checksum
             row = (4, b"key", rng.randbytes(rng.choice((10, 600, 3000))))
             new.append(records.encode(no + 1, 1, no + 1, checksum, [], [row]))
         self.log.append(new, sync=self.sync)
