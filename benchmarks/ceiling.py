@@ -6,11 +6,16 @@ Each process does, for messages in frames, only what nothing can leave out: deco
 find the entity, call its handler, encode the new states, append one checksummed record to
 LMDB, synced by a second thread while the next frame runs. No streams, acks, routing, timers
 or recovery. Everything else is measured as a ratio to this, in the same run.
+
+Each process has its share of the keys, and comes to each of them equally often, in random
+order. All of its entities exist before the clock runs; with `--new` each turn makes one.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import math
 import multiprocessing
 import os
 import queue
@@ -19,6 +24,7 @@ import shutil
 import tempfile
 import threading
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import lmdb
@@ -26,6 +32,8 @@ import msgspec
 import xxhash
 
 KEPT_RECORDS = 2000
+DRAWN_MIN = 1 << 17
+"""So many messages, or one for each key, come before the first of them comes again."""
 
 
 class Account(msgspec.Struct, array_like=True):
@@ -57,53 +65,90 @@ def _commit(store: Any, log: Any, records: queue.Queue[bytes | None]) -> None:
                 txn.delete((number - KEPT_RECORDS).to_bytes(8, "little"))
 
 
-def _work(
-    index: int, folder: str, seconds: float, keys: int, frame: int, barrier: Any, results: Any
-) -> None:
-    rng = random.Random(index)
-    encoder, decoder = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder()
-    names = [f"a{i:07d}" for i in range(keys)]
-    frames = [
-        encoder.encode([(0, names[rng.randrange(keys)], 1) for _ in range(frame)])
-        for _ in range(200)
+def _frames(names: list[str], times: int, size: int, rng: random.Random) -> list[bytes]:
+    """So many messages to each of these keys, in random order."""
+    drawn = names * times
+    rng.shuffle(drawn)
+    encode = msgspec.msgpack.Encoder().encode
+    return [
+        encode([(0, key, 1) for key in drawn[place : place + size]])
+        for place in range(0, len(drawn), size)
     ]
-    store = lmdb.open(f"{folder}/{index}", map_size=8 << 30, metasync=False, max_dbs=2)
-    log = store.open_db(b"log", integerkey=True)
-    records: queue.Queue[bytes | None] = queue.Queue(maxsize=64)
-    thread = threading.Thread(target=_commit, args=(store, log, records))
-    thread.start()
-    entities: dict[str, Account] = {}
-    handlers = [Account.deposit]
+
+
+class Worker:
+    """One process of the ceiling."""
+
+    def __init__(self, folder: str) -> None:
+        self._store = lmdb.open(folder, map_size=8 << 30, metasync=False, max_dbs=2)
+        log = self._store.open_db(b"log", integerkey=True)
+        self._records: queue.Queue[bytes | None] = queue.Queue(maxsize=64)
+        self._thread = threading.Thread(target=_commit, args=(self._store, log, self._records))
+        self._thread.start()
+        self._entities: dict[str, Account] = {}
+
+    def run(self, frames: Iterable[bytes], until: float = math.inf) -> int:
+        """Take these frames, or as many as there is time for; how many turns they were."""
+        decode, encode = msgspec.msgpack.Decoder().decode, msgspec.msgpack.Encoder().encode
+        entities, handlers, turns = self._entities, [Account.deposit], 0
+        for frame in frames:
+            dirty, messages = {}, decode(frame)
+            for handler, key, amount in messages:
+                entity = entities.get(key)
+                if entity is None:
+                    entity = entities[key] = Account()
+                handlers[handler](entity, amount)
+                dirty[key] = entity
+            turns += len(messages)
+            body = encode(dirty)
+            self._records.put(xxhash.xxh3_64_digest(body) + body)
+            if time.perf_counter() > until:
+                break
+        return turns
+
+    def close(self) -> None:
+        """Wait until all is synced."""
+        self._records.put(None)
+        self._thread.join()
+        self._store.close()
+
+
+def _work(
+    names: list[str], folder: str, seconds: float, frame: int, new: bool, barrier: Any, results: Any
+) -> None:
+    times = 1 if new else -(-DRAWN_MIN // len(names))
+    frames = _frames(names, times, frame, random.Random(names[0]))
+    worker = Worker(folder)
+    if not new:
+        worker.run(frames)
     barrier.wait()
-    turns = position = 0
     start = time.perf_counter()
-    while time.perf_counter() < start + seconds:
-        dirty = {}
-        for handler, key, amount in decoder.decode(frames[position % len(frames)]):
-            entity = entities.get(key)
-            if entity is None:
-                entity = entities[key] = Account()
-            handlers[handler](entity, amount)
-            dirty[key] = entity
-        position += 1
-        turns += frame
-        body = encoder.encode(dirty)
-        records.put(xxhash.xxh3_64_digest(body) + body)
-    records.put(None)
-    thread.join()
+    turns = worker.run(frames if new else itertools.cycle(frames), start + seconds)
+    worker.close()
     results.put(turns / (time.perf_counter() - start))
-    store.close()
 
 
 def measure(
-    *, workers: int, keys: int, seconds: float = 3, frame: int = 1000, folder: str | None = None
+    *,
+    workers: int,
+    keys: int,
+    seconds: float = 3,
+    frame: int = 1000,
+    new: bool = False,
+    folder: str | None = None,
 ) -> float:
-    """Turns per second of so many processes, synced."""
+    """Turns per second of so many processes, synced. `new`: of first turns, each of a new entity."""
     place = tempfile.mkdtemp(dir=folder)
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(workers), context.Queue()
-    shape = (place, seconds, keys, frame, barrier, results)
-    running = [context.Process(target=_work, args=(i, *shape)) for i in range(workers)]
+    names = [f"a{number:07d}" for number in range(keys)]
+    running = [
+        context.Process(
+            target=_work,
+            args=(names[i::workers], f"{place}/{i}", seconds, frame, new, barrier, results),
+        )
+        for i in range(workers)
+    ]
     for process in running:
         process.start()
     total = float(sum(results.get() for _ in running))
@@ -117,6 +162,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="What this machine allows.")
     parser.add_argument("--keys", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=4)
+    parser.add_argument("--new", action="store_true", help="each turn makes its entity")
     given = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
-    print(f"{measure(workers=cores, keys=given.keys, seconds=given.seconds):,.0f} turns/s")
+    turns = measure(workers=cores, keys=given.keys, seconds=given.seconds, new=given.new)
+    print(f"{turns:,.0f} turns/s")

@@ -6,7 +6,8 @@ the runtime to be measured, so what is measured is what users run.
 
 A rate is taken between two answers of the workers, the first one and the last but one: the
 start of the processes is not in it, nor the last tenth of a second, of which only a part was
-worked. What lies before is the warm-up, and is said.
+worked. What lies before is the warm-up, and is said. It is longer where something is done only
+once in the life of an app, as making its entities is.
 """
 
 from __future__ import annotations
@@ -56,16 +57,19 @@ class Measured(Struct):
     """The most anonymous memory that one worker held, as seen ten times a second."""
     used: Used
     """To the end, but for what a worker did after it was last seen."""
+    warm_turns: int = 0
+    """So many turns belong to the warm-up."""
 
     @property
     def window(self) -> tuple[Moment, Moment]:
         """The moments that a rate is taken between."""
-        assert len(self.moments) >= 2, (
+        moments = [moment for moment in self.moments if moment.turns >= self.warm_turns]
+        assert len(moments) >= 2, (
             f"The run was over after {self.progress.seconds:.1f} s, before its workers had answered "
             f"twice: give it more work with a larger --scale."
         )
-        last = -2 if len(self.moments) > 2 else -1
-        return self.moments[0], self.moments[last]
+        last = -2 if len(moments) > 2 else -1
+        return moments[0], moments[last]
 
     @property
     def rate(self) -> float:
@@ -153,8 +157,8 @@ def options(
     return Options(app=given, name=name, data=f"{folder}/data", workers=workers)
 
 
-def measured(given: Options) -> Measured:
-    """Run an app to its end, and watch."""
+def measured(given: Options, warm_turns: int = 0) -> Measured:
+    """Run an app to its end, and watch; what counts begins behind so many turns."""
     workers = Workers(os.getpid())
     moments: list[Moment] = []
     looked_at, used = 0.0, Used()
@@ -170,7 +174,7 @@ def measured(given: Options) -> Measured:
     supervisor = Supervisor(given, say=lambda line: print(line, file=sys.stderr), show=show)
     code = supervisor.run()
     assert code == 0, f"The app {given.name} ended with {code}; its workers' words stand above."
-    return Measured(supervisor.progress, moments, workers.memory_peak, used)
+    return Measured(supervisor.progress, moments, workers.memory_peak, used, warm_turns)
 
 
 def rate(given: Options) -> tuple[float, Progress]:
