@@ -16,6 +16,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -54,6 +55,7 @@ OBJECTS_BYTES = 4
 
 
 _encode = msgspec.msgpack.Encoder().encode
+_key_of = attrgetter("_key")
 
 
 class Raised(Exception):
@@ -450,7 +452,9 @@ class Turns:
             raise Raised(kept.name) from error
         kept.note_size(len(states) / max(1, len(dirty)))
         gone = [key for key in kept.forgotten if key not in dirty]
-        return StateGroup(kept.name, list(dirty), Raw(states), gone)
+        # The entities' own keys, not those that messages brought: what holds a key holds it once.
+        keys = list(map(_key_of, dirty.values()))
+        return StateGroup(kept.name, keys, Raw(states), gone)
 
     def undo(self) -> None:
         """Throw away what the batch did to live objects."""

@@ -14,13 +14,13 @@ Knows LMDB transactions and bytes; nothing of threads. Idea: docs/log.md.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import islice, repeat
 from typing import Any, TypeVar
 
 from msgspec import Struct
 
 from skerry.runtime.shard import commit as records
-from skerry.runtime.shard.events import SLOTTED, Table
+from skerry.runtime.shard.events import SLOTTED, StateGroup, Table
 from skerry.runtime.shard.placement import slots_of
 from skerry.runtime.store.files import Environment
 from skerry.runtime.store.overlay import Entry, Layer, tree_key
@@ -29,7 +29,7 @@ from skerry.runtime.store.tree import HOUSE_SLOT, note, sealed
 T = TypeVar("T")
 
 STEP_ROWS = 4096
-"""Rows dealt out in a step: about two milliseconds of the worker's thread."""
+"""Rows dealt out, or states taken apart, in a step: about two milliseconds of the worker's thread."""
 
 STEP_COST = STEP_ROWS // 4
 """What a step costs, in rows that are written."""
@@ -70,19 +70,28 @@ def _in_order(layer: Layer) -> Iterator[Rows | None]:
     by_slot: dict[int, list[tuple[bytes, str, list[str]]]] = {}
     for type_name, states in layer.states.items():
         own: dict[int, list[str]] = {}
-        for keys in _pieces(states.by_key()):
+        together: dict[int, StateGroup] = {}
+        for keys in _pieces(states.keys()):
             for slot, key in zip(slots_of(type_name, keys), keys):
                 own.setdefault(slot, []).append(key)
+            together.update((id(group), group) for group in states.together(keys))
             yield None
+        apart = 0
+        for group in together.values():
+            states.take_apart(group)
+            apart += len(group.keys)
+            if apart > STEP_ROWS:
+                apart = 0
+                yield None
         for slot, keys in own.items():
             by_slot.setdefault(slot, []).append((records.type_id(type_name), type_name, keys))
     table = tree_key(Table.STATE, b"")
     for slot in sorted(by_slot):
-        for id, type_name, keys in sorted(by_slot[slot]):
+        for type_id, type_name, keys in sorted(by_slot[slot]):
             keys.sort()  # As texts they stand in the order of their bytes in UTF-8.
-            head = table + records.slot_prefix(slot) + id
-            found = map(layer.states[type_name].by_key().__getitem__, keys)
-            yield Rows(slot, list(map(head.__add__, map(str.encode, keys))), list(found))
+            head = table + records.slot_prefix(slot) + type_id
+            found = layer.states[type_name].get(keys, repeat(None))
+            yield Rows(slot, list(map(head.__add__, map(str.encode, keys))), found)
     for number, rows in layer.rows.items():
         yield from _rows_in_order(number, rows)
 

@@ -7,8 +7,10 @@ and is forgotten as a whole when reads of the tree see all of it. So no entry ne
 which commit wrote it. States are kept per type by key, as the shard asks for them; the keys of
 the tree are made at checkpoint time only.
 
-States come as one array of bytes per commit, and are taken apart late: when somebody reads, or
-when many wait, the newest first, so that what was written over is never touched.
+States come as one array of bytes per commit. A key's entry is that commit's group at first, the
+same for all of its keys: an object of its own for each state is what a commit of thousands would
+pay most for. An array is taken apart when somebody reads of it, or when it is carried down, and
+then only what is newest in it: most of what is hit often is written over before.
 
 Memory only. Idea: docs/log.md; the memtables of O'Neil et al., "The log-structured merge-tree",
 1996. Asserts I6.
@@ -17,17 +19,13 @@ Memory only. Idea: docs/log.md; the memtables of O'Neil et al., "The log-structu
 from __future__ import annotations
 
 import enum
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import repeat
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from msgspec import Raw
 
 from skerry.runtime.shard.events import Row, StateGroup, split
-
-WAITING_MAX = 32_768
-"""States that wait to be taken apart: about two milliseconds of work."""
 
 
 class Absent(enum.Enum):
@@ -41,43 +39,44 @@ Entry = bytes | Raw | None
 """A `Raw` is a state that stands in its commit's array still."""
 
 
-def _run(calls: Iterator[object]) -> None:
-    """Make calls for what they do, in C."""
-    deque(calls, maxlen=0)
-
-
 class States:
     """The newest states of one entity type."""
 
-    __slots__ = ("_known", "_waiting", "_waits")
+    __slots__ = ("_newest",)
 
     def __init__(self) -> None:
-        self._known: dict[str, Raw | None] = {}
-        self._waiting: list[StateGroup] = []
-        self._waits = 0
+        self._newest: dict[str, StateGroup | Raw | None] = {}
 
     def add(self, group: StateGroup) -> None:
         """What a commit changed."""
-        self._waiting.append(group)
-        self._waits += len(group.keys) + len(group.gone)
-        if self._waits > WAITING_MAX:
-            self.by_key()
+        self._newest.update(zip(group.keys, repeat(group)))
+        self._newest.update(zip(group.gone, repeat(None)))
 
-    def by_key(self) -> dict[str, Raw | None]:
-        """The newest of each key."""
-        newest: dict[str, Raw | None] = {}
-        seen, note = newest.__contains__, newest.setdefault
-        while self._waiting:
-            group = self._waiting.pop()
-            if not all(map(seen, group.keys)):
-                _run(map(note, group.keys, split(group.states)))
-            _run(map(note, group.gone, repeat(None)))
-        self._known |= newest
-        self._waits = 0
-        return self._known
+    def keys(self) -> Collection[str]:
+        """Of all entries."""
+        return self._newest.keys()
+
+    def get(self, keys: Sequence[str], otherwise: Iterable[Any]) -> list[Any]:
+        """The newest entries of these keys, each an `Entry`; of those without any, what stands at
+        its place in `otherwise`."""
+        for group in self.together(keys):
+            self.take_apart(group)
+        return list(map(self._newest.get, keys, otherwise))
+
+    def together(self, keys: Iterable[str]) -> list[StateGroup]:
+        """The groups that these keys are still in, each once; a key may be unknown."""
+        found = map(self._newest.get, keys)
+        return list({id(group): group for group in found if type(group) is StateGroup}.values())
+
+    def take_apart(self, group: StateGroup) -> None:
+        """From now on what is newest in it stands for itself."""
+        newest, keys = self._newest, group.keys
+        for key, state, found in zip(keys, split(group.states), list(map(newest.get, keys))):
+            if found is group:
+                newest[key] = state
 
     def __len__(self) -> int:
-        return len(self._known) + self._waits
+        return len(self._newest)
 
 
 class Layer:
@@ -121,9 +120,9 @@ class Overlay:
         for layer in (self.upper, self.lower):
             of_type = layer.states.get(type_name)
             if of_type is not None:
-                known = of_type.by_key()
-                if key in known:
-                    return known[key]
+                [found] = of_type.get([key], [ABSENT])
+                if found is not ABSENT:
+                    return cast("Entry", found)
         return ABSENT
 
     def states_at(self, type_name: str, keys: Sequence[str]) -> list[Any]:
@@ -132,7 +131,7 @@ class Overlay:
         for layer in (self.lower, self.upper):
             of_type = layer.states.get(type_name)
             if of_type is not None:
-                found = list(map(of_type.by_key().get, keys, found))
+                found = of_type.get(keys, found)
         return found
 
     def row(self, table: int, key: bytes) -> bytes | Absent | None:
@@ -148,7 +147,9 @@ class Overlay:
         newest: dict[str, Entry] = {}
         for layer in (self.lower, self.upper):
             if type_name in layer.states:
-                newest |= layer.states[type_name].by_key()
+                of_type = layer.states[type_name]
+                keys = list(of_type.keys())
+                newest.update(zip(keys, of_type.get(keys, repeat(ABSENT))))
         return newest
 
     def in_table(self, table: int, prefix: bytes) -> Iterator[tuple[bytes, bytes | None]]:

@@ -504,20 +504,20 @@ MUTANTS = [
     Mutant(
         "a sweep forgets what it was dealing out when a step ended",
         "store/checkpoint.py",
-        "        own: dict[int, list[str]] = {}\n        for keys in _pieces(states.by_key()):\n",
-        "        for keys in _pieces(states.by_key()):\n            own: dict[int, list[str]] = {}\n",
+        "        for keys in _pieces(states.keys()):\n",
+        "        for keys in _pieces(states.keys()):\n            own = {}\n",
     ),
     Mutant(
         "of one key's states in the overlay an older one wins",
         "store/overlay.py",
-        "            group = self._waiting.pop()\n",
-        "            group = self._waiting.pop(0)\n",
+        "        self._newest.update(zip(group.keys, repeat(group)))\n",
+        "        self._newest = dict(zip(group.keys, repeat(group))) | self._newest\n",
     ),
     Mutant(
-        "states taken apart earlier win over newer ones",
+        "states taken apart win over newer ones",
         "store/overlay.py",
-        "        self._known |= newest\n",
-        "        self._known = newest | self._known\n",
+        "            if found is group:\n",
+        "            if found is not None:\n",
     ),
     Mutant(
         "a deletion does not hide the row in the tree",
