@@ -247,10 +247,11 @@ class Turns:
     def places(self, kept: Kept, keys: Sequence[str]) -> list[Place]:
         """Where each of these keys is. Raises Raised: one can't be a key, or can't be loaded."""
         try:
-            found = list(map(kept.places.__getitem__, keys))
-            if kept.places.missing:
+            known = kept.places
+            found = list(map(known.__getitem__, keys))
+            if known.missing:
                 self._find(kept)
-                found = list(map(kept.places.__getitem__, keys))
+                found = [known[k] if place is None else place for k, place in zip(keys, found)]
         except StoreDamaged:
             raise
         except Exception as error:

@@ -39,6 +39,11 @@ Entry = bytes | Raw | None
 """A `Raw` is a state that stands in its commit's array still."""
 
 
+def _groups(entries: Iterable[Any]) -> list[StateGroup]:
+    """The groups among entries, each once."""
+    return list({id(entry): entry for entry in entries if type(entry) is StateGroup}.values())
+
+
 class States:
     """The newest states of one entity type."""
 
@@ -59,14 +64,16 @@ class States:
     def get(self, keys: Sequence[str], otherwise: Iterable[Any]) -> list[Any]:
         """The newest entries of these keys, each an `Entry`; of those without any, what stands at
         its place in `otherwise`."""
-        for group in self.together(keys):
+        newest = self._newest.get
+        found = list(map(newest, keys, otherwise))
+        groups = _groups(found)
+        for group in groups:
             self.take_apart(group)
-        return list(map(self._newest.get, keys, otherwise))
+        return list(map(newest, keys, found)) if groups else found
 
     def together(self, keys: Iterable[str]) -> list[StateGroup]:
-        """The groups that these keys are still in, each once; a key may be unknown."""
-        found = map(self._newest.get, keys)
-        return list({id(group): group for group in found if type(group) is StateGroup}.values())
+        """The groups that these keys are still in, each once."""
+        return _groups(map(self._newest.get, keys))
 
     def take_apart(self, group: StateGroup) -> None:
         """From now on what is newest in it stands for itself."""
