@@ -77,7 +77,8 @@ def _in_order(layer: Layer) -> Iterator[Rows | None]:
             together.update((id(group), group) for group in states.together(keys))
             yield None
         apart = 0
-        for group in together.values():
+        while together:  # What is apart lets go of its commit.
+            _, group = together.popitem()
             states.take_apart(group)
             apart += len(group.keys)
             if apart > STEP_ROWS:

@@ -42,7 +42,10 @@ MARKS_AT = (2048, 3072)
 neither shares a sector with the head, which is never written again."""
 
 AHEAD_BYTES = 256 << 10
-"""Zeros that a write of less brings along: for hundreds of single requests."""
+"""What a small write brings along, itself and zeros: for hundreds of single requests."""
+
+SMALL_BYTES = 32 << 10
+"""A larger write does not: each byte of it would be written twice, to save it one flush."""
 
 NAMES = "log-" + "[0-9]" * 20
 
@@ -254,7 +257,7 @@ class Log:
         size, at = sum(map(len, parts)), self._tail[1]
         end = at + size
         if end > self._room:
-            ahead = AHEAD_BYTES - size if size < AHEAD_BYTES else 0
+            ahead = AHEAD_BYTES - size if size < SMALL_BYTES else 0
             parts.append(_ZEROS[:ahead])
             self._room = end + ahead
         _write(self._fd, b"".join(parts), at, os.RWF_DSYNC if sync else 0)
