@@ -20,10 +20,10 @@ from typing import Any, TypeVar
 from msgspec import Struct
 
 from skerry.runtime.shard import commit as records
-from skerry.runtime.shard.events import SLOTTED, StateGroup, Table
+from skerry.runtime.shard.events import SLOTTED, Table
 from skerry.runtime.shard.placement import slots_of
 from skerry.runtime.store.files import Environment
-from skerry.runtime.store.overlay import Entry, Layer, tree_key
+from skerry.runtime.store.overlay import Entry, Groups, Layer, tree_key
 from skerry.runtime.store.tree import HOUSE_SLOT, note, sealed
 
 T = TypeVar("T")
@@ -70,11 +70,11 @@ def _in_order(layer: Layer) -> Iterator[Rows | None]:
     by_slot: dict[int, list[tuple[bytes, str, list[str]]]] = {}
     for type_name, states in layer.states.items():
         own: dict[int, list[str]] = {}
-        together: dict[int, StateGroup] = {}
+        together: Groups = {}
         for keys in _pieces(states.keys()):
             for slot, key in zip(slots_of(type_name, keys), keys):
                 own.setdefault(slot, []).append(key)
-            together.update((id(group), group) for group in states.together(keys))
+            together |= states.together(keys)
             yield None
         apart = 0
         while together:  # What is apart lets go of its commit.

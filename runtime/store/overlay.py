@@ -39,9 +39,12 @@ Entry = bytes | Raw | None
 """A `Raw` is a state that stands in its commit's array still."""
 
 
-def _groups(entries: Iterable[Any]) -> list[StateGroup]:
-    """The groups among entries, each once."""
-    return list({id(entry): entry for entry in entries if type(entry) is StateGroup}.values())
+Groups = dict[int, StateGroup]
+"""Each once, by its `id`."""
+
+
+def _groups(entries: Iterable[Any]) -> Groups:
+    return {id(entry): entry for entry in entries if type(entry) is StateGroup}
 
 
 class States:
@@ -67,12 +70,12 @@ class States:
         newest = self._newest.get
         found = list(map(newest, keys, otherwise))
         groups = _groups(found)
-        for group in groups:
+        for group in groups.values():
             self.take_apart(group)
         return list(map(newest, keys, found)) if groups else found
 
-    def together(self, keys: Iterable[str]) -> list[StateGroup]:
-        """The groups that these keys are still in, each once."""
+    def together(self, keys: Iterable[str]) -> Groups:
+        """The groups that these keys are still in."""
         return _groups(map(self._newest.get, keys))
 
     def take_apart(self, group: StateGroup) -> None:
@@ -124,13 +127,8 @@ class Overlay:
 
     def state(self, type_name: str, key: str) -> Entry | Absent:
         """The newest entry of a state."""
-        for layer in (self.upper, self.lower):
-            of_type = layer.states.get(type_name)
-            if of_type is not None:
-                [found] = of_type.get([key], [ABSENT])
-                if found is not ABSENT:
-                    return cast("Entry", found)
-        return ABSENT
+        [found] = self.states_at(type_name, [key])
+        return cast("Entry | Absent", found)
 
     def states_at(self, type_name: str, keys: Sequence[str]) -> list[Any]:
         """The newest entries of these keys, each an `Entry` or ABSENT."""
