@@ -26,12 +26,11 @@ ENTITIES = 10_000_000
 
 def written(label: str, keys: int, count: int, folder: str) -> list[Sample]:
     """What a run of the counter has written."""
-    args = [str(PARTITIONS), str(keys), str(count)]
-    given = running.options(folder, "benchmarks.sized_app:app", args, "sized")
+    given = running.sized(folder, PARTITIONS, keys, count)
     run = running.measured(given)
     turns = PARTITIONS * count
     print(f"written_{label}: {run.lengths}")
-    stored.check(f"written_{label}", _total(given.data, keys), turns)
+    stored.check(f"written_{label}", stored.counted(given.data, keys), turns)
     payload = len(msgspec.msgpack.encode("e00000000")) + len(msgspec.msgpack.encode(turns // keys))
     each = run.used.written / turns
     about = f"{turns:,} turns of {payload} bytes of payload, {keys:,} keys"
@@ -50,15 +49,14 @@ def on_disk(data: str) -> int:
 def many(entities: int, folder: str) -> list[Sample]:
     """So many entities: to make them, to start with them, to recover with them."""
     count = entities // PARTITIONS
-    args = [str(PARTITIONS), str(entities), str(count)]
-    given = running.options(folder, "benchmarks.sized_app:app", args, "sized")
+    given = running.sized(folder, PARTITIONS, entities, count)
     run = running.measured(given)
     print(f"entities_10m: {run.lengths}")
     size = on_disk(given.data)
     started_s = _first_reply(given)
     peak = max(run.memory_peak, _killed_at_work(given, entities, count))
     recovered_s = _first_reply(given)
-    counted = _total(given.data, entities)
+    counted = stored.counted(given.data, entities)
     assert counted >= entities, f"{counted:,} counted of at least {entities:,}"
     about = (
         f"{entities:,} entities on {given.workers} workers, a cache of {given.cache >> 20} MiB each"
@@ -70,12 +68,6 @@ def many(entities: int, folder: str) -> list[Sample]:
         Sample("entities_10m_start_s", started_s, "s", f"after a clean end; {about}"),
         Sample("entities_10m_recovery_s", recovered_s, "s", f"after kill -9 at work; {about}"),
     ]
-
-
-def _total(data: str, keys: int) -> int:
-    from benchmarks.sized_app import name
-
-    return stored.total(data, "Counter", "count", map(name, range(keys)))
 
 
 def _first_reply(given: Options) -> float:

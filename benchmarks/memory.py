@@ -66,15 +66,11 @@ def bare_store(entities: int, folder: str) -> Allowed:
 
 def store(entities: int, folder: str) -> list[Sample]:
     """So many entities, once each."""
-    from benchmarks.sized_app import name
-
-    args = [str(PARTITIONS), str(entities), str(entities // PARTITIONS)]
-    given = running.options(folder, "benchmarks.sized_app:app", args, "sized")
+    given = running.sized(folder, PARTITIONS, entities, entities // PARTITIONS)
     given.cache = SMALL_CACHE
     run = running.measured(given)
-    row, keys = "bytes_per_idle_entity_store", map(name, range(entities))
-    counted = stored.total(given.data, "Counter", "count", keys)
-    stored.check(row, counted, run.progress.turns)
+    row = "bytes_per_idle_entity_store"
+    stored.check(row, stored.counted(given.data, entities), run.progress.turns)
     size = rows = 0
     for path in Path(given.data).glob("shard-*"):
         with lmdb.open(str(path), readonly=True, lock=False, max_dbs=4) as env:
@@ -97,8 +93,7 @@ def cache(entities: int, folder: str) -> list[Sample]:
     from benchmarks.sized_app import Counter, name
 
     made = entities + WARM
-    args = [str(PARTITIONS), str(made), str(made // PARTITIONS)]
-    given = running.options(folder, "benchmarks.sized_app:app", args, "sized")
+    given = running.sized(folder, PARTITIONS, made, made // PARTITIONS)
     given.cache = SMALL_CACHE
     running.measured(given)
     given.app["args"], given.finite, given.cache = ["4", "1", "0"], False, 4 << 30

@@ -157,6 +157,12 @@ def options(
     return Options(app=given, name=name, data=f"{folder}/data", workers=workers)
 
 
+def sized(folder: str, partitions: int, keys: int, count: int, *, workers: int = CORES) -> Options:
+    """How `benchmarks/sized_app.py` is run: so many items from each partition, to so many keys."""
+    args = [str(partitions), str(keys), str(count)]
+    return options(folder, "benchmarks.sized_app:app", args, "sized", workers=workers)
+
+
 def measured(given: Options, warm_turns: int = 0) -> Measured:
     """Run an app to its end, and watch; what counts begins behind so many turns."""
     workers = Workers(os.getpid())

@@ -24,21 +24,14 @@ KEYS = 10_000
 def cost(shards: int, count: int, folder: str) -> list[Sample]:
     """The keyed counter on so many shards."""
     name = f"cost_per_turn_us_{shards}"
-    args = [str(PARTITIONS), str(KEYS), str(count)]
-    given = running.options(folder, "benchmarks.sized_app:app", args, "sized", workers=shards)
+    given = running.sized(folder, PARTITIONS, KEYS, count, workers=shards)
     run = running.measured(given)
-    stored.check(name, _total(given.data), PARTITIONS * count)
+    stored.check(name, stored.counted(given.data, KEYS), PARTITIONS * count)
     print(f"{name}: {run.lengths}")
     return [
         Sample(name, run.cpu_us_per_turn, "CPU-us/turn"),
         Sample(f"shards_{shards}", run.rate, "turns/s"),
     ]
-
-
-def _total(data: str) -> int:
-    from benchmarks.sized_app import name
-
-    return stored.total(data, "Counter", "count", map(name, range(KEYS)))
 
 
 def jobs(scale: float) -> list[Job]:

@@ -43,6 +43,13 @@ def total(data: str, type_name: str, field: str, keys: Iterable[str] | None = No
             store.close()
 
 
+def counted(data: str, keys: int) -> int:
+    """What the counters of `benchmarks/sized_app.py` add up to."""
+    from benchmarks.sized_app import name
+
+    return total(data, "Counter", "count", map(name, range(keys)))
+
+
 def check(name: str, found: Any, expected: Any) -> None:
     """A wrong sum is no figure."""
     assert found == expected, (

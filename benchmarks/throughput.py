@@ -15,12 +15,15 @@ import skerry
 from benchmarks import apps, ceiling, running, stored
 from benchmarks.figures import Allowed, Job, Sample
 from benchmarks.running import CORES
-from benchmarks.sized_app import name as sized_name
 from skerry.message import message
 
 CEILING_S = 2.0
 WORDS_KEYS = 22_000
 """How many different words there are: the ceiling has so many keys."""
+
+WARM_TURNS = 2
+"""Per key. Each worker's sources have come to each key then: its entity exists, and where it lives
+is known. What first turns cost is a row of its own."""
 
 KEYS = (1_000, 10_000, 100_000, 1_000_000)
 BATCHES = (1, 10, 100, 1_000, 10_000)
@@ -58,11 +61,6 @@ def _both(name: str, run: running.Measured, unit: str) -> list[Sample]:
     ]
 
 
-WARM_TURNS = 2
-"""Per key. Each worker's sources have come to each key then: its entity exists, and where it lives
-is known. What first turns cost is a row of its own."""
-
-
 def _count(keys: int, measured: float) -> int:
     """Items of a partition: those of the warm-up, and so many in all that are measured."""
     return (WARM_TURNS * keys + int(measured)) // apps.PARTITIONS
@@ -71,11 +69,9 @@ def _count(keys: int, measured: float) -> int:
 def first_turns(count: int, folder: str) -> list[Sample]:
     """The same, each turn the first one of a new entity."""
     name, keys = "first_turns", apps.PARTITIONS * count
-    args = [str(apps.PARTITIONS), str(keys), str(count)]
-    given = running.options(folder, "benchmarks.sized_app:app", args, "sized")
+    given = running.sized(folder, apps.PARTITIONS, keys, count)
     run = running.measured(given)
-    names = (sized_name(number) for number in range(keys))
-    stored.check(name, stored.total(given.data, "Counter", "count", names), keys)
+    stored.check(name, stored.counted(given.data, keys), keys)
     print(f"{name}: {run.lengths}")
     return _both(name, run, "turns/s")
 
