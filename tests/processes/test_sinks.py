@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
-import signal
 from collections import Counter
 from pathlib import Path
 
@@ -33,8 +32,10 @@ def test_each_item_is_in_the_files_once_and_in_order_however_often_workers_die(
             written = len(items(out / "files")) if (out / "files").is_dir() else 0
             if written > 500 * kills and kills < 20:
                 for worker in psutil.Process(process.pid).children():
-                    kills += 1
-                    os.kill(worker.pid, signal.SIGKILL)
+                    # One that came to the end of its work meanwhile is no kill.
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        worker.kill()
+                        kills += 1
     assert process.returncode == 0, data.with_name("data.said").read_text()
     assert kills >= 2
     found = items(out / "files")
