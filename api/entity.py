@@ -24,7 +24,7 @@ from skerry.message import Handler, content_id, hint, refuse_custom
 F = TypeVar("F", bound=Callable[..., Any])
 E = TypeVar("E", bound="Entity")
 
-RESERVED = frozenset({"key", "at"})
+RESERVED = frozenset({"key", "at", "_key", "_store_entry"})
 _decode = msgspec.msgpack.Decoder().decode
 
 
@@ -91,7 +91,7 @@ class EntityType:
     def new(self, key: str) -> Entity:
         """A fresh entity: every field at its default."""
         entity = self.cls()
-        entity._key = key
+        entity._key, entity._store_entry = key, 0
         return entity
 
     def decode(self, data: bytes, key: str, schemas: Callable[[int], bytes | None]) -> Entity:
@@ -100,7 +100,7 @@ class EntityType:
             entity = typing.cast("Entity", self._decoder.decode(data))
         except msgspec.MsgspecError as error:
             entity = self._decode_old(data, key, schemas, error)
-        entity._key = key
+        entity._key, entity._store_entry = key, 0
         return entity
 
     def _decode_old(
@@ -148,8 +148,10 @@ def _functions(cls: type) -> dict[str, types.FunctionType]:
 class _Beside:
     """What stands beside the fields: neither encoded nor compared."""
 
-    __slots__ = ("_key",)
+    __slots__ = ("_key", "_store_entry")
 
+    _store_entry: int
+    """The number by which the store finds its newest state again; 0: it has none."""
     _key: str
 
 

@@ -146,7 +146,7 @@ def jobs(scale: float) -> list[Job]:
         about = f"{apps.PARTITIONS * count:,} items to {keys:,} keys"
         once = partial(keyed, name, which, keys, count)
         found.append(Job((name, f"{name}_cpu_us"), once, partial(bare, keys), about))
-    count = int(6e5 * scale)
+    count = int(1e6 * scale)
     new = apps.PARTITIONS * count
     found.append(
         Job(

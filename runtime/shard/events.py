@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import repeat
-from typing import Any, NewType
+from typing import Any, NewType, Protocol
 
 import msgspec
 from msgspec import Raw, Struct
@@ -100,6 +100,13 @@ split = msgspec.msgpack.Decoder(list[Raw]).decode
 """The elements of a msgpack array, as they stand there."""
 
 
+class Live(Protocol):
+    """What holds a state in memory, and remembers for the store where its newest one stands."""
+
+    _store_entry: int
+    _key: str
+
+
 class Commit(Struct, frozen=True):
     """All that one batch leaves behind: one record in the log, durable as a whole or not at all."""
 
@@ -108,6 +115,8 @@ class Commit(Struct, frozen=True):
     """What the log keeps: header, body and checksum (`commit.py`)."""
     states: list[StateGroup]
     rows: list[Row]
+    live: Sequence[Sequence[Live]] = ()
+    """Of each group the entities whose states these are, when it is they who changed."""
 
 
 # ── events: what reaches a shard ──────────────────────────────────────────────

@@ -15,8 +15,7 @@ knows its siblings. Ideas: docs/entities.md, docs/streams.md, docs/log.md.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import msgspec
 from msgspec import Raw, Struct
@@ -38,11 +37,13 @@ from skerry.runtime.shard.events import (
     Effect,
     Event,
     Items,
+    Live,
     Operated,
     Placement,
     Reply,
     Requested,
     Row,
+    StateGroup,
     Stop,
     Table,
     Ticked,
@@ -325,7 +326,7 @@ class Shard:
         self.clients.undo()
 
     def _seal(self, work: Work) -> Commit | None:
-        states = self.turns.states()
+        states, live = self.turns.states()
         frames = self._frames()
         rows: list[Row] = [*self.delivery.rows, *self.timers.rows(), *self.asks.rows()]
         self.buried += sum(row is not None for _, _, row in self.delivery.rows)
@@ -347,7 +348,7 @@ class Shard:
             return None
         rows += self.streams.rows_of_released()
         self._hold(_Held(self.no + 1, replies, sealed, taken))
-        return self._record(states, rows)
+        return self._record(states, rows, live)
 
     def _frames(self) -> list[tuple[int, list[tuple[bytes, int]]]]:
         """The frames of each peer, encoded. Arguments that do not encode throw the batch away."""
@@ -369,13 +370,15 @@ class Shard:
 
     def _seal_rows(self, rows: list[Row]) -> Commit:
         self._hold(_Held(self.no + 1, [], [], {}))
-        return self._record([], rows)
+        return self._record([], rows, [])
 
-    def _record(self, states: list[Any], rows: list[Row]) -> Commit:
+    def _record(
+        self, states: list[StateGroup], rows: list[Row], live: Sequence[Sequence[Live]]
+    ) -> Commit:
         self.no += 1
         record = commit.encode(self.no, self.epoch, self.now_ns, self._checksum, states, rows)
         self._checksum = commit.checksum_of(record)
-        return Commit(CommitNo(self.no), record, states, rows)
+        return Commit(CommitNo(self.no), record, states, rows, live)
 
     # ── durability ──
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
-from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -55,7 +54,6 @@ OBJECTS_BYTES = 4
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_key_of = attrgetter("_key")
 
 
 class Raised(Exception):
@@ -439,9 +437,11 @@ class Turns:
 
     # ── the end of a batch ──
 
-    def states(self) -> list[StateGroup]:
-        """The states that the batch changed, encoded. Raises Raised for one that does not encode."""
-        return [self._states_of(k) for k in self.kept.values() if k.dirty or k.forgotten]
+    def states(self) -> tuple[list[StateGroup], list[list[Entity]]]:
+        """The states that the batch changed, encoded; and whose they are. Raises Raised for one that
+        does not encode."""
+        changed = [kept for kept in self.kept.values() if kept.dirty or kept.forgotten]
+        return list(map(self._states_of, changed)), [list(kept.dirty.values()) for kept in changed]
 
     def _states_of(self, kept: Kept) -> StateGroup:
         dirty, encode = kept.dirty, kept.type.encode
@@ -453,9 +453,7 @@ class Turns:
             raise Raised(kept.name) from error
         kept.note_size(len(states) / max(1, len(dirty)))
         gone = [key for key in kept.forgotten if key not in dirty]
-        # The entities' own keys, not those that messages brought: what holds a key holds it once.
-        keys = list(map(_key_of, dirty.values()))
-        return StateGroup(kept.name, keys, Raw(states), gone)
+        return StateGroup(kept.name, list(dirty), Raw(states), gone)
 
     def undo(self) -> None:
         """Throw away what the batch did to live objects."""

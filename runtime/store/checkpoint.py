@@ -13,8 +13,10 @@ Knows LMDB transactions and bytes; nothing of threads. Idea: docs/log.md.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice, repeat
+from itertools import islice
+from operator import itemgetter
 from typing import Any, TypeVar
 
 from msgspec import Struct
@@ -67,31 +69,34 @@ class Sweep:
 
 def _in_order(layer: Layer) -> Iterator[Rows | None]:
     """Rows, each behind those before them but for the table; None is a step without any."""
-    by_slot: dict[int, list[tuple[bytes, str, list[str]]]] = {}
+    by_slot: dict[int, list[tuple[bytes, list[tuple[str, Entry]]]]] = {}
     for type_name, states in layer.states.items():
-        own: dict[int, list[str]] = {}
         together: Groups = {}
-        for keys in _pieces(states.keys()):
-            for slot, key in zip(slots_of(type_name, keys), keys):
-                own.setdefault(slot, []).append(key)
-            together |= states.together(keys)
+        for groups in states.groups(STEP_ROWS):
+            together |= groups
             yield None
         apart = 0
         while together:  # What is apart lets go of its commit.
             _, group = together.popitem()
             states.take_apart(group)
-            apart += len(group.keys)
+            apart += len(group.numbers)
             if apart > STEP_ROWS:
                 apart = 0
                 yield None
-        for slot, keys in own.items():
-            by_slot.setdefault(slot, []).append((records.type_id(type_name), type_name, keys))
+        own: defaultdict[int, list[tuple[str, Entry]]] = defaultdict(list)
+        for keys, entries in states.pieces(STEP_ROWS):
+            for slot, pair in zip(slots_of(type_name, keys), zip(keys, entries)):
+                own[slot].append(pair)
+            yield None
+        for slot, pairs in own.items():
+            by_slot.setdefault(slot, []).append((records.type_id(type_name), pairs))
     table = tree_key(Table.STATE, b"")
     for slot in sorted(by_slot):
-        for type_id, type_name, keys in sorted(by_slot[slot]):
-            keys.sort()  # As texts they stand in the order of their bytes in UTF-8.
+        for type_id, pairs in sorted(by_slot.pop(slot), key=itemgetter(0)):
+            entry_of = dict(pairs)
+            keys = sorted(entry_of)  # As texts they stand in the order of their bytes in UTF-8.
             head = table + records.slot_prefix(slot) + type_id
-            found = layer.states[type_name].get(keys, repeat(None))
+            found = list(map(entry_of.__getitem__, keys))
             yield Rows(slot, list(map(head.__add__, map(str.encode, keys))), found)
     for number, rows in layer.rows.items():
         yield from _rows_in_order(number, rows)

@@ -265,7 +265,7 @@ class LmdbStore:
         """Visible to reads now, durable later."""
         assert commit.no == self._appended + 1, f"I6: commit {commit.no} after {self._appended}"
         self._appended, self._sorted = commit.no, None
-        self._overlay.add(commit.states, commit.rows)
+        self._overlay.add(commit.states, commit.rows, commit.live)
         size = len(commit.record)
         self._log_bytes += size
         self._sizes[commit.no] = size

@@ -7,10 +7,14 @@ and is forgotten as a whole when reads of the tree see all of it. So no entry ne
 which commit wrote it. States are kept per type by key, as the shard asks for them; the keys of
 the tree are made at checkpoint time only.
 
-States come as one array of bytes per commit. A key's entry is that commit's group at first, the
-same for all of its keys: an object of its own for each state is what a commit of thousands would
-pay most for. An array is taken apart when somebody reads of it, or when it is carried down, and
-then only what is newest in it: most of what is hit often is written over before.
+States come as one array of bytes per commit. An entry is that commit's group at first, the same
+for all of its keys: an object of its own for each state is what a commit of thousands would pay
+most for. An array is taken apart when somebody reads of it, or when it is carried down, and then
+only what is newest in it: most of what is hit often is written over before.
+
+To find the entry of a key among a million costs three places that no cache holds. The entity that
+changes is at hand; so it is told the number of its entry, and is looked up once in a sweep, not
+in each commit. A number that is less than all of a layer's is from before it.
 
 Memory only. Idea: docs/log.md; the memtables of O'Neil et al., "The log-structured merge-tree",
 1996. Asserts I6.
@@ -20,12 +24,12 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from itertools import repeat
+from itertools import chain, islice, repeat
 from typing import Any, Final, cast
 
-from msgspec import Raw
+from msgspec import Raw, Struct
 
-from skerry.runtime.shard.events import Row, StateGroup, split
+from skerry.runtime.shard.events import Live, Row, StateGroup, split
 
 
 class Absent(enum.Enum):
@@ -39,62 +43,115 @@ Entry = bytes | Raw | None
 """A `Raw` is a state that stands in its commit's array still."""
 
 
-Groups = dict[int, StateGroup]
+class Group(Struct, gc=False):
+    """The states that one commit brought."""
+
+    numbers: list[int]
+    """Of the entries that they were put in."""
+    states: Raw
+    """A msgpack array, as `StateGroup` has it."""
+
+
+Groups = dict[int, Group]
 """Each once, by its `id`."""
 
 
 def _groups(entries: Iterable[Any]) -> Groups:
-    return {id(entry): entry for entry in entries if type(entry) is StateGroup}
+    return {id(entry): entry for entry in entries if type(entry) is Group}
 
 
 class States:
-    """The newest states of one entity type."""
+    """The newest states of one entity type. Each key has one entry here, and each entry a number."""
 
-    __slots__ = ("_newest",)
+    __slots__ = ("_entries", "_first", "_numbers")
 
-    def __init__(self) -> None:
-        self._newest: dict[str, StateGroup | Raw | None] = {}
+    def __init__(self, first: int) -> None:
+        self._first = first
+        """The number of the first entry; those of layers below are less."""
+        self._numbers: dict[str, int] = {}
+        self._entries: list[Group | Raw | None] = []
 
-    def add(self, group: StateGroup) -> None:
-        """What a commit changed."""
-        self._newest.update(zip(group.keys, repeat(group)))
-        self._newest.update(zip(group.gone, repeat(None)))
+    @property
+    def above(self) -> int:
+        """More than any number that was given away."""
+        return self._first + len(self._entries)
+
+    def add(self, changed: StateGroup, live: Sequence[Live]) -> None:
+        """What a commit changed. A live entity that has an entry here knows its number: to look
+        up a million keys costs more than all else that is done here."""
+        first, entries = self._first, self._entries
+        numbers = [entity._store_entry for entity in live]
+        if min(numbers, default=first) < first:
+            unknown = [entity for entity in live if entity._store_entry < first]
+            for entity, number in zip(unknown, self._numbered([entity._key for entity in unknown])):
+                entity._store_entry = number
+            numbers = [entity._store_entry for entity in live]
+        group = Group(numbers if live else self._numbered(changed.keys), changed.states)
+        for number in group.numbers:
+            entries[number - first] = group
+        for number in self._numbered(changed.gone):
+            entries[number - first] = None
+
+    def _numbered(self, keys: list[str]) -> list[int]:
+        """The numbers of these keys' entries, which are made where there are none."""
+        new = range(self.above, self.above + len(keys))
+        numbers = list(map(self._numbers.setdefault, keys, new))
+        # A known key keeps its number. The one that it was offered is nobody's, since it costs
+        # eight bytes, and less to leave than to use again.
+        self._entries.extend(repeat(None, len(keys)))
+        return numbers
+
+    def pieces(self, size: int) -> Iterator[tuple[list[str], list[Any]]]:
+        """All keys and their entries as they stand, so many at a time."""
+        keys, numbers = iter(self._numbers), iter(self._numbers.values())
+        while piece := list(islice(keys, size)):
+            yield piece, self._at(islice(numbers, size))
+
+    def groups(self, size: int) -> Iterator[Groups]:
+        """The groups that entries are in, of so many entries at a time."""
+        for at in range(0, len(self._entries), size):
+            yield _groups(self._entries[at : at + size])
 
     def keys(self) -> Collection[str]:
         """Of all entries."""
-        return self._newest.keys()
+        return self._numbers.keys()
+
+    def _at(self, numbers: Iterable[int]) -> list[Any]:
+        first, entries = self._first, self._entries
+        return [entries[number - first] for number in numbers]
 
     def get(self, keys: Sequence[str], otherwise: Iterable[Any]) -> list[Any]:
         """The newest entries of these keys, each an `Entry`; of those without any, what stands at
         its place in `otherwise`."""
-        newest = self._newest.get
-        found = list(map(newest, keys, otherwise))
-        groups = _groups(found)
-        for group in groups.values():
-            self.take_apart(group)
-        return list(map(newest, keys, found)) if groups else found
+        numbers = list(map(self._numbers.get, keys))
+        if numbers.count(None) < len(numbers):
+            for group in _groups(self._at(filter(None, numbers))).values():
+                self.take_apart(group)
+        first, entries = self._first, self._entries
+        return [
+            other if number is None else entries[number - first]
+            for number, other in zip(numbers, otherwise)
+        ]
 
-    def together(self, keys: Iterable[str]) -> Groups:
-        """The groups that these keys are still in."""
-        return _groups(map(self._newest.get, keys))
-
-    def take_apart(self, group: StateGroup) -> None:
+    def take_apart(self, group: Group) -> None:
         """From now on what is newest in it stands for itself."""
-        newest, keys = self._newest, group.keys
-        for key, state, found in zip(keys, split(group.states), list(map(newest.get, keys))):
-            if found is group:
-                newest[key] = state
+        first, entries = self._first, self._entries
+        for number, state in zip(group.numbers, split(group.states)):
+            if entries[number - first] is group:
+                entries[number - first] = state
 
     def __len__(self) -> int:
-        return len(self._newest)
+        return len(self._numbers)
 
 
 class Layer:
     """Rows by table and key; the newest of each."""
 
-    __slots__ = ("rows", "states")
+    __slots__ = ("first", "rows", "states")
 
-    def __init__(self) -> None:
+    def __init__(self, first: int) -> None:
+        self.first = first
+        """The number of the first entry of each type. Zero is nobody's."""
         self.states: dict[str, States] = {}
         self.rows: dict[int, dict[bytes, bytes | None]] = {}
 
@@ -106,16 +163,18 @@ class Overlay:
     """Sealed rows by table and key: those of the newest commits over those that are carried down."""
 
     def __init__(self) -> None:
-        self.upper, self.lower = Layer(), Layer()
+        self.upper, self.lower = Layer(1), Layer(1)
 
-    def add(self, states: list[StateGroup], rows: list[Row]) -> None:
-        """What a commit changed."""
+    def add(
+        self, states: list[StateGroup], rows: list[Row], live: Iterable[Sequence[Live]] = ()
+    ) -> None:
+        """What a commit changed. `live`: as `Commit.live`."""
         upper = self.upper
-        for group in states:
+        for group, entities in zip(states, chain(live, repeat(()))):
             of_type = upper.states.get(group.type)
             if of_type is None:
-                of_type = upper.states[group.type] = States()
-            of_type.add(group)
+                of_type = upper.states[group.type] = States(upper.first)
+            of_type.add(group, entities)
         for table, key, value in rows:
             of_table = upper.rows.get(table)
             if of_table is None:
@@ -167,12 +226,14 @@ class Overlay:
     def sink(self) -> Layer:
         """A sweep begins: what stands now is what it carries."""
         assert not len(self.lower), "I6: what an earlier sweep carried is still needed by reads"
-        self.upper, self.lower = Layer(), self.upper
+        self.lower = self.upper
+        used = (of_type.above for of_type in self.lower.states.values())
+        self.upper = Layer(max(used, default=self.lower.first))
         return self.lower
 
     def swept(self) -> None:
         """Who reads the tree sees all that the sweep carried."""
-        self.lower = Layer()
+        self.lower = Layer(1)
 
 
 def tree_key(table: int, key: bytes) -> bytes:

@@ -153,7 +153,8 @@ def test_classes_that_could_not_be_kept_are_refused_when_they_are_made() -> None
         "has no default": {"__annotations__": {"balance": int}},
         "not async": {"waits": waits},
         r"no \*args": {"many": many},
-        "reserved": {"__annotations__": {"key": str}, "key": ""},
+        "`key` is reserved": {"__annotations__": {"key": str}, "key": ""},
+        "`_key` is reserved": {"_key": lambda self: None},
         "can't be stored": {"__annotations__": {"f": type(waits)}, "f": None},
     }.items():
         with pytest.raises(TypeError, match=said):

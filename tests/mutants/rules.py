@@ -474,8 +474,8 @@ MUTANTS = [
     Mutant(
         "what was sealed during a sweep goes with it",
         "store/overlay.py",
-        'sees all that the sweep carried."""\n        self.lower = Layer()\n',
-        'sees all that the sweep carried."""\n        self.upper, self.lower = Layer(), Layer()\n',
+        'sees all that the sweep carried."""\n        self.lower = Layer(1)\n',
+        'sees all that the sweep carried."""\n        self.upper, self.lower = Layer(1), Layer(1)\n',
     ),
     Mutant(
         "an overlay entry goes before the reader is renewed",
@@ -510,14 +510,26 @@ MUTANTS = [
     Mutant(
         "of one key's states in the overlay an older one wins",
         "store/overlay.py",
-        "        self._newest.update(zip(group.keys, repeat(group)))\n",
-        "        self._newest = dict(zip(group.keys, repeat(group))) | self._newest\n",
+        "            entries[number - first] = group\n",
+        "            entries[number - first] = entries[number - first] or group\n",
+    ),
+    Mutant(
+        "a layer of the overlay has numbers that the one below it has",
+        "store/overlay.py",
+        "        self.upper = Layer(max(used, default=self.lower.first))\n",
+        "        self.upper = Layer(1)\n",
+    ),
+    Mutant(
+        "a number that a known key was offered is given away in the next layer",
+        "store/overlay.py",
+        "        return self._first + len(self._entries)\n",
+        "        return self._first + len(self._numbers)\n",
     ),
     Mutant(
         "states taken apart win over newer ones",
         "store/overlay.py",
-        "            if found is group:\n",
-        "            if found is not None:\n",
+        "            if entries[number - first] is group:\n",
+        "            if entries[number - first] is not None:\n",
     ),
     Mutant(
         "a deletion does not hide the row in the tree",
