@@ -35,6 +35,7 @@ from rich.table import Table
 from benchmarks import verdict
 from benchmarks.figures import ROOT, Row, from_json, number
 from benchmarks.run import chosen
+from benchmarks.running import TooShort
 from benchmarks.verdict import PAIRS_MIN, Verdict
 
 ROWS = (
@@ -50,6 +51,7 @@ ROWS = (
 PROGRAM = ("api", "runtime")
 LOAD = ("benchmarks", "examples")
 MORE_IS_BETTER = "/s"
+SCALE_MAX = 16
 """How the unit of a rate ends; of times and costs less is better."""
 
 
@@ -139,13 +141,15 @@ def installed(name: str, tree: Path, folder: Path) -> Side:
 
 
 def sample(side: Side, name: str, scale: float) -> tuple[list[Row], str]:
-    """The rows of one run, and why there are none."""
+    """The rows of one run, and why there are none. Raises TooShort."""
     with tempfile.NamedTemporaryFile(suffix=".json") as file:
         command = [str(side.python), "-m", "benchmarks.run", "--only", name, "--runs", "1"]
         command += ["--scale", str(scale), "--no-ceiling", "--json", file.name]
         told = subprocess.run(command, cwd=side.load, capture_output=True, text=True)
         if told.returncode:
             lines = (told.stderr.strip() or f"it ended with {told.returncode}").splitlines()
+            if told.returncode == TooShort.exit_status:
+                raise TooShort(lines[-1])
             return [], lines[-1]
         return from_json(Path(file.name).read_bytes()), ""
 
@@ -153,17 +157,24 @@ def sample(side: Side, name: str, scale: float) -> tuple[list[Row], str]:
 def pairs(
     base: Side, change: Side, name: str, count: int, scale: float
 ) -> tuple[list[tuple[Row, Row]], str]:
-    """(base, change) of each row in each pair, in turns first; and who could not run it."""
+    """(base, change) of each row in each pair, in turns first; and who could not run it. When a run
+    is too short for this machine, all begin again with twice the work."""
     found: list[tuple[Row, Row]] = []
-    for place in range(count):
-        order = (base, change) if place % 2 == 0 else (change, base)
-        rows: dict[str, list[Row]] = {}
-        for side in order:
-            rows[side.name], why = sample(side, name, scale)
-            if why:
-                return [], f"the {side.name} cannot run it: {why}"
-        others = {row.name: row for row in rows[change.name]}
-        found += [(row, others[row.name]) for row in rows[base.name] if row.name in others]
+    try:
+        for place in range(count):
+            order = (base, change) if place % 2 == 0 else (change, base)
+            rows: dict[str, list[Row]] = {}
+            for side in order:
+                rows[side.name], why = sample(side, name, scale)
+                if why:
+                    return [], f"the {side.name} cannot run it: {why}"
+            others = {row.name: row for row in rows[change.name]}
+            found += [(row, others[row.name]) for row in rows[base.name] if row.name in others]
+    except TooShort as error:
+        if scale >= SCALE_MAX:
+            return [], str(error)
+        print(f"{name}: runs of scale {scale:g} are too short here; {2 * scale:g} now", flush=True)
+        return pairs(base, change, name, count, 2 * scale)
     return found, ""
 
 

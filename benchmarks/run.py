@@ -22,7 +22,7 @@ from rich.console import Console
 
 from benchmarks import disk, figures, latency, load, memory, shards, starting, throughput
 from benchmarks.figures import Job, Row
-from benchmarks.running import CORES, options, rate
+from benchmarks.running import CORES, TooShort, options, rate
 
 __all__ = ["main", "options", "rate"]
 
@@ -85,7 +85,11 @@ def main() -> None:
     given = parser.parse_args()
     jobs = chosen([] if given.all else given.only, given.scale, charts=given.plot is not None)
     print(f"{CORES} cores; {given.runs} runs of each figure, the ceiling before and after each")
-    rows = measure(jobs, given.runs, bare=not given.no_ceiling)
+    try:
+        rows = measure(jobs, given.runs, bare=not given.no_ceiling)
+    except TooShort as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_status)
     Console(width=None if sys.stdout.isatty() else 160).print(figures.as_table(rows))
     if given.json:
         given.json.write_bytes(figures.as_json(rows))

@@ -32,6 +32,13 @@ SEARCH_EVERY_S = 1.0
 WORKER = "skerry.runtime.worker"
 
 
+class TooShort(Exception):
+    """A run was over before it could be measured: this machine needs more work."""
+
+    exit_status = 3
+    """What `benchmarks.run` ends with then."""
+
+
 class Used(Struct, frozen=True):
     """What all workers have used so far."""
 
@@ -64,10 +71,11 @@ class Measured(Struct):
     def window(self) -> tuple[Moment, Moment]:
         """The moments that a rate is taken between."""
         moments = [moment for moment in self.moments if moment.turns >= self.warm_turns]
-        assert len(moments) >= 2, (
-            f"The run was over after {self.progress.seconds:.1f} s, before its workers had answered "
-            f"twice: give it more work with a larger --scale."
-        )
+        if len(moments) < 2:
+            raise TooShort(
+                f"The run was over after {self.progress.seconds:.1f} s, before its workers had "
+                f"answered twice: give it more work with a larger --scale."
+            )
         last = -2 if len(moments) > 2 else -1
         return moments[0], moments[last]
 
@@ -82,7 +90,10 @@ class Measured(Struct):
         """Processor time of the workers per turn, microseconds."""
         first, last = self.window
         used_s = last.used.cpu_s - first.used.cpu_s
-        assert used_s > 0, "Its workers were not seen while it was measured: give it more work."
+        if used_s <= 0:
+            raise TooShort(
+                "Its workers were seen once only: give it more work by a larger --scale."
+            )
         return used_s * 1e6 / (last.turns - first.turns)
 
     @property

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import compare, run, verdict
-from benchmarks.figures import ROOT, Run, Sample, row_of
+from benchmarks import compare, run, running, verdict
+from benchmarks.figures import ROOT, Row, Run, Sample, row_of
 
 
 def noisy(seed: int, pairs: int, change: float = 1.0) -> tuple[list[float], list[float]]:
@@ -82,6 +82,26 @@ def test_rows_are_judged_each_by_its_unit() -> None:
 
 def test_the_rows_that_are_compared_exist() -> None:
     assert {name for job in run.chosen(compare.ROWS, 1.0) for name in job.rows} >= set(compare.ROWS)
+
+
+def test_runs_that_are_over_at_once_begin_again_with_twice_the_work(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[float] = []
+
+    def sample(side: compare.Side, name: str, scale: float) -> tuple[list[Row], str]:
+        asked.append(scale)
+        if scale < 1:
+            raise running.TooShort("over at once")
+        return [row_of(Sample(name, 1.0, "turns/s"), [Run(1.0)])], ""
+
+    monkeypatch.setattr(compare, "sample", sample)
+    sides = (compare.Side(name, Path(), Path()) for name in ("base", "change"))
+    found, why = compare.pairs(*sides, "rate", 2, 0.25)
+    assert asked == [0.25, 0.5, 1, 1, 1, 1]
+    assert len(found) == 2
+    assert not why
+    assert "rate: runs of scale 0.25 are too short here; 0.5 now" in capsys.readouterr().out
 
 
 # ── what it is compared with ──
