@@ -216,7 +216,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     others = [peer for peer in PEERS[1:] if peer.name in asked.only]
     with tempfile.TemporaryDirectory(dir=ROOT, prefix=".bench-") as place:
-        texts = copied(Path(place), copies=max(1, round(asked.seconds * 0.75)))
+        texts = copied(Path(place), copies=max(1, round(asked.seconds * 1.25)))
         run = Run(asked.seconds, texts, asked.lock)
         rows = run.everybody(PEERS[0], others)
     console = Console()

@@ -63,8 +63,8 @@ def ask(given: Given) -> Done:
 
 ONCE = "each commit synced, each message takes effect once"
 FIGURES = [
-    Figure("keyed_counter", "2 workers", ONCE, 1_200_000, stream("counter", 1)),
-    Figure("transfers", "2 workers", ONCE, 350_000, stream("transfers", 2)),
+    Figure("keyed_counter", "2 workers", ONCE, 2_000_000, stream("counter", 1)),
+    Figure("transfers", "2 workers", ONCE, 600_000, stream("transfers", 2)),
     Figure("word_count", "2 workers", ONCE, 0, words),
     Figure("ask", "Client.ask", ONCE, 400, ask, 1),
 ]
