@@ -69,7 +69,7 @@ class Sweep:
 
 def _in_order(layer: Layer) -> Iterator[Rows | None]:
     """Rows, each behind those before them but for the table; None is a step without any."""
-    by_slot: dict[int, list[tuple[bytes, list[tuple[str, Entry]]]]] = {}
+    by_slot: dict[int, list[tuple[bytes, list[Any]]]] = {}
     for type_name, states in layer.states.items():
         together: Groups = {}
         for groups in states.groups(STEP_ROWS):
@@ -83,17 +83,17 @@ def _in_order(layer: Layer) -> Iterator[Rows | None]:
             if apart > STEP_ROWS:
                 apart = 0
                 yield None
-        own: defaultdict[int, list[tuple[str, Entry]]] = defaultdict(list)
+        own: defaultdict[int, list[Any]] = defaultdict(list)  # A key, its entry, a key, …
         for keys, entries in states.pieces(STEP_ROWS):
             for slot, pair in zip(slots_of(type_name, keys), zip(keys, entries)):
-                own[slot].append(pair)
+                own[slot].extend(pair)
             yield None
-        for slot, pairs in own.items():
-            by_slot.setdefault(slot, []).append((records.type_id(type_name), pairs))
+        for slot, dealt in own.items():
+            by_slot.setdefault(slot, []).append((records.type_id(type_name), dealt))
     table = tree_key(Table.STATE, b"")
     for slot in sorted(by_slot):
-        for type_id, pairs in sorted(by_slot.pop(slot), key=itemgetter(0)):
-            entry_of = dict(pairs)
+        for type_id, dealt in sorted(by_slot.pop(slot), key=itemgetter(0)):
+            entry_of = dict(zip(dealt[::2], dealt[1::2]))
             keys = sorted(entry_of)  # As texts they stand in the order of their bytes in UTF-8.
             head = table + records.slot_prefix(slot) + type_id
             found = list(map(entry_of.__getitem__, keys))

@@ -50,7 +50,7 @@ SWEEP_PACE = 2
 READER_BEHIND_ROWS = 16 * SLICE_ROWS
 """How far the reader may be behind: no page that a sweep freed since is used again."""
 
-ENTRY_BYTES = 180
+ENTRY_BYTES = 220
 """What an overlay entry costs in memory, about, with its key and value."""
 
 KEPT_S = 60.0
