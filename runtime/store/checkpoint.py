@@ -25,7 +25,7 @@ from skerry.runtime.shard import commit as records
 from skerry.runtime.shard.events import SLOTTED, Table
 from skerry.runtime.shard.placement import slots_of
 from skerry.runtime.store.files import Environment
-from skerry.runtime.store.overlay import Entry, Groups, Layer, tree_key
+from skerry.runtime.store.overlay import Entry, Groups, Layer, States, tree_key
 from skerry.runtime.store.tree import HOUSE_SLOT, note, sealed
 
 T = TypeVar("T")
@@ -71,18 +71,7 @@ def _in_order(layer: Layer) -> Iterator[Rows | None]:
     """Rows, each behind those before them but for the table; None is a step without any."""
     by_slot: dict[int, list[tuple[bytes, list[Any]]]] = {}
     for type_name, states in layer.states.items():
-        together: Groups = {}
-        for groups in states.groups(STEP_ROWS):
-            together |= groups
-            yield None
-        apart = 0
-        while together:  # What is apart lets go of its commit.
-            _, group = together.popitem()
-            states.take_apart(group)
-            apart += len(group.numbers)
-            if apart > STEP_ROWS:
-                apart = 0
-                yield None
+        yield from _take_apart(states)
         own: defaultdict[int, list[Any]] = defaultdict(list)  # A key, its entry, a key, …
         for keys, entries in states.pieces(STEP_ROWS):
             for slot, pair in zip(slots_of(type_name, keys), zip(keys, entries)):
@@ -100,6 +89,22 @@ def _in_order(layer: Layer) -> Iterator[Rows | None]:
             yield Rows(slot, list(map(head.__add__, map(str.encode, keys))), found)
     for number, rows in layer.rows.items():
         yield from _rows_in_order(number, rows)
+
+
+def _take_apart(states: States) -> Iterator[None]:
+    """Each state for itself. What is apart lets go of its commit."""
+    together: Groups = {}
+    for groups in states.groups(STEP_ROWS):
+        together |= groups
+        yield None
+    apart = 0
+    while together:
+        _, group = together.popitem()
+        states.take_apart(group)
+        apart += len(group.numbers)
+        if apart > STEP_ROWS:
+            apart = 0
+            yield None
 
 
 def _rows_in_order(number: int, rows: dict[bytes, bytes | None]) -> Iterator[Rows | None]:
