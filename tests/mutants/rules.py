@@ -504,8 +504,8 @@ MUTANTS = [
     Mutant(
         "a sweep forgets what it was dealing out when a step ended",
         "store/checkpoint.py",
-        "        for keys in _pieces(states.keys()):\n",
-        "        for keys in _pieces(states.keys()):\n            own = {}\n",
+        "        for keys, entries in states.pieces(STEP_ROWS):\n",
+        "        for keys, entries in states.pieces(STEP_ROWS):\n            own.clear()\n",
     ),
     Mutant(
         "of one key's states in the overlay an older one wins",
