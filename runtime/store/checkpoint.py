@@ -141,7 +141,7 @@ def write(txn: Any, files: Environment, carried: Iterable[Rows]) -> None:
             keys, values = list(staying), list(staying.values())
         new = sealed(keys, list(map(_bytes, values)))
         cursor.putmulti(zip(keys, new))
-        note(txn, files.slots, rows.slot, [stored for _, stored in old], new)
+        note(txn, files.slots, rows.slot, [stored for _, stored in old], new, files.path)
 
 
 _bytes: Callable[[Any], bytes] = bytes

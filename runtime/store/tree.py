@@ -56,9 +56,10 @@ def slot_of_row(key: bytes) -> int:
     return int.from_bytes(key[1:3], "big") if key[0] in SLOTTED else HOUSE_SLOT
 
 
-def note(txn: Any, slots: Any, slot: int, old: list[bytes], new: list[bytes]) -> None:
-    """Rows of a slot took the place of others, in this transaction: keep its fingerprint true."""
-    count, total = _fingerprint(txn, slots, slot)
+def note(txn: Any, slots: Any, slot: int, old: list[bytes], new: list[bytes], path: Path) -> None:
+    """Rows of a slot took the place of others, in this transaction: keep its fingerprint true.
+    Raises StoreDamaged: it is none."""
+    count, total = _fingerprint(txn, slots, slot, path)
     count += len(new) - len(old)
     total = (total + sum(checksums(new)) - sum(checksums(old))) % _WRAP
     txn.put(slot.to_bytes(2, "big"), _FINGERPRINT.pack(count, total), db=slots)
@@ -70,9 +71,16 @@ def checksums(stored: Iterable[bytes]) -> tuple[int, ...]:
     return struct.unpack(f">{len(heads) // _SIZE}I", heads)
 
 
-def _fingerprint(txn: Any, slots: Any, slot: int) -> tuple[int, int]:
-    found = txn.get(slot.to_bytes(2, "big"), db=slots)
-    return _FINGERPRINT.unpack(found) if found else (0, 0)
+def _fingerprint(txn: Any, slots: Any, slot: int, path: Path) -> tuple[int, int]:
+    found = txn.get(slot.to_bytes(2, "big"), _FINGERPRINT.pack(0, 0), db=slots)
+    if len(found) != _FINGERPRINT.size:
+        raise StoreDamaged(
+            f"The fingerprint of slot {slot} of {path} has {len(found)} bytes, not "
+            f"{_FINGERPRINT.size}: the disk or the file system changed it. Restore the app's last "
+            f"backup, or look for more damage with `skerry check`."
+        )
+    count, total = _FINGERPRINT.unpack(found)
+    return count, total
 
 
 def verify(txn: Any, rows: Any, slots: Any, path: Path) -> Iterator[str]:
@@ -88,7 +96,11 @@ def verify(txn: Any, rows: Any, slots: Any, path: Path) -> Iterator[str]:
         count, total = found.get(slot, (0, 0))
         found[slot] = count + 1, (total + checksums((bytes(stored),))[0]) % _WRAP
     for slot in range(SLOTS + 1):
-        expected = _fingerprint(txn, slots, slot)
+        try:
+            expected = _fingerprint(txn, slots, slot, path)
+        except StoreDamaged as damage:
+            yield str(damage)
+            continue
         if found.get(slot, (0, 0)) != expected:
             yield (
                 f"Slot {slot} of {path} should hold {expected[0]} rows and holds "

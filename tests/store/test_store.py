@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import lmdb
 import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -171,6 +172,22 @@ def test_a_missing_foreign_or_swapped_store_is_named(path: Path) -> None:
     (path / "data.mdb").write_bytes(b"no store at all" * 1000)
     with pytest.raises(StoreDamaged, match="cannot open"):
         LmdbStore.open(path, shard=1)
+
+
+def test_a_fingerprint_of_another_length_is_named(path: Path) -> None:
+    writer = Writer(path, log_bytes=1)
+    for number in range(40):
+        writer.append([(f"key-{number}", encode(number))])
+        writer.settle()
+    writer.store.close()
+    assert not list(check(path, shard=1))
+    with lmdb.open(str(path), max_dbs=3) as env, env.begin(write=True) as txn:
+        slots = env.open_db(b"slots", txn=txn)
+        slot, _ = next(txn.cursor(db=slots).iternext())
+        txn.put(slot, b"short", db=slots)
+    [said] = check(path, shard=1)
+    number = int.from_bytes(slot, "big")
+    assert f"The fingerprint of slot {number} of {path} has 5 bytes, not 16" in said
 
 
 @pytest.mark.parametrize("seed", range(12))
