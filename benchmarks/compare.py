@@ -51,8 +51,10 @@ ROWS = (
 PROGRAM = ("api", "runtime")
 LOAD = ("benchmarks", "examples")
 MORE_IS_BETTER = "/s"
-SCALE_MAX = 16
 """How the unit of a rate ends; of times and costs less is better."""
+
+SCALE_MAX = 16
+"""Of the work per run: where so much of it is over at once, something else is wrong."""
 
 
 class Side(Struct, frozen=True):
@@ -157,24 +159,32 @@ def sample(side: Side, name: str, scale: float) -> tuple[list[Row], str]:
 def pairs(
     base: Side, change: Side, name: str, count: int, scale: float
 ) -> tuple[list[tuple[Row, Row]], str]:
-    """(base, change) of each row in each pair, in turns first; and who could not run it. When a run
-    is too short for this machine, all begin again with twice the work."""
-    found: list[tuple[Row, Row]] = []
-    try:
-        for place in range(count):
-            order = (base, change) if place % 2 == 0 else (change, base)
-            rows: dict[str, list[Row]] = {}
-            for side in order:
-                rows[side.name], why = sample(side, name, scale)
-                if why:
-                    return [], f"the {side.name} cannot run it: {why}"
-            others = {row.name: row for row in rows[change.name]}
-            found += [(row, others[row.name]) for row in rows[base.name] if row.name in others]
-    except TooShort as error:
-        if scale >= SCALE_MAX:
-            return [], str(error)
+    """(base, change) of each row in each pair; and who could not run it. When a run is too short for
+    this machine, all begin again with twice the work."""
+    while True:
+        try:
+            return _pairs(base, change, name, count, scale)
+        except TooShort as error:
+            if scale >= SCALE_MAX:
+                return [], str(error)
         print(f"{name}: runs of scale {scale:g} are too short here; {2 * scale:g} now", flush=True)
-        return pairs(base, change, name, count, 2 * scale)
+        scale *= 2
+
+
+def _pairs(
+    base: Side, change: Side, name: str, count: int, scale: float
+) -> tuple[list[tuple[Row, Row]], str]:
+    """The same, each side first in turn. Raises TooShort."""
+    found: list[tuple[Row, Row]] = []
+    for place in range(count):
+        order = (base, change) if place % 2 == 0 else (change, base)
+        rows: dict[str, list[Row]] = {}
+        for side in order:
+            rows[side.name], why = sample(side, name, scale)
+            if why:
+                return [], f"the {side.name} cannot run it: {why}"
+        others = {row.name: row for row in rows[change.name]}
+        found += [(row, others[row.name]) for row in rows[base.name] if row.name in others]
     return found, ""
 
 

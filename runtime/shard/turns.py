@@ -441,12 +441,13 @@ class Turns:
         """The states that the batch changed, encoded; and whose they are. Raises Raised for one that
         does not encode."""
         changed = [kept for kept in self.kept.values() if kept.dirty or kept.forgotten]
-        return list(map(self._states_of, changed)), [list(kept.dirty.values()) for kept in changed]
+        live = [list(kept.dirty.values()) for kept in changed]
+        return list(map(self._states_of, changed, live)), live
 
-    def _states_of(self, kept: Kept) -> StateGroup:
+    def _states_of(self, kept: Kept, live: list[Entity]) -> StateGroup:
         dirty, encode = kept.dirty, kept.type.encode
         try:
-            states = encode(list(dirty.values()))
+            states = encode(live)
             for key, entity in islice(dirty.items(), CHECKED_STATES):
                 kept.type.decode(encode(entity), key, self._schemas)
         except (Exception, SystemExit) as error:

@@ -32,6 +32,11 @@ HOUSE_SLOT = SLOTS
 
 TABLES = {number: name for name, number in vars(Table).items() if isinstance(number, int)}
 
+_CHANGED = (
+    "The disk or the file system changed it. Restore the app's last backup, or look for more "
+    "damage with `skerry check`."
+)
+
 
 def sealed(keys: Sequence[bytes], values: Sequence[bytes]) -> list[bytes]:
     """Rows' values as they stand in the tree: each behind its checksum."""
@@ -44,9 +49,7 @@ def unseal(key: bytes, stored: bytes, path: Path) -> bytes:
     if len(stored) < _SIZE or stored[:_SIZE] != _digest(key + value):
         table = TABLES.get(key[0], str(key[0])) if key else "none"
         raise StoreDamaged(
-            f"A row of {path} does not match its checksum: table {table}, key {key[1:]!r}. The "
-            f"disk or the file system changed it. Restore the app's last backup, or look for more "
-            f"damage with `skerry check`."
+            f"A row of {path} does not match its checksum: table {table}, key {key[1:]!r}. {_CHANGED}"
         )
     return value
 
@@ -76,11 +79,9 @@ def _fingerprint(txn: Any, slots: Any, slot: int, path: Path) -> tuple[int, int]
     if len(found) != _FINGERPRINT.size:
         raise StoreDamaged(
             f"The fingerprint of slot {slot} of {path} has {len(found)} bytes, not "
-            f"{_FINGERPRINT.size}: the disk or the file system changed it. Restore the app's last "
-            f"backup, or look for more damage with `skerry check`."
+            f"{_FINGERPRINT.size}. {_CHANGED}"
         )
-    count, total = _FINGERPRINT.unpack(found)
-    return count, total
+    return _FINGERPRINT.unpack(found)
 
 
 def verify(txn: Any, rows: Any, slots: Any, path: Path) -> Iterator[str]:
