@@ -102,6 +102,9 @@ class Connection:
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
     def _flush(self) -> None:
+        # A loop with much to do comes by rarely. What has come meanwhile makes room for as much.
+        for shard in self._session.full():
+            self._line(shard).hear()
         self._session.flush(self._loop.time())
         self._arm()
 

@@ -76,6 +76,11 @@ class Line:
         if not channel.unsent:
             self._loop.remove_writer(channel.fileno())
 
+    def hear(self) -> None:
+        """Hear what has come, before the loop gets to it."""
+        if self._channel is not None:
+            self._ready(self._channel)
+
     def _ready(self, channel: Channel) -> None:
         try:
             heard = channel.hear()

@@ -236,6 +236,11 @@ class Session:
         """Whether any request has no outcome."""
         return any(door.flight or door.waiting for door in self._all_doors())
 
+    def full(self) -> list[int]:
+        """The doors for which more waits than they have room for."""
+        doors = self._doors.values()
+        return [d.shard for d in doors if len(d.flight) + len(d.waiting) > d.window]
+
     # ── requests ──
 
     def request(

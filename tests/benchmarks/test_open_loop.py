@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from benchmarks.open_loop import Done, OpenLoop, closed_loop, evenly, poisson
+from benchmarks.open_loop import PASS_CALLS, Done, OpenLoop, closed_loop, evenly, poisson
 from tests.benchmarks.clockwork import Clockwork
 
 T = TypeVar("T")
@@ -114,6 +114,27 @@ def test_a_generator_that_is_late_does_not_excuse_itself() -> None:
     played(play)
     assert len(latencies) == 2000
     assert sum(seconds > 0.5 for seconds in latencies) == pytest.approx(500, abs=5)
+
+
+def test_however_late_the_generator_is_answers_are_heard_between_its_calls() -> None:
+    """Calls take longer than their distance in the schedule: only what was called is open."""
+    latencies: list[float] = []
+
+    async def play(loop: Clockwork) -> OpenLoop:
+        class Dear:
+            def call(self, number: int, done: Done) -> None:
+                loop.pass_time(0.002)
+                loop.call_soon(done, True)
+
+        calls = OpenLoop(Dear(), latencies.append)
+        await calls.run(evenly(1000), start=0.0, seconds=5.0, patience=60.0)
+        return calls
+
+    calls = played(play)
+    assert calls.called == calls.answered == 5000
+    assert calls.in_time == pytest.approx(2500, abs=PASS_CALLS)
+    assert calls.waiting_peak <= PASS_CALLS
+    assert max(latencies) == pytest.approx(5.0, rel=0.2)
 
 
 def test_overload_is_seen_as_ever_longer_waits_and_fewer_answers_in_time() -> None:

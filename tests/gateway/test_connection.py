@@ -1,0 +1,98 @@
+"""A caller's connection on a loop that has other work to do."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec import Raw
+
+from skerry.runtime.gateway import connection as connections
+from skerry.runtime.gateway import words
+from skerry.runtime.gateway.channel import Channel
+from skerry.runtime.gateway.connection import Connection
+from skerry.runtime.gateway.session import WINDOW_MAX
+from skerry.runtime.placement_file import Running
+from skerry.runtime.shard.placement import balanced
+
+
+class Door:
+    """The one door of an app: answers all that it was told, whenever it is served."""
+
+    def __init__(self, folder: Path) -> None:
+        self._listening = socket.socket(socket.AF_UNIX)
+        self._listening.bind(str(folder / "door-0"))
+        self._listening.listen()
+        self._listening.setblocking(False)
+        self._caller: Channel | None = None
+
+    def serve(self) -> None:
+        """Answer."""
+        if self._caller is None:
+            try:
+                end, _ = self._listening.accept()
+            except BlockingIOError:
+                return
+            self._caller = Channel(end, message_bytes_max=1 << 30)
+        while heard := self._caller.hear():
+            for raw in heard:
+                self._answer(self._caller, words.decode_call(raw))
+
+    def _answer(self, caller: Channel, call: Any) -> None:
+        if isinstance(call, words.Hello):
+            placement = balanced([0], version=1, next_id=1)
+            greeting = words.Greeting(bytes(16), 0, 1, placement, 1, "app", {"Box": ["put"]})
+            caller.say(words.encode(words.Welcome(greeting)))
+        elif isinstance(call, words.Asks):
+            runs = [("done", run.numbers, [Raw(b"\xc0")] * len(run.numbers)) for run in call.runs]
+            caller.say(words.encode(words.Outcomes(runs)))
+
+    def close(self) -> None:
+        """Nobody is there any more."""
+        self._listening.close()
+        if self._caller is not None:
+            self._caller.close()
+
+
+def test_a_loop_that_comes_by_rarely_hears_what_came_before_it_asks_for_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In each pass of this loop more is asked, and the door answers what it has. Outcomes that came
+    are heard in the next pass, not in the one after it: so each pass serves a window."""
+    windows, told = 8, 0
+    door = Door(tmp_path)
+    running = Running(1, "app", str(tmp_path), [0])
+    monkeypatch.setattr(connections, "running_app", lambda data: running)
+
+    def tell(of: int, outcome: Any) -> None:
+        nonlocal told
+        told += outcome.kind == "done"
+
+    async def opened() -> Connection:
+        opening = asyncio.create_task(Connection.open(tmp_path))
+        while not opening.done():
+            door.serve()
+            await asyncio.sleep(0)
+        return opening.result()
+
+    async def play() -> int:
+        connection = await opened()
+        count = windows * WINDOW_MAX
+        for number in range(count):
+            connection.request("Box", f"box-{number}", "put", b"\x90", tell, of=number)
+        passes = 0
+        while told < count:
+            connection.request("Box", f"more-{passes}", "put", b"\x90", tell, of=count + passes)
+            await asyncio.sleep(0)
+            door.serve()
+            passes += 1
+        await connection.close()
+        return passes
+
+    try:
+        assert asyncio.run(play()) <= windows + 2
+    finally:
+        door.close()
