@@ -41,6 +41,7 @@ runtime/gateway/    A client comes in.
     channel.py     Messages over a stream socket: whole ones in, whole ones out, nothing waits.
     words.py       What callers and doors say to each other, and what it means; nothing that acts on it.
     sockets.py     The worker's end of the clients' lines: many callers, one list of events for the shard.
+    door.py        One shard's door as a caller sees it: what waits, what is on its way, how much may be.
 
 runtime/shard/    The core: no I/O, no clock, no thread.
     events.py     The words: all that can reach a shard, and all that it can want.

@@ -10,8 +10,7 @@ so a request is said again when its line broke, its door has a new epoch or was 
 moved, and not because an answer takes long: who is slow is not helped by being asked twice. The
 shard remembers first outcomes, so what is said twice runs once.
 
-To each door only so much is on its way at once, less when it was busy. The rest waits here, where
-waiting costs the door nothing, and can be taken back: what was never said has not happened.
+How much each door gets at once, and when it is left alone, is told by `door.py`.
 
 What is confirmed are the outcomes that are held: up to the newest number, but in a slot with an
 open request only up to that. None at or below such a floor is ever said again.
@@ -24,51 +23,33 @@ Idea: docs/clients.md. Asserts I1 at the caller's end.
 from __future__ import annotations
 
 import math
-import operator
 from collections import deque
-from collections.abc import Callable, Iterable
-from itertools import chain, takewhile
+from collections.abc import Iterable
+from itertools import chain
 from typing import Any, Protocol
 
 import xxhash
-from msgspec import Raw, Struct
+from msgspec import Raw
 
 from skerry.errors import UnknownEntity, UnknownHandler
 from skerry.runtime.gateway import words
+from skerry.runtime.gateway.door import (
+    PAUSE_S,
+    WINDOW_BYTES,
+    Done,
+    Door,
+    Kind,
+    Pending,
+    number_of,
+)
 from skerry.runtime.shard.events import Outcome, RequestRun
 from skerry.runtime.shard.placement import slot_of
-
-WINDOW_MAX = 4096
-"""Requests on their way to one door at once: one batch of it that runs, and one that waits."""
-
-WINDOW_MIN = 16
-"""The same to a door that was busy again and again."""
-
-WINDOW_BYTES = 8 << 20
-"""The same in bytes of their arguments; one may go beyond."""
-
-OVERDUE_S = 2.0
-"""The oldest requests that wait for so long are said again. No line should ever lose anything;
-this is for the day when one does."""
-
-AGAIN_MAX = 8
-"""How many are said again then: too few to be a burden to who is slow."""
-
-AGAIN_MAX_S = 32.0
-"""And as long as any is overdue, some more, after twice as long each time, up to here."""
-
-PAUSE_S = 0.25
-PAUSE_MAX_S = 4.0
-"""How long a door is left alone that took nothing: from half of the first, twice as long each
-time, and never two callers equally long."""
 
 SLOTS_KNOWN_MAX = 1 << 20
 """Keys whose slot is remembered: about 100 MB at most; past it they are worked out anew."""
 
 _NAMED = 1 << 62
 """Numbers from here on are made from an idempotency key, in a session of its own."""
-
-Done = Callable[[Any, Outcome], None]
 
 WAITED = Outcome("waited")
 """What a caller is told whose patience has ended: the request was said, its outcome is unknown."""
@@ -101,40 +82,6 @@ class Lines(Protocol):
         ...
 
 
-class _Kind(Struct, frozen=True, gc=False):
-    """What the requests of a run have in common."""
-
-    type: str
-    handler: str
-    reply: bool
-
-
-class Pending(Struct, gc=False):
-    """A request, from when it is made until its outcome is told."""
-
-    kind: _Kind
-    key: str
-    slot: int
-    args: bytes
-    query: bool
-    done: Done | None
-    """Told `of` and the outcome; None: nobody listens any more, or yet."""
-    of: Any
-    until_s: float
-    """When who listens has had enough."""
-    named: bytes
-    number: int = 0
-    """0: it was never said."""
-    previous: int = 0
-    first_ns: int = 0
-    said_s: float = 0.0
-    outcome: Outcome | None = None
-    """What came when nobody listened."""
-
-
-_number = operator.attrgetter("number")
-
-
 class _Slots(dict[str, int]):
     """Key to slot, for one entity type. A missing key is worked out."""
 
@@ -154,52 +101,7 @@ class _Type:
 
     def __init__(self, name: str, handlers: Iterable[str]) -> None:
         self.slots = _Slots(name)
-        self.kinds = {
-            (h, reply): _Kind(name, h, reply) for h in handlers for reply in (True, False)
-        }
-
-
-class _Door:
-    """One shard's door, as a caller sees it."""
-
-    def __init__(self, shard: int) -> None:
-        self.shard = shard
-        self.epoch = 0
-        """The epoch that it last said; 0 before its first welcome on this line."""
-        self.waiting: deque[Pending] = deque()
-        """What is to be said; in front what was said before, in the order of its numbers."""
-        self.flight: dict[int, Pending] = {}
-        """What is on its way, by number, in the order in which it was said."""
-        self.flight_bytes = 0
-        self.window = WINDOW_MAX
-        self.pause_s = PAUSE_S
-        """How long it is left alone when it takes nothing, about: longer each time."""
-        self.paused_until_s = 0.0
-        self.again_s, self.again_at_s = OVERDUE_S, 0.0
-        """What is overdue is said again at that time; how long after the time before that was."""
-        self.unconfirmed = False
-        """Whether it has told outcomes that are not confirmed."""
-
-    def take(self, number: int) -> Pending | None:
-        """What is on its way under this number; it is not any more."""
-        call = self.flight.pop(number, None)
-        if call is not None:
-            self.flight_bytes -= len(call.args)
-        return call
-
-    def take_said(self) -> list[Pending]:
-        """All that was said, in the order of its numbers; it is not here any more."""
-        calls, self.flight, self.flight_bytes = list(self.flight.values()), {}, 0
-        while self.waiting and self.waiting[0].number:
-            calls.append(self.waiting.popleft())
-        return sorted(calls, key=_number)
-
-    def put_back(self, numbers: Iterable[int]) -> None:
-        """What is on its way under these numbers is to be said again, before anything new."""
-        calls = [call for number in numbers if (call := self.take(number)) is not None]
-        while self.waiting and self.waiting[0].number:
-            calls.append(self.waiting.popleft())
-        self.waiting.extendleft(sorted(calls, key=_number, reverse=True))
+        self.kinds = {(h, reply): Kind(name, h, reply) for h in handlers for reply in (True, False)}
 
 
 class Session:
@@ -214,11 +116,11 @@ class Session:
         self.id, self._lines = id, lines
         self.greeting: words.Greeting | None = None
         """What the app last said of itself; nothing can be asked before."""
-        self._doors: dict[int, _Door] = {}
+        self._doors: dict[int, Door] = {}
         self._clock_ns = 0
         """The server's clock less ours."""
         self._types: dict[str, _Type] = {}
-        self._owners: list[_Door] = []
+        self._owners: list[Door] = []
         """The door of each slot's owner."""
         self._number = 0
         self._latest: dict[int, int] = {}
@@ -228,7 +130,7 @@ class Session:
         self.expires_s = math.inf
         """Nobody's patience ends before."""
         self._flushing = False
-        self._left: list[_Door] = []
+        self._left: list[Door] = []
         """Doors of an app that was started anew with others, until one of these has welcomed us."""
 
     @property
@@ -238,8 +140,7 @@ class Session:
 
     def full(self) -> list[int]:
         """The doors for which more waits than they have room for."""
-        doors = self._doors.values()
-        return [d.shard for d in doors if len(d.flight) + len(d.waiting) > d.window]
+        return [door.shard for door in self._doors.values() if door.full]
 
     # ── requests ──
 
@@ -313,13 +214,13 @@ class Session:
         self._flushing = True
         self._lines.begin()
 
-    def _door(self, shard: int) -> _Door:
+    def _door(self, shard: int) -> Door:
         door = self._doors.get(shard)
         if door is None:
-            door = self._doors[shard] = _Door(shard)
+            door = self._doors[shard] = Door(shard)
         return door
 
-    def _all_doors(self) -> list[_Door]:
+    def _all_doors(self) -> list[Door]:
         return [*self._doors.values(), *self._left]
 
     def flush(self, now_s: float) -> None:
@@ -329,7 +230,7 @@ class Session:
             if door.waiting and self._lines.up(door.shard) and now_s >= door.paused_until_s:
                 self._say(door, now_s)
 
-    def _say(self, door: _Door, now_s: float) -> None:
+    def _say(self, door: Door, now_s: float) -> None:
         """Say what waits, in order, as long as there is room."""
         now_ns = self._lines.clock_ns() + self._clock_ns
         waiting, flight, calls, size = door.waiting, door.flight, list[Pending](), 0
@@ -355,7 +256,7 @@ class Session:
         if calls:
             self._say_runs(door, self.id, calls, named=False)
 
-    def _number_it(self, door: _Door, call: Pending, now_ns: int) -> None:
+    def _number_it(self, door: Door, call: Pending, now_ns: int) -> None:
         """From now on it has been said."""
         call.first_ns = now_ns
         if call.named:
@@ -370,7 +271,7 @@ class Session:
         if not call.query:
             self._latest[call.slot] = call.number
 
-    def _say_runs(self, door: _Door, id: bytes, calls: list[Pending], *, named: bool) -> None:
+    def _say_runs(self, door: Door, id: bytes, calls: list[Pending], *, named: bool) -> None:
         runs = [_run(each) for each in _alike(calls)]
         self._lines.say(door.shard, words.encode(("asks", id, named, runs)))
 
@@ -388,7 +289,7 @@ class Session:
         if self.greeting is not None:
             self._say_again(door)
 
-    def _say_again(self, door: _Door) -> None:
+    def _say_again(self, door: Door) -> None:
         door.unconfirmed = True
         door.put_back(list(door.flight))
         self._begin()
@@ -411,13 +312,13 @@ class Session:
             else:
                 self._outcomes(door, kind, numbers, bodies)
         if refused:
-            self._busy(door, refused, now_s)
+            drawn = xxhash.xxh3_64_intdigest(self.id, seed=int(now_s * 1e6)) / (1 << 64)
+            door.refused(refused, now_s, drawn)
         if door.waiting and not self._flushing:
             self._begin()
 
-    def _outcomes(self, door: _Door, kind: str, numbers: list[int], bodies: list[Raw]) -> None:
-        door.unconfirmed, door.pause_s = True, PAUSE_S
-        door.window = min(WINDOW_MAX, door.window + 1 + len(numbers) // 16)
+    def _outcomes(self, door: Door, kind: str, numbers: list[int], bodies: list[Raw]) -> None:
+        door.told(len(numbers))
         for number, body in zip(numbers, bodies):
             call = door.take(number) or self._taken_elsewhere(number)
             if call is None:
@@ -444,24 +345,7 @@ class Session:
         else:
             done(call.of, outcome)
 
-    def _busy(self, door: _Door, numbers: list[int], now_s: float) -> None:
-        """Nothing of this ran. Less at once from now on; and when it took nothing, a pause."""
-        first: dict[int, int] = {}
-        for number in sorted(numbers):
-            call = door.flight.get(number)
-            if call is not None:
-                first.setdefault(call.slot, number)
-        # What the door holds behind a refused request can't run before that: were it counted as
-        # on its way, it might leave no room for the very request that it waits for.
-        calls = door.flight.items()
-        door.put_back([n for n, call in calls if n >= first.get(call.slot, math.inf)])
-        door.window = max(WINDOW_MIN, min(door.window // 2, len(door.flight)))
-        if not door.flight:
-            pause_s, door.pause_s = door.pause_s, min(2 * door.pause_s, PAUSE_MAX_S)
-            drawn = xxhash.xxh3_64_intdigest(self.id, seed=int(now_s * 1e6)) / (1 << 64)
-            door.paused_until_s = now_s + pause_s * (1 + drawn) / 2
-
-    def _welcomed(self, door: _Door, greeting: words.Greeting) -> None:
+    def _welcomed(self, door: Door, greeting: words.Greeting) -> None:
         before = self.greeting
         if before is not None and before.incarnation != greeting.incarnation:
             self._start_anew(greeting.incarnation)
@@ -486,7 +370,7 @@ class Session:
 
     def _deal_anew(self) -> None:
         """What has no outcome goes to who owns its slot now, in the same order."""
-        said = sorted(chain.from_iterable(d.take_said() for d in self._all_doors()), key=_number)
+        said = sorted(chain.from_iterable(d.take_said() for d in self._all_doors()), key=number_of)
         unsaid = list(chain.from_iterable(door.waiting for door in self._all_doors()))
         for door in self._all_doors():
             door.waiting.clear()
@@ -517,21 +401,9 @@ class Session:
             self._expire(now_s)
         self._confirm()
         for door in self._doors.values():
-            if self._lines.up(door.shard):
-                self._look_after(door, now_s)
+            if self._lines.up(door.shard) and door.put_back_overdue(now_s):
+                self._hello(door.shard)
         self.flush(now_s)
-
-    def _look_after(self, door: _Door, now_s: float) -> None:
-        """Whether the oldest requests at a door are there at all."""
-        since_s = now_s - OVERDUE_S
-        overdue = list(takewhile(lambda call: call.said_s <= since_s, door.flight.values()))
-        if not overdue:
-            door.again_s, door.again_at_s = OVERDUE_S, 0.0
-        elif now_s >= door.again_at_s:
-            door.again_s = min(2 * door.again_s, AGAIN_MAX_S)
-            door.again_at_s = now_s + door.again_s
-            self._hello(door.shard)
-            door.put_back([call.number for call in overdue[:AGAIN_MAX]])
 
     def _expire(self, now_s: float) -> None:
         """Tell those whose patience has ended. What was never said is taken back."""
@@ -555,7 +427,7 @@ class Session:
             return
         below: dict[int, int] = {}
         for door in self._all_doors():
-            for call in chain(door.flight.values(), takewhile(_number, door.waiting)):
+            for call in door.said():
                 if not call.named:
                     below[call.slot] = min(below.get(call.slot, call.number), call.number - 1)
         raw = words.encode(words.Confirm(self.id, self._number, below))
@@ -579,7 +451,7 @@ def _alike(calls: list[Pending]) -> list[list[Pending]]:
     if all(call.kind is first.kind and call.first_ns == first.first_ns for call in calls):
         return [calls]
     runs: list[list[Pending]] = []
-    newest: dict[tuple[_Kind, int], int] = {}
+    newest: dict[tuple[Kind, int], int] = {}
     touched: dict[int, int] = {}
     for call in calls:
         what = call.kind, call.first_ns

@@ -14,7 +14,7 @@ from skerry.runtime.gateway import connection as connections
 from skerry.runtime.gateway import words
 from skerry.runtime.gateway.channel import Channel
 from skerry.runtime.gateway.connection import Connection
-from skerry.runtime.gateway.session import WINDOW_MAX
+from skerry.runtime.gateway.door import WINDOW_MAX
 from skerry.runtime.placement_file import Running
 from skerry.runtime.shard.placement import balanced
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
-from skerry.runtime.gateway import session as sessions
 from skerry.runtime.gateway import words
-from skerry.runtime.gateway.session import UNKNOWN, UNSAID, WAITED, WINDOW_MAX, WINDOW_MIN, Session
+from skerry.runtime.gateway.door import AGAIN_MAX, PAUSE_MAX_S, PAUSE_S, WINDOW_MAX, WINDOW_MIN
+from skerry.runtime.gateway.session import UNKNOWN, UNSAID, WAITED, Session
 from skerry.runtime.shard.events import Outcome
 from skerry.runtime.shard.placement import balanced
 
@@ -126,9 +126,9 @@ def test_who_is_slow_is_not_asked_again_but_for_the_few_oldest_requests() -> Non
     assert len(doors.heard()) == 1000
     doors.wait(60)
     # After 2 s, and then after 4, 8, 16 and 32 more.
-    assert doors.heard() == list(range(1, 4 * sessions.AGAIN_MAX + 1))
+    assert doors.heard() == list(range(1, 4 * AGAIN_MAX + 1))
     doors.wait(2)
-    assert len(doors.heard()) == sessions.AGAIN_MAX
+    assert len(doors.heard()) == AGAIN_MAX
 
 
 def test_a_busy_door_is_left_alone_for_a_while_and_then_asked_for_less() -> None:
@@ -136,7 +136,7 @@ def test_a_busy_door_is_left_alone_for_a_while_and_then_asked_for_less() -> None
     doors.ask(1000)
     doors.answer(doors.heard(), "busy")
     assert doors.heard() == []
-    doors.wait(sessions.PAUSE_S)
+    doors.wait(PAUSE_S)
     first = doors.heard()
     assert first == list(range(1, WINDOW_MIN + 1)), "the same numbers: it is the same requests"
     pauses = []
@@ -147,8 +147,8 @@ def test_a_busy_door_is_left_alone_for_a_while_and_then_asked_for_less() -> None
             doors.wait(0.25)
         pauses.append(doors.now_s - before_s)
     # Drawn: from half of what it is up to, which doubles. Seen tick by tick.
-    assert pauses[0] <= 2 * sessions.PAUSE_S + 0.25
-    assert sessions.PAUSE_MAX_S / 2 <= pauses[-1] <= sessions.PAUSE_MAX_S + 0.25
+    assert pauses[0] <= 2 * PAUSE_S + 0.25
+    assert PAUSE_MAX_S / 2 <= pauses[-1] <= PAUSE_MAX_S + 0.25
     # As it takes more, it is asked for more, up to all that there is.
     while first:
         doors.answer(first)
@@ -163,7 +163,7 @@ def test_what_waits_for_a_refused_request_leaves_it_room() -> None:
         doors.ask_one(of, key="box")
     numbers = doors.heard()
     doors.answer(numbers[:100], "busy")
-    doors.wait(sessions.PAUSE_S)
+    doors.wait(PAUSE_S)
     assert doors.heard() == numbers[:WINDOW_MIN]
 
 
