@@ -21,7 +21,7 @@ QUICK = [
     f"tests/simulation/test_{name}.py"
     for name in ("packets", "traces", "watch", "verbs", "replies")
 ]
-CALLER = "tests/gateway/test_session.py"
+CALLER = [f"tests/gateway/test_{name}.py" for name in ("session", "connection")]
 
 
 def main(seeds: int, room: str) -> int:
@@ -29,7 +29,7 @@ def main(seeds: int, room: str) -> int:
     own = (
         ["tests/store/test_store.py", "tests/store/test_segments.py"]
         if room == "store"
-        else ["tests/shard", CALLER, *QUICK]
+        else ["tests/shard", *CALLER, *QUICK]
     )
     return test(*own) or simulate(seeds) or test("tests/store", "tests/simulation")
 
