@@ -250,7 +250,7 @@ class Worker:
                 share = 4 if self._shard.streams.own.waiting else 1
                 for items in self._readers.next(self._pace.items // share):
                     self._shard.accept(items)
-            self._shard.delivery.full = FULL if self._store.pressed else ""
+            self._shard.clients.full = FULL if self._store.pressed else ""
             # What waits is on the disk; a stop need not come to its end, which may never be.
             if self._shard.runnable and not self._stopping:
                 commit = self._batch()

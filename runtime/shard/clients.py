@@ -22,8 +22,9 @@ import msgspec
 import xxhash
 from msgspec import Raw
 
-from skerry.message import Handler
-from skerry.runtime.shard.delivery import Delivery
+from skerry.errors import InvalidMessage
+from skerry.message import Args, Handler
+from skerry.runtime.shard.delivery import Delivery, outcome_of
 from skerry.runtime.shard.events import (
     Outcome,
     Placement,
@@ -35,6 +36,7 @@ from skerry.runtime.shard.events import (
 )
 from skerry.runtime.shard.placement import slot_of, slots_of
 from skerry.runtime.shard.requests import LIFETIME_NS, Requests, Session
+from skerry.runtime.shard.turns import Broke, Done
 
 REQUEST = 1 << 32
 """What the identity of a request begins with, for the poison list."""
@@ -52,6 +54,8 @@ class Clients:
         self._mine = frozenset(s for s, owner in enumerate(placement.slots) if owner == me)
         self._delivery, self._requests = delivery, requests
         self._columns: dict[int, Callable[[Raw], list[tuple[Any, ...]]]] = {}
+        self.full = ""
+        """Why nothing new is taken from clients; empty: it is."""
         self.replies: list[Reply | Told] = []
         """What is told when the batch's commit is durable."""
         self.watch: Callable[[tuple[int, int, int]], None]
@@ -73,8 +77,11 @@ class Clients:
     def _together(self, event: Requested, session: Session, run: RequestRun, now_ns: int) -> bool:
         """Run requests as one loop. False: something about them must be looked at one by one."""
         delivery, requests = self._delivery, self._requests
-        handler = delivery.asked(run.type, run.handler)
-        if handler is None or handler.query or delivery.guarded(handler):
+        handler = self._offered(run.type, run.handler)
+        if handler is None or handler.query or self.full:
+            return False
+        kept = delivery.turns.kept[handler.entity]
+        if delivery.one_by_one(kept):
             return False
         slots = slots_of(run.type, run.keys)
         if run.first_ns < now_ns - LIFETIME_NS // 2 or not self._mine.issuperset(slots):
@@ -86,7 +93,10 @@ class Clients:
         column = self._column(handler, run.args)
         if column is None:
             return False
-        replies = delivery.ask(handler, run.keys, column, wanted=run.reply)
+        replies = delivery.turns.ask_columns(kept, handler, run.keys, column)
+        delivery.collect()
+        if not run.reply:
+            replies = [None] * len(run.keys)
         requests.ran(session, "done", run.numbers, slots, replies)
         self.replies.append(Reply(event.caller, "done", run.numbers, Raw(_encode(replies))))
         if session.held:
@@ -133,13 +143,44 @@ class Clients:
                 if slow:
                     id = xxhash.xxh3_64_intdigest(request.session)
                     self.watch((REQUEST, id, request.number))
-                outcome, remembered = self._delivery.request(request)
+                outcome, remembered = self._run(request)
                 if remembered:
                     kind, body = outcome.kind, Raw(outcome.body)
                     self._requests.ran(session, kind, (request.number,), (slot,), (body,))
             assert isinstance(outcome, Outcome), "a verdict is an outcome, or whether it runs"
             self._answer(request, outcome)
             waiting += self._requests.following(session, request.number)
+
+    def _offered(self, type_name: str, name: str) -> Handler | None:
+        """The handler that clients call so; None: there is none."""
+        kind = self._delivery.types.get(type_name)
+        handler = kind.handlers.get(name) if kind else None
+        return None if handler is None or handler.private else handler
+
+    def _run(self, request: Request) -> tuple[Outcome, bool]:
+        """Run a request; its outcome, and whether it must be remembered."""
+        delivery = self._delivery
+        handler = self._offered(request.type, request.handler)
+        if handler is None:
+            what = "UnknownHandler" if request.type in delivery.types else "UnknownEntity"
+            text = f"This app has no {request.type}.{request.handler} for clients."
+            return Outcome("invalid", _encode([what, text])), False
+        if self.full and not handler.query:
+            # Remembered like any outcome: a copy that comes when there is room again must not run.
+            # What has a name is asked again under it, to run then.
+            outcome = Outcome("invalid", _encode(["StoreFull", self.full]))
+            return outcome, not request.named
+        try:
+            args: Args = handler.unpack(bytes(request.args))
+        except (InvalidMessage, RecursionError) as error:
+            return Outcome("invalid", _encode(["InvalidMessage", str(error)])), False
+        result = delivery.run_one(handler, request.key, args, wanted=request.reply)
+        if not isinstance(result, Done):
+            if isinstance(result, Broke) or not request.reply:
+                delivery.bury(handler, request.key, args, result, answered=request.reply)
+            if not request.reply:
+                return Outcome("done"), True
+        return outcome_of(result), not handler.query
 
     def _answer(self, request: Request, outcome: Outcome) -> None:
         bodies = Raw(b"\x91" + outcome.body)

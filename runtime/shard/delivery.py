@@ -23,13 +23,13 @@ from typing import Any
 import msgspec
 
 from skerry.entity import Entity, EntityType
-from skerry.errors import Failed, InvalidMessage, Rejected
+from skerry.errors import Failed, Rejected
 from skerry.message import MESSAGE_BYTES_MAX, Args, Handler
 from skerry.runtime.shard import wire
 from skerry.runtime.shard.asks import Ask, Asks, Continuation
 from skerry.runtime.shard.buffer import Buffer, Extra, Messages, Runs
-from skerry.runtime.shard.dead import DeadLetter, dead_key
-from skerry.runtime.shard.events import Outcome, Placement, Request, Row, Table
+from skerry.runtime.shard.dead import DeadLetters
+from skerry.runtime.shard.events import Outcome, Placement
 from skerry.runtime.shard.outputs import Outputs, home, partition_of
 from skerry.runtime.shard.placement import slot_of
 from skerry.runtime.shard.timers import Timer, Timers, timer_key, unnamed_key
@@ -38,6 +38,7 @@ from skerry.runtime.shard.turns import (
     Calling,
     Done,
     Given,
+    Kept,
     Place,
     Raised,
     Refused,
@@ -88,14 +89,12 @@ class Delivery:
         self.filled: dict[int, Buffer] = {}
         """Buffers of the shards that this batch has messages for."""
         self._buffers: dict[int, Buffer] = {}
-        self.rows: list[Row] = []
+        self.dead = DeadLetters(turn, self.new_id)
         self.queueing = False
         """Whether local messages must join the shard's own stream."""
         self.careful = False
         self.poison = False
         """The message that runs next hung a worker before: a dead letter instead of a turn."""
-        self.full = ""
-        """Why nothing new is taken from clients; empty: it is."""
         self._epoch = self._commit = self._index = 0
         self._placement = placement
         turn.timer_set = self._timer_set
@@ -121,7 +120,7 @@ class Delivery:
         for buffer in self.filled.values():
             buffer.reset()
         self.filled.clear()
-        self.rows.clear()
+        self.dead.begin()
         self._epoch, self._commit, self._index = epoch, commit, 0
         self.careful = careful
 
@@ -170,6 +169,10 @@ class Delivery:
                 self.deliver(call, handler, messages.type, key, args, extra)
             else:
                 buffer.add(call, handler, messages.type, key, entry, extra)
+
+    def one_by_one(self, kept: Kept) -> bool:
+        """Whether turns of this type run one by one now: one of them may raise or hang."""
+        return self.careful or self.poison or kept.careful > 0
 
     # ── what a turn leaves ──
 
@@ -290,14 +293,15 @@ class Delivery:
             self._emitted(type_name, key, *extra)
             return
         assert handler is not None, "only outcomes name no handler"
-        result = self._turn(handler, key, args, wanted=call == Call.ASK)
+        result = self.run_one(handler, key, args, wanted=call == Call.ASK)
         if call == Call.ASK:
             assert extra is not None, "an ask names its asker"
             self._answer(extra, handler, key, args, result)
         elif not isinstance(result, Done):
             self.bury(handler, key, args, result)
 
-    def _turn(self, handler: Handler, key: str, args: Given, *, wanted: bool) -> Result:
+    def run_one(self, handler: Handler, key: str, args: Given, *, wanted: bool) -> Result:
+        """Run one turn, or what poison becomes instead."""
         if self.poison:
             self.poison = False
             return Broke("the handler did not return and its worker was killed, twice", "")
@@ -323,10 +327,7 @@ class Delivery:
         if then is not None:
             self._continue(then, type_name, key, first, with_first=kind != "done" or ask.replies)
         elif isinstance(first, Exception):
-            letter = DeadLetter(
-                self.turn.now_ns, type_name, key, "", 0, 0, b"\x90", f"{kind}: {first}", "", True
-            )
-            self.rows.append((Table.DEAD, dead_key(type_name, key, self.new_id()), _encode(letter)))
+            self.dead.bury(type_name, key, f"{kind}: {first}", answered=True)
 
     def _taken(self, type_name: str, key: str, id: bytes) -> Ask | None:
         """The ask that an outcome is for; nothing else will be its outcome."""
@@ -344,7 +345,7 @@ class Delivery:
             return
         handler, rest = found
         # Made anew for each try: a handler may change what it was given and then raise.
-        result = self._turn(
+        result = self.run_one(
             handler, key, lambda: handler.outcome(first, rest, with_first), wanted=False
         )
         if not isinstance(result, Done):
@@ -358,7 +359,7 @@ class Delivery:
         id, params, rest = then
         handler = self.handlers.get(id)
         if handler is None:
-            self.bury_unknown(type_name, key, id, params, rest)
+            self.dead.unknown(type_name, key, id, params, rest)
             return None
         return handler, self.by_name(handler, params, rest)
 
@@ -370,13 +371,14 @@ class Delivery:
                 raise RuntimeError("its stages did not return and the worker was killed, twice")
             self.outputs.take(type_name.removeprefix(home("")), partition, item)
         except (Exception, SystemExit) as error:
-            text = f"an emitted item: {type(error).__name__}: {error}"
-            letter = DeadLetter(
-                self.turn.now_ns, type_name, partition, "", 0, 0, _encode([_decode(item)]), text,
-                traceback.format_exc(), True,
-            )  # fmt: skip
-            key = dead_key(type_name, partition, self.new_id())
-            self.rows.append((Table.DEAD, key, _encode(letter)))
+            self.dead.bury(
+                type_name,
+                partition,
+                f"an emitted item: {type(error).__name__}: {error}",
+                args=_encode([_decode(item)]),
+                traceback=traceback.format_exc(),
+                answered=True,
+            )
 
     def fire(self, row_key: bytes, candidate: Timer) -> None:
         """A due timer: nothing happens unless the row that was seen still stands."""
@@ -387,7 +389,7 @@ class Delivery:
         self.timers.cancel(row_key)
         handler = self.handlers.get(candidate.handler)
         if handler is None:
-            self.bury_unknown(
+            self.dead.unknown(
                 candidate.type, candidate.key, candidate.handler, candidate.params, candidate.args
             )
             return
@@ -396,7 +398,7 @@ class Delivery:
             entry = handler.stored_entry(args)
             self.left.add(Call.SEND, handler, candidate.to_type, candidate.to, entry, None)
         elif candidate.kind == "named" or self._late(candidate):
-            result = self._turn(handler, candidate.key, args, wanted=False)
+            result = self.run_one(handler, candidate.key, args, wanted=False)
             if not isinstance(result, Done):
                 self.bury(handler, candidate.key, args, result)
 
@@ -417,7 +419,7 @@ class Delivery:
         handler = self.handlers.get(run.handler)
         if handler is None:
             for key, blob in zip(run.keys, wire.blobs_of(run)):
-                self.bury_unknown(run.type, key, run.handler, run.params, blob)
+                self.dead.unknown(run.type, key, run.handler, run.params, blob)
             return
         column = wire.column_of(run, handler)
         if column is not None and run.call == Call.SEND:
@@ -448,7 +450,7 @@ class Delivery:
         """Run asks, or replies to askers, as one loop; those for other shards join their buffers.
         False: something about them must be looked at one by one."""
         kept = self.turns.kept.get(type_name)
-        if kept is None or self.careful or kept.careful or self.poison:
+        if kept is None or self.one_by_one(kept):
             return False
         if call == Call.ASK and handler is not None and not handler.query:
             places = self.turns.places(kept, keys)
@@ -484,7 +486,7 @@ class Delivery:
         """Messages to one handler that nobody waits for, in order: those for this shard run now,
         others join their buffers. `column`: as `Handler.column`."""
         kept = self.turns.kept[handler.entity]
-        if self.careful or kept.careful or handler.query or self.poison:
+        if handler.query or self.one_by_one(kept):
             for key, args in zip(keys, handler.each(column, len(keys))):
                 if buffer := self._place(handler.entity, key):
                     entry = handler.entry(args)
@@ -542,80 +544,15 @@ class Delivery:
         else:
             assert isinstance(result, Broke), "a turn that is done has no dead letter"
             error, trace = result.error, result.traceback
-        letter = DeadLetter(
-            self.turn.now_ns,
+        self.dead.bury(
             handler.entity,
             key,
-            handler.name,
-            handler.id,
-            handler.params_id,
-            _blob(args),
             error,
-            trace,
-            answered,
+            handler=(handler.name, handler.id, handler.params_id),
+            args=_blob(args),
+            traceback=trace,
+            answered=answered,
         )
-        self.rows.append(
-            (Table.DEAD, dead_key(handler.entity, key, self.new_id()), _encode(letter))
-        )
-
-    def bury_unknown(
-        self, type_name: str, key: str, handler: int, params: int, args: bytes
-    ) -> None:
-        """A message to a handler that this release does not have."""
-        error = (
-            f"UnknownHandler: {type_name} has no handler with the id {handler:016x} in this release"
-        )
-        letter = DeadLetter(
-            self.turn.now_ns, type_name, key, "", handler, params, args, error, "", False
-        )
-        self.rows.append((Table.DEAD, dead_key(type_name, key, self.new_id()), _encode(letter)))
-
-    # ── clients ──
-
-    def asked(self, type_name: str, name: str) -> Handler | None:
-        """The handler that clients call so; None: there is none."""
-        kind = self.types.get(type_name)
-        handler = kind.handlers.get(name) if kind else None
-        return None if handler is None or handler.private else handler
-
-    def guarded(self, handler: Handler) -> bool:
-        """Whether turns of this handler must run one by one now."""
-        careful = self.careful or self.turns.kept[handler.entity].careful > 0
-        return careful or self.poison or bool(self.full)
-
-    def ask(
-        self, handler: Handler, keys: list[str], column: Sequence[Any], *, wanted: bool
-    ) -> Sequence[Any]:
-        """Run clients' requests to entities of this shard, in order; what they are told, ready to be
-        encoded: None when no reply is wanted. `column`: as `Handler.column`."""
-        kept = self.turns.kept[handler.entity]
-        replies = self.turns.ask_columns(kept, handler, keys, column)
-        self.collect()
-        return replies if wanted else [None] * len(keys)
-
-    def request(self, request: Request) -> tuple[Outcome, bool]:
-        """Run a client's request; its outcome, and whether it must be remembered."""
-        handler = self.asked(request.type, request.handler)
-        if handler is None:
-            what = "UnknownHandler" if request.type in self.types else "UnknownEntity"
-            text = f"This app has no {request.type}.{request.handler} for clients."
-            return Outcome("invalid", _encode([what, text])), False
-        if self.full and not handler.query:
-            # Remembered like any outcome: a copy that comes when there is room again must not run.
-            # What has a name is asked again under it, to run then.
-            outcome = Outcome("invalid", _encode(["StoreFull", self.full]))
-            return outcome, not request.named
-        try:
-            args: Args = handler.unpack(bytes(request.args))
-        except (InvalidMessage, RecursionError) as error:
-            return Outcome("invalid", _encode(["InvalidMessage", str(error)])), False
-        result = self._turn(handler, request.key, args, wanted=request.reply)
-        if not isinstance(result, Done):
-            if isinstance(result, Broke) or not request.reply:
-                self.bury(handler, request.key, args, result, answered=request.reply)
-            if not request.reply:
-                return Outcome("done"), True
-        return outcome_of(result), not handler.query
 
 
 def outcome_of(result: Result) -> Outcome:

@@ -21,7 +21,7 @@ from msgspec import Struct
 from skerry.runtime.shard import wire
 from skerry.runtime.shard.clients import Clients
 from skerry.runtime.shard.commit import slot_prefix
-from skerry.runtime.shard.dead import DeadLetter, dead_key
+from skerry.runtime.shard.dead import DeadLetter
 from skerry.runtime.shard.delivery import Delivery
 from skerry.runtime.shard.events import (
     SLOTS,
@@ -326,7 +326,7 @@ class Intake:
             args = self._delivery.by_name(handler, letter.params, letter.args)
             entry = handler.stored_entry(args)
             self._delivery.left.add(Call.SEND, handler, letter.type, letter.key, entry, None)
-        self._delivery.rows.append((Table.DEAD, event.id, None))
+        self._delivery.dead.remove(event.id)
         self._clients.replies.append(Told(event.caller, event.number, Outcome("done")))
 
     def _answer(self, event: Operated, text: str) -> None:
@@ -389,22 +389,13 @@ class Intake:
             return [], error
 
     def _bury_item(self, event: Items, position: Any, item: Any, error: str) -> None:
-        kind = f"source {event.source}"
-        text = f"item at position {position!r}: {error}"
-        letter = DeadLetter(
-            self._delivery.turn.now_ns,
-            kind,
+        self._delivery.dead.bury(
+            f"source {event.source}",
             event.partition,
-            "",
-            0,
-            0,
-            _encode([repr(item)[:10_000]]),
-            text,
-            "",
-            True,
+            f"item at position {position!r}: {error}",
+            args=_encode([repr(item)[:10_000]]),
+            answered=True,
         )
-        key = dead_key(kind, event.partition, self._delivery.new_id())
-        self._delivery.rows.append((Table.DEAD, key, _encode(letter)))
 
     # ── the end of a batch ──
 

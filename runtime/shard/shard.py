@@ -328,8 +328,8 @@ class Shard:
     def _seal(self, work: Work) -> Commit | None:
         states, live = self.turns.states()
         frames = self._frames()
-        rows: list[Row] = [*self.delivery.rows, *self.timers.rows(), *self.asks.rows()]
-        self.buried += sum(row is not None for _, _, row in self.delivery.rows)
+        rows: list[Row] = [*self.delivery.dead.rows, *self.timers.rows(), *self.asks.rows()]
+        self.buried += self.delivery.dead.buried
         rows += self.requests.rows(self.now_ns)
         rows += self.outputs.rows()
         rows += self.intake.rows()

@@ -290,7 +290,7 @@ class Cluster:
         machine.beats()
         shard.accept(self._clock(machine))
         full = machine.full_until > self.step_no
-        shard.delivery.full = FULL if full else ""
+        shard.clients.full = FULL if full else ""
         if not full and not shard.pressed:
             self._read_sources(machine, shard)
         if dies_at == "before its batch":

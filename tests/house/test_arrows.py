@@ -108,7 +108,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         f"{CORE}.{name}"
         for name in ("clients", "delivery", "requests", "streams", "timers", "turns", "dead")
     ),
-    f"{CORE}.clients": (f"{CORE}.delivery", f"{CORE}.requests"),
+    f"{CORE}.clients": (f"{CORE}.delivery", f"{CORE}.requests", f"{CORE}.turns"),
     f"{CORE}.requests": ("skerry.runtime.ports",),
     f"{CORE}.delivery": tuple(
         f"{CORE}.{name}" for name in ("turns", "buffer", "timers", "asks", "outputs", "dead")

@@ -766,7 +766,7 @@ MUTANTS = [
     ),
     Mutant(
         "a refusal by a full store is not remembered",
-        "shard/delivery.py",
+        "shard/clients.py",
         "            return outcome, not request.named\n",
         "            return outcome, False\n",
     ),
