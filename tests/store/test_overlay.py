@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import msgspec
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from skerry import Entity
@@ -94,7 +94,16 @@ steps = st.tuples(
 )
 
 
+def on_thing(*what: tuple[str, str]) -> list[tuple[str, str, list[str]]]:
+    """These steps; a key is a letter."""
+    return [(step, "Thing", list(keys)) for step, keys in what]
+
+
 @given(st.lists(steps, max_size=40))
+@example(on_thing(("change", "a"), ("carry", "a"), ("change", "b"), ("change", "a")))
+@example(
+    on_thing(("change", "ab"), ("evict", "ab"), ("change", "abc"), ("carry", "a"), ("change", "dc"))
+)
 def test_the_newest_state_is_found_whether_or_not_its_entity_is_in_memory(
     taken: list[tuple[str, str, list[str]]],
 ) -> None:
