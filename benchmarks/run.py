@@ -40,7 +40,12 @@ def table(scale: float) -> list[Job]:
 
 def further(scale: float) -> list[Job]:
     """What is run by name, or for the charts."""
-    return [*throughput.curves(scale), *load.jobs(scale), *disk.jobs(scale)]
+    return [
+        *throughput.curves(scale),
+        *load.jobs(scale),
+        *disk.jobs(scale),
+        *shards.further(scale),
+    ]
 
 
 def chosen(only: Sequence[str], scale: float, *, charts: bool = False) -> list[Job]:

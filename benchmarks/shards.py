@@ -6,10 +6,16 @@ it is the workers' own, however they share the cores.
 
 One shard sends nothing to others, of n shards all but one message in n travel: so the step
 from 1 to 2 is the price of the way between shards, and is paid once.
+
+Processes that share a core also cost each other its caches, whatever they do. What that is, is
+seen when as many apps of one shard each run side by side: nothing travels between those.
 """
 
 from __future__ import annotations
 
+import multiprocessing
+import statistics
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
 from benchmarks import running, stored
@@ -34,6 +40,20 @@ def cost(shards: int, count: int, folder: str) -> list[Sample]:
     ]
 
 
+def apart(apps: int, keys: int, name: str, count: int, folder: str) -> list[Sample]:
+    """The same items, dealt out to apps of one shard each, with so many keys each."""
+    spawn = multiprocessing.get_context("spawn")
+    alone = partial(_alone, PARTITIONS // apps, keys, count)
+    with ProcessPoolExecutor(apps, mp_context=spawn) as pool:
+        costs = list(pool.map(alone, [f"{folder}/{number}" for number in range(apps)]))
+    return [Sample(f"{name}_{apps}", statistics.mean(costs), "CPU-us/turn")]
+
+
+def _alone(partitions: int, keys: int, count: int, folder: str) -> float:
+    given = running.sized(folder, partitions, keys, count, workers=1)
+    return running.measured(given).cpu_us_per_turn
+
+
 def jobs(scale: float) -> list[Job]:
     """What can be measured here. `scale`: of the work in each."""
     count = int(375_000 * scale)
@@ -46,4 +66,20 @@ def jobs(scale: float) -> list[Job]:
             about,
         )
         for shards in SHARDS
+    ]
+
+
+def further(scale: float) -> list[Job]:
+    """What sharing the cores costs by itself: by name only."""
+    count = int(375_000 * scale)
+    return [
+        Job(
+            (f"{name}_{apps}",),
+            partial(apart, apps, keys, name, count),
+            None,
+            f"{PARTITIONS * count:,} items to {apps} apps of one shard, {keys:,} keys each",
+            long=True,
+        )
+        for apps in (1, 2, 16)
+        for name, keys in (("apart_us", KEYS), ("apart_dealt_us", KEYS // apps))
     ]
