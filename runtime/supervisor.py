@@ -234,6 +234,7 @@ class Supervisor:
                 self._ask()
                 self.progress.seconds = time.monotonic() - started
                 self._show(self.progress)
+            self._count()
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
@@ -328,6 +329,9 @@ class Supervisor:
                 continue
             code = child.process.returncode
             child.process = None
+            # Its last words: what it says to "stop" counts all its turns.
+            self._hear(child)
+            self._close_door(child.shard)
             self._answers.clear()
             self._rounds.interrupted()
             if self._exit is not None:
@@ -426,9 +430,12 @@ class Supervisor:
         try:
             return speak()
         except Broken:
-            if door := self._doors.pop(shard, None):
-                door.close()
+            self._close_door(shard)
             return None
+
+    def _close_door(self, shard: int) -> None:
+        if door := self._doors.pop(shard, None):
+            door.close()
 
     def _ask(self) -> None:
         """Begin a round of questions when the one before has ended; act on what was said."""
@@ -469,36 +476,43 @@ class Supervisor:
             self._stop(0)
 
     def _sum_up(self) -> None:
+        """What a whole round says of the run."""
+        self._count()
+        parts = [answer["progress"] for answer in self._answers.values()]
         read = total = 0.0
-        known = True
-        for child in self._children:
-            answer = self._answers[child.shard]
-            child.latest = Progress(
-                answer["turns"], answer["items"], answer["commits"], answer["dead"]
-            )
-            if answer["progress"] is None:
-                known = False
-            else:
-                read += answer["progress"][0]
-                total += answer["progress"][1]
+        if all(part is not None for part in parts):
+            read, total = (sum(column) for column in zip(*parts))
+        self.progress.part = read / total if total else None
+
+    def _count(self) -> None:
+        """What was done so far, in all lives of all workers."""
         whole = [(child.before, child.latest) for child in self._children]
         self.progress.turns = sum(a.turns + b.turns for a, b in whole)
         self.progress.items = sum(a.items + b.items for a, b in whole)
         self.progress.commits = sum(a.commits + b.commits for a, b in whole)
         self.progress.dead = sum(a.dead + b.dead for a, b in whole)
-        self.progress.part = read / total if known and total else None
 
     def _listen(self) -> None:
         poll = select.poll()
         for door in self._doors.values():
             poll.register(door, select.POLLIN | (select.POLLOUT if door.unsent else 0))
         poll.poll(POLL_MS)
-        for shard, door in list(self._doors.items()):
-            self._with(shard, door.go_on)
-            for raw in self._with(shard, door.hear) or ():
-                kind, n, *rest = msgspec.msgpack.decode(raw)
-                if kind == "answer" and n == self._round:
-                    self._answers[shard] = rest[0]
+        for child in self._children:
+            self._hear(child)
+
+    def _hear(self, child: _Child) -> None:
+        """What a worker has said; and what it was told leaves, as much as it takes."""
+        door = self._doors.get(child.shard)
+        if door is None:
+            return
+        self._with(child.shard, door.go_on)
+        for raw in self._with(child.shard, door.hear) or ():
+            kind, n, *rest = msgspec.msgpack.decode(raw)
+            if kind == "answer" and n == self._round:
+                answer = self._answers[child.shard] = rest[0]
+                child.latest = Progress(
+                    answer["turns"], answer["items"], answer["commits"], answer["dead"]
+                )
 
 
 def is_stopped(pid: int) -> bool:

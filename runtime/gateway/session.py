@@ -238,6 +238,10 @@ class Session:
         while waiting and room > 0 and (room_bytes > 0 or not flight):
             call = waiting.popleft()
             if not call.number:
+                if call.until_s <= now_s and not call.named:
+                    # Nobody waits for it any more, and it has not happened: it never will.
+                    self._tell(call, UNSAID)
+                    continue
                 self._number_it(door, call, now_ns)
             elif call.previous not in flight:
                 # It has its outcome, and the slot may have kept no trace of it.

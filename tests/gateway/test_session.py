@@ -187,6 +187,18 @@ def test_a_broken_line_s_requests_are_said_again_with_their_numbers() -> None:
     assert doors.heard() == list(range(21, 51))
 
 
+def test_what_nobody_waits_for_any_more_when_it_could_be_said_is_never_said() -> None:
+    """A loop that starts 50,000 tasks comes to what they ask when the first have given up."""
+    doors = Doors()
+    doors.ask(3, until_s=5.0)
+    doors.ask_one("patient", key="p")
+    doors.ask_one("named", key="n", named=bytes(16), until_s=5.0)
+    doors.now_s = 5.0
+    patient, named = sorted(doors.heard())
+    assert (patient, named >= 1 << 62) == (1, True), "a named one is another's, too"
+    assert [doors.outcomes[of] for of in range(3)] == [UNSAID] * 3
+
+
 def test_what_was_never_said_is_taken_back_and_what_was_said_is_unknown() -> None:
     doors = Doors()
     doors.ask(WINDOW_MAX + 10, until_s=5.0)

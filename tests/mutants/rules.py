@@ -729,6 +729,12 @@ MUTANTS = [
         "",
     ),
     Mutant(
+        "a session: what nobody waits for any more is said",
+        "gateway/session.py",
+        "                if call.until_s <= now_s and not call.named:\n",
+        "                if False:\n",
+    ),
+    Mutant(
         "a connection: a busy loop is not heard before more is said",
         "gateway/connection.py",
         "        for shard in self._session.full():\n            self._line(shard).hear()\n",

@@ -14,6 +14,9 @@ from pathlib import Path
 
 import pytest
 
+import skerry
+from skerry import message
+from tests.processes.apps import Counter
 from tests.processes.started import CLI, ROOT, launcher, running
 
 
@@ -184,6 +187,16 @@ def test_output_without_a_terminal_is_plain_and_a_terminal_gets_a_bar(tmp_path: 
     assert plain.returncode == 0
     assert "\x1b" not in plain.stderr
     assert "turns in" in plain.stderr
+
+
+def test_the_last_line_counts_every_turn_however_soon_the_app_is_stopped(tmp_path: Path) -> None:
+    said = tmp_path / "said"
+    data = tmp_path / "data"
+    with running(data, said=said) as process, skerry.Client(data) as client:
+        client.ask_many([message(Counter.at(f"soon-{n}").add, 1) for n in range(1000)])
+        process.terminate()
+        assert process.wait() == 0
+    assert ": 1,000 turns in" in said.read_text().splitlines()[-1]
 
 
 def test_defaults_come_from_pyproject_then_the_environment_then_flags(tmp_path: Path) -> None:
