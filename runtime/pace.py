@@ -14,8 +14,11 @@ from __future__ import annotations
 BATCH_S = 0.015
 """How long a batch may take while only sources and peers are at work."""
 
-ASKED_BATCH_S = 0.004
+ASKED_BATCH_S = 0.002
 """The same while clients ask."""
+
+ASKED_S = 0.5
+"""For so long after clients asked they are expected to ask again."""
 
 TURNS_MIN = 128
 """Below, a batch costs more around its turns than in them."""
@@ -33,10 +36,24 @@ class Pace:
         """Messages of peers, or of entities of this shard."""
         self.items = self.turns
         """Items of sources."""
+        self._asked_left_s = 0.0
 
-    def took(self, seconds: float, *, turns: int, items: int, asked: bool) -> None:
-        """A batch took so long, with so many turns and items; `asked`: clients wait for it."""
-        part = seconds / (ASKED_BATCH_S if asked else BATCH_S)
+    def took(
+        self, clock_s: float, own_s: float, *, turns: int, items: int, asked: bool, crowded: bool
+    ) -> None:
+        """A batch took so long, with so many turns and items.
+
+        Args:
+            clock_s: by the clock.
+            own_s: the same without what it waited for a core.
+            asked: clients wait for it.
+            crowded: more of them than it had room for: they wait for many batches to end, and so
+                for these to be cheap.
+        """
+        left_s = self._asked_left_s - clock_s
+        self._asked_left_s = ASKED_S if asked else 0.0 if crowded else left_s
+        short = self._asked_left_s > 0
+        part = clock_s / ASKED_BATCH_S if short else own_s / BATCH_S
         if part > 1:
             self.turns = max(TURNS_MIN, int(self.turns / min(part, 2)))
             self.items = max(TURNS_MIN, int(self.items / min(part, 2)))

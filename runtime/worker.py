@@ -142,6 +142,7 @@ class Worker:
         self._beat = _open_beat(folder / f"beat-{config.shard}")
         self._pace, self._stopwatch = Pace(settings.limits.turns_per_batch_max), Stopwatch()
         self._rounds = 0
+        self._hurry = False
         self._watched = (0, 0, 0)
         self._inquiries = Inquiries(self._shard, self._store, self._door, self)
         self._writers = Writers(app.outlets, self._wake)
@@ -241,11 +242,13 @@ class Worker:
         durable = self._store.durable()
         if durable > self._shard.durable:
             self._shard.accept(Durable(durable))
+            self._perform()  # Whoever waited for it does not wait for the next batch as well.
         for written in self._writers.finished():
             self._shard.accept(written)
         behind = self._behind
         if not behind:
-            if not self._draining and not self._shard.pressed and not self._store.pressed:
+            hurry = self._hurry = not self._hurry and self._shard.intake.asking
+            if not (hurry or self._draining or self._shard.pressed or self._store.pressed):
                 # What is here already runs first; sources that add as much as runs would keep it.
                 share = 4 if self._shard.streams.own.waiting else 1
                 for items in self._readers.next(self._pace.items // share):
@@ -273,9 +276,14 @@ class Worker:
         shard.intake.turns_max = pace.turns
         self._stopwatch.start()
         commit = shard.run()
-        items, asked = shard.intake.items, shard.intake.asked
-        took_s = self._stopwatch.clock_s if asked else self._stopwatch.own_s
-        pace.took(took_s, turns=shard.turn.count, items=items, asked=asked)
+        pace.took(
+            self._stopwatch.clock_s,
+            self._stopwatch.own_s,
+            turns=shard.turn.count,
+            items=shard.intake.items,
+            asked=shard.intake.asked,
+            crowded=shard.intake.crowded,
+        )
         return commit
 
     @property

@@ -102,8 +102,10 @@ class Connection:
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
     def _flush(self) -> None:
+        if self._closed:
+            return
         # A loop with much to do comes by rarely. What has come meanwhile makes room for as much.
-        for shard in self._session.full():
+        for shard in self._session.full_doors():
             self._line(shard).hear()
         self._session.flush(self._loop.time())
         self._arm()

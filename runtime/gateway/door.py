@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 import operator
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import takewhile
 from typing import Any
 
@@ -111,8 +111,23 @@ class Door:
 
     @property
     def full(self) -> bool:
-        """Whether more waits than there is room for."""
-        return len(self.flight) + len(self.waiting) > self.window
+        """Whether more waits than there is room for, as far as can be told without a look at each."""
+        more = len(self.flight) + len(self.waiting) > self.window
+        return more or (bool(self.waiting) and self.flight_bytes >= WINDOW_BYTES)
+
+    def departing(self) -> Iterator[Pending]:
+        """What there is room for, in order. Each counts from when it is `on_its_way`."""
+        waiting, flight = self.waiting, self.flight
+        while waiting and len(flight) < self.window:
+            if flight and self.flight_bytes >= WINDOW_BYTES:
+                return
+            yield waiting.popleft()
+
+    def on_its_way(self, call: Pending, now_s: float) -> None:
+        """It has a number, and is said now."""
+        call.said_s = now_s
+        self.flight[call.number] = call
+        self.flight_bytes += len(call.args)
 
     def said(self) -> list[Pending]:
         """All that was said and has no outcome."""
@@ -139,7 +154,16 @@ class Door:
             calls.append(self.waiting.popleft())
         self.waiting.extendleft(sorted(calls, key=number_of, reverse=True))
 
-    # ── what its answers do ──
+    # ── what is heard of it ──
+
+    def came_up(self) -> None:
+        """Somebody is there; what it is, its welcome will tell."""
+        self.epoch, self.paused_until_s = 0, 0.0
+
+    def moved(self, numbers: list[int], now_s: float) -> None:
+        """It does not own these. Until its welcome tells who does, it is not asked again."""
+        self.put_back(numbers)
+        self.paused_until_s = now_s + PAUSE_S
 
     def told(self, outcomes: int) -> None:
         """It has told so many outcomes: it can do more."""

@@ -34,8 +34,6 @@ from msgspec import Raw
 from skerry.errors import UnknownEntity, UnknownHandler
 from skerry.runtime.gateway import words
 from skerry.runtime.gateway.door import (
-    PAUSE_S,
-    WINDOW_BYTES,
     Done,
     Door,
     Kind,
@@ -138,8 +136,8 @@ class Session:
         """Whether any request has no outcome."""
         return any(door.flight or door.waiting for door in self._all_doors())
 
-    def full(self) -> list[int]:
-        """The doors for which more waits than they have room for."""
+    def full_doors(self) -> list[int]:
+        """Those for which more waits than they have room for."""
         return [door.shard for door in self._doors.values() if door.full]
 
     # ── requests ──
@@ -233,10 +231,8 @@ class Session:
     def _say(self, door: Door, now_s: float) -> None:
         """Say what waits, in order, as long as there is room."""
         now_ns = self._lines.clock_ns() + self._clock_ns
-        waiting, flight, calls, size = door.waiting, door.flight, list[Pending](), 0
-        room, room_bytes = door.window - len(flight), WINDOW_BYTES - door.flight_bytes
-        while waiting and room > 0 and (room_bytes > 0 or not flight):
-            call = waiting.popleft()
+        flight, calls, size = door.flight, list[Pending](), 0
+        for call in door.departing():
             if not call.number:
                 if call.until_s <= now_s and not call.named:
                     # Nobody waits for it any more, and it has not happened: it never will.
@@ -246,9 +242,8 @@ class Session:
             elif call.previous not in flight:
                 # It has its outcome, and the slot may have kept no trace of it.
                 call.previous = 0
-            call.said_s = now_s
-            flight[call.number] = call
-            room, room_bytes, size = room - 1, room_bytes - len(call.args), size + len(call.args)
+            door.on_its_way(call, now_s)
+            size += len(call.args)
             if call.named:
                 self._say_runs(door, call.named, [call], named=True)
                 continue
@@ -256,7 +251,6 @@ class Session:
             if len(calls) == words.ASKS_MAX or size >= words.PACKET_BYTES:
                 self._say_runs(door, self.id, calls, named=False)
                 calls, size = [], 0
-        door.flight_bytes = WINDOW_BYTES - room_bytes
         if calls:
             self._say_runs(door, self.id, calls, named=False)
 
@@ -287,8 +281,7 @@ class Session:
     def came_up(self, shard: int, now_s: float) -> None:
         """A door is there, for the first time or again; what was on its way may be lost."""
         door = self._door(shard)
-        door.epoch = 0
-        door.paused_until_s = 0.0
+        door.came_up()
         self._hello(shard)
         if self.greeting is not None:
             self._say_again(door)
@@ -309,9 +302,7 @@ class Session:
             if kind == "busy":
                 refused += numbers
             elif kind == "moved":
-                door.put_back(numbers)
-                # Its welcome tells who has them now; until then it is not asked again.
-                door.paused_until_s = now_s + PAUSE_S
+                door.moved(numbers, now_s)
                 self._hello(shard)
             else:
                 self._outcomes(door, kind, numbers, bodies)

@@ -138,9 +138,10 @@ class Intake:
         self.positions: dict[tuple[str, str], Any] = {}
         self._new_positions: dict[tuple[str, str], Any] = {}
         self._effects: list[Effect] = []
-        self.items, self.asked = 0, False
-        """Items that the newest batch took from sources; whether it had all requests of clients that
-        waited: else they do not wait for this batch to end, but for many, and for these to be cheap."""
+        self.items = 0
+        """Items that the newest batch took from sources."""
+        self.asked = self.crowded = False
+        """Whether it had all requests of clients that waited; whether only some of them."""
         self._slow_left = SLOW_MESSAGES if settings.slow else 0
         self.expire = False
         self.watch: Callable[[Identity], None]
@@ -172,6 +173,11 @@ class Intake:
         )
 
     @property
+    def asking(self) -> bool:
+        """Whether clients wait for the next batch, and all of them will be in it."""
+        return self._waiting > 0 and not self.crowded
+
+    @property
     def slow(self) -> bool:
         """Whether messages run one per commit, each with a name that survives a kill."""
         return self._slow_left > 0
@@ -193,7 +199,7 @@ class Intake:
         work = self._gather(now_ns)
         self.items = sum(len(e.items) for e in work.outside if isinstance(e, Items))
         asked = any(isinstance(event, Requested) for event in work.outside)
-        self.asked = asked and not self._waiting
+        self.asked, self.crowded = asked and not self._waiting, asked and self._waiting > 0
         return work
 
     def _gather(self, now_ns: int) -> Work:

@@ -8,7 +8,15 @@ from typing import Any
 import msgspec
 
 from skerry.runtime.gateway import words
-from skerry.runtime.gateway.door import AGAIN_MAX, PAUSE_MAX_S, PAUSE_S, WINDOW_MAX, WINDOW_MIN
+from skerry.runtime.gateway.door import (
+    AGAIN_MAX,
+    OVERDUE_S,
+    PAUSE_MAX_S,
+    PAUSE_S,
+    WINDOW_BYTES,
+    WINDOW_MAX,
+    WINDOW_MIN,
+)
 from skerry.runtime.gateway.session import UNKNOWN, UNSAID, WAITED, Session
 from skerry.runtime.shard.events import Outcome
 from skerry.runtime.shard.placement import balanced
@@ -74,10 +82,11 @@ class Doors:
         until_s: float = math.inf,
         named: bytes = b"",
         handler: str = "put",
+        args: bytes = b"\x90",
     ) -> Any:
         """One request."""
         return self.session.request(
-            "Box", key, handler, b"\x90", self._told, of=of, until_s=until_s, named=named
+            "Box", key, handler, args, self._told, of=of, until_s=until_s, named=named
         )
 
     def _told(self, of: Any, outcome: Outcome) -> None:
@@ -118,6 +127,45 @@ def test_no_more_is_on_its_way_than_the_window_and_the_rest_follows_the_answers(
     assert doors.heard() == []
     doors.answer(list(range(1, 41)))
     assert doors.heard() == list(range(WINDOW_MAX + 1, WINDOW_MAX + 41))
+
+
+def test_a_door_is_full_when_more_waits_than_it_has_room_for() -> None:
+    doors = Doors()
+    doors.ask(WINDOW_MAX)
+    doors.heard()
+    assert doors.session.full_doors() == []
+    doors.ask(1)
+    assert doors.session.full_doors() == [0]
+    doors.answer([1])
+    assert doors.session.full_doors() == []
+
+
+def test_a_door_that_was_busy_is_full_sooner() -> None:
+    doors = Doors()
+    doors.ask(100)
+    doors.answer(doors.heard()[50:], "busy")
+    assert doors.session.full_doors() == [0]
+
+
+def test_a_door_is_full_of_large_requests_sooner() -> None:
+    doors = Doors()
+    large = msgspec.msgpack.encode([bytes(WINDOW_BYTES // 2)])
+    for of in range(3):
+        doors.ask_one(of, key=f"box-{of}", args=large)
+    assert len(doors.heard()) == 2
+    assert doors.session.full_doors() == [0]
+    doors.answer([1])
+    assert doors.heard() == [3]
+    assert doors.session.full_doors() == []
+
+
+def test_a_door_is_greeted_again_when_something_is_overdue() -> None:
+    """It may be another's by now, and would never answer."""
+    doors = Doors()
+    doors.ask(1)
+    doors.heard()
+    doors.wait(OVERDUE_S)
+    assert any(isinstance(word, words.Hello) for _, word in doors.said)
 
 
 def test_who_is_slow_is_not_asked_again_but_for_the_few_oldest_requests() -> None:

@@ -671,8 +671,8 @@ MUTANTS = [
     Mutant(
         "a session: a retry is a new request",
         "gateway/session.py",
-        "            if not call.number:\n                self._number_it",
-        "            if call is not None:\n                self._number_it",
+        "            if not call.number:\n                if call.until_s",
+        "            if call is not None:\n                if call.until_s",
     ),
     Mutant(
         "a session: what has no outcome is confirmed",
@@ -718,9 +718,9 @@ MUTANTS = [
     ),
     Mutant(
         "a session: a door gets more at once than its window",
-        "gateway/session.py",
-        "        while waiting and room > 0 and (room_bytes > 0 or not flight):\n",
-        "        while waiting and (room_bytes > 0 or not flight):\n",
+        "gateway/door.py",
+        "        while waiting and len(flight) < self.window:\n",
+        "        while waiting:\n",
     ),
     Mutant(
         "a session: a door that was busy is asked again at once",
@@ -737,7 +737,7 @@ MUTANTS = [
     Mutant(
         "a connection: a busy loop is not heard before more is said",
         "gateway/connection.py",
-        "        for shard in self._session.full():\n            self._line(shard).hear()\n",
+        "        for shard in self._session.full_doors():\n            self._line(shard).hear()\n",
         "",
     ),
     Mutant(
@@ -769,6 +769,18 @@ MUTANTS = [
         "gateway/session.py",
         '            call.number = _NAMED | int.from_bytes(call.named[:7], "big")\n',
         "            self._number += 1\n            call.number = _NAMED | self._number\n",
+    ),
+    Mutant(
+        "dead letters of a batch that was thrown away are kept",
+        "shard/dead.py",
+        "        self.rows.clear()\n",
+        "        pass\n",
+    ),
+    Mutant(
+        "an outcome that nobody handled can be retried",
+        "shard/delivery.py",
+        '            self.dead.bury(type_name, key, f"{kind}: {first}", answered=True)\n',
+        '            self.dead.bury(type_name, key, f"{kind}: {first}")\n',
     ),
     Mutant(
         "a refusal by a full store is not remembered",

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from skerry.runtime.pace import ASKED_BATCH_S, BATCH_S, ITEMS_MAX, TURNS_MIN, Pace
+from skerry.runtime.pace import ASKED_BATCH_S, ASKED_S, BATCH_S, ITEMS_MAX, TURNS_MIN, Pace
 
 
-def run(pace: Pace, turn_s: float, *, batches: int = 60, asked: bool = False) -> float:
-    """Batches that are always full, of turns that take so long; how long the last one took."""
+def run(
+    pace: Pace,
+    turn_s: float,
+    *,
+    batches: int = 60,
+    asked: bool = False,
+    crowded: bool = False,
+    waited_s: float = 0.0,
+) -> float:
+    """Batches that are always full, of turns that take so long, each after it waited for a core for
+    so long; what the last one took itself."""
     took = 0.0
     for _ in range(batches):
         turns, items = pace.turns, pace.items
         took = (turns + items) * turn_s
-        pace.took(took, turns=turns, items=items, asked=asked)
+        clock_s = took + waited_s
+        pace.took(clock_s, took, turns=turns, items=items, asked=asked, crowded=crowded)
     return took
 
 
@@ -27,6 +37,26 @@ def test_a_waiting_client_makes_them_shorter() -> None:
     assert run(pace, 1e-6, asked=True) <= 2 * ASKED_BATCH_S
 
 
+def test_they_stay_short_for_a_while_since_who_asked_will_ask_again() -> None:
+    pace = Pace(16_384)
+    run(pace, 1e-6, asked=True)
+    assert run(pace, 1e-6, batches=int(ASKED_S / ASKED_BATCH_S / 3)) <= 2 * ASKED_BATCH_S
+    assert run(pace, 1e-6, batches=int(3 * ASKED_S / ASKED_BATCH_S)) > BATCH_S / 2
+
+
+def test_a_crowd_of_clients_wants_cheap_batches() -> None:
+    pace = Pace(16_384)
+    run(pace, 1e-6, asked=True)
+    assert run(pace, 1e-6, crowded=True) > BATCH_S / 2
+
+
+def test_cores_that_are_few_make_no_batch_shorter_but_for_a_client() -> None:
+    pace = Pace(16_384)
+    assert run(pace, 1e-6, waited_s=0.1) > BATCH_S / 2
+    run(pace, 1e-6, waited_s=0.1, asked=True)
+    assert (pace.turns, pace.items) == (TURNS_MIN, TURNS_MIN)
+
+
 def test_the_bounds_have_bounds() -> None:
     pace = Pace(16_384)
     run(pace, 1e-9)
@@ -39,5 +69,5 @@ def test_what_was_not_full_does_not_grow() -> None:
     pace = Pace(16_384)
     before = pace.turns, pace.items
     for _ in range(20):
-        pace.took(0.0001, turns=10, items=10, asked=False)
+        pace.took(0.0001, 0.0001, turns=10, items=10, asked=False, crowded=False)
     assert (pace.turns, pace.items) == before

@@ -52,6 +52,7 @@ from skerry.runtime.shard.wire import Kind
 from skerry.runtime.simulator.cluster import Cluster, Died
 from skerry.sources import Generate
 from skerry.testing import NO_FAULTS
+from tests.simulation.apps import Dropped
 from tests.simulation.test_packets import End, connected, request_of, talk
 
 broken: set[str] = set()
@@ -236,7 +237,9 @@ def test_one_bad_item_does_not_stop_its_source_trace_54() -> None:
     cluster = Cluster(app, seed=1, shards=2, faults=NO_FAULTS)
     cluster.settle()
     assert len(cluster.state("Box", "all").got) == 29
-    assert ["position 17" in letter.error for letter in cluster.dead()] == [True]
+    assert [("position 17" in letter.error, letter.answered) for letter in cluster.dead()] == [
+        (True, True)
+    ], "an item is no message: there is nothing to retry"
 
 
 def test_a_second_batch_may_follow_one_that_is_not_durable_yet_trace_66() -> None:
@@ -619,6 +622,22 @@ def test_an_item_is_handed_to_its_sink_when_it_is_durable_and_not_before() -> No
     assert not [effect for effect in shard.take_effects() if isinstance(effect, Write)], (
         "one at once"
     )
+
+
+def test_an_emitted_item_whose_stage_raises_is_a_dead_letter_that_is_not_retried() -> None:
+    app = App("told", entities=[Teller], outputs=[told])
+    app.stream(told).map(lambda number: 1 // (number - 2)).sink(Dropped())
+    cluster = Cluster(app, seed=1, shards=1, faults=NO_FAULTS)
+    for _ in range(3):
+        cluster.ask(message(Teller.at("a").tell))
+    cluster.settle()
+    [letter] = cluster.dead()
+    assert ("ZeroDivisionError" in letter.error, letter.args, letter.answered) == (
+        True,
+        b"\x91\x02",
+        True,
+    )
+    assert cluster.state("Teller", "a").count == 3
 
 
 def test_an_app_is_not_over_while_a_sink_does_not_have_everything_trace_51() -> None:

@@ -174,6 +174,7 @@ def test_a_refusal_or_failure_without_its_handler_is_a_dead_letter(cluster: Clus
     cluster.settle()
     assert len(dead(cluster)) == 3
     assert any("sold out" in letter for letter in dead(cluster))
+    assert all(letter.answered for letter in cluster.dead()), "its asker knows: no second time"
 
 
 def test_a_time_out_comes_instead_of_the_reply_never_beside_it(cluster: Cluster) -> None:
