@@ -268,13 +268,34 @@ class Handler:
         try:
             given = msgspec.msgpack.decode(args)
             if isinstance(given, dict):
-                values = self.fill((), {k: v for k, v in given.items() if k in self._names})
-            else:
+                values = self._by_name(given)
+            elif isinstance(given, list):
                 values = self.fill(tuple(given), {})
-            return tuple(msgspec.convert(v, p.annotation) for v, p in zip(values, self.params))
+            else:
+                raise first
+        except TypeError as error:
+            raise InvalidMessage(str(error)) from error
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise InvalidMessage(f"{self.entity}.{self.name}: {first}") from error
+        return tuple(map(self._converted, values, self.params))
+
+    def _by_name(self, given: dict[str, Any]) -> tuple[Any, ...]:
+        """A map's arguments by position. Names that we do not have are an older release's; where one
+        is missing, they are its likely misspelling. Raises TypeError."""
+        try:
+            return self.fill((), {k: v for k, v in given.items() if k in self._names})
+        except TypeError as error:
+            unknown = sorted(map(str, set(given) - self._names))
+            more = f", and has no argument `{unknown[0]}`" if unknown else ""
+            raise TypeError(f"{error}{more}") from error
+
+    def _converted(self, value: Any, param: Param) -> Any:
+        """A value as its parameter wants it. Raises InvalidMessage."""
+        try:
+            return msgspec.convert(value, param.annotation)
         except (msgspec.MsgspecError, TypeError, ValueError) as error:
-            why = error if isinstance(error, TypeError) else first
-            raise InvalidMessage(f"{self.entity}.{self.name}: {why}") from error
+            where = f"{self.entity}.{self.name}: argument `{param.name}`"
+            raise InvalidMessage(f"{where}: {error}") from error
 
     @property
     def _names(self) -> set[str]:

@@ -19,9 +19,11 @@ import asyncio
 import gc
 import multiprocessing
 import resource
+import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib.util import find_spec
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -240,6 +242,8 @@ def curve(
     say: Callable[[str], None] = lambda line: None,
 ) -> list[tuple[int, Level]]:
     """(percent of the most, what was seen) of each level."""
+    if find_spec("hdrh") is None:
+        sys.exit("Latency under load is kept in HDR histograms: pip install -e '.[bench]'")
     limit = in_folder(lambda folder: most(kind, seconds, folder))
     say(f"{kind}: at most {limit:,.0f} a second by a closed loop of {CLIENTS} x {WIDTH} callers")
     found = []

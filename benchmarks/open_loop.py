@@ -22,9 +22,9 @@ from itertools import count
 from typing import Protocol
 
 PASS_CALLS = 256
-"""Calls that are begun between two looks at what has come back, however late they are: as a server
-accepts so many in one go. Without a bound, each round of a loop that is late is longer than the
-round before it, and answers are read ever later."""
+"""Calls that are begun between two looks at what has come back, however late they are: as many as
+take some milliseconds. Without a bound, each round of a loop that is late is longer than the round
+before it, and answers are read ever later."""
 
 Done = Callable[[bool], None]
 """Told once how a call ended: whether it was answered; False, it was refused or failed."""
@@ -78,7 +78,8 @@ class OpenLoop:
         self.in_time = 0
         """Answers that came before the schedule ended: what throughput is made of."""
         self.waiting_peak = 0
-        """The most calls that were on their way at once."""
+        """The most calls that were on their way at once. What was due and not begun is not among
+        them: its latency says how late it was."""
 
     async def run(
         self, arrivals: Iterator[float], *, start: float, seconds: float, patience: float

@@ -29,6 +29,10 @@ KEYS = (1_000, 10_000, 100_000, 1_000_000)
 BATCHES = (1, 10, 100, 1_000, 10_000)
 
 
+SHORT_S = 0.1
+"""Requests of a client that took no longer are not measured by that."""
+
+
 def bare(keys: int, folder: str, *, new: bool = False) -> Allowed:
     """Turns per second that the machine allows, and what one costs: its cores are full."""
     turns = ceiling.measure(workers=CORES, keys=keys, seconds=CEILING_S, new=new, folder=folder)
@@ -129,6 +133,8 @@ def _asked(name: str, size: int, requests: int, folder: str) -> float:
         seconds = time.perf_counter() - start
     running.stop(process)
     stored.check(name, stored.total(given.data, "Account", "balance"), requests + warm)
+    if seconds < SHORT_S:
+        raise running.TooShort(f"{name}: {seconds:.2f} s are too short: a larger --scale.")
     print(f"{name}: {warm:,} requests of warm-up, {seconds:.1f} s measured")
     return requests / seconds
 
@@ -165,7 +171,7 @@ def jobs(scale: float) -> list[Job]:
             f"Python's standard library, {copies} times",
         )
     )
-    requests = int(100_000 * scale)
+    requests = int(200_000 * scale)
     once = partial(ask_many, requests)
     found.append(Job(("ask_many",), once, partial(bare, 1000), f"{requests:,} requests"))
     return found

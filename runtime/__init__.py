@@ -36,12 +36,12 @@ runtime/    How programs run; imported as `skerry.runtime`.
 
 runtime/gateway/    A client comes in.
     session.py     The caller's end of exactly once: numbers requests, says them again, never doubles.
+    door.py        One shard's door as a caller sees it: what waits, what is on its way, how much may be.
     connection.py  The caller's end of the lines: one session with a running app, on an asyncio loop.
     line.py        One line to one door: says and hears, and knows whether anybody is there.
     channel.py     Messages over a stream socket: whole ones in, whole ones out, nothing waits.
     words.py       What callers and doors say to each other, and what it means; nothing that acts on it.
     sockets.py     The worker's end of the clients' lines: many callers, one list of events for the shard.
-    door.py        One shard's door as a caller sees it: what waits, what is on its way, how much may be.
 
 runtime/shard/    The core: no I/O, no clock, no thread.
     events.py     The words: all that can reach a shard, and all that it can want.

@@ -42,7 +42,7 @@ WALK = (
     ),
     *("readers", "writers", "inquiries", "ports"),
     # A client comes in.
-    *("session", "connection", "line", "channel", "words", "sockets"),
+    *("session", "door", "connection", "line", "channel", "words", "sockets"),
     # The core.
     *("events", "shard", "placement", "streams", "outbound", "wire", "inbound", "intake"),
     *(

@@ -90,6 +90,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "skerry.runtime.placement_file",
         *WORDS,
     ),
+    "skerry.runtime.gateway.door": WORDS,
     "skerry.runtime.gateway": WORDS,
     "skerry.runtime.store": ("skerry.runtime.ports", *WORDS),
     "skerry.runtime.transport": WORDS,
