@@ -138,10 +138,10 @@ class Intake:
         self.positions: dict[tuple[str, str], Any] = {}
         self._new_positions: dict[tuple[str, str], Any] = {}
         self._effects: list[Effect] = []
-        self.items = 0
-        """Items that the newest batch took from sources."""
-        self.asked = self.crowded = False
-        """Whether it had all requests of clients that waited; whether only some of them."""
+        self.items = self.asked = 0
+        """Items of sources and requests of clients in the newest batch."""
+        self.crowded = False
+        """Whether more requests waited than it had room for."""
         self._slow_left = SLOW_MESSAGES if settings.slow else 0
         self.expire = False
         self.watch: Callable[[Identity], None]
@@ -198,8 +198,8 @@ class Intake:
         """What the next batch runs."""
         work = self._gather(now_ns)
         self.items = sum(len(e.items) for e in work.outside if isinstance(e, Items))
-        asked = any(isinstance(event, Requested) for event in work.outside)
-        self.asked, self.crowded = asked and not self._waiting, asked and self._waiting > 0
+        self.asked = sum(e.count for e in work.outside if isinstance(e, Requested))
+        self.crowded = self.asked > 0 and self._waiting > 0
         return work
 
     def _gather(self, now_ns: int) -> Work:

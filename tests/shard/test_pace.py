@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from skerry.runtime.pace import ASKED_BATCH_S, ASKED_S, BATCH_S, ITEMS_MAX, TURNS_MIN, Pace
+from skerry.runtime.pace import (
+    ASKED_BATCH_S,
+    BATCH_S,
+    BESIDE_BATCH_S,
+    BESIDE_S,
+    ITEMS_MAX,
+    TURNS_MIN,
+    Pace,
+)
 
 
 def run(
@@ -10,7 +18,7 @@ def run(
     turn_s: float,
     *,
     batches: int = 60,
-    asked: bool = False,
+    asked: int = 0,
     crowded: bool = False,
     waited_s: float = 0.0,
 ) -> float:
@@ -31,29 +39,30 @@ def test_full_batches_grow_until_they_take_about_as_long_as_they_may() -> None:
     assert BATCH_S / 2 < run(pace, 4e-6) <= 2 * BATCH_S
 
 
-def test_a_waiting_client_makes_them_shorter() -> None:
+def test_clients_that_wait_make_them_shorter() -> None:
     pace = Pace(16_384)
     run(pace, 1e-6)
-    assert run(pace, 1e-6, asked=True) <= 2 * ASKED_BATCH_S
+    assert ASKED_BATCH_S / 2 < run(pace, 1e-6, asked=1000) <= 2 * ASKED_BATCH_S
 
 
-def test_they_stay_short_for_a_while_since_who_asked_will_ask_again() -> None:
+def test_a_few_clients_beside_a_stream_make_them_shortest_and_for_a_while() -> None:
     pace = Pace(16_384)
-    run(pace, 1e-6, asked=True)
-    assert run(pace, 1e-6, batches=int(ASKED_S / ASKED_BATCH_S / 3)) <= 2 * ASKED_BATCH_S
-    assert run(pace, 1e-6, batches=int(3 * ASKED_S / ASKED_BATCH_S)) > BATCH_S / 2
+    run(pace, 1e-6)
+    assert run(pace, 1e-6, asked=1) <= 2 * BESIDE_BATCH_S
+    assert run(pace, 1e-6, batches=int(BESIDE_S / BESIDE_BATCH_S / 3)) <= 2 * BESIDE_BATCH_S
+    assert run(pace, 1e-6, batches=int(3 * BESIDE_S / BESIDE_BATCH_S)) > BATCH_S / 2
 
 
 def test_a_crowd_of_clients_wants_cheap_batches() -> None:
     pace = Pace(16_384)
-    run(pace, 1e-6, asked=True)
-    assert run(pace, 1e-6, crowded=True) > BATCH_S / 2
+    run(pace, 1e-6, asked=1)
+    assert run(pace, 1e-6, asked=1, crowded=True) > BATCH_S / 2
 
 
 def test_cores_that_are_few_make_no_batch_shorter_but_for_a_client() -> None:
     pace = Pace(16_384)
     assert run(pace, 1e-6, waited_s=0.1) > BATCH_S / 2
-    run(pace, 1e-6, waited_s=0.1, asked=True)
+    run(pace, 1e-6, waited_s=0.1, asked=1)
     assert (pace.turns, pace.items) == (TURNS_MIN, TURNS_MIN)
 
 
@@ -69,5 +78,5 @@ def test_what_was_not_full_does_not_grow() -> None:
     pace = Pace(16_384)
     before = pace.turns, pace.items
     for _ in range(20):
-        pace.took(0.0001, 0.0001, turns=10, items=10, asked=False, crowded=False)
+        pace.took(0.0001, 0.0001, turns=10, items=10, asked=0, crowded=False)
     assert (pace.turns, pace.items) == before
