@@ -100,13 +100,17 @@ def test_requests_wait_while_what_is_inside_fills_the_batches_but_some_are_alway
     assert len(alone.shard.requests) == 1000
 
 
-def test_a_batch_that_leaves_requests_waiting_is_not_one_that_a_client_waits_for() -> None:
+def test_a_batch_tells_how_many_requests_it_had_and_whether_more_wait() -> None:
     alone = Alone(turns=64)
+    intake = alone.shard.intake
     alone.ask("say", [1] * 100)
+    assert intake.asking, "all that wait may be in the next batch"
     alone.run()
-    assert not alone.shard.intake.asked
+    assert (intake.asked, intake.crowded, intake.asking) == (64, True, False)
     alone.run()
-    assert alone.shard.intake.asked
+    assert (intake.asked, intake.crowded, intake.asking) == (36, False, False)
+    alone.ask("say", [1])
+    assert intake.asking
 
 
 def test_what_a_sink_has_written_is_not_kept_behind_requests_that_wait() -> None:
