@@ -143,6 +143,7 @@ class Worker:
         self._pace, self._stopwatch = Pace(settings.limits.turns_per_batch_max), Stopwatch()
         self._rounds = 0
         self._hurry = False
+        """Whether the newest batch was for clients first."""
         self._watched = (0, 0, 0)
         self._inquiries = Inquiries(self._shard, self._store, self._door, self)
         self._writers = Writers(app.outlets, self._wake)
@@ -247,6 +248,8 @@ class Worker:
             self._shard.accept(written)
         behind = self._behind
         if not behind:
+            # Clients who wait have the next batch without what sources bring; every other at most,
+            # so that these are read.
             hurry = self._hurry = not self._hurry and self._shard.intake.asking
             if not (hurry or self._draining or self._shard.pressed or self._store.pressed):
                 # What is here already runs first; sources that add as much as runs would keep it.
