@@ -247,6 +247,15 @@ def test_what_nobody_waits_for_any_more_when_it_could_be_said_is_never_said() ->
     assert [doors.outcomes[of] for of in range(3)] == [UNSAID] * 3
 
 
+def test_what_was_given_up_is_not_kept_while_nobody_is_there_to_hear_it() -> None:
+    doors = Doors()
+    doors.down.add(0)
+    doors.ask(10, until_s=1.0)
+    doors.wait(2)
+    assert set(doors.outcomes.values()) == {UNSAID}
+    assert not doors.session.waits
+
+
 def test_what_was_never_said_is_taken_back_and_what_was_said_is_unknown() -> None:
     doors = Doors()
     doors.ask(WINDOW_MAX + 10, until_s=5.0)

@@ -747,7 +747,7 @@ MUTANTS = [
         "            self.put_back([call.number for call in overdue])\n",
     ),
     Mutant(
-        "a session: what was never said and given up is said",
+        "a session: what was never said and given up is kept",
         "gateway/session.py",
         "            if len(left) < len(door.waiting):\n                door.waiting = deque(left)\n",
         "",
