@@ -18,22 +18,21 @@ import statistics
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
-from benchmarks import running, stored
 from benchmarks.figures import Job, Sample
-from benchmarks.throughput import bare
+from benchmarks.throughput import bare, counter
 
 SHARDS = (1, 2, 4, 8, 16)
 PARTITIONS = 16
+ITEMS = 375_000
+"""Of each partition."""
+
 KEYS = 10_000
 
 
 def cost(shards: int, count: int, folder: str) -> list[Sample]:
     """The keyed counter on so many shards."""
     name = f"cost_per_turn_us_{shards}"
-    given = running.sized(folder, PARTITIONS, KEYS, count, workers=shards)
-    run = running.measured(given)
-    stored.check(name, stored.counted(given.data, KEYS), PARTITIONS * count)
-    print(f"{name}: {run.lengths}")
+    run = counter(name, PARTITIONS, KEYS, count, folder, workers=shards)
     return [
         Sample(name, run.cpu_us_per_turn, "CPU-us/turn"),
         Sample(f"shards_{shards}", run.rate, "turns/s"),
@@ -43,20 +42,19 @@ def cost(shards: int, count: int, folder: str) -> list[Sample]:
 def apart(apps: int, keys: int, name: str, count: int, folder: str) -> list[Sample]:
     """The same items, dealt out to apps of one shard each, with so many keys each."""
     spawn = multiprocessing.get_context("spawn")
-    alone = partial(_alone, PARTITIONS // apps, keys, count)
+    alone = partial(_alone, f"{name}_{apps}", PARTITIONS // apps, keys, count)
     with ProcessPoolExecutor(apps, mp_context=spawn) as pool:
         costs = list(pool.map(alone, [f"{folder}/{number}" for number in range(apps)]))
     return [Sample(f"{name}_{apps}", statistics.mean(costs), "CPU-us/turn")]
 
 
-def _alone(partitions: int, keys: int, count: int, folder: str) -> float:
-    given = running.sized(folder, partitions, keys, count, workers=1)
-    return running.measured(given).cpu_us_per_turn
+def _alone(name: str, partitions: int, keys: int, count: int, folder: str) -> float:
+    return counter(name, partitions, keys, count, folder, workers=1).cpu_us_per_turn
 
 
 def jobs(scale: float) -> list[Job]:
     """What can be measured here. `scale`: of the work in each."""
-    count = int(375_000 * scale)
+    count = int(ITEMS * scale)
     about = f"{PARTITIONS * count:,} items to {KEYS:,} keys"
     return [
         Job(
@@ -71,7 +69,7 @@ def jobs(scale: float) -> list[Job]:
 
 def further(scale: float) -> list[Job]:
     """What sharing the cores costs by itself: by name only."""
-    count = int(375_000 * scale)
+    count = int(ITEMS * scale)
     return [
         Job(
             (f"{name}_{apps}",),

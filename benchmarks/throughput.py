@@ -28,7 +28,6 @@ is known. What first turns cost is a row of its own."""
 KEYS = (1_000, 10_000, 100_000, 1_000_000)
 BATCHES = (1, 10, 100, 1_000, 10_000)
 
-
 SHORT_S = 0.1
 """Requests of a client that took no longer are not measured by that."""
 
@@ -73,11 +72,18 @@ def _count(keys: int, measured: float) -> int:
 def first_turns(count: int, folder: str) -> list[Sample]:
     """The same, each turn the first one of a new entity."""
     name, keys = "first_turns", apps.PARTITIONS * count
-    given = running.sized(folder, apps.PARTITIONS, keys, count)
+    return _both(name, counter(name, apps.PARTITIONS, keys, count, folder), "turns/s")
+
+
+def counter(
+    name: str, partitions: int, keys: int, count: int, folder: str, *, workers: int = CORES
+) -> running.Measured:
+    """A counter of so many keys, run to its end and added up."""
+    given = running.sized(folder, partitions, keys, count, workers=workers)
     run = running.measured(given)
-    stored.check(name, stored.counted(given.data, keys), keys)
+    stored.check(name, stored.counted(given.data, keys), partitions * count)
     print(f"{name}: {run.lengths}")
-    return _both(name, run, "turns/s")
+    return run
 
 
 ADDS = {"counter": 1, "transfers": 0, "payments": 0}

@@ -59,11 +59,12 @@ class Pace:
                 for these to be cheap.
         """
         self._beside_s = 0.0 if crowded else self._beside_s - clock_s
-        if asked and not crowded and turns > BESIDE * asked:
+        waits = asked and not crowded
+        if waits and turns > BESIDE * asked:
             self._beside_s = BESIDE_S
         if self._beside_s > 0:
             part = clock_s / BESIDE_BATCH_S
-        elif asked and not crowded:
+        elif waits:
             part = clock_s / ASKED_BATCH_S
         else:
             part = own_s / BATCH_S

@@ -501,11 +501,10 @@ class Supervisor:
             self._hear(child)
 
     def _hear(self, child: _Child) -> None:
-        """What a worker has said; and what it was told leaves, as much as it takes."""
+        """What a worker has said; and what it is told leaves, as much as it takes."""
         door = self._doors.get(child.shard)
         if door is None:
             return
-        self._with(child.shard, door.go_on)
         for raw in self._with(child.shard, door.hear) or ():
             kind, n, *rest = msgspec.msgpack.decode(raw)
             if kind == "answer" and n == self._round:
@@ -513,6 +512,7 @@ class Supervisor:
                 child.latest = Progress(
                     answer["turns"], answer["items"], answer["commits"], answer["dead"]
                 )
+        self._with(child.shard, door.go_on)
 
 
 def is_stopped(pid: int) -> bool:

@@ -142,17 +142,19 @@ class Door:
 
     def take_said(self) -> list[Pending]:
         """All that was said, in the order of its numbers; it is not here any more."""
-        calls, self.flight, self.flight_bytes = list(self.flight.values()), {}, 0
-        while self.waiting and self.waiting[0].number:
-            calls.append(self.waiting.popleft())
-        return sorted(calls, key=number_of)
+        calls, self.flight, self.flight_bytes = self.flight.values(), {}, 0
+        return sorted([*calls, *self._take_waiting_said()], key=number_of)
 
     def put_back(self, numbers: Iterable[int]) -> None:
         """What is on its way under these numbers is to be said again, before anything new."""
         calls = [call for number in numbers if (call := self.take(number)) is not None]
-        while self.waiting and self.waiting[0].number:
-            calls.append(self.waiting.popleft())
+        calls += self._take_waiting_said()
         self.waiting.extendleft(sorted(calls, key=number_of, reverse=True))
+
+    def _take_waiting_said(self) -> Iterator[Pending]:
+        """What was said before and waits; it does not any more."""
+        while self.waiting and self.waiting[0].number:
+            yield self.waiting.popleft()
 
     # ── what is heard of it ──
 
