@@ -26,9 +26,11 @@ PASS_CALLS = 256
 take some milliseconds. Without a bound, each round of a loop that is late is longer than the round
 before it, and answers are read ever later."""
 
-PASS_S = 0.0002
-"""Calls are begun so often at the most: a clock that rings for each of twenty thousand a second
-takes a third of a core from what is measured. What that makes a call wait counts as its waiting."""
+CLOCK_S = 0.0002, 0.005
+"""The clock rings so often at the most, and at the least, seconds. Between them it is a twentieth of
+what the last call has taken: one that rings for each of twenty thousand calls a second takes a third
+of a core from what is measured, and tells of a wait of a second to a fifth of a millisecond. What it
+makes a call wait counts as its waiting."""
 
 Done = Callable[[bool], None]
 """Told once how a call ended: whether it was answered; False, it was refused or failed."""
@@ -77,6 +79,7 @@ class OpenLoop:
         self._due: dict[int, float] = {}
         """When each call that is on its way was due."""
         self._idle = asyncio.Event()
+        self._now = asyncio.get_running_loop().time
         self._end = float("inf")
         self.called = self.answered = self.refused = self.unanswered = 0
         self.in_time = 0
@@ -84,30 +87,29 @@ class OpenLoop:
         self.waiting_peak = 0
         """The most calls that were on their way at once. What was due and not begun is not among
         them: its latency says how late it was."""
+        self._clock_s = CLOCK_S[0]
 
     async def run(
         self, arrivals: Iterator[float], *, start: float, seconds: float, patience: float
     ) -> None:
         """Call whatever is due from `start` on for so many seconds, then wait for what is open."""
-        loop = asyncio.get_running_loop()
         self._end = start + seconds
         due = start + next(arrivals)
         while due < self._end:
-            now = loop.time()
+            now = min(self._now(), self._end)
             most = self.called + PASS_CALLS
             while due <= now and due < self._end and self.called < most:
                 self._begin(due)
                 due = start + next(arrivals)
+            self.waiting_peak = max(self.waiting_peak, len(self._due))
             # Also when more is due already: what has come back is heard before more is called.
-            ahead = min(due, self._end) - loop.time()
-            await asyncio.sleep(max(ahead, PASS_S) if ahead > 0 else 0)
+            ahead = min(due, self._end) - self._now()
+            await asyncio.sleep(max(ahead, self._clock_s) if ahead > 0 else 0)
         await self._drain(patience)
 
     def _begin(self, due: float) -> None:
         number = self.called = self.called + 1
         self._due[number] = due
-        self._idle.clear()
-        self.waiting_peak = max(self.waiting_peak, len(self._due))
         self._target.call(number, partial(self._ended, number))
 
     def _ended(self, number: int, answered: bool) -> None:
@@ -115,10 +117,11 @@ class OpenLoop:
         if due is None:
             return  # Given up before; it stands as unanswered.
         if answered:
-            now = asyncio.get_running_loop().time()
+            now = self._now()
             self.answered += 1
             self.in_time += now <= self._end
             self._record(now - due)
+            self._clock_s = min(max((now - due) / 20, CLOCK_S[0]), CLOCK_S[1])
         else:
             self.refused += 1
         if not self._due:
@@ -126,12 +129,13 @@ class OpenLoop:
 
     async def _drain(self, patience: float) -> None:
         if self._due:
+            self._idle.clear()
             try:
                 async with asyncio.timeout(patience):
                     await self._idle.wait()
             except TimeoutError:
                 pass  # What is still open is counted below.
-        now = asyncio.get_running_loop().time()
+        now = self._now()
         self.unanswered = len(self._due)
         for due in self._due.values():
             self._record(now - due)

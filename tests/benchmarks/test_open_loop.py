@@ -8,7 +8,15 @@ from typing import Any, TypeVar
 
 import pytest
 
-from benchmarks.open_loop import PASS_CALLS, Done, OpenLoop, closed_loop, evenly, poisson
+from benchmarks.open_loop import (
+    CLOCK_S,
+    PASS_CALLS,
+    Done,
+    OpenLoop,
+    closed_loop,
+    evenly,
+    poisson,
+)
 from tests.benchmarks.clockwork import Clockwork
 
 T = TypeVar("T")
@@ -135,6 +143,26 @@ def test_however_late_the_generator_is_answers_are_heard_between_its_calls() -> 
     assert calls.in_time == pytest.approx(2500, abs=PASS_CALLS)
     assert calls.waiting_peak <= PASS_CALLS
     assert max(latencies) == pytest.approx(5.0, rel=0.2)
+
+
+def test_what_the_clock_saves_is_a_small_part_of_what_is_measured() -> None:
+    """Calls of 40 ms: none waits for the clock for more than a twentieth, and it rings rarely."""
+    took, latencies, rings = 0.04, list[float](), set[float]()
+
+    async def play(loop: Clockwork) -> None:
+        class Slow:
+            def call(self, number: int, done: Done) -> None:
+                rings.add(loop.time())
+                loop.call_later(took, done, True)
+
+        calls = OpenLoop(Slow(), latencies.append)
+        await calls.run(evenly(10_000), start=0.0, seconds=1.0, patience=60.0)
+
+    played(play)
+    assert len(latencies) == 10_000
+    assert took - 1e-6 < min(latencies) and max(latencies) < took * 20 / 19 + 1e-6
+    # By the finest clock until the first answer comes, then each two milliseconds.
+    assert len(rings) == pytest.approx(took / CLOCK_S[0] + (1 - took) / (took / 20), rel=0.1)
 
 
 def test_overload_is_seen_as_ever_longer_waits_and_fewer_answers_in_time() -> None:
