@@ -7,12 +7,12 @@ Draws from rows and measures nothing. A chart whose rows are missing is left out
 
 from __future__ import annotations
 
-import argparse
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import command_line
 from benchmarks.figures import Row, from_json
 
 PERCENTILES = ("p50", "p90", "p99", "p999", "max")
@@ -89,8 +89,9 @@ def _rate(axes: Any, found: Points, title: str, x: str, *, linear: bool = True) 
         return False
     xs = [at for at, _ in found]
     medians = [row.value for _, row in found]
-    below = [row.value - min(run.value for run in row.runs) for _, row in found]
-    above = [max(run.value for run in row.runs) - row.value for _, row in found]
+    # The median is rounded, and may lie beyond the runs by that.
+    below = [max(0, row.value - min(run.value for run in row.runs)) for _, row in found]
+    above = [max(0, max(run.value for run in row.runs) - row.value) for _, row in found]
     axes.errorbar(xs, medians, yerr=[below, above], marker="o", capsize=3, label="skerry")
     if all(row.ceiling is not None for _, row in found):
         axes.plot(xs, [row.ceiling for _, row in found], "k--", label="this machine's ceiling")
@@ -140,7 +141,7 @@ def _overload(axes: Any, rows: Sequence[Row]) -> bool:
 
 def main() -> None:
     """Draw rows that were kept."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = command_line.parser(__doc__)
     parser.add_argument("file", type=Path)
     parser.add_argument("folder", type=Path)
     given = parser.parse_args()

@@ -16,7 +16,6 @@ are the working tree's for both; a row that the base cannot run is said so.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import shutil
 import subprocess
@@ -32,7 +31,7 @@ from msgspec import Struct
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import verdict
+from benchmarks import command_line, verdict
 from benchmarks.figures import ROOT, Row, from_json, number
 from benchmarks.run import chosen
 from benchmarks.running import TooShort
@@ -220,11 +219,21 @@ def as_line(name: str, unit: str, told: Verdict) -> list[str]:
 
 def main() -> None:
     """Compare, and print what moved."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--base", metavar="REF", help="default: the newest landed commit")
-    parser.add_argument("--pairs", type=int, default=PAIRS_MIN, help="runs of each side, per row")
-    parser.add_argument("--scale", type=float, default=0.25, help="of the work per run")
-    parser.add_argument("--only", nargs="+", default=list(ROWS), metavar="NAME")
+    parser = command_line.parser(__doc__)
+    parser.add_argument("--base", metavar="REF", help="a commit; None: the newest that landed")
+    parser.add_argument(
+        "--pairs", type=command_line.count, default=PAIRS_MIN, help="runs of each side, per row"
+    )
+    parser.add_argument(
+        "--scale", type=command_line.amount, default=0.25, help="of the work per run"
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=list(ROWS),
+        metavar="NAME",
+        help="rows, as `benchmarks.run` has",
+    )
     given = parser.parse_args()
     names = [job.rows[0] for job in chosen(given.only, given.scale)]
     ref = given.base or landed()

@@ -83,8 +83,6 @@ class Job(Struct, frozen=True):
     """What the machine allows."""
     about: str
     """How much is run, in words."""
-    long: bool = False
-    """Takes minutes: only run by name."""
     runs_max: int = 100
     """Fewer runs for what takes long."""
 
@@ -126,7 +124,7 @@ def in_folder(measure: Callable[[str], Any]) -> Any:
 
 
 def rounded(value: float) -> float:
-    """Four digits that count; more would be noise."""
+    """Four digits that count, and all before the point; more would be noise."""
     if value == 0:
         return 0.0
     return round(value, max(0, 3 - math.floor(math.log10(abs(value)))))

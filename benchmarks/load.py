@@ -14,7 +14,6 @@ fixed room; those of several processes add up without loss.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import gc
 import multiprocessing
@@ -33,19 +32,27 @@ from msgspec import Struct
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import running, stored
+from benchmarks import command_line, running, stored
 from benchmarks.callers import KEYS, KINDS, Caller
 from benchmarks.figures import PROMISE, Job, Sample, in_folder, number
-from benchmarks.open_loop import OpenLoop, closed_loop, poisson, precise_loop
+from benchmarks.open_loop import (
+    ClosedLoop,
+    OpenLoop,
+    Record,
+    closed_loop,
+    poisson,
+    precise_loop,
+)
 
-LEVELS = (10, 25, 50, 75, 90, 100, 125, 150)
+LEVELS = (10, 25, 50, 75, 90, 100, 125, 150, 200)
 """Loads, in percent of the most that a closed loop gets."""
 
 PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p999": 99.9, "max": 100.0}
 CHARTED = ("ask", "request", "hop")
 CLIENTS = 2
-WIDTH = 256
-"""Callers in a client process while the most is looked for."""
+WIDTH = 1024
+"""Callers in a client process while the most is looked for: with fewer, batches are so small that
+more would be answered."""
 
 WARM_S = 1.0
 PATIENCE_S = 60.0
@@ -69,12 +76,17 @@ class Told(Struct):
 
     warmed: int
     called: int
+    unknown: int
+    """Calls whose effect nobody knows: refused or unanswered, the warm-up's, too."""
     in_time: int
     refused: int
     unanswered: int
     waiting_peak: int
     histogram: bytes
     cpu_s: float
+    """While the schedule lasted."""
+    ended_s: float
+    """From its start until the last answer."""
     memory_peak: int
 
 
@@ -91,7 +103,7 @@ class Level(Struct):
     waiting_peak: int
     """The most calls on their way at once, of one client."""
     workers_cpu: float
-    """Cores that the workers used."""
+    """Cores that the workers used while the schedule lasted."""
     clients_cpu: float
     worker_memory_peak: int
     client_memory_peak: int
@@ -117,18 +129,14 @@ async def _serve(place: int, plan: Plan, pipe: Any) -> None:
     from hdrh.histogram import HdrHistogram
 
     caller = await KINDS[plan.kind].open(plan.data, place * KEYS // CLIENTS)
-    warmed = await _warm_up(caller, place, plan)
+    warmed, unknown = await _warm_up(caller, place, plan)
     pipe.send(None)
-    start = pipe.recv()
-    cpu_s = time.process_time()
+    start, loop = pipe.recv(), asyncio.get_running_loop()
+    used_s = [time.process_time()]
+    loop.call_at(start + plan.seconds, lambda: used_s.append(time.process_time()))
     latencies = array("d")
-    calls = OpenLoop(caller, latencies.append)
-    if plan.rate:
-        arrivals = poisson(plan.rate, seed=place)
-        await calls.run(arrivals, start=start, seconds=plan.seconds, patience=PATIENCE_S)
-    else:
-        calls.called, calls.in_time = await closed_loop(caller, width=WIDTH, seconds=plan.seconds)
-    cpu_s = time.process_time() - cpu_s
+    calls = await _loaded(caller, place, plan, start, latencies.append)
+    ended_s = loop.time() - start
     # Not while there is load: that would cost a twentieth of an ask, on the cores of what is measured.
     histogram = HdrHistogram(1, MICROSECONDS_MAX, 3)
     for seconds in latencies:
@@ -136,27 +144,42 @@ async def _serve(place: int, plan: Plan, pipe: Any) -> None:
     told = Told(
         warmed,
         calls.called,
+        unknown + calls.refused + calls.unanswered,
         calls.in_time,
         calls.refused,
         calls.unanswered,
         calls.waiting_peak,
         histogram.encode(),
-        cpu_s,
+        used_s[1] - used_s[0],
+        ended_s,
         resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10,
     )
     await caller.close()
     pipe.send(msgspec.msgpack.encode(told))
 
 
-async def _warm_up(caller: Caller, place: int, plan: Plan) -> int:
-    """Half of the load for a moment, uncounted. How many calls that was."""
+async def _loaded(
+    caller: Caller, place: int, plan: Plan, start: float, record: Record
+) -> OpenLoop | ClosedLoop:
+    """The load: by schedule, or by callers who wait."""
     if not plan.rate:
-        return (await closed_loop(caller, width=16, seconds=WARM_S))[0]
+        await asyncio.sleep(start - asyncio.get_running_loop().time())
+        return await closed_loop(caller, width=WIDTH, seconds=plan.seconds)
+    calls, arrivals = OpenLoop(caller, record), poisson(plan.rate, seed=place)
+    await calls.run(arrivals, start=start, seconds=plan.seconds, patience=PATIENCE_S)
+    return calls
+
+
+async def _warm_up(caller: Caller, place: int, plan: Plan) -> tuple[int, int]:
+    """Half of the load for a moment, uncounted: how many calls, and of how many nobody knows."""
+    if not plan.rate:
+        polite = await closed_loop(caller, width=16, seconds=WARM_S)
+        return polite.called, polite.refused
     calls = OpenLoop(caller, lambda seconds: None)
     start = asyncio.get_running_loop().time()
     arrivals = poisson(plan.rate / 2, seed=1000 + place)
     await calls.run(arrivals, start=start, seconds=WARM_S, patience=PATIENCE_S)
-    return calls.called
+    return calls.called, calls.refused + calls.unanswered
 
 
 # ── the app, and its clients ──
@@ -170,7 +193,7 @@ def level(kind: str, rate: float, seconds: float, folder: str) -> Level:
     process = running.started(given)
     workers = running.Workers(process.pid)
     plan = Plan(kind, given.data, rate / CLIENTS, seconds)
-    told, cpu_s, ended = _clients(plan, workers)
+    told, cpu_s = _clients(plan, workers)
     running.stop(process)
     _check(kind, told, stored.total(given.data, *what.counted, map(what.key, range(KEYS))))
     histogram = _added(told)
@@ -181,16 +204,16 @@ def level(kind: str, rate: float, seconds: float, folder: str) -> Level:
         sum(each.refused for each in told),
         sum(each.unanswered for each in told),
         max(each.waiting_peak for each in told),
-        cpu_s / ended,
-        sum(each.cpu_s for each in told) / ended,
+        cpu_s / seconds,
+        sum(each.cpu_s for each in told) / seconds,
         workers.memory_peak,
         max(each.memory_peak for each in told),
-        ended - seconds,
+        max(0.0, *(each.ended_s - seconds for each in told)),
     )
 
 
-def _clients(plan: Plan, workers: running.Workers) -> tuple[list[Told], float, float]:
-    """What the clients told, the processor time of the workers meanwhile, and how long it took."""
+def _clients(plan: Plan, workers: running.Workers) -> tuple[list[Told], float]:
+    """What the clients told, and the processor time of the workers while the schedule lasted."""
     context = multiprocessing.get_context("spawn")
     pipes: list[Connection] = []
     for place in range(CLIENTS):
@@ -204,19 +227,21 @@ def _clients(plan: Plan, workers: running.Workers) -> tuple[list[Told], float, f
     for pipe in pipes:
         pipe.send(start)
     told: list[Told] = []
+    used, end = before, start + plan.seconds
     while pipes:
         ready = wait(pipes, timeout=running.LOOK_EVERY_S)
+        looked, late = workers.look(), time.monotonic() > end
+        used = used if late else looked
         for pipe in [pipe for pipe in pipes if pipe in ready]:
             told.append(msgspec.msgpack.decode(pipe.recv(), type=Told))
             pipes.remove(pipe)
-        used = workers.look()
-    return told, used.cpu_s - before.cpu_s, time.monotonic() - start
+    return told, used.cpu_s - before.cpu_s
 
 
 def _check(kind: str, told: Sequence[Told], counted: int) -> None:
     """Every call that was answered counts once, one that was not at most once."""
     called = sum(each.warmed + each.called for each in told)
-    unknown = sum(each.unanswered + each.refused for each in told)
+    unknown = sum(each.unknown for each in told)
     assert called - unknown <= counted <= called, (
         f"{kind}: {called:,} calls, {unknown:,} of them without an answer, and {counted:,} counted. "
         f"Messages were lost or doubled: run `make crash` and `make simulate`."
@@ -250,7 +275,8 @@ def curve(
     if find_spec("hdrh") is None:
         sys.exit("Latency under load is kept in HDR histograms: pip install -e '.[bench]'")
     limit = in_folder(lambda folder: most(kind, seconds, folder))
-    say(f"{kind}: at most {limit:,.0f} a second by a closed loop of {CLIENTS} x {WIDTH} callers")
+    say(f"{kind}: at most {limit:,.0f} a second by a closed loop of {CLIENTS} x {WIDTH:,} callers")
+    say(f"{kind}: at each level {WARM_S:g} s of warm-up, {seconds:g} s of schedule")
     found = []
     for percent in levels:
         rate = limit * percent / 100
@@ -279,7 +305,6 @@ def jobs(scale: float) -> list[Job]:
             partial(samples, kind, seconds),
             None,
             f"{seconds:g} s at each of {len(LEVELS)} loads, {CLIENTS} client processes",
-            long=True,
             runs_max=1,
         )
         for kind in CHARTED
@@ -326,10 +351,20 @@ def as_table(kind: str, points: Sequence[tuple[int, Level]]) -> Table:
 
 def main() -> None:
     """Measure curves and print them."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("kinds", nargs="*", default=list(CHARTED), choices=list(KINDS))
-    parser.add_argument("--levels", nargs="+", type=int, default=list(LEVELS), help="percent")
-    parser.add_argument("--seconds", type=float, default=5.0, help="per level")
+    parser = command_line.parser(__doc__)
+    parser.add_argument(
+        "kinds", nargs="*", default=list(CHARTED), choices=list(KINDS), help="what is called"
+    )
+    parser.add_argument(
+        "--levels",
+        nargs="+",
+        type=command_line.count,
+        default=list(LEVELS),
+        help="percent of the most",
+    )
+    parser.add_argument(
+        "--seconds", type=command_line.amount, default=5.0, help="of schedule at each level"
+    )
     given = parser.parse_args()
     for kind in given.kinds:
         points = curve(kind, given.seconds, given.levels, say=print)

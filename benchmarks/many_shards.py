@@ -7,14 +7,13 @@ users see, and nothing depends on how many processes share a core. What is asked
 with the number of shards: packets, bytes and rows per thousand turns are exact, and the core's
 processor time per turn shows what they cost.
 
-Two loads: in `all` each shard's source sends to keys everywhere, in `few` to keys of four other
+Two loads: in `all` each shard's source sends to keys everywhere, in `few` to keys of four
 shards. A round is one batch of each shard. Then the sources end, all drains, and what an idle
 cluster still does in a second is counted.
 """
 
 from __future__ import annotations
 
-import argparse
 import gc
 import random
 import sys
@@ -28,6 +27,7 @@ from msgspec import Struct
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import command_line
 from benchmarks.figures import number
 from skerry import App, Entity, Generate
 from skerry.runtime.shard.events import (
@@ -331,9 +331,17 @@ def as_table(rows: Sequence[Row]) -> Table:
 
 def main() -> None:
     """Measure, print a table, write JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--shards", type=int, nargs="+", default=SHARDS)
-    parser.add_argument("--loads", nargs="+", default=["all", "few"], choices=["all", "few"])
+    parser = command_line.parser(__doc__)
+    parser.add_argument(
+        "--shards", type=command_line.count, nargs="+", default=SHARDS, help="how many there are"
+    )
+    parser.add_argument(
+        "--loads",
+        nargs="+",
+        default=["all", "few"],
+        choices=["all", "few"],
+        help="each sends to all, or to a few",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
     given = parser.parse_args()
     rows = []

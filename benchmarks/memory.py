@@ -96,6 +96,7 @@ def cache(entities: int, folder: str) -> list[Sample]:
     given = running.sized(folder, PARTITIONS, made, made // PARTITIONS)
     given.cache = SMALL_CACHE
     running.measured(given)
+    stored.check("entities made", stored.counted(given.data, made), made)
     given.app["args"], given.finite, given.cache = ["4", "1", "0"], False, 4 << 30
     process = running.started(given)
     workers = running.Workers(process.pid)

@@ -14,6 +14,7 @@ so that a test can drive all of it without waiting.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import random
 import selectors
 from collections.abc import Callable, Iterator
@@ -142,25 +143,37 @@ class OpenLoop:
         self._due.clear()
 
 
-async def closed_loop(target: Target, *, width: int, seconds: float) -> tuple[int, int]:
-    """(calls, answers in time) when `width` callers each call again as soon as they are answered.
+@dataclasses.dataclass
+class ClosedLoop:
+    """What became of the calls of polite callers."""
+
+    called: int = 0
+    in_time: int = 0
+    refused: int = 0
+    unanswered: int = 0
+    waiting_peak: int = 0
+
+
+async def closed_loop(target: Target, *, width: int, seconds: float) -> ClosedLoop:
+    """`width` callers each call again as soon as they are answered.
 
     That is how much can be served at most; of latency it says nothing.
     """
-    loop = asyncio.get_running_loop()
+    loop, calls = asyncio.get_running_loop(), ClosedLoop(waiting_peak=width)
     end, over = loop.time() + seconds, loop.create_future()
-    called = waiting = in_time = 0
+    waiting = 0
 
     def begin() -> None:
-        nonlocal called, waiting
-        called, waiting = called + 1, waiting + 1
-        target.call(called, ended)
+        nonlocal waiting
+        calls.called, waiting = calls.called + 1, waiting + 1
+        target.call(calls.called, ended)
 
     def ended(answered: bool) -> None:
-        nonlocal waiting, in_time
+        nonlocal waiting
         waiting -= 1
+        calls.refused += not answered
         if loop.time() < end:
-            in_time += answered
+            calls.in_time += answered
             begin()
         elif not waiting:
             over.set_result(None)
@@ -168,7 +181,7 @@ async def closed_loop(target: Target, *, width: int, seconds: float) -> tuple[in
     for _ in range(width):
         begin()
     await over
-    return called, in_time
+    return calls
 
 
 def precise_loop() -> asyncio.AbstractEventLoop:

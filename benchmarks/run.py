@@ -13,18 +13,26 @@ ratios and the table in `figures`.
 
 from __future__ import annotations
 
-import argparse
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import disk, figures, latency, load, memory, shards, starting, throughput
+from benchmarks import (
+    command_line,
+    disk,
+    figures,
+    latency,
+    load,
+    memory,
+    shards,
+    starting,
+    throughput,
+)
 from benchmarks.figures import Job, Row
-from benchmarks.running import CORES, TooShort, options, rate
-
-__all__ = ["main", "options", "rate"]
+from benchmarks.running import CORES, TooShort
 
 
 def table(scale: float) -> list[Job]:
@@ -68,33 +76,43 @@ def _gives(job: Job, name: str) -> bool:
     return any(row == name or row.startswith(f"{name}_") for row in job.rows)
 
 
-def measure(jobs: Sequence[Job], runs: int, *, bare: bool) -> list[Row]:
-    """Run them one after the other."""
+def measure(jobs: Sequence[Job], runs: int, *, bare: bool) -> tuple[list[Row], int]:
+    """Run them one after the other: their rows, and the exit status, since one that fails costs no
+    other its rows."""
     rows: list[Row] = []
+    status = 0
     for job in jobs:
         print(f"── {job.rows[0]}: {min(runs, job.runs_max)} x {job.about}", flush=True)
-        rows += figures.repeated(job, runs, bare=bare)
-    return rows
+        try:
+            rows += figures.repeated(job, runs, bare=bare)
+        except TooShort as error:
+            print(f"{job.rows[0]}: {error}", file=sys.stderr, flush=True)
+            status = status or error.exit_status
+        except Exception:  # A wrong sum, an app that ended: said, and no figure.
+            traceback.print_exc()
+            print(f"{job.rows[0]}: failed, see above", file=sys.stderr, flush=True)
+            status = 1
+    return rows, status
 
 
 def main() -> None:
     """Measure, print a table, write JSON, draw charts."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = command_line.parser(__doc__)
     parser.add_argument("--all", action="store_true", help="the whole table; so without --only")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these rows")
-    parser.add_argument("--runs", type=int, default=5, help="of each; the median is told")
-    parser.add_argument("--scale", type=float, default=1.0, help="of the work per run")
+    parser.add_argument(
+        "--runs", type=command_line.count, default=5, help="of each; the median is told"
+    )
+    parser.add_argument(
+        "--scale", type=command_line.amount, default=1.0, help="of the work per run"
+    )
     parser.add_argument("--no-ceiling", action="store_true", help="leave the ceiling out")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
     parser.add_argument("--plot", type=Path, metavar="DIR", help="measure curves, draw them there")
     given = parser.parse_args()
     jobs = chosen([] if given.all else given.only, given.scale, charts=given.plot is not None)
     print(f"{CORES} cores; {given.runs} runs of each figure, the ceiling before and after each")
-    try:
-        rows = measure(jobs, given.runs, bare=not given.no_ceiling)
-    except TooShort as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_status)
+    rows, status = measure(jobs, given.runs, bare=not given.no_ceiling)
     Console(width=None if sys.stdout.isatty() else 160).print(figures.as_table(rows))
     if given.json:
         given.json.write_bytes(figures.as_json(rows))
@@ -103,6 +121,7 @@ def main() -> None:
 
         for path in charts.draw(rows, given.plot):
             print(path)
+    sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ class Measured(Struct):
         used_s = last.used.cpu_s - first.used.cpu_s
         if used_s <= 0:
             raise TooShort(
-                "Its workers were seen once only: give it more work by a larger --scale."
+                "Its workers were seen at work only once: give it more work with a larger --scale."
             )
         return used_s * 1e6 / (last.turns - first.turns)
 
@@ -192,12 +192,6 @@ def measured(given: Options, warm_turns: int = 0) -> Measured:
     code = supervisor.run()
     assert code == 0, f"The app {given.name} ended with {code}; its workers' words stand above."
     return Measured(supervisor.progress, moments, workers.memory_peak, used, warm_turns)
-
-
-def rate(given: Options) -> tuple[float, Progress]:
-    """Turns per second of an app that is run to its end, and what it did in all."""
-    run = measured(given)
-    return run.rate, run.progress
 
 
 def started(given: Options) -> subprocess.Popen[bytes]:

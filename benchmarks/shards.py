@@ -76,7 +76,6 @@ def further(scale: float) -> list[Job]:
             partial(apart, apps, keys, name, count),
             None,
             f"{PARTITIONS * count:,} items to {apps} apps of one shard, {keys:,} keys each",
-            long=True,
         )
         for apps in (1, 2, 16)
         for name, keys in (("apart_us", KEYS), ("apart_dealt_us", KEYS // apps))

@@ -47,6 +47,9 @@ T = TypeVar("T")
 
 POLL_MS = 50
 QUIET_EVERY_S = 0.1
+
+ANSWER_S = 1.0
+"""A question that is not answered so long is asked again."""
 ANSWER_BYTES_MAX = 1 << 20
 """What a worker says of itself: far less."""
 
@@ -460,8 +463,8 @@ class Supervisor:
             self._judge_round()
             if self._exit is not None:
                 return
-        elif now - self._asked_at < 1.0 and self._round:
-            return
+        elif len(self._doors) == len(self._children) and now - self._asked_at < ANSWER_S:
+            return  # Each has its question; one that is not there yet is asked again at once.
         self._round += 1
         self._answers.clear()
         self._asked_at = now

@@ -1,6 +1,7 @@
 """Medians and ratios, and the shape in which they are kept."""
 
 import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from benchmarks import figures, run
 from benchmarks.charts import points
 from benchmarks.figures import Job, Run, Sample
+from benchmarks.running import TooShort
 
 PROMISED = {
     "keyed_counter_10k",
@@ -112,8 +114,30 @@ def test_no_row_has_two_jobs() -> None:
 
 
 def test_what_takes_minutes_is_run_by_name_only() -> None:
-    assert not any(job.long for job in run.chosen([], 1.0))
-    assert all(job.long for job in run.chosen(["entities_10m", "load_hop"], 1.0))
+    rows = {row for job in run.chosen([], 1.0) for row in job.rows}
+    assert not any(row.startswith(("entities_10m", "load_", "written_", "apart_")) for row in rows)
+    assert len(run.chosen(["entities_10m", "load_hop"], 1.0)) == 2
+
+
+def test_a_job_that_fails_costs_no_other_its_rows(capfd: pytest.CaptureFixture[str]) -> None:
+    def short(folder: str) -> list[Sample]:
+        raise TooShort("over at once")
+
+    def wrong(folder: str) -> list[Sample]:
+        raise AssertionError("a wrong sum")
+
+    def fine(folder: str) -> list[Sample]:
+        return [Sample("fine", 1.0, "s")]
+
+    def jobs(*all: Callable[[str], list[Sample]]) -> list[Job]:
+        return [Job((once.__name__,), once, None, "a job of this test") for once in all]
+
+    rows, status = run.measure(jobs(short, fine), 1, bare=True)
+    assert [row.name for row in rows] == ["fine"] and status == TooShort.exit_status
+    rows, status = run.measure(jobs(short, wrong, fine), 1, bare=True)
+    assert [row.name for row in rows] == ["fine"] and status == 1
+    told = capfd.readouterr().err
+    assert "short: over at once" in told and "a wrong sum" in told
 
 
 def test_a_name_stands_for_the_rows_that_begin_so() -> None:
@@ -143,8 +167,8 @@ def test_charts_are_drawn_from_rows_and_those_without_rows_are_left_out(tmp_path
     from benchmarks.charts import draw
 
     rows = [
-        figures.row_of(Sample(f"keys_{keys}", 1.0, "turns/s"), [Run(1.0, 2.0, 2.0)])
-        for keys in (1000, 10_000)
+        figures.row_of(Sample(f"keys_{keys}", rate, "turns/s"), [Run(rate, 2.0, 2.0)])
+        for keys, rate in ((1000, 1.0), (10_000, 12345.67), (100_000, 12345.23))
     ]
     (path,) = draw(rows, tmp_path)
     assert path.name == "throughput_keys.svg"

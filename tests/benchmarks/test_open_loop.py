@@ -11,6 +11,7 @@ import pytest
 from benchmarks.open_loop import (
     CLOCK_S,
     PASS_CALLS,
+    ClosedLoop,
     Done,
     OpenLoop,
     closed_loop,
@@ -246,12 +247,27 @@ def test_even_arrivals_are_where_they_should_be_however_late_it_is() -> None:
 
 
 def test_a_closed_loop_counts_what_was_answered_in_time() -> None:
-    async def play(loop: Clockwork) -> tuple[int, int]:
+    async def play(loop: Clockwork) -> ClosedLoop:
         return await closed_loop(Server(loop), width=10, seconds=1.0)
 
-    called, in_time = played(play)
-    assert in_time == pytest.approx(1 / SERVICE_S, rel=0.01)
-    assert called == pytest.approx(in_time, abs=10)
+    calls = played(play)
+    assert calls.in_time == pytest.approx(1 / SERVICE_S, rel=0.01)
+    assert calls.called == pytest.approx(calls.in_time, abs=10)
+    assert calls.refused == 0
+
+
+def test_a_closed_loop_counts_refusals_and_does_not_take_them_for_answers() -> None:
+    async def play(loop: Clockwork) -> ClosedLoop:
+        class Busy:
+            def call(self, number: int, done: Done) -> None:
+                loop.call_later(0.01, done, number % 4 != 0)
+
+        return await closed_loop(Busy(), width=1, seconds=1.0)
+
+    calls = played(play)
+    assert calls.called == pytest.approx(100, abs=1)
+    assert calls.refused == pytest.approx(25, abs=1)
+    assert calls.in_time == pytest.approx(75, abs=1)
 
 
 def test_histograms_of_several_processes_show_the_stall_of_one() -> None:
