@@ -231,12 +231,13 @@ class Connection:
             self._arm()
 
     def _look_again(self) -> None:
-        """The app may have been started anew, with other sockets."""
+        """The app may have been started anew, with other sockets or other shards."""
         try:
             running = running_app(self.data)
         except Unavailable:
             return  # It may come back; how long that is waited for is the callers' affair.
-        if running.sockets != self._running.sockets:
+        doors = running.sockets, running.shards
+        if doors != (self._running.sockets, self._running.shards):
             for line in self._lines.values():
                 line.close()
             self._running, self._lines = running, {}

@@ -156,6 +156,18 @@ def test_a_client_outlives_a_restart_of_its_app(tmp_path: Path) -> None:
         client.__exit__(None, None, None)
 
 
+def test_a_client_outlives_restarts_with_more_and_with_fewer_workers(tmp_path: Path) -> None:
+    data, keys = tmp_path / "data", "abcdefgh"
+    with contextlib.ExitStack() as opened:
+        client = skerry.Client(data)
+        for time, workers in enumerate((2, 3, 1), 1):
+            with running(data, "--workers", str(workers)):
+                if time == 1:
+                    opened.enter_context(client)
+                assert [client.ask(Counter.at(key).add) for key in keys] == [time] * len(keys)
+                assert client.get(Counter.at("a")).count == time
+
+
 def test_without_an_app_a_client_says_how_to_start_one(tmp_path: Path) -> None:
     with (
         pytest.raises(Unavailable, match="skerry run"),
