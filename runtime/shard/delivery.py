@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 
 from skerry.entity import Entity, EntityType
-from skerry.errors import Failed, Rejected
+from skerry.errors import Failed, InvalidMessage, Rejected
 from skerry.message import MESSAGE_BYTES_MAX, Args, Handler
 from skerry.runtime.shard import wire
 from skerry.runtime.shard.asks import Ask, Asks, Continuation
@@ -395,7 +395,12 @@ class Delivery:
             return
         args = self.by_name(handler, candidate.params, candidate.args)
         if candidate.kind == "later":
-            entry = handler.stored_entry(args)
+            try:
+                entry = handler.stored_entry(args)
+            except InvalidMessage as error:  # An older release set it.
+                broke = Broke(f"InvalidMessage: {error}", "")
+                self.bury(handler, candidate.to, args, broke)
+                return
             self.left.add(Call.SEND, handler, candidate.to_type, candidate.to, entry, None)
         elif candidate.kind == "named" or self._late(candidate):
             result = self.run_one(handler, candidate.key, args, wanted=False)

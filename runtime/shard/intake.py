@@ -18,6 +18,7 @@ import msgspec
 import xxhash
 from msgspec import Struct
 
+from skerry.errors import InvalidMessage
 from skerry.runtime.shard import wire
 from skerry.runtime.shard.clients import Clients
 from skerry.runtime.shard.commit import slot_prefix
@@ -330,7 +331,11 @@ class Intake:
                 )
                 return
             args = self._delivery.by_name(handler, letter.params, letter.args)
-            entry = handler.stored_entry(args)
+            try:
+                entry = handler.stored_entry(args)
+            except InvalidMessage as error:
+                self._answer(event, f"{error}. Start a release that takes it, or drop it.")
+                return
             self._delivery.left.add(Call.SEND, handler, letter.type, letter.key, entry, None)
         self._delivery.dead.remove(event.id)
         self._clients.replies.append(Told(event.caller, event.number, Outcome("done")))

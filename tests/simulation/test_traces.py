@@ -716,6 +716,34 @@ def test_stored_arguments_are_mapped_by_name_in_another_release_trace_56() -> No
     assert cluster.state("Till", "till").got == [100, 1, 7]
 
 
+def test_stored_arguments_that_another_release_does_not_take_are_a_dead_letter() -> None:
+    def put(self: Any, number: int) -> None: ...
+
+    def put_anew(self: Any, number: str) -> None:
+        self.got += number
+
+    def put_later(self: Any) -> None:
+        send_later(3600, type(self).at("box").put, 1)
+
+    fields = {"__annotations__": {"got": str}, "got": ""}
+    old = type("Box", (Entity,), {**fields, "put": put, "later": put_later})
+    new = type("Box", (Entity,), {**fields, "put": put_anew})
+    cluster = Cluster(App("boxes", entities=[old]), seed=1, shards=1, faults=NO_FAULTS)
+    cluster.ask(message(old.at("a").later))  # type: ignore[attr-defined]
+    cluster.run(30)
+    cluster.app = App("boxes", entities=[new])
+    cluster.crash(0)
+    cluster.clock_ns += 3601 * 10**9
+    cluster.ask(message(new.at("box").put, "x"))  # type: ignore[attr-defined]
+    cluster.run(100)
+    assert cluster.state("Box", "box").got == "x"
+    [letter] = cluster.dead()
+    assert (letter.type, letter.key, letter.handler) == ("Box", "box", "put")
+    assert "Expected `str`, got `int`" in letter.error
+    assert operate(cluster, "retry") == "invalid"
+    assert cluster.dead() == [letter]
+
+
 def test_confirms_free_rows_also_when_the_store_is_full_trace_68(cluster: Cluster) -> None:
     cluster.run(20)
     numbers = [cluster.ask(message(Box.at(f"b{n}").take, n)) for n in range(20)]
