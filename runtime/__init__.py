@@ -29,6 +29,7 @@ runtime/    How programs run; imported as `skerry.runtime`.
     worker.py          One process: a shard, its store, its ports, its loop. The only place where they meet.
     pace.py            How much a batch takes in: as much as runs while nobody waits too long for it.
     stopwatch.py       How long something took, by the clock and by the thread's own time.
+    heartbeat.py       What a worker writes of itself where its supervisor reads it, also after its end.
     readers.py         Reads source partitions for a worker, batch by batch, without ever making it wait.
     writers.py         Hands items to sinks for a worker, a thread per sink, without ever making it wait.
     inquiries.py       What a worker is asked that is no message to an entity: states, counts, dead letters.

@@ -28,7 +28,8 @@ BESIDE_S = 0.5
 """For so long after clients asked beside much else they are expected to ask again."""
 
 TURNS_MIN = 128
-"""Below, a batch costs more around its turns than in them."""
+"""Below, a batch costs more around its turns than in them, unless turns are slow. Also the first
+batch: how long a handler takes is not known before."""
 
 ITEMS_MAX = 16_384
 """Items of sources in a batch: what may become of one is not known before its turns have run."""
@@ -39,7 +40,7 @@ class Pace:
 
     def __init__(self, turns_max: int) -> None:
         self._most = turns_max
-        self.turns = turns_max // 2
+        self.turns = TURNS_MIN
         """Messages of peers, or of entities of this shard."""
         self.items = self.turns
         """Items of sources."""
@@ -69,8 +70,9 @@ class Pace:
         else:
             part = own_s / BATCH_S
         if part > 1:
-            self.turns = max(TURNS_MIN, int(self.turns / min(part, 2)))
-            self.items = max(TURNS_MIN, int(self.items / min(part, 2)))
+            least = TURNS_MIN if own_s <= BATCH_S else 1
+            self.turns = max(least, int(self.turns / min(part, 2)))
+            self.items = max(least, int(self.items / min(part, 2)))
             return
         grown = min(1 / max(part, 0.5), 2)
         if turns >= self.turns:

@@ -17,7 +17,6 @@ import os
 import select
 import shutil
 import signal
-import struct
 import subprocess
 import sys
 import tempfile
@@ -34,14 +33,14 @@ import psutil
 from msgspec import Struct
 
 from skerry.errors import SkerryError
-from skerry.runtime import placement_file
+from skerry.runtime import heartbeat, placement_file
 from skerry.runtime.gateway import words
 from skerry.runtime.gateway.channel import Broken, Channel
 from skerry.runtime.placement_file import AppFile, Running
 from skerry.runtime.reshard import reshard
 from skerry.runtime.store.check import check_apart
 from skerry.runtime.watch import RESTARTS_WITHIN_S, Beat, GiveUp, Restart, Rounds, Watch
-from skerry.runtime.worker import BEAT, DAMAGED, HOPELESS, Config
+from skerry.runtime.worker import DAMAGED, HOPELESS, Config
 
 T = TypeVar("T")
 
@@ -380,14 +379,7 @@ class Supervisor:
                 child.done = True
 
     def _beat(self, child: _Child) -> Beat | None:
-        """What the worker last wrote of itself; None before it did."""
-        try:
-            with open(f"{self._sockets}/beat-{child.shard}", "rb") as file:
-                rounds, commit, *running, slow = BEAT.unpack(file.read(BEAT.size))
-        except (OSError, struct.error):
-            return None
-        peer, seq, index = running
-        return Beat(rounds, commit, (peer, seq, index), bool(slow))
+        return heartbeat.read(f"{self._sockets}/beat-{child.shard}")
 
     def _watch(self) -> None:
         """Rounds that stand still: a handler does not return."""

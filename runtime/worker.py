@@ -15,10 +15,8 @@ import base64
 import ctypes
 import faulthandler
 import gc
-import mmap
 import os
 import signal
-import struct
 import sys
 import time
 from collections.abc import Iterator
@@ -34,6 +32,7 @@ from skerry.app import App
 from skerry.errors import SkerryError, StoreDamaged, StoreLocked
 from skerry.runtime.gateway.sockets import Door
 from skerry.runtime.gateway.words import Control
+from skerry.runtime.heartbeat import Heartbeat
 from skerry.runtime.inquiries import Inquiries
 from skerry.runtime.load import extend_path, load
 from skerry.runtime.pace import Pace
@@ -91,9 +90,6 @@ FULL = (
     "Forget entities, drop dead letters, or start again with a larger --quota."
 )
 
-BEAT = struct.Struct("<QQQQQB")
-"""What the supervisor reads: rounds, commit, and the running message in slow mode."""
-
 
 class Config(msgspec.Struct, kw_only=True):
     """What the supervisor tells a worker, as one line of JSON."""
@@ -139,7 +135,7 @@ class Worker:
         self._shard.streams.keep = self._store.keep
         self._pipe = Pipe(folder, config.shard)
         self._door = Door(folder / f"door-{config.shard}")
-        self._beat = _open_beat(folder / f"beat-{config.shard}")
+        self._heartbeat = Heartbeat(folder / f"beat-{config.shard}")
         self._pace, self._stopwatch = Pace(settings.limits.turns_per_batch_max), Stopwatch()
         self._rounds = 0
         self._hurry = False
@@ -185,6 +181,7 @@ class Worker:
         gc.collect()
         gc.freeze()
         gc.set_threshold(GARBAGE_OBJECTS, *gc.get_threshold()[1:])
+        self._heartbeat.watch_calls()
         while not self._stopping or self._shard.durable < self._shard.no:
             busy = self._round()
             self._listen(0 if busy else self._patience_ms())
@@ -318,13 +315,12 @@ class Worker:
 
     def _note_beat(self) -> None:
         self._rounds += 1
-        BEAT.pack_into(
-            self._beat, 0, self._rounds, self._shard.no, *self._watched, self._shard.intake.slow
-        )
+        slow = self._shard.intake.slow
+        self._heartbeat.write(self._rounds, self._shard.no, self._watched, slow=slow)
 
     def _watch(self, peer: int, seq: int, index: int) -> None:
         self._watched = (peer, seq, index)
-        BEAT.pack_into(self._beat, 0, self._rounds, self._shard.no, peer, seq, index, True)
+        self._heartbeat.write(self._rounds, self._shard.no, self._watched, slow=True)
 
     # ── what inquiries need of us ──
 
@@ -416,15 +412,6 @@ class Worker:
 
 def _clocks() -> Ticked:
     return Ticked(time.time_ns(), time.clock_gettime_ns(time.CLOCK_BOOTTIME))
-
-
-def _open_beat(path: Path) -> mmap.mmap:
-    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        os.ftruncate(fd, mmap.PAGESIZE)
-        return mmap.mmap(fd, mmap.PAGESIZE)
-    finally:
-        os.close(fd)
 
 
 def _prepare(config: Config) -> None:

@@ -39,6 +39,7 @@ WALK = (
         "worker",
         "pace",
         "stopwatch",
+        "heartbeat",
     ),
     *("readers", "writers", "inquiries", "ports"),
     # A client comes in.

@@ -39,6 +39,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     ),
     "skerry.runtime.supervisor": (
         "skerry.runtime.worker",
+        "skerry.runtime.heartbeat",
         "skerry.runtime.watch",
         "skerry.runtime.reshard",
         "skerry.runtime.placement_file",
@@ -62,6 +63,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "skerry.runtime.load",
         "skerry.runtime.pace",
         "skerry.runtime.stopwatch",
+        "skerry.runtime.heartbeat",
         "skerry.runtime.readers",
         "skerry.runtime.writers",
         "skerry.runtime.ports",
@@ -85,6 +87,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "skerry.runtime.load": (),
     "skerry.runtime.pace": (),
     "skerry.runtime.stopwatch": (),
+    "skerry.runtime.heartbeat": ("skerry.runtime.watch", f"{CORE}.intake"),
     "skerry.runtime.gateway.connection": (
         "skerry.runtime.gateway",
         "skerry.runtime.placement_file",

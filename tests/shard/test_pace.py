@@ -71,7 +71,14 @@ def test_the_bounds_have_bounds() -> None:
     run(pace, 1e-9)
     assert (pace.turns, pace.items) == (16_384, ITEMS_MAX)
     run(pace, 1.0)
+    assert (pace.turns, pace.items) == (1, 1)
+
+
+def test_the_first_batch_is_small_and_turns_that_are_slow_make_smaller_ones() -> None:
+    pace = Pace(16_384)
     assert (pace.turns, pace.items) == (TURNS_MIN, TURNS_MIN)
+    assert run(pace, 0.002) <= 4 * BATCH_S
+    assert run(pace, 1e-6) > BATCH_S / 2, "it grows again"
 
 
 def test_what_was_not_full_does_not_grow() -> None:

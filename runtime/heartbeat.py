@@ -1,0 +1,97 @@
+"""What a worker writes of itself where its supervisor reads it, also after its end.
+
+A page of a file that both map: rounds of the loop, the newest commit, and in slow mode the message
+that runs. Rounds that stand still mean that a handler does not return. But a batch of a thousand
+messages, each of some milliseconds, is one long round and no harm. So when a round takes long, a
+thread looks now and then at which call of the app's own code is under way: while these follow each
+other, there is movement. It costs the turns nothing; and where a handler never lets go of the
+interpreter, the thread does not run, and there is none.
+
+Threads and a file; knows nothing of shards. Idea: docs/entities.md.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+
+from skerry.runtime.shard.intake import Identity
+from skerry.runtime.watch import Beat
+
+LOOK_S = 0.25
+"""How often a round that takes long is looked at: a fraction of any time that counts as a hang."""
+
+_BEAT = struct.Struct("<QQQQQB")
+_MOVES = struct.Struct("<Q")
+_MOVES_AT = 64
+
+_MAIN = vars(sys.modules["__main__"])
+"""Of a worker, the module of its loop."""
+
+
+class Heartbeat:
+    """The writing end, for the thread that makes it."""
+
+    def __init__(self, path: Path) -> None:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            os.ftruncate(fd, mmap.PAGESIZE)
+            self._page = mmap.mmap(fd, mmap.PAGESIZE)
+        finally:
+            os.close(fd)
+        self._rounds = 0
+        self._thread = threading.get_ident()
+
+    def write(self, rounds: int, commit: int, running: Identity, *, slow: bool) -> None:
+        """Where the loop stands."""
+        self._rounds = rounds
+        _BEAT.pack_into(self._page, 0, rounds, commit, *running, slow)
+
+    def watch_calls(self) -> None:
+        """From now on calls that follow each other within a round are movement, too."""
+        threading.Thread(target=self._watch, name="heartbeat", daemon=True).start()
+
+    def _watch(self) -> None:
+        rounds, moves = self._rounds, 0
+        call: FrameType | None = None
+        while True:
+            time.sleep(LOOK_S)
+            if rounds != self._rounds:
+                rounds, call = self._rounds, None
+                continue
+            latest = _outermost_call(sys._current_frames()[self._thread])
+            # A frame that is held is no other call's: so the same one is the same call.
+            if call is not None and latest is not call:
+                moves += 1
+                _MOVES.pack_into(self._page, _MOVES_AT, moves)
+            call = latest
+
+
+def read(path: str) -> Beat | None:
+    """What the worker last wrote; None before it did."""
+    try:
+        with open(path, "rb") as file:
+            page = file.read(mmap.PAGESIZE)
+        rounds, commit, peer, seq, index, slow = _BEAT.unpack_from(page)
+        (moves,) = _MOVES.unpack_from(page, _MOVES_AT)
+    except (OSError, struct.error):
+        return None
+    return Beat(rounds + moves, commit, (peer, seq, index), bool(slow))
+
+
+def _outermost_call(frame: FrameType | None) -> FrameType | None:
+    """The call that our own code has made of somebody else's; None: there is none."""
+    found = None
+    while frame is not None:
+        names = frame.f_globals
+        ours = names is _MAIN or names.get("__name__", "skerry.").startswith(("skerry.", "runpy"))
+        if not ours:
+            found = frame
+        frame = frame.f_back
+    return found
