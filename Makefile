@@ -59,7 +59,7 @@ bench: .venv/.dev ## what moved since the last landed commit, both measured alte
 	$(BIN)/python -m benchmarks.compare --pairs $(PAIRS)
 
 .PHONY: figures
-figures: .venv/.dev ## measure everything, beside this machine's bare ceiling: RUNS=5
+figures: .venv/.dev ## measure the table, beside this machine's bare ceiling: RUNS=5
 	$(BIN)/python -m benchmarks.run --all --runs $(RUNS)
 
 .PHONY: curves

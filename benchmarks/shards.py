@@ -7,8 +7,9 @@ it is the workers' own, however they share the cores.
 One shard sends nothing to others, of n shards all but one message in n travel: so the step
 from 1 to 2 is the price of the way between shards, and is paid once.
 
-Processes that share a core also cost each other its caches, whatever they do. What that is, is
-seen when as many apps of one shard each run side by side: nothing travels between those.
+Two things are told apart beside that. Keys: with few, no table of them is larger than the caches
+of a core. And processes: as many apps of one shard each, side by side, share the cores, and
+nothing travels between them.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ ITEMS = 375_000
 """Of each partition."""
 
 KEYS = 10_000
+FEW_KEYS = 640
 
 
 def cost(shards: int, count: int, folder: str) -> list[Sample]:
@@ -37,6 +39,13 @@ def cost(shards: int, count: int, folder: str) -> list[Sample]:
         Sample(name, run.cpu_us_per_turn, "CPU-us/turn"),
         Sample(f"shards_{shards}", run.rate, "turns/s"),
     ]
+
+
+def few_keys(shards: int, count: int, folder: str) -> list[Sample]:
+    """The same with keys that fit the caches of a core, however many shards know all of them."""
+    name = f"few_keys_us_{shards}"
+    run = counter(name, PARTITIONS, FEW_KEYS, count, folder, workers=shards)
+    return [Sample(name, run.cpu_us_per_turn, "CPU-us/turn")]
 
 
 def apart(apps: int, keys: int, name: str, count: int, folder: str) -> list[Sample]:
@@ -68,15 +77,24 @@ def jobs(scale: float) -> list[Job]:
 
 
 def further(scale: float) -> list[Job]:
-    """What sharing the cores costs by itself: by name only."""
+    """What the rise is made of: by name only."""
     count = int(ITEMS * scale)
-    return [
+    few = [
+        Job(
+            (f"few_keys_us_{shards}",),
+            partial(few_keys, shards, count),
+            partial(bare, FEW_KEYS),
+            f"{PARTITIONS * count:,} items to {FEW_KEYS:,} keys",
+        )
+        for shards in SHARDS
+    ]
+    return few + [
         Job(
             (f"{name}_{apps}",),
             partial(apart, apps, keys, name, count),
             None,
             f"{PARTITIONS * count:,} items to {apps} apps of one shard, {keys:,} keys each",
         )
-        for apps in (1, 2, 16)
+        for apps in (2, 16)
         for name, keys in (("apart_us", KEYS), ("apart_dealt_us", KEYS // apps))
     ]
