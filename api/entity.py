@@ -107,15 +107,17 @@ class EntityType:
         self, data: bytes, key: str, schemas: Callable[[int], bytes | None], error: Exception
     ) -> Entity:
         schema_id, *values = _decode(data)
-        if schema_id == self.schema_id:
+        upgrade = getattr(self.cls, "_upgrade", None)
+        ours = schema_id == self.schema_id
+        if ours and upgrade is None:
             raise IncompatibleState(self.name, key, str(error)) from error
-        stored = schemas(schema_id)
+        # Also of ours: a schema says nothing of the types that its fields are made of.
+        stored = self.schema if ours else schemas(schema_id)
         if stored is None:
             raise IncompatibleState(
                 self.name, key, f"its schema {schema_id:016x} is unknown to this store"
             ) from error
         old = dict(zip(msgspec.json.decode(stored)["fields"], values))
-        upgrade = getattr(self.cls, "_upgrade", None)
         if upgrade is not None:
             old = upgrade(old)
         else:

@@ -193,6 +193,25 @@ def test_a_field_that_changed_its_type_is_named_and_an_upgrade_can_mend_it() -> 
     assert entity.a == 10
 
 
+def test_an_upgrade_mends_what_a_field_is_made_of_too() -> None:
+    def basket(price: type, **more: Any) -> Any:
+        line = msgspec.defstruct("Line", [("price", price)])
+        return made(__annotations__={"lines": list[line]}, lines=[], **more), line  # type: ignore[valid-type]
+
+    def upgrade(cls: Any, old: dict[str, Any]) -> dict[str, Any]:
+        return {"lines": [{"price": str(line["price"])} for line in old["lines"]]}
+
+    old, line = basket(int)
+    entity = old.__skerry__.new("k")
+    entity.lines = [line(price=3)]
+    state = old.__skerry__.encode(entity)
+    new, _ = basket(str, _upgrade=classmethod(upgrade))
+    assert new.__skerry__.schema_id == old.__skerry__.schema_id, "the text is the same"
+    assert new.__skerry__.decode(state, "k", lambda id: None).lines[0].price == "3"
+    with pytest.raises(IncompatibleState, match="price"):
+        basket(str)[0].__skerry__.decode(state, "k", lambda id: None)
+
+
 def test_the_error_tree_is_the_one_that_is_drawn() -> None:
     drawn = errors.__doc__ or ""
     for name, value in vars(errors).items():
