@@ -16,6 +16,9 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import msgspec
+
+from skerry.errors import SkerryError
 from skerry.runtime.shard.events import Items
 
 BATCH_ITEMS = 2048
@@ -43,6 +46,8 @@ class Partition:
     def __init__(
         self, name: str, source: Any, partition: str, after: Any, wake: Callable[[], None]
     ) -> None:
+        if type(partition) is not str:
+            raise SkerryError(f"Source {name}: a partition's name is a str, not {partition!r}.")
         self.name, self.partition = name, partition
         self._source, self._wake = source, wake
         self.inline = hasattr(source, "batches")
@@ -83,9 +88,21 @@ class Partition:
             self._rest = positions[items_max:], found[items_max:]
             positions, found = positions[:items_max], found[:items_max]
         items = Items(self.name, self.partition, self.position, positions, found)
-        self.position = positions[-1]
+        self.position = self._kept(positions[-1])
         self.taken += 1
         return items
+
+    def _kept(self, position: Any) -> Any:
+        """A position, as it comes back from the store. Raises SkerryError: it would be another."""
+        if type(position) is int:
+            return position
+        back = msgspec.msgpack.decode(msgspec.msgpack.encode(position))
+        if type(back) is not type(position) or back != position:
+            raise SkerryError(
+                f"Source {self.name}, partition {self.partition}: the position {position!r} comes "
+                f"back as {back!r} after a restart. Give positions as numbers, texts or lists."
+            )
+        return position
 
     def size(self) -> float | None:
         """How large the partition is, in units of its positions, when the source knows."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterator
+from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from skerry.errors import SkerryError
 from skerry.runtime.readers import OPEN_MAX, SPELL_BATCHES, Partition, Readers
 
 BATCH = 3
@@ -42,6 +46,38 @@ class Numbers:
 def readers_of(source: Numbers) -> Readers:
     """All its partitions, from the beginning."""
     return Readers([Partition("numbers", source, p, None, lambda: None) for p in source.counts])
+
+
+class Places:
+    """A partition whose positions are what they are."""
+
+    def __init__(self, *positions: object) -> None:
+        self.positions = positions
+
+    def batches(self, partition: str, after: object, size: int) -> Iterator[tuple[Any, Any]]:
+        """All of them at once."""
+        yield self.positions, self.positions
+
+
+@pytest.mark.parametrize("position", [(1, 2), datetime.date(2026, 1, 1), {3}, [(1, 2)]])
+def test_a_position_that_comes_back_as_another_after_a_restart_is_refused_at_once(
+    position: object,
+) -> None:
+    partition = Partition("places", Places("a", position), "0", None, lambda: None)
+    with pytest.raises(SkerryError, match="Source places, partition 0: the position"):
+        partition.next(10)
+
+
+@pytest.mark.parametrize("position", [3, 2.5, "b", b"c", ["d", 4], {"e": 5}])
+def test_a_position_may_be_anything_that_comes_back_as_it_was(position: object) -> None:
+    partition = Partition("places", Places("a", position), "0", None, lambda: None)
+    items = partition.next(10)
+    assert items is not None and items.positions[-1] == position
+
+
+def test_a_partition_is_named_by_a_text() -> None:
+    with pytest.raises(SkerryError, match="name is a str, not 7"):
+        Partition("places", Places(), 7, None, lambda: None)  # type: ignore[arg-type]
 
 
 @settings(deadline=None)
