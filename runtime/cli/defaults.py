@@ -19,7 +19,7 @@ from skerry.errors import SkerryError
 RUN = ("workers", "data", "sync", "cache", "quota")
 """Options that may stand in [tool.skerry]; each also as SKERRY_WORKERS and so on."""
 
-OTHERS = ("ask", "send", "get", "export", "count", "status", "stop")
+OTHERS = ("ask", "send", "get", "export", "count", "status", "stop", "check", "backup", "restore")
 LETTERS = ("list", "show", "retry", "drop")
 
 

@@ -46,7 +46,8 @@ def backup(
 def restore(
     directory: Annotated[Path, typer.Argument(help="a backup, as `skerry backup` makes it")],
     data: Annotated[
-        Path | None, typer.Option(help="a new data directory; default: ./.skerry/<app>")
+        Path | None,
+        typer.Option(envvar="SKERRY_DATA", help="a new folder; default: ./.skerry/<app>"),
     ] = None,
     as_json: Json = False,
 ) -> None:

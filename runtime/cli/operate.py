@@ -189,8 +189,9 @@ def drop(id: str, data: Data = None) -> None:
 
 def check(
     directory: Annotated[
-        Path | None, typer.Argument(help="data directory; default: the one in ./.skerry")
+        Path | None, typer.Argument(help="a data directory or a backup; default: --data")
     ] = None,
+    data: Data = None,
     as_json_: Json = False,
 ) -> None:
     """Verify every checksum of a stopped app's stores.
@@ -198,7 +199,7 @@ def check(
     Each record, each link between records, each row. Exit code 3: damage."""
     from skerry.runtime.store.check import check_apart
 
-    folder = find_data(directory)
+    folder = find_data(directory or data)
     app = load(folder)
     assert app is not None, "find_data has looked for the app"
     if is_running(folder):

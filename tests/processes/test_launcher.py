@@ -11,11 +11,15 @@ import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 import skerry
 from skerry import message
+from skerry.runtime import cli
+from skerry.runtime.cli.defaults import from_pyproject
 from tests.processes.apps import Counter
 from tests.processes.started import CLI, ROOT, launcher, running
 
@@ -222,6 +226,45 @@ def test_defaults_come_from_pyproject_then_the_environment_then_flags(tmp_path: 
     (tmp_path / "pyproject.toml").write_text("[tool.skerry]\nworker = 3\n")
     wrong = launcher("status", cwd=tmp_path)
     assert (wrong.returncode, "'worker'" in wrong.stderr) == (1, True)
+
+
+def commands(group: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command with the words that call it."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from (((name, *words), each) for words, each in commands(command))
+        else:
+            yield (name,), command
+
+
+def test_every_command_takes_its_data_directory_from_pyproject_environment_and_flag(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "pyproject.toml").write_text('[tool.skerry]\ndata = "here"\n')
+    found = dict(commands(typer.main.get_command(cli.app)))
+    assert ("dead", "list") in found
+    for words, command in found.items():
+        options = {option.name: option for option in command.params}
+        assert options["data"].envvar == "SKERRY_DATA", words
+        defaults = from_pyproject(tmp_path)
+        for word in words:
+            defaults = defaults.get(word, {})
+        assert defaults == {"data": "here"}, words
+
+
+def test_check_and_backup_take_the_configured_app_not_the_one_beside_it(tmp_path: Path) -> None:
+    with running(tmp_path / ".skerry" / "other", said=tmp_path / "said"):
+        pass
+    with running(tmp_path / "here"):
+        ok("ask", "Counter/a", "add", "--data", str(tmp_path / "here"))
+    (tmp_path / "pyproject.toml").write_text('[tool.skerry]\ndata = "here"\n')
+    assert launcher("check", cwd=tmp_path).stdout.startswith("here: ")
+    assert launcher("check", ".skerry/other", cwd=tmp_path).stdout.startswith(".skerry/other: ")
+    assert launcher("check", cwd=tmp_path, SKERRY_DATA=".skerry/other").stdout.startswith(".skerry")
+    assert launcher("backup", "kept", cwd=tmp_path).returncode == 0
+    assert ok("count", "Counter", "--data", str(tmp_path / "kept")) == "1\n"
+    assert launcher("restore", "kept", cwd=tmp_path, SKERRY_DATA="again").returncode == 0
+    assert ok("count", "Counter", "--data", str(tmp_path / "again")) == "1\n"
 
 
 def test_stop_ends_an_app_and_a_second_look_finds_none(tmp_path: Path) -> None:
