@@ -77,17 +77,22 @@ class AsyncClient:
         return self._opened[0]
 
     def options(self, *, timeout: float | None = None, idempotency_key: str | None = None) -> Self:
-        """The same client with other options.
+        """The same client with other options; what is not given stays.
 
         Args:
             timeout: seconds to wait for an outcome.
             idempotency_key: names one request: asked again under this key, also by another
                 client, within 24 hours, it gets its first outcome and does not run again.
+
+        Raises:
+            ValueError: a timeout of no time, or an empty key, as of a variable that is not set.
         """
+        if idempotency_key == "":
+            raise ValueError("an idempotency_key names one request; '' names none")
         other = type(self)(self._data)
         other._opened = self._opened
         other._timeout = self._timeout if timeout is None else _positive(timeout)
-        other._idempotency_key = idempotency_key
+        other._idempotency_key = idempotency_key or self._idempotency_key
         return other
 
     async def ask(self, handler: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:

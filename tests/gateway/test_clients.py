@@ -101,6 +101,26 @@ def test_an_idempotency_key_counts_once_over_clients_handlers_apart(data: Path) 
         assert client.options(idempotency_key="order-18").ask(Counter.at("named").add) == 6
 
 
+def test_options_that_are_not_given_stay_as_they_are(data: Path) -> None:
+    with skerry.Client(data) as client:
+        named = client.options(idempotency_key="chained").options(timeout=20)
+        assert [named.ask(Counter.at("chained").add) for _ in range(2)] == [1, 1]
+
+    async def twice() -> list[int]:
+        async with skerry.AsyncClient(data) as client:
+            named = client.options(idempotency_key="also").options(timeout=20)
+            return [await named.ask(Counter.at("chained").add) for _ in range(2)]
+
+    assert asyncio.run(twice()) == [2, 2]
+
+
+def test_an_empty_idempotency_key_is_refused_since_it_names_nothing(data: Path) -> None:
+    with skerry.Client(data) as client:
+        for each in client, skerry.AsyncClient(data):
+            with pytest.raises(ValueError, match="'' names none"):
+                each.options(idempotency_key="")
+
+
 def test_requests_count_once_while_workers_are_killed(data: Path) -> None:
     def kill_all() -> None:
         for pid in workers(data):
