@@ -19,8 +19,30 @@ Data = Annotated[
     Path | None,
     typer.Option(envvar="SKERRY_DATA", help="data directory; default: the one in ./.skerry"),
 ]
+HandlerName = Annotated[str, typer.Argument(help="a public handler, as deposit")]
 Arguments = Annotated[
     str | None, typer.Argument(help="arguments as JSON: an object by name, or an array")
+]
+
+
+def _positive(seconds: float) -> float:
+    if not seconds > 0:
+        raise typer.BadParameter(f"{seconds:g} s is no time: give more than 0")
+    return seconds
+
+
+def _not_empty(name: str | None) -> str | None:
+    if name == "":
+        raise typer.BadParameter(
+            "it is empty and names no request: is a variable of the shell not set?"
+        )
+    return name
+
+
+Timeout = Annotated[float, typer.Option(callback=_positive, help="seconds to wait for the outcome")]
+IdempotencyKey = Annotated[
+    str | None,
+    typer.Option(callback=_not_empty, help="names the request: made again, it does not run again"),
 ]
 
 
@@ -38,13 +60,11 @@ def split(target: str) -> tuple[str, str]:
 
 def ask(
     target: Target,
-    handler: Annotated[str, typer.Argument(help="a public handler, as deposit")],
+    handler: HandlerName,
     arguments: Arguments = None,
     data: Data = None,
-    timeout: Annotated[float, typer.Option(help="seconds to wait for the reply")] = 30,
-    idempotency_key: Annotated[
-        str | None, typer.Option(help="names the request: asked again, it does not run again")
-    ] = None,
+    timeout: Timeout = 30,
+    idempotency_key: IdempotencyKey = None,
 ) -> None:
     """Send one message and print its reply as JSON.
 
@@ -56,13 +76,11 @@ def ask(
 
 def send(
     target: Target,
-    handler: Annotated[str, typer.Argument(help="a public handler, as deposit")],
+    handler: HandlerName,
     arguments: Arguments = None,
     data: Data = None,
-    timeout: Annotated[float, typer.Option(help="seconds to wait until it is durable")] = 30,
-    idempotency_key: Annotated[
-        str | None, typer.Option(help="names the request: sent again, it does not run again")
-    ] = None,
+    timeout: Timeout = 30,
+    idempotency_key: IdempotencyKey = None,
 ) -> None:
     """Send one message; returns when it is durable.
 
