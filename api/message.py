@@ -39,6 +39,10 @@ Check = Callable[[tuple[Any, ...]], tuple[Any, ...]]
 NO_ARGS = b"\x90"
 """The bytes of no arguments."""
 
+_BY_NAME = 1
+"""The extension type of arguments that somebody gives by name now. A plain map is what an older
+release stored: it may have names that this one lacks."""
+
 KEY_BYTES_MAX = 480
 MESSAGE_BYTES_MAX = 8 << 20
 """Arguments or reply of one message, encoded: what every shard and door takes."""
@@ -260,7 +264,7 @@ class Handler:
     # ── bytes ──
 
     def unpack(self, args: bytes) -> tuple[Any, ...]:
-        """Arguments from their bytes: an array by position, or a map by name. Raises InvalidMessage."""
+        """Arguments from their bytes, by position or by name. Raises InvalidMessage."""
         try:
             return self.decode(args)
         except msgspec.MsgspecError as error:
@@ -268,7 +272,10 @@ class Handler:
         try:
             given = msgspec.msgpack.decode(args)
             if isinstance(given, dict):
-                values = self._by_name(given)
+                names = {param.name for param in self.params}
+                values = self.fill((), {k: v for k, v in given.items() if k in names})
+            elif isinstance(given, msgspec.msgpack.Ext) and given.code == _BY_NAME:
+                values = self.fill((), msgspec.msgpack.decode(given.data, type=dict[str, Any]))
             elif isinstance(given, list):
                 values = self.fill(tuple(given), {})
             else:
@@ -279,16 +286,6 @@ class Handler:
             raise InvalidMessage(f"{self.entity}.{self.name}: {first}") from error
         return tuple(map(self._converted, values, self.params))
 
-    def _by_name(self, given: dict[str, Any]) -> tuple[Any, ...]:
-        """A map's arguments by position. Names that we do not have are an older release's; where one
-        is missing, they are its likely misspelling. Raises TypeError."""
-        try:
-            return self.fill((), {k: v for k, v in given.items() if k in self._names})
-        except TypeError as error:
-            unknown = sorted(map(str, set(given) - self._names))
-            more = f", and has no argument `{unknown[0]}`" if unknown else ""
-            raise TypeError(f"{error}{more}") from error
-
     def _converted(self, value: Any, param: Param) -> Any:
         """A value as its parameter wants it. Raises InvalidMessage."""
         try:
@@ -296,18 +293,6 @@ class Handler:
         except (msgspec.MsgspecError, TypeError, ValueError) as error:
             where = f"{self.entity}.{self.name}: argument `{param.name}`"
             raise InvalidMessage(f"{where}: {error}") from error
-
-    @property
-    def _names(self) -> set[str]:
-        return {param.name for param in self.params}
-
-    def named(self, given: dict[str, Any]) -> Args:
-        """Arguments given by name as JSON values. Raises InvalidMessage."""
-        unknown = sorted(set(given) - self._names)
-        if unknown:
-            raise InvalidMessage(f"{self.entity}.{self.name} has no argument `{unknown[0]}`")
-        values = self.unpack(_encode(given))
-        return values if self.scalar else self.packed(values)
 
     def outcome(self, first: Any, rest: bytes, with_first: bool) -> tuple[Any, ...]:
         """Arguments of an outcome's handler: a reply's bytes or an exception, then its own."""
@@ -341,6 +326,11 @@ class Handler:
     def reply(self, body: bytes) -> Any:
         """A reply from its bytes."""
         return self._reply.decode(body)
+
+
+def by_name(given: dict[str, Any]) -> bytes:
+    """Arguments as bytes that a handler takes by their names, and refuses one that it lacks."""
+    return _encode(msgspec.msgpack.Ext(_BY_NAME, _encode(given)))
 
 
 class Message(Generic[R_co]):
