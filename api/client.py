@@ -40,6 +40,7 @@ CHUNK = 2000
 """Requests of one `ask_many` that are made in one go."""
 
 _encode = msgspec.msgpack.Encoder().encode
+_NIL = _encode(None)
 
 
 class AsyncClient:
@@ -517,6 +518,12 @@ def _reply(handler: Handler, body: bytes) -> Any:
     try:
         return handler.reply(body)
     except msgspec.MsgspecError as error:
+        if body == _NIL:
+            raise SkerryError(
+                f"{handler.entity}.{handler.name} has run, and there is no reply: it returned None "
+                f"against its annotation, or a `send` under this idempotency key came first, and "
+                f"keeps none. Look at the entity with `get`."
+            ) from None
         raise SkerryError(
             f"The reply of {handler.entity}.{handler.name} does not fit its annotation: {error}. "
             f"It has run; is this client of another release than the app?"

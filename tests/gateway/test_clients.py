@@ -101,6 +101,15 @@ def test_an_idempotency_key_counts_once_over_clients_handlers_apart(data: Path) 
         assert client.options(idempotency_key="order-18").ask(Counter.at("named").add) == 6
 
 
+def test_an_ask_under_the_key_of_a_send_says_that_the_reply_is_not_kept(data: Path) -> None:
+    with skerry.Client(data) as client:
+        named = client.options(idempotency_key="sent-first")
+        named.send(Counter.at("sent").add, 5)
+        with pytest.raises(skerry.SkerryError, match="a `send` under this idempotency key"):
+            named.ask(Counter.at("sent").add, 5)
+        assert client.ask(Counter.at("sent").value) == 5
+
+
 def test_options_that_are_not_given_stay_as_they_are(data: Path) -> None:
     with skerry.Client(data) as client:
         named = client.options(idempotency_key="chained").options(timeout=20)
