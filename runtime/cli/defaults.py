@@ -27,11 +27,14 @@ def from_pyproject(folder: Path) -> dict[str, Any]:
     """Defaults of each command, as click takes them. Raises SkerryError."""
     path = folder / "pyproject.toml"
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {}).get("skerry", {})
+        tool = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {})
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SkerryError(f"{path} can't be read: {error}.") from None
+    table = tool.get("skerry", {}) if isinstance(tool, dict) else tool
+    if not isinstance(table, dict):
+        raise SkerryError(f"{path}: [tool.skerry] is a table of options, not {table!r}.")
     for name in table:
         if name not in RUN:
             raise SkerryError(f"{path}: [tool.skerry] has {name!r}; it may have {', '.join(RUN)}.")

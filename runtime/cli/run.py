@@ -68,6 +68,7 @@ def run(
     accept_loss: Annotated[
         bool, typer.Option("--accept-loss", help="go on after a power cut with --sync off")
     ] = False,
+    hang: Annotated[float, typer.Option(min=0.1, envvar="SKERRY_HANG", hidden=True)] = 10,
 ) -> None:
     """Run an app until it ends or is stopped.
 
@@ -104,7 +105,7 @@ def run(
         quota=size(quota),
         accept_loss=accept_loss,
         finite=not serve,
-        hang_s=float(os.environ.get("SKERRY_HANG", "10")),
+        hang_s=hang,
     )
     shown = _Bar(app.name) if sys.stderr.isatty() else _Lines(app.name)
     try:

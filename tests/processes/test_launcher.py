@@ -238,6 +238,21 @@ def test_defaults_come_from_pyproject_then_the_environment_then_flags(tmp_path: 
     assert (wrong.returncode, "'worker'" in wrong.stderr) == (1, True)
 
 
+def test_settings_that_make_no_sense_are_named_wherever_they_stand(tmp_path: Path) -> None:
+    for text, said in [
+        ("tool = 3", "[tool.skerry] is a table of options, not 3"),
+        ("[tool]\nskerry = 'x'", "[tool.skerry] is a table of options, not 'x'"),
+    ]:
+        (tmp_path / "pyproject.toml").write_text(text)
+        wrong = launcher("status", cwd=tmp_path)
+        assert (wrong.returncode, "Traceback" in wrong.stderr) == (1, False)
+        assert f"pyproject.toml: {said}" in wrong.stderr
+    for hang in ("abc", "0"):
+        wrong = launcher("run", "examples.bank", "--data", str(tmp_path / "data"), SKERRY_HANG=hang)
+        assert (wrong.returncode, "Traceback" in wrong.stderr) == (2, False)
+        assert "SKERRY_HANG" in wrong.stderr
+
+
 def commands(group: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Every command with the words that call it."""
     for name, command in group.commands.items():
