@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import sys
 from pathlib import Path
@@ -174,6 +173,23 @@ async def _outcome(
         await session.close()
 
 
-def as_json(value: Any) -> str:
-    """A value of the store as one line of JSON."""
-    return json.dumps(msgspec.to_builtins(value, str_keys=True), ensure_ascii=False)
+def as_json(value: Any, indent: int = 0) -> str:
+    """A value of the store as JSON, in one line without `indent`. A dict whose keys JSON can't have
+    is a list of [key, value]; a number that is none is null."""
+    try:
+        text = msgspec.json.encode(value)
+    except TypeError:
+        text = msgspec.json.encode(_in_pairs(value))
+    return msgspec.json.format(text, indent=indent).decode()
+
+
+def _in_pairs(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_in_pairs(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    try:
+        msgspec.json.encode(dict.fromkeys(value))
+    except TypeError:
+        return [[key, _in_pairs(each)] for key, each in value.items()]
+    return {key: _in_pairs(each) for key, each in value.items()}

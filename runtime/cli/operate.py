@@ -155,7 +155,7 @@ def show(
     if not letters:
         print(f"skerry: there is no dead letter {id}.", file=sys.stderr)
         raise typer.Exit(1)
-    print(json.dumps(msgspec.to_builtins(_as_dict(*letters[0]), str_keys=True), indent=2))
+    print(as_json(_as_dict(*letters[0]), indent=2))
 
 
 def _operate(action: str, id: str, data: Path | None) -> None:

@@ -10,11 +10,13 @@ import csv
 import json
 import sys
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 import typer
+from msgspec import Raw
 
 from skerry.runtime.cli.message import Data, Target, as_json, split
 from skerry.runtime.placement_file import find_data, is_running, load, stored_name
@@ -27,13 +29,24 @@ Schemas = Callable[[int], bytes | None]
 
 def fields_of(state: bytes, schemas: Schemas) -> dict[str, Any]:
     """A stored state by the names of its fields."""
-    schema_id, *values = msgspec.msgpack.decode(state)
+    try:
+        schema_id, *values = msgspec.msgpack.decode(state)
+    except msgspec.DecodeError:
+        schema_id, *values = map(_without_class, msgspec.msgpack.decode(state, type=list[Raw]))
     schema = schemas(schema_id)
     if schema is None:
         names = [f"field {place}" for place in range(len(values))]
     else:
         names = msgspec.json.decode(schema)["fields"]
     return dict(zip(names, values))
+
+
+def _without_class(field: Raw) -> Any:
+    """A field's value; its bytes when it is a dict with dicts as keys, which only its class reads."""
+    try:
+        return msgspec.msgpack.decode(field)
+    except msgspec.DecodeError:
+        return bytes(field)
 
 
 def states(data: Path, type_name: str, prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -145,20 +158,24 @@ def export(
     """
     if format not in {"jsonl", "csv"}:
         raise typer.BadParameter("--format is jsonl or csv")
-    rows = states(find_data(data), type_name, prefix)
+    folder = find_data(data)
     if format == "jsonl":
-        for key, state in rows:
+        for key, state in states(folder, type_name, prefix):
             print(as_json({"key": key, "state": state}))
         return
-    writer: Any = None
-    for key, state in rows:
-        if writer is None:
-            writer = csv.DictWriter(sys.stdout, ["key", *state], extrasaction="ignore")
-            writer.writeheader()
-        plain = {
-            name: v if isinstance(v, str | int | float) else as_json(v) for name, v in state.items()
-        }
-        writer.writerow({"key": key, **plain})
+    # Read twice: the first line names every field, and an older release's state lacks some.
+    names = dict.fromkeys(name for _, state in states(folder, type_name, prefix) for name in state)
+    table = csv.writer(sys.stdout)
+    table.writerow(["key", *names])
+    for key, state in states(folder, type_name, prefix):
+        table.writerow([key, *(_cell(state.get(name, "")) for name in names)])
+
+
+def _cell(value: Any) -> Any:
+    """A value as a table has it: as JSON, but for the quotes around what is text there."""
+    if isinstance(value, datetime | bytes):
+        return msgspec.to_builtins(value)
+    return value if isinstance(value, str | int | float) else as_json(value)
 
 
 def count(

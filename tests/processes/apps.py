@@ -1,6 +1,7 @@
 """An app for trouble: refusals, errors, a handler that never returns, large states."""
 
 import ctypes
+import math
 
 from skerry import App, Entity, Rejected, query, send, set_timer
 
@@ -57,6 +58,10 @@ class Counter(Entity):
     @query
     def value(self) -> int:
         return self.count
+
+    @query
+    def ratios(self) -> list[float]:
+        return [0.5, math.nan, math.inf]
 
 
 class Blob(Entity):

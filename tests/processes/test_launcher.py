@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import json
 import os
 import pty
 import re
+import runpy
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import typer
 
@@ -56,6 +59,10 @@ def test_a_message_from_the_shell_is_answered_as_json(data: Path) -> None:
     assert ok("send", "Counter/shell", "name", '["x"]', *at) == ""
     assert ok("ask", "Counter/shell", "value", *at) == "10\n"
     assert json.loads(ok("get", "Counter/shell", *at)) == {"count": 10, "names": ["x"]}
+
+
+def test_numbers_that_json_lacks_are_printed_as_null(data: Path) -> None:
+    assert ok("ask", "Counter/shell", "ratios", "--data", str(data)) == "[0.5, null, null]\n"
 
 
 def test_a_named_request_counts_once(data: Path) -> None:
@@ -134,6 +141,72 @@ def test_states_are_exported_and_counted_also_when_stopped(tmp_path: Path) -> No
     assert "all clean" in ok("check", str(folder))
     assert json.loads(ok("check", str(folder), "--json")) == {"clean": True, "damage": []}
     assert "No app runs" in refused(1, "ask", "Counter/a", "add", *at)
+
+
+PLOTS = """
+from datetime import UTC, datetime
+from msgspec import Struct
+from skerry import App, Entity
+
+class Corner(Struct, frozen=True):
+    x: int
+
+class Plot(Entity):
+    size: int = 0
+    %s
+    def grow(self) -> int:
+        self.size += 1
+        return self.size
+
+    def fill(self, where: dict[tuple[int, int], str]) -> None:
+        self.cells, self.corners = where, {Corner(1): "y"}
+
+app = App("plots", entities=[Plot])
+"""
+
+NEWER_FIELDS = """
+    cells: dict[tuple[int, int], str] = {}
+    seen: datetime = datetime(2026, 1, 2, tzinfo=UTC)
+    raw: bytes = b"a"
+    corners: dict[Corner, str] = {}
+"""
+
+
+@pytest.fixture(scope="module")
+def plots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data of two releases: `a` has one field, `b` and `c` have all; JSON has no keys for `c`'s."""
+    folder = tmp_path_factory.mktemp("plots")
+    (folder / "plots.py").write_text(PLOTS % "")
+    with running(folder / "data", target="plots.py", cwd=folder):
+        ok("ask", "Plot/a", "grow", "--data", str(folder / "data"))
+    (folder / "plots.py").write_text(PLOTS % NEWER_FIELDS)
+    with running(folder / "data", target="plots.py", cwd=folder):
+        ok("ask", "Plot/b", "grow", "--data", str(folder / "data"))
+        with skerry.Client(folder / "data") as client:
+            plot = runpy.run_path(str(folder / "plots.py"))["Plot"]
+            client.ask(plot.at("c").fill, {(1, 2): "x"})
+    return folder / "data"
+
+
+def test_what_json_has_no_keys_for_is_printed_as_pairs(plots: Path) -> None:
+    at = ("--data", str(plots))
+    state = json.loads(ok("get", "Plot/c", *at))
+    assert state["cells"] == [[[1, 2], "x"]]
+    assert base64.b64decode(state["corners"]) == msgspec.msgpack.encode({"x": 1}).join(
+        (b"\x81", b"\xa1y")
+    )
+    rows = [json.loads(line) for line in ok("export", "Plot", *at).splitlines()]
+    assert {row["key"]: row["state"]["size"] for row in rows} == {"a": 1, "b": 1, "c": 0}
+
+
+def test_a_table_has_the_fields_of_every_release_and_plain_texts(plots: Path) -> None:
+    exported = ok("export", "Plot", "--format", "csv", "--data", str(plots))
+    rows = {row.pop("key"): row for row in csv.DictReader(io.StringIO(exported))}
+    newer = {"size": "1", "cells": "{}", "seen": "2026-01-02T00:00:00Z", "raw": "YQ=="}
+    newer["corners"] = rows["c"]["corners"]
+    assert rows["a"] == dict.fromkeys(newer, "") | {"size": "1"}
+    assert rows["b"] == newer | {"corners": "{}"}
+    assert rows["c"] == newer | {"size": "0", "cells": '[[[1, 2], "x"]]'}
 
 
 def test_dead_letters_are_listed_shown_retried_and_dropped(data: Path) -> None:
