@@ -146,7 +146,7 @@ async def _outcome(
     reply: bool,
 ) -> Any:
     from skerry.client import named_id
-    from skerry.errors import TimedOut
+    from skerry.errors import SkerryError
     from skerry.runtime.launch import connect
     from skerry.runtime.placement_file import find_data, stored_name
 
@@ -168,7 +168,16 @@ async def _outcome(
         try:
             return await asyncio.wait_for(asyncio.shield(came), timeout)
         except TimeoutError:
-            raise TimedOut(f"{type_name}/{key} {handler}", timeout) from None
+            step = (
+                "Ask again under the same --idempotency-key: it runs once."
+                if idempotency_key
+                else "Look with `skerry get` before you ask again: it may run twice. Under an "
+                "--idempotency-key, given from the first time on, it runs once."
+            )
+            raise SkerryError(
+                f"No outcome of {type_name}/{key} {handler} within {timeout:g} s: it is unknown "
+                f"whether it ran. {step}"
+            ) from None
     finally:
         await session.close()
 

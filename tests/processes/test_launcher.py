@@ -20,8 +20,8 @@ import pytest
 import typer
 
 import skerry
-from skerry import message
-from skerry.runtime import cli
+from skerry import SkerryError, message
+from skerry.runtime import cli, launch
 from skerry.runtime.cli.defaults import from_pyproject
 from tests.processes.apps import Counter
 from tests.processes.started import CLI, ROOT, launcher, running
@@ -68,6 +68,25 @@ def test_numbers_that_json_lacks_are_printed_as_null(data: Path) -> None:
 def test_a_named_request_counts_once(data: Path) -> None:
     once = ("ask", "Counter/named", "add", "--idempotency-key", "order-17", "--data", str(data))
     assert [ok(*once), ok(*once)] == ["1\n", "1\n"]
+
+
+@pytest.mark.parametrize(
+    ("name", "step"), [(None, "Look with `skerry get`"), ("n", "same --idempotency-key: it runs")]
+)
+def test_a_time_out_says_what_a_shell_can_do(
+    data: Path, monkeypatch: pytest.MonkeyPatch, name: str | None, step: str
+) -> None:
+    class Silent:
+        def request(self, *args: object, **options: object) -> None: ...
+
+        async def close(self) -> None: ...
+
+    async def connect(folder: Path) -> Silent:
+        return Silent()
+
+    monkeypatch.setattr(launch, "connect", connect)
+    with pytest.raises(SkerryError, match=f"unknown whether it ran. .*{step}"):
+        cli.message.ask("Counter/a", "add", None, data, 0.01, name)
 
 
 def test_refusals_and_failures_end_with_1_and_say_why(data: Path) -> None:
