@@ -23,7 +23,7 @@ import msgspec
 from skerry.entity import Entity
 from skerry.errors import Failed, Rejected, SkerryError, TimedOut, Unavailable, as_named
 from skerry.host import Session, launch
-from skerry.message import Args, Handler, Message, check_key, message, target
+from skerry.message import Args, Handler, Message, check_key, one_message, target
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -134,7 +134,7 @@ class AsyncClient:
             handler: of an entity named by its key; or a message, as `message(…)` makes it.
             *args, **kwargs: the handler's own arguments, checked before anything is sent.
         """
-        one = handler if isinstance(handler, Message) else message(handler, *args, **kwargs)
+        one = one_message(handler, args, kwargs)
         await self._one(one.handler, one.key, one.args, reply=False)
 
     async def ask_many(self, messages: Iterable[Message[R]]) -> list[R | Rejected | Failed]:
@@ -234,7 +234,9 @@ class AsyncClient:
 
     async def scan(self, cls: type[E], /, prefix: str = "") -> AsyncIterator[tuple[str, E]]:
         """Every (key, state) of a type whose key begins with `prefix`, in no particular order."""
-        kind = cls.__skerry__
+        kind = getattr(cls, "__skerry__", None)
+        if kind is None or not isinstance(cls, type):
+            raise TypeError(f"scan takes an entity class, as Account, not {cls!r:.80}")
         for shard in self._session.shards:
             after = ""
             while True:
@@ -345,6 +347,8 @@ class Client:
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
+        if self._loop.is_closed():
+            self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         try:
@@ -424,7 +428,7 @@ class Client:
 
     def send(self, handler: Any, /, *args: Any, **kwargs: Any) -> None:
         """Deliver a message exactly once. See `AsyncClient.send`."""
-        one = handler if isinstance(handler, Message) else message(handler, *args, **kwargs)
+        one = one_message(handler, args, kwargs)
         self._one(one.handler, one.key, one.args, reply=False)
 
     def ask_many(self, messages: Iterable[Message[R]]) -> list[R | Rejected | Failed]:

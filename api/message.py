@@ -400,6 +400,15 @@ def message(handler: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Me
     return Message(found, key, found.bind(args, kwargs))
 
 
+def one_message(given: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Message[Any]:
+    """What `send` was given: a message, or a handler and its arguments. Raises TypeError."""
+    if not isinstance(given, Message):
+        return message(given, *args, **kwargs)
+    if args or kwargs:
+        raise TypeError(f"{given!r:.100} has its arguments: `send` takes it alone")
+    return given
+
+
 def hint(entity: str, name: str) -> Callable[..., NoReturn]:
     """What stands in a reference for a handler: calling it shows the right form."""
 

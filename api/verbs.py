@@ -15,7 +15,15 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from skerry import turn as _turn
 from skerry.errors import Failed, OutsideTurn, Rejected
-from skerry.message import KEY_BYTES_MAX, Handler, Message, check_key, of_entity, target
+from skerry.message import (
+    KEY_BYTES_MAX,
+    Handler,
+    Message,
+    check_key,
+    of_entity,
+    one_message,
+    target,
+)
 from skerry.output import Output
 from skerry.turn import running
 
@@ -60,7 +68,8 @@ def send(handler: Any, /, *args: Any, **kwargs: Any) -> None:
     if turn is None or turn.reading:
         turn = running("send")
     if handler.__class__ is Message:
-        turn.sends.append((handler.handler, handler.key, handler.args, None))
+        one = one_message(handler, args, kwargs)
+        turn.sends.append((one.handler, one.key, one.args, None))
         return
     # What `target` and `Handler.bind` do, at three quarters of the price: no verb runs as often.
     try:

@@ -137,6 +137,12 @@ def test_wrong_calls_are_type_errors_that_name_the_mistake(call: Any, said: str)
         call()
 
 
+def test_arguments_beside_a_message_are_refused_not_dropped() -> None:
+    with testing.turn(Account()) as t, pytest.raises(TypeError, match="takes it alone"):
+        send(message(Account.at("a").deposit, 1), 99)  # type: ignore[call-overload]
+    assert t.sent == []
+
+
 @pytest.mark.parametrize("key", ["", "x" * 481, "é" * 241, "\ud800"])
 def test_keys_that_no_store_can_hold_are_refused(key: str) -> None:
     with pytest.raises(ValueError, match="entity's key"):

@@ -77,6 +77,11 @@ def test_a_refusal_a_failure_and_a_wrong_message_are_told_apart(data: Path) -> N
             client.ask(Counter.at("a")._tick)
         with pytest.raises(TypeError):
             client.ask(Counter.at("a").add, "ten")  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="takes it alone"):
+            client.send(message(Counter.at("wrong").add, 1), 99)  # type: ignore[call-overload]
+        for stranger in "Counter", Counter(), Entity:
+            with pytest.raises(TypeError, match="scan takes an entity class, as Account"):
+                list(client.scan(stranger))  # type: ignore[arg-type]
         assert client.get(Counter.at("untouched")) == Counter()
         assert client.ask(Counter.at("wrong").value) == 0
 
@@ -229,6 +234,13 @@ def test_a_client_that_is_not_open_any_more_says_so(data: Path) -> None:
         client.ask(Counter.at("closed").add, 1)
     with pytest.raises(skerry.SkerryError, match="not open"):
         client.get(Counter.at("closed"))
+
+
+def test_a_client_that_was_closed_can_be_opened_again(data: Path) -> None:
+    client = skerry.Client(data)
+    for count in (1, 2):
+        with client:
+            assert client.ask(Counter.at("reopened").add) == count
 
 
 def test_many_clients_at_once_share_nothing(data: Path) -> None:
