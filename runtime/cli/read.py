@@ -18,6 +18,7 @@ import msgspec
 import typer
 from msgspec import Raw
 
+from skerry.errors import UnknownEntity
 from skerry.runtime.cli.message import Data, Target, as_json, split
 from skerry.runtime.placement_file import find_data, is_running, load, stored_name
 from skerry.runtime.shard.events import Table
@@ -50,7 +51,9 @@ def _without_class(field: Raw) -> Any:
 
 
 def states(data: Path, type_name: str, prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """(key, state) of every entity of a type, from the doors or from the stores."""
+    """(key, state) of every entity of a type, from the doors or from the stores.
+
+    Raises UnknownEntity."""
     known = load(data)
     assert known is not None, "find_data has looked for the app"
     type_name = known.renamed.get(type_name, type_name)
@@ -59,14 +62,24 @@ def states(data: Path, type_name: str, prefix: str = "") -> Iterator[tuple[str, 
         return
     from skerry.runtime.store.log import LmdbStore
 
+    types: set[str] = set()
     for shard in known.placement.members:
         store = LmdbStore.open(data / f"shard-{shard}", shard=shard)
         try:
+            types |= _types_in(store)
             schemas = _stored_schemas(store)
             for key, state in store.states(type_name, prefix):
                 yield key, fields_of(state, schemas)
         finally:
             store.close()
+    if type_name not in types:
+        raise UnknownEntity(type_name, types)
+
+
+def _types_in(store: Any) -> set[str]:
+    """The entity types that a store has been told of, by this release or an older one."""
+    described = (msgspec.json.decode(value) for _, value in store.scan(Table.SCHEMA))
+    return {each["type"] for each in described if "fields" in each}
 
 
 def _stored_schemas(store: Any) -> Schemas:
@@ -137,7 +150,11 @@ def _state(folder: Path, type_name: str, key: str) -> dict[str, Any] | None:
     store = LmdbStore.open(folder / f"shard-{shard}", shard=shard)
     try:
         state = store.state(type_name, key)
-        return None if state is None else fields_of(state, _stored_schemas(store))
+        if state is not None:
+            return fields_of(state, _stored_schemas(store))
+        if type_name not in (types := _types_in(store)):
+            raise UnknownEntity(type_name, types)
+        return None
     finally:
         store.close()
 

@@ -207,6 +207,13 @@ def plots(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "data"
 
 
+@pytest.mark.parametrize("command", [("count", "Plod"), ("export", "Plod"), ("get", "Plod/a")])
+def test_a_stopped_app_names_an_unknown_type_as_a_running_one_does(
+    plots: Path, command: tuple[str, ...]
+) -> None:
+    assert "Did you mean `Plot`?" in refused(2, *command, "--data", str(plots))
+
+
 def test_what_json_has_no_keys_for_is_printed_as_pairs(plots: Path) -> None:
     at = ("--data", str(plots))
     state = json.loads(ok("get", "Plot/c", *at))
