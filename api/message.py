@@ -39,10 +39,6 @@ Check = Callable[[tuple[Any, ...]], tuple[Any, ...]]
 NO_ARGS = b"\x90"
 """The bytes of no arguments."""
 
-_BY_NAME = 1
-"""The extension type of arguments that somebody gives by name now. A plain map is what an older
-release stored: it may have names that this one lacks."""
-
 KEY_BYTES_MAX = 480
 MESSAGE_BYTES_MAX = 8 << 20
 """Arguments or reply of one message, encoded: what every shard and door takes."""
@@ -272,10 +268,7 @@ class Handler:
         try:
             given = msgspec.msgpack.decode(args)
             if isinstance(given, dict):
-                names = {param.name for param in self.params}
-                values = self.fill((), {k: v for k, v in given.items() if k in names})
-            elif isinstance(given, msgspec.msgpack.Ext) and given.code == _BY_NAME:
-                values = self.fill((), msgspec.msgpack.decode(given.data, type=dict[str, Any]))
+                values = self.fill((), given)
             elif isinstance(given, list):
                 values = self.fill(tuple(given), {})
             else:
@@ -293,6 +286,16 @@ class Handler:
         except (msgspec.MsgspecError, TypeError, ValueError) as error:
             where = f"{self.entity}.{self.name}: argument `{param.name}`"
             raise InvalidMessage(f"{where}: {error}") from error
+
+    def reordered(self, names: Sequence[str], args: bytes, *, skip: int) -> bytes:
+        """Stored arguments that had these names in an older release, as this one orders them: those
+        that it lacks are left out, defaults filled in. `skip`: so many stand before them."""
+        given = dict(zip(names[skip:], msgspec.msgpack.decode(args)))
+        values = [given.get(param.name, param.default) for param in self.params[skip:]]
+        if any(value is inspect.Parameter.empty for value in values):  # Its turn says which.
+            ours = {param.name for param in self.params}
+            return _encode({name: value for name, value in given.items() if name in ours})
+        return _encode(values)
 
     def outcome(self, first: Any, rest: bytes, with_first: bool) -> tuple[Any, ...]:
         """Arguments of an outcome's handler: a reply's bytes or an exception, then its own."""
@@ -326,11 +329,6 @@ class Handler:
     def reply(self, body: bytes) -> Any:
         """A reply from its bytes."""
         return self._reply.decode(body)
-
-
-def by_name(given: dict[str, Any]) -> bytes:
-    """Arguments as bytes that a handler takes by their names, and refuses one that it lacks."""
-    return _encode(msgspec.msgpack.Ext(_BY_NAME, _encode(given)))
 
 
 class Message(Generic[R_co]):

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from skerry.message import by_name, check_key
+from skerry.message import check_key
 
 Target = Annotated[str, typer.Argument(help="TYPE/KEY, as Account/alice")]
 Data = Annotated[
@@ -92,9 +92,7 @@ def send(
 def _arguments(text: str | None) -> bytes:
     try:
         given: Any = msgspec.json.decode(text) if text else []
-        if isinstance(given, dict):
-            return by_name(given)
-        return msgspec.msgpack.encode(given if isinstance(given, list) else [given])
+        return msgspec.msgpack.encode(given if isinstance(given, dict | list) else [given])
     except OverflowError:
         raise typer.BadParameter("the arguments have a number beyond 64 bits") from None
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:

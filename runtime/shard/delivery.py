@@ -340,7 +340,7 @@ class Delivery:
         self, then: Continuation, type_name: str, key: str, first: Any, *, with_first: bool
     ) -> None:
         """Run an outcome's handler with the outcome before its own arguments."""
-        found = self._handler_of(then, type_name, key)
+        found = self._handler_of(then, type_name, key, with_first=with_first)
         if found is None:
             return
         handler, rest = found
@@ -352,7 +352,7 @@ class Delivery:
             self.bury(handler, key, then[2], result)
 
     def _handler_of(
-        self, then: Continuation, type_name: str, key: str
+        self, then: Continuation, type_name: str, key: str, *, with_first: bool
     ) -> tuple[Handler, bytes] | None:
         """An outcome's handler, and its own arguments as this release orders them. None: there is no
         such handler any more, and the outcome is a dead letter."""
@@ -361,7 +361,7 @@ class Delivery:
         if handler is None:
             self.dead.unknown(type_name, key, id, params, rest)
             return None
-        return handler, self.by_name(handler, params, rest)
+        return handler, self.by_name(handler, params, rest, skip=int(with_first))
 
     def _emitted(self, type_name: str, partition: str, item: bytes) -> None:
         """An item has come to its output: its stages run now. One that raises harms only itself."""
@@ -479,7 +479,7 @@ class Delivery:
             ask = self._taken(type_name, key, id)
             if ask is None or ask.then is None:
                 continue
-            found = self._handler_of(ask.then, type_name, key)
+            found = self._handler_of(ask.then, type_name, key, with_first=ask.replies)
             if found is None:
                 continue
             handler, rest = found
@@ -531,12 +531,13 @@ class Delivery:
         messages = Messages(Call.SEND, handler, handler.entity, keys, column, [])
         self._route(messages, queueing=self.queueing)
 
-    def by_name(self, handler: Handler, params: int, blob: bytes) -> bytes:
-        """Arguments as this release orders them: what an older one stored is mapped by name."""
+    def by_name(self, handler: Handler, params: int, blob: bytes, *, skip: int = 0) -> bytes:
+        """Arguments as this release orders them: what an older one stored is mapped by name.
+        `skip`: so many stand before them, as an outcome does."""
         names = self.old_params.get(params)
         if params == handler.params_id or names is None:
             return blob
-        return _encode(dict(zip(names, _decode(blob))))
+        return handler.reordered(names, blob, skip=skip)
 
     # ── dead letters ──
 

@@ -716,6 +716,37 @@ def test_stored_arguments_are_mapped_by_name_in_another_release_trace_56() -> No
     assert cluster.state("Till", "till").got == [100, 1, 7]
 
 
+def test_what_an_outcome_s_handler_was_to_get_behind_it_is_mapped_by_name_too() -> None:
+    def serve(self: Any) -> int:
+        return 7
+
+    def order(self: Any, of: str) -> None:
+        ask(type(self).at(of).serve).then(self._served, 5, "red")
+
+    def _served(self: Any, reply: int, count: int, colour: str) -> None: ...
+
+    def _served_anew(self: Any, reply: int, colour: str, size: int = 3, count: int = 0) -> None:
+        self.got = f"{reply} {colour} {size} {count}"
+
+    shared = {"__annotations__": {"got": str}, "got": "", "order": order, "serve": serve}
+    old = type("Shop", (Entity,), {**shared, "_served": _served})
+    new = type("Shop", (Entity,), {**shared, "_served": _served_anew})
+    cluster = Cluster(App("shops", entities=[old]), seed=1, shards=2, faults=NO_FAULTS)
+    slots = cluster.placement.slots
+    here, there = (
+        next(key for key in map(str, range(99)) if slots[slot_of("Shop", key)] == shard)
+        for shard in (0, 1)
+    )
+    cluster.machines[1].hangs_until = cluster.step_no + 1000
+    cluster.ask(message(old.at(here).order, there))  # type: ignore[attr-defined]
+    cluster.run(100)
+    cluster.app = App("shops", entities=[new])
+    cluster.crash_all()
+    cluster.run(2000)
+    assert cluster.dead() == []
+    assert cluster.state("Shop", here).got == "7 red 3 5"
+
+
 def test_stored_arguments_that_another_release_does_not_take_are_a_dead_letter() -> None:
     def put(self: Any, number: int) -> None: ...
 
