@@ -159,6 +159,7 @@ class AsyncClient:
                 )
         for handler in {one.handler for one in listed}:
             _refuse_private(handler)
+            self._session.check(handler.entity, handler.name)
         return await self._all(_Many(self._session, listed, self._timeout))
 
     async def _one(self, handler: Handler, key: str, args: Args, *, reply: bool) -> Any:

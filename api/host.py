@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 class Session(Protocol):
     """A caller's connection to a running app: numbers requests, retries, never doubles."""
 
+    def check(self, type_name: str, handler: str) -> None:
+        """Raises UnknownEntity, UnknownHandler: the app has none of this name."""
+        ...
+
     def request(
         self,
         type_name: str,

@@ -43,7 +43,8 @@ class Connection:
         self._lines: dict[int, Line] = {}
         self._session = Session(os.urandom(16), self)
         self.request, self.listen = self._session.request, self._session.listen
-        """Make a request, wait for one again: see `Session`."""
+        self.check = self._session.check
+        """Make a request, wait for one again, whether one can be made: see `Session`."""
         self._greeted = asyncio.Event()
         self._calls: dict[int, tuple[int, bytes, asyncio.Future[Any]]] = {}
         self._call_number = 0

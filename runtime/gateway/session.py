@@ -188,6 +188,10 @@ class Session:
         call.done, call.of, call.until_s = done, of, until_s
         self.expires_s = min(self.expires_s, until_s)
 
+    def check(self, type_name: str, handler: str) -> None:
+        """Raises UnknownEntity, UnknownHandler: the app has none of this name."""
+        self._offered(type_name, handler)
+
     def owner(self, type_name: str, key: str) -> int:
         """The shard of an entity. Raises UnknownEntity."""
         return self._owners[self._offered(type_name).slots[key]].shard

@@ -73,6 +73,8 @@ def test_a_refusal_a_failure_and_a_wrong_message_are_told_apart(data: Path) -> N
             client.ask(Stranger.at("a").hello)
         with pytest.raises(UnknownHandler, match="no handler `fly`"):
             client.ask(counter.at("a").fly)
+        with pytest.raises(UnknownEntity, match="Stranger"):
+            client.ask_many([message(Counter.at("wrong").add, 1), message(Stranger.at("a").hello)])
         with pytest.raises(TypeError, match="private"):
             client.ask(Counter.at("a")._tick)
         with pytest.raises(TypeError):
