@@ -85,7 +85,8 @@ class EntityType:
         reference = cls.at
         for name, made in handlers.items():
             called = hint(self.name, name)
-            called.handler = made  # type: ignore[attr-defined]
+            if not made.private:  # Verbs find what they may send to by this, at no price.
+                called.handler = made  # type: ignore[attr-defined]
             setattr(reference, name, called)
 
     def new(self, key: str) -> Entity:

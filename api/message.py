@@ -377,8 +377,14 @@ def target(handler: Any) -> tuple[Handler, str]:
 def of_entity(handler: Any) -> Handler:
     """The handler that `self._paid` names, a method of an entity. Raises TypeError."""
     entity: Any = getattr(handler, "__self__", None)
-    kind = getattr(type(entity), "__skerry__", None)
+    owner = getattr(type(entity), "__skerry_owner__", type(entity))
+    kind = getattr(owner, "__skerry__", None)
     found: Handler | None = None if kind is None else kind.handlers.get(handler.__name__)
+    if found is not None and owner is not type(entity):
+        raise TypeError(
+            f"{found.entity}.{found.name} is private: only the entity itself names it, as "
+            f"`self.{found.name}`"
+        )
     if found is None or isinstance(entity, type):
         raise TypeError(
             f"a verb takes a handler and its arguments apart, as send(Account.at('a').deposit, 10); "

@@ -143,6 +143,30 @@ def test_arguments_beside_a_message_are_refused_not_dropped() -> None:
     assert t.sent == []
 
 
+def test_a_private_handler_is_named_by_its_own_entity_only() -> None:
+    other = Account.at("b")
+    with testing.turn(Account(), key="a") as t:
+        for reach in (
+            lambda: send(other._late, "x"),
+            lambda: ask(other._late, "x"),
+            lambda: send_later(1, other._late, "x"),
+            lambda: set_timer("t", 1, other._late, "x"),
+            lambda: message(other._late, "x"),
+        ):
+            with pytest.raises(TypeError, match=r"private|entity itself"):
+                reach()
+    assert t.sent == t.asked == t.laters == []
+    account = Account()
+    with testing.turn(account, key="a") as t:
+        send(account._late, "now")
+        ask(account._late, "asked").then(account._late, "then")
+        send_later(1, account._late, "later")
+        set_timer("t", 2, account._late, "at last")
+    assert [m.key for m in (*t.sent, *t.asked)] == ["a", "a"]
+    assert t.laters == [(1.0, message(account._late, "later"))]
+    assert t.timers == {"t": (2.0, message(account._late, "at last"))}
+
+
 @pytest.mark.parametrize("key", ["", "x" * 481, "é" * 241, "\ud800"])
 def test_keys_that_no_store_can_hold_are_refused(key: str) -> None:
     with pytest.raises(ValueError, match="entity's key"):

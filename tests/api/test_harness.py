@@ -115,6 +115,9 @@ def test_a_harness_reads_sources_and_refuses_what_is_wrong() -> None:
 
     with pytest.raises(UnknownEntity):
         h.ask(Stranger.at("a").hello)
+    for reach in (h.ask, h.send):
+        with pytest.raises(TypeError, match=r"Lamp\._off is private"):
+            reach(Lamp.at("a")._off)
 
 
 def test_an_app_that_never_rests_is_told_so() -> None:

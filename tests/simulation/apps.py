@@ -98,7 +98,7 @@ class Alarm(Entity):
     cancelled: list[str] = []
 
     def arm(self, name: str, delay_s: float) -> None:
-        set_timer(name, delay_s, self._ring, name)
+        set_timer(name, delay_s, self.ring, name)
 
     def disarm(self, name: str) -> bool:
         stood = cancel_timer(name)
@@ -107,12 +107,12 @@ class Alarm(Entity):
         return stood
 
     def later(self, to: str, name: str) -> None:
-        send_later(0.02, Alarm.at(to)._ring, name)
+        send_later(0.02, Alarm.at(to).ring, name)
 
     def vanish(self) -> None:
         forget()
 
-    def _ring(self, name: str) -> None:
+    def ring(self, name: str) -> None:
         self.rung.append(name)
 
 
