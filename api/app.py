@@ -120,6 +120,7 @@ class App:
 
     def check(self) -> None:
         """What can only be seen when the program is complete. Raises BadApp."""
+        self.check_targets()
         for outlet in self.outlets.values():
             if not outlet.sinks:
                 name = outlet.output.name
@@ -134,6 +135,17 @@ class App:
                     f"App {self.name}: {sink!r:.80} is the sink of two streams, whose numbers it "
                     f"could not tell apart. Make one for each."
                 )
+
+    def check_targets(self) -> None:
+        """That what sources send to is among the app's entities. Raises BadApp."""
+        for pipeline in self.pipelines:
+            for handler in pipeline.targets:
+                if handler.entity not in self.types:
+                    raise BadApp(
+                        f"App {self.name}: the source {pipeline.name!r} sends to "
+                        f"{handler.entity}.{handler.name}, but {handler.entity} is not among its "
+                        f"entities. Write App(…, entities=[…]) with it."
+                    )
 
     def stream(self, output: Output[T]) -> Stream[T]:
         """The stream of what is emitted to an output: stages, then `sink`.

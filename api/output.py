@@ -20,7 +20,7 @@ import msgspec
 
 from skerry.errors import BadApp
 from skerry.message import MESSAGE_BYTES_MAX
-from skerry.stream import Exit, KeyedStage, Sink, Stream
+from skerry.stream import Exit, KeyedStage, Pipeline, Sink, Stream
 
 T = TypeVar("T")
 
@@ -89,7 +89,7 @@ class Outlet:
         self.stream: Stream[Any] = Stream(self, self._item_type)
         self._types: list[Any] = []
 
-    def check_keyed(self) -> None:
+    def keyed(self) -> Pipeline:
         """See `stream.Root`."""
         raise BadApp(
             f"{self.output!r}: an output's stream ends in sinks; to reach an entity, `send` to it."

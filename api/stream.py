@@ -98,8 +98,8 @@ class Root(Protocol):
         """The last stage, to a sink of items of this type; keys: none, or of each. Raises BadApp."""
         ...
 
-    def check_keyed(self) -> None:
-        """Whether items may become messages. Raises BadApp."""
+    def keyed(self) -> Pipeline:
+        """The pipeline whose items may become messages. Raises BadApp: these may not."""
         ...
 
 
@@ -111,6 +111,8 @@ class Pipeline:
     ) -> None:
         self.name, self.source = name, source
         self.stream: Stream[Any] = Stream(self)
+        self.targets: list[Handler] = []
+        """The handlers that items are messages to."""
         self._way_out = way_out
         self._sinks = 0
 
@@ -121,8 +123,9 @@ class Pipeline:
         leave = Exit(output.name, output.partitions, 0)
         return lambda keys, items: [(leave, keys, list(map(output.encoded, items)))]
 
-    def check_keyed(self) -> None:
+    def keyed(self) -> Pipeline:
         """See `Root`."""
+        return self
 
     def apply(self, items: Sequence[Any]) -> list[Columns]:
         """The messages of these items, a (handler, keys, arguments) per end of the pipeline."""
@@ -172,8 +175,7 @@ class Stream(Generic[T]):
 
     def key_by(self, key: Callable[[T], str]) -> Keyed[T]:
         """Say which key each item belongs to."""
-        self._root.check_keyed()
-        following: Keyed[T] = Keyed(self._root)
+        following: Keyed[T] = Keyed(self._root.keyed())
         self._stages.append(lambda items: following._apply(list(map(key, items)), items))
         return following
 
@@ -181,7 +183,7 @@ class Stream(Generic[T]):
 class Keyed(Generic[T]):
     """Items with a key, which they keep through the stages."""
 
-    def __init__(self, root: Root) -> None:
+    def __init__(self, root: Pipeline) -> None:
         self._stages: list[KeyedStage] = []
         self._root = root
 
@@ -245,6 +247,7 @@ class Keyed(Generic[T]):
             TypeError: not a public handler, or of other arguments.
         """
         found = _handler_of(handler)
+        self._root.targets.append(found)
         scalar = found.params[0].annotation if found.arity and found.scalar else None
 
         def without_item(keys: list[str], items: list[Any]) -> list[Columns]:

@@ -133,6 +133,7 @@ def simulate(
     from skerry.runtime.shard.shard import Limits
     from skerry.runtime.simulator.cluster import START_NS, Cluster
 
+    app.check_targets()
     return Cluster(
         app,
         seed=seed,

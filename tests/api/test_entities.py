@@ -14,6 +14,7 @@ from skerry import (
     BadApp,
     Entity,
     Failed,
+    Generate,
     IncompatibleState,
     OutsideTurn,
     Rejected,
@@ -201,6 +202,16 @@ def test_apps_that_could_not_run_are_refused() -> None:
     }.items():
         with pytest.raises(BadApp, match=said):
             build()
+
+
+def test_a_source_whose_entity_is_not_in_the_app_is_refused_before_it_runs() -> None:
+    app = App("x", entities=[])
+    app.source(Generate(lambda p, n: n, count=1)).key_by(str).to(Account.deposit)
+    for run in (app.check, lambda: testing.Harness(app)):
+        with pytest.raises(
+            BadApp, match=r"Account\.deposit, but Account is not among its entities"
+        ):
+            run()
 
 
 def test_a_state_of_an_older_class_reads_by_the_names_of_its_fields() -> None:
