@@ -33,6 +33,20 @@ class SkerryError(Exception):
     """Root of what skerry raises on purpose."""
 
 
+def storable(text: str) -> str:
+    """A text as UTF-8 can carry it: half a character, which it can't, stands there as its number."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def told(error: BaseException) -> str:
+    """What an error is and says, as a store can keep it; also of one that can't say anything."""
+    try:
+        return storable(f"{type(error).__name__}: {error}")
+    except BaseException as wrong:
+        name = type(error).__name__
+        return f"{name}, which can't say more: its __str__ raised {type(wrong).__name__}"
+
+
 class Rejected(SkerryError):
     """An entity refuses a message. The turn leaves no trace; who asked gets this.
 
@@ -47,6 +61,8 @@ class Rejected(SkerryError):
     """
 
     def __init__(self, reason: str, /, **details: Any) -> None:
+        if not isinstance(reason, str):
+            raise TypeError(f"Rejected takes its reason as a text, not {reason!r:.80}")
         super().__init__(reason)
         self.reason = reason
         self.details = details
@@ -95,7 +111,7 @@ class UnknownEntity(SkerryError):
         known = sorted(known)
         super().__init__(
             f"The app has no entity type `{entity}`.{_near(entity, known)} "
-            f"It has: {', '.join(known) or 'none'}."
+            f"It has: {', '.join(known) or 'none'}. What is sent to must be among App(entities=[…])."
         )
         self.entity = entity
 

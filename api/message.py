@@ -157,6 +157,11 @@ class Handler:
         args = self.check(args)
         return args if self.scalar else self.packed(args)
 
+    def bind_packed(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+        """The same as bytes, for what will wait in the store. Raises TypeError, ValueError."""
+        bound = self.bind(args, kwargs)
+        return bound if isinstance(bound, bytes) else self.packed(bound)
+
     def fill(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """A call's arguments by position, defaults filled in. Raises TypeError."""
         names = [param.name for param in self.params]

@@ -57,8 +57,8 @@ class Turn:
         self.extra = False
         """Whether anything but plain sends was left behind: asks, laters, timers, emits, forgotten.
         What is plain needs no look at who sent it, so it may lie here while other turns run."""
-        self.laters: list[tuple[int, Handler, str, Args]] = []
-        self.timers: dict[str, tuple[int, Handler, Args] | None] = {}
+        self.laters: list[tuple[int, Handler, str, bytes]] = []
+        self.timers: dict[str, tuple[int, Handler, bytes] | None] = {}
         self.forgotten = False
         self.emits: list[tuple[Output[Any], bytes]] = []
         self.outputs: frozenset[str] | None = None

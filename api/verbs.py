@@ -96,7 +96,8 @@ def send_later(
     turn = running("send_later")
     found, key = target(handler)
     turn.extra = True
-    turn.laters.append((_delay_ns("send_later", delay), found, key, found.bind(args, kwargs)))
+    delay_ns = _delay_ns("send_later", delay)
+    turn.laters.append((delay_ns, found, key, found.bind_packed(args, kwargs)))
 
 
 def set_timer(
@@ -116,7 +117,7 @@ def set_timer(
     _check_name(name)
     found = _own("set_timer", handler)
     turn.extra = True
-    turn.timers[name] = (_delay_ns("set_timer", delay), found, found.bind(args, kwargs))
+    turn.timers[name] = (_delay_ns("set_timer", delay), found, found.bind_packed(args, kwargs))
 
 
 def cancel_timer(name: str) -> bool:

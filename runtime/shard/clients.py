@@ -36,7 +36,7 @@ from skerry.runtime.shard.events import (
 )
 from skerry.runtime.shard.placement import slot_of, slots_of
 from skerry.runtime.shard.requests import LIFETIME_NS, Requests, Session
-from skerry.runtime.shard.turns import Broke, Done
+from skerry.runtime.shard.turns import Broke, Done, Raised
 
 REQUEST = 1 << 32
 """What the identity of a request begins with, for the poison list."""
@@ -97,8 +97,12 @@ class Clients:
         delivery.collect()
         if not run.reply:
             replies = [None] * len(run.keys)
+        try:
+            bodies = Raw(_encode(replies))
+        except (ValueError, OverflowError) as error:  # Beyond 64 bits, or half a character.
+            raise Raised(handler.entity) from error
         requests.ran(session, "done", run.numbers, slots, replies)
-        self.replies.append(Reply(event.caller, "done", run.numbers, Raw(_encode(replies))))
+        self.replies.append(Reply(event.caller, "done", run.numbers, bodies))
         if session.held:
             for number in run.numbers:
                 for request in requests.following(session, number):

@@ -14,7 +14,6 @@ No I/O, no clock. Idea: docs/entities.md.
 from __future__ import annotations
 
 import struct
-import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby, repeat
 from operator import itemgetter
@@ -38,12 +37,14 @@ from skerry.runtime.shard.turns import (
     Calling,
     Done,
     Given,
+    Gone,
     Kept,
     Place,
     Raised,
     Refused,
     Result,
     Turns,
+    broke,
 )
 from skerry.runtime.shard.wire import Call
 from skerry.stream import Exit
@@ -151,6 +152,8 @@ class Delivery:
     def _route(self, messages: Messages, *, queueing: bool) -> None:
         assert queueing or not self.queueing, "I2: a message overtakes the shard's own stream"
         call, handler, keys = messages.call, messages.handler, messages.keys
+        if handler is not None and handler.entity not in self.types:
+            raise Raised  # Run carefully, the turn that sent it is found.
         if call == Call.SEND and handler is not None:
             run = self.join if queueing else self.columns
             run(handler, keys, messages.column)
@@ -221,11 +224,11 @@ class Delivery:
                 continue
             delay, handler, args = timer
             due = turn.now_ns + delay
-            row = Timer(
-                "named", due, name, key, timer_name, handler.id, handler.params_id, _blob(args)
-            )
+            row = Timer("named", due, name, key, timer_name, handler.id, handler.params_id, args)
             timers.set(row_key, row)
         for delay, handler, target, args in turn.laters:
+            if handler.entity not in self.types:
+                raise Raised
             id = self.new_id()
             later = Timer(
                 "later",
@@ -235,7 +238,7 @@ class Delivery:
                 "",
                 handler.id,
                 handler.params_id,
-                _blob(args),
+                args,
                 target,
                 handler.entity,
                 id,
@@ -370,13 +373,16 @@ class Delivery:
                 self.poison = False
                 raise RuntimeError("its stages did not return and the worker was killed, twice")
             self.outputs.take(type_name.removeprefix(home("")), partition, item)
-        except (Exception, SystemExit) as error:
+        except Gone:
+            raise
+        except BaseException as error:
+            failure = broke(error)
             self.dead.bury(
                 type_name,
                 partition,
-                f"an emitted item: {type(error).__name__}: {error}",
+                f"an emitted item: {failure.error}",
                 args=_encode([_decode(item)]),
-                traceback=traceback.format_exc(),
+                traceback=failure.traceback,
                 answered=True,
             )
 
@@ -546,16 +552,20 @@ class Delivery:
     ) -> None:
         """A message whose turn left no trace: nothing is lost without a word."""
         if isinstance(result, Refused):
-            error, trace = f"rejected: {result.rejected}", ""
+            error, trace = f"rejected: {result.text}", ""
         else:
             assert isinstance(result, Broke), "a turn that is done has no dead letter"
             error, trace = result.error, result.traceback
+        try:
+            body = args if isinstance(args, bytes) else _encode(args)
+        except (ValueError, OverflowError) as unfit:  # Sent in this batch; run carefully, not sent.
+            raise Raised from unfit
         self.dead.bury(
             handler.entity,
             key,
             error,
             handler=(handler.name, handler.id, handler.params_id),
-            args=_blob(args),
+            args=body,
             traceback=trace,
             answered=answered,
         )
@@ -566,27 +576,16 @@ def outcome_of(result: Result) -> Outcome:
     match result:
         case Done(reply):
             return Outcome("done", b"\xc0" if reply is None else reply)
-        case Refused(rejected):
-            return Outcome("rejected", _encode_details(rejected))
+        case Refused(_, body):
+            return Outcome("rejected", body)
         case Broke(error, trace):
             return Outcome("failed", _encode([error, trace]))
-
-
-def _encode_details(rejected: Rejected) -> bytes:
-    try:
-        return _encode([rejected.reason, rejected.details])
-    except (TypeError, ValueError, OverflowError):
-        return _encode([rejected.reason, {k: repr(v) for k, v in rejected.details.items()}])
 
 
 def error_of(kind: str, body: bytes) -> Rejected | Failed:
     """The exception that an outcome's bytes stand for."""
     first, second = _decode(body)
     return Rejected(first, **second) if kind == "rejected" else Failed(first, second)
-
-
-def _blob(args: Args) -> bytes:
-    return args if type(args) is bytes else _encode(args)
 
 
 def _continuation(then: tuple[Handler, bytes] | None) -> Continuation | None:

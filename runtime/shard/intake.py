@@ -18,7 +18,7 @@ import msgspec
 import xxhash
 from msgspec import Struct
 
-from skerry.errors import InvalidMessage
+from skerry.errors import InvalidMessage, storable
 from skerry.runtime.shard import wire
 from skerry.runtime.shard.clients import Clients
 from skerry.runtime.shard.commit import slot_prefix
@@ -43,7 +43,7 @@ from skerry.runtime.shard.placement import slot_of
 from skerry.runtime.shard.requests import Requests
 from skerry.runtime.shard.streams import Streams
 from skerry.runtime.shard.timers import Timer, Timers
-from skerry.runtime.shard.turns import Raised
+from skerry.runtime.shard.turns import Gone, Raised, broke
 from skerry.runtime.shard.wire import Call, Packet
 from skerry.stream import Columns, Exit, check_keys
 
@@ -373,12 +373,14 @@ class Intake:
             return
         columns, error = self._apply(pipeline, [item])
         try:
-            for _, keys, _ in columns:
+            for _, keys, column in columns:
                 check_keys(keys)
-        except (TypeError, ValueError) as unfit:
+                _encode(column)
+        except (TypeError, ValueError, OverflowError) as unfit:
             columns, error = [], unfit
         if error is not None:
-            self._bury_item(event, position, item, f"{type(error).__name__}: {error}")
+            failure = broke(error)
+            self._bury_item(event, position, item, failure.error, failure.traceback)
         self._spread(event, columns)
 
     def _spread(self, event: Items, columns: Sequence[Columns]) -> None:
@@ -396,15 +398,24 @@ class Intake:
         """Run the user's stages. Guarded, as handlers are."""
         try:
             return pipeline.apply(items), None
-        except (Exception, SystemExit) as error:
+        except Gone:
+            raise
+        except BaseException as error:
             return [], error
 
-    def _bury_item(self, event: Items, position: Any, item: Any, error: str) -> None:
+    def _bury_item(
+        self, event: Items, position: Any, item: Any, error: str, traceback: str = ""
+    ) -> None:
+        try:
+            shown = storable(repr(item)[:10_000])
+        except Exception:
+            shown = object.__repr__(item)
         self._delivery.dead.bury(
             f"source {event.source}",
             event.partition,
             f"item at position {position!r}: {error}",
-            args=_encode([repr(item)[:10_000]]),
+            args=_encode([shown]),
+            traceback=traceback,
             answered=True,
         )
 

@@ -23,7 +23,7 @@ from msgspec import Raw, Struct
 
 from skerry import turn as seam
 from skerry.entity import Entity, EntityType
-from skerry.errors import InvalidMessage, Rejected, StoreDamaged
+from skerry.errors import InvalidMessage, Rejected, StoreDamaged, UnknownEntity, storable, told
 from skerry.message import Args, Handler
 from skerry.runtime.shard.buffer import Buffer, Extra, Runs
 from skerry.runtime.shard.events import StateGroup
@@ -77,7 +77,9 @@ class Done(Struct, frozen=True, gc=False):
 class Refused(Struct, frozen=True):
     """The handler raised Rejected; the turn left no trace."""
 
-    rejected: Rejected
+    text: str
+    body: bytes
+    """Its reason and details, encoded."""
 
 
 class Broke(Struct, frozen=True):
@@ -88,6 +90,11 @@ class Broke(Struct, frozen=True):
 
 
 Result = Done | Refused | Broke
+
+
+class Gone(BaseException):
+    """The end of the process, as the simulator plays it: what else is raised ends one turn."""
+
 
 Given = Args | Callable[[], tuple[Any, ...]]
 """A message's arguments: as values, as bytes, or as what makes them."""
@@ -279,7 +286,9 @@ class Turns:
         seam.current = turn
         try:
             return loop(turn, self._leave, kept.dirty, *given)
-        except (Exception, SystemExit) as error:
+        except Gone:
+            raise
+        except BaseException as error:
             raise Raised(kept.name) from error
         finally:
             seam.current = turn.entity = None
@@ -343,7 +352,7 @@ class Turns:
         except StoreDamaged:
             raise
         except Exception as unfit:  # A state that does not fit, or an `_upgrade` that raises.
-            return Broke(f"{type(unfit).__name__}: {unfit}", _traceback(unfit))
+            return broke(unfit)
         assert isinstance(entity, Entity), f"I5: {kept.name}/{key} lives on another shard"
         if handler.query:
             return self._query(kept, handler, entity, args)
@@ -373,10 +382,9 @@ class Turns:
             self.turn.clear()
             kept.careful = CAREFUL_BATCHES
             entity = kept.places[key] = kept.type.decode(before, key, self._schemas)
-            if isinstance(error, Rejected):
-                result = Refused(error)
+            result = _ending(error)
+            if isinstance(result, Refused):
                 break
-            result = Broke(f"{type(error).__name__}: {error}", _traceback(error))
         if key in kept.dirty:  # Another turn of this batch had changed it: that change stays.
             kept.dirty[key] = entity
         assert result is not None, "a turn was tried at least once"
@@ -397,7 +405,9 @@ class Turns:
         try:
             reply = handler.function(entity, *values)
             return (self._encode_reply(reply) if wanted else None), None
-        except (Exception, SystemExit) as error:
+        except Gone:
+            raise
+        except BaseException as error:
             return None, error
         finally:
             seam.current = turn.entity = None
@@ -405,23 +415,36 @@ class Turns:
     def _unsealable(self, kept: Kept, entity: Entity) -> BaseException | None:
         """What the commit or a restart would stumble over, found while it harms one turn only.
 
-        A state must encode, and decode again; so must the arguments of what was sent.
+        A state must encode, and decode again. What was sent must encode, and have an entity here.
         """
+        turn = self.turn
         try:
             kept.type.decode(kept.type.encode(entity), entity.key, self._schemas)
-            _encode([(key, args) for _, key, args, _ in self.turn.sends])
-        except (Exception, SystemExit) as error:
+            for handler, _, args, _ in turn.sends:
+                self._check_known(handler)
+                if not isinstance(args, bytes):
+                    handler.packed(args)
+            for _, handler, _, _ in turn.laters:
+                self._check_known(handler)
+        except BaseException as error:
             return error
         return None
 
+    def _check_known(self, handler: Handler) -> None:
+        if handler.entity not in self.kept:
+            raise UnknownEntity(handler.entity, self.kept)
+
     def _query(self, kept: Kept, handler: Handler, entity: Entity, args: Given) -> Result:
-        before = kept.type.encode(entity)
+        try:
+            before = kept.type.encode(entity)
+        except Exception as unfit:  # An earlier turn of this batch left what does not encode.
+            raise Raised(kept.name) from unfit
         self.turn.reading = True
         try:
             reply, error = self._attempt(handler, entity, args, True)
         finally:
             self.turn.reading = False
-        if error is None and kept.type.encode(entity) != before:
+        if error is None and not _still(kept, entity, before):
             error = TypeError(
                 f"{handler.entity}.{handler.name} is a @query and changed its entity's state"
             )
@@ -431,9 +454,7 @@ class Turns:
         restored = kept.places[key] = kept.type.decode(before, key, self._schemas)
         if key in kept.dirty:
             kept.dirty[key] = restored
-        if isinstance(error, Rejected):
-            return Refused(error)
-        return Broke(f"{type(error).__name__}: {error}", _traceback(error))
+        return _ending(error)
 
     # ── the end of a batch ──
 
@@ -450,7 +471,7 @@ class Turns:
             states = encode(live)
             for key, entity in islice(dirty.items(), CHECKED_STATES):
                 kept.type.decode(encode(entity), key, self._schemas)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             raise Raised(kept.name) from error
         kept.note_size(len(states) / max(1, len(dirty)))
         gone = [key for key in kept.forgotten if key not in dirty]
@@ -504,7 +525,34 @@ def _values(handler: Handler, args: Given) -> tuple[Any, ...]:
     return handler.unpack(args) if isinstance(args, bytes) else args()
 
 
-def _traceback(error: BaseException) -> str:
-    """The part of a traceback that the user's code wrote, newest call last."""
+def _still(kept: Kept, entity: Entity, before: bytes) -> bool:
+    """Whether an entity's state is what it was."""
+    try:
+        return kept.type.encode(entity) == before
+    except Exception:  # What was there before did encode.
+        return False
+
+
+def _ending(error: BaseException) -> Refused | Broke:
+    """What a turn that raised comes to, in words that can be kept."""
+    if isinstance(error, Rejected):
+        try:
+            return Refused(storable(str(error)), _refusal(error.reason, error.details))
+        except BaseException as wrong:  # It is a subclass without a reason, or a value's __repr__.
+            return broke(wrong)
+    return broke(error)
+
+
+def _refusal(reason: str, details: dict[str, Any]) -> bytes:
+    try:
+        return _encode([reason, details])
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        shown = {storable(name): storable(repr(value)) for name, value in details.items()}
+        return _encode([storable(reason), shown])
+
+
+def broke(error: BaseException) -> Broke:
+    """A failure as it is told and kept, with the part of its traceback that the user's code wrote."""
     frames = error.__traceback__.tb_next if error.__traceback__ else None
-    return "".join(traceback.format_exception(type(error), error, frames))
+    lines = traceback.format_exception(type(error), error, frames)
+    return Broke(told(error), storable("".join(lines)))

@@ -47,6 +47,7 @@ from skerry.runtime.shard.events import (
 )
 from skerry.runtime.shard.placement import balanced, slot_of
 from skerry.runtime.shard.shard import Limits, Settings, Shard
+from skerry.runtime.shard.turns import Gone
 from skerry.runtime.shard.wire import Kind
 from skerry.runtime.simulator.callers import SECONDS_PER_STEP, Caller, Name
 from skerry.runtime.simulator.disk import MemoryStore
@@ -81,11 +82,11 @@ HANG_S = 10.0
 FOREVER = 1 << 62
 
 
-class Died(BaseException):
+class Died(Gone):
     """Raised by a handler that takes its process with it."""
 
 
-class Hung(BaseException):
+class Hung(Gone):
     """Raised by a handler that does not return."""
 
 

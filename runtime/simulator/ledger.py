@@ -19,7 +19,7 @@ import msgspec
 from skerry.entity import Entity
 from skerry.message import Args, Handler
 from skerry.runtime.shard.shard import Shard
-from skerry.runtime.shard.turns import Kept, Place
+from skerry.runtime.shard.turns import Kept, Place, Raised
 from skerry.runtime.shard.wire import Call
 from skerry.turn import Turn
 
@@ -153,7 +153,12 @@ def _name(entity: Entity) -> str:
 
 
 def _message(handler: Handler, key: str, args: Args) -> Message:
-    values = args if isinstance(args, bytes) else _encode(args)
+    try:
+        values = args if isinstance(args, bytes) else _encode(args)
+    except (ValueError, OverflowError) as error:
+        # Within a shard a value that does not encode would pass. Between two it does not, and no
+        # test should hide that by running on one.
+        raise Raised from error
     return handler.entity, key, handler.name, values
 
 
