@@ -10,9 +10,10 @@ The key stands beside the fields: neither stored in the state nor compared.
 
 from __future__ import annotations
 
+import inspect
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 import msgspec
@@ -46,6 +47,8 @@ def query(function: F) -> F:
 
 def handler(*, was: str) -> Callable[[F], F]:
     """Name the handler as it was called before: messages that lie in a store still find it."""
+    if not isinstance(was, str):
+        raise TypeError(f"handler(was=…) takes the handler's old name, not {was!r:.80}")
 
     def mark(function: F) -> F:
         function.__skerry_was__ = was  # type: ignore[attr-defined]
@@ -145,7 +148,12 @@ def _functions(cls: type) -> dict[str, types.FunctionType]:
             for name, value in vars(base).items()
             if isinstance(value, types.FunctionType) and not name.startswith("__")
         }
-    return found
+    # A private generator helps the handlers, and is none itself: a verb would not run it.
+    return {
+        name: function
+        for name, function in found.items()
+        if not (name.startswith("_") and inspect.isgeneratorfunction(function))
+    }
 
 
 class _Beside:
@@ -188,6 +196,7 @@ class EntityMeta(msgspec.StructMeta):
                     f"{name}.{field.name} has no default: an entity exists as soon as it is named, "
                     f"so write `{field.name}: … = …`"
                 )
+        _refuse_options(name, was, renamed or {}, cls.__struct_fields__)
         reference: Any = msgspec.defstruct("at", [("key", str)], gc=False, frozen=True)
         reference.__qualname__ = f"{name}.at"
         reference.__skerry_owner__ = cls
@@ -206,16 +215,24 @@ def _refuse(name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> No
     for attribute in [*annotations, *namespace]:
         if attribute in RESERVED:
             raise TypeError(f"{name}.{attribute}: `{attribute}` is reserved; choose another name")
-    for attribute, value in namespace.items():
-        if isinstance(value, types.FunctionType):
-            code = value.__code__
-            if code.co_flags & 0x80:
-                raise TypeError(
-                    f"{name}.{attribute}: a handler is a plain def, not async: it may not wait for "
-                    f"the outside. Send a message, or ask."
-                )
-            if code.co_flags & (0x04 | 0x08) and not attribute.startswith("__"):
-                raise TypeError(f"{name}.{attribute}: a handler has no *args or **kwargs")
+
+
+def _refuse_options(name: str, was: object, renamed: object, fields: Sequence[str]) -> None:
+    if was is not None and not (isinstance(was, str) and was):
+        raise TypeError(f"{name}: was= is the class's old name, as `was='Konto'`, not {was!r:.80}")
+    if not isinstance(renamed, dict) or not all(
+        isinstance(field, str) for pair in renamed.items() for field in pair
+    ):
+        raise TypeError(
+            f"{name}: renamed= is a dict of fields' old names to their new ones, as "
+            f"`renamed={{'old': 'new'}}`, not {renamed!r:.80}"
+        )
+    for old, new in renamed.items():
+        if new not in fields:
+            raise TypeError(
+                f"{name}: renamed= says that `{old}` is called `{new}` now, but there is no such "
+                f"field, so what is stored would be lost. There is: {', '.join(fields) or 'none'}"
+            )
 
 
 def _annotations(bases: tuple[type, ...], namespace: dict[str, Any]) -> list[tuple[str, str]]:

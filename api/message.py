@@ -56,7 +56,7 @@ def refuse_custom(annotation: Any, what: str) -> None:
     seen: set[int] = set()
     while waiting:
         info = waiting.pop()
-        if isinstance(info, msgspec.inspect.CustomType):
+        if isinstance(info, msgspec.inspect.CustomType) and info.cls is not object:
             raise TypeError(
                 f"{what}: {info.cls.__name__} can't be stored or sent; use a type that msgspec "
                 f"supports, as a Struct, a dataclass or a dict"
@@ -102,15 +102,14 @@ class Handler:
     """One handler of an entity class."""
 
     def __init__(self, owner: type[Entity], entity: str, name: str, function: Callable[..., Any]):
-        self.owner, self.entity, self.name, self.function = owner, entity, name, function
+        self.owner, self.entity, self.name = owner, entity, name
         self.query: bool = getattr(function, "__skerry_query__", False)
         self.private = name.startswith("_")
         self.id = content_id(f"{entity}.{getattr(function, '__skerry_was__', None) or name}")
         hints = typing.get_type_hints(function, include_extras=True)
         parameters = list(inspect.signature(function).parameters.values())[1:]
-        for parameter in parameters:
-            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-                raise TypeError(f"{entity}.{name}: a handler has no *args or **kwargs")
+        _refuse_shape(function, parameters, f"{entity}.{name}")
+        self.function = _by_position(function, parameters)
         self.params = tuple(Param(p.name, hints.get(p.name, Any), p.default) for p in parameters)
         self.arity = len(self.params)
         self.params_id = content_id(
@@ -126,6 +125,8 @@ class Handler:
         types = tuple(p.annotation for p in self.params)
         for param in self.params[int(self.takes_error) :]:
             refuse_custom(param.annotation, f"{entity}.{name}: argument `{param.name}`")
+        if not self.private:
+            refuse_custom(self.returns, f"{entity}.{name}: its reply")
         if self.takes_error:
             types = types[1:]
         try:
@@ -334,6 +335,39 @@ class Handler:
     def reply(self, body: bytes) -> Any:
         """A reply from its bytes."""
         return self._reply.decode(body)
+
+
+def _refuse_shape(
+    function: Callable[..., Any], parameters: list[inspect.Parameter], what: str
+) -> None:
+    """Refuse what could not be called as a handler is. Raises TypeError."""
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(
+            f"{what}: a handler is a plain def, not async: it may not wait for the outside. Send a "
+            f"message, or ask."
+        )
+    if inspect.isgeneratorfunction(function):
+        raise TypeError(
+            f"{what}: a handler returns its reply; what it yields nobody would take. Return a "
+            f"list, or send each item."
+        )
+    if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters):
+        raise TypeError(f"{what}: a handler has no *args or **kwargs")
+
+
+def _by_position(
+    function: Callable[..., Any], parameters: list[inspect.Parameter]
+) -> Callable[..., Any]:
+    """A handler's function as turns call it: every argument by position, in their order."""
+    names = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    if not names:
+        return function
+    first = len(parameters) - len(names)
+
+    def called(self: Entity, *args: Any) -> Any:
+        return function(self, *args[:first], **dict(zip(names, args[first:])))
+
+    return called
 
 
 class Message(Generic[R_co]):

@@ -283,7 +283,7 @@ def _handler_of(function: Any) -> Handler:
     owner = getattr(function, "__qualname__", "").rpartition(".")[0].rpartition(".")[2]
     for cls in _entity_classes(Entity):
         made = cls.__skerry__.handlers.get(name)
-        if made is not None and made.function is function:
+        if made is not None and getattr(cls, name) is function:
             if made.private or made.query:
                 raise TypeError(f"`to` takes a public handler that is no query, not {owner}.{name}")
             if made.arity > 1 or (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -22,6 +23,7 @@ from skerry import (
     cancel_timer,
     errors,
     forget,
+    handler,
     message,
     now,
     query,
@@ -180,9 +182,23 @@ def test_classes_that_could_not_be_kept_are_refused_when_they_are_made() -> None
 
     def many(self: Any, *args: int) -> None: ...
 
+    async def waits_and_yields(self: Any) -> Any:
+        yield 1
+
+    def yields(self: Any) -> Any:
+        yield 1
+
+    def replies(self: Any) -> random.Random:
+        return random.Random()
+
     for said, namespace in {
         "has no default": {"__annotations__": {"balance": int}},
         "not async": {"waits": waits},
+        "waits_and_yields: a handler is a plain def, not async": {
+            "waits_and_yields": waits_and_yields
+        },
+        "what it yields": {"yields": yields},
+        "its reply: Random can't be stored or sent": {"replies": replies},
         r"no \*args": {"many": many},
         "`key` is reserved": {"__annotations__": {"key": str}, "key": ""},
         "`_key` is reserved": {"_key": lambda self: None},
@@ -190,6 +206,69 @@ def test_classes_that_could_not_be_kept_are_refused_when_they_are_made() -> None
     }.items():
         with pytest.raises(TypeError, match=said):
             made(**namespace)
+
+
+def test_options_of_a_class_that_make_no_sense_are_refused_when_it_is_made() -> None:
+    fields = {"__annotations__": {"amount": int}, "amount": 0}
+    for said, options in {
+        "old name, as `was='Konto'`, not 3": {"was": 3},
+        "old name, as `was='Konto'`, not ''": {"was": ""},
+        "a dict of fields' old names": {"renamed": ["x"]},
+        "not {'x': 3}": {"renamed": {"x": 3}},
+        r"`amuont` now, but there is no such field.* There is: amount": {
+            "renamed": {"balance": "amuont"}
+        },
+    }.items():
+        with pytest.raises(TypeError, match=said):
+            EntityMeta("Made", (Entity,), {"__module__": __name__, **fields}, **options)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="the handler's old name, not 3"):
+        handler(was=3)  # type: ignore[arg-type]
+
+
+def test_private_methods_that_help_may_be_generators_and_return_what_they_like() -> None:
+    class Sum(Entity):
+        def total(self) -> object:
+            return sum(self._parts())
+
+        def _parts(self) -> Iterator[int]:
+            yield from (1, 2)
+
+    h = testing.Harness(App("sum", entities=[Sum]))
+    assert h.ask(Sum.at("a").total) == 3
+    with testing.turn(Sum(), key="a"), pytest.raises(TypeError, match="no handler"):
+        send(Sum()._parts)
+
+
+def test_arguments_that_have_only_a_name_or_only_a_place_reach_their_handler() -> None:
+    class Box(Entity):
+        seen: list[Any] = []
+
+        def named(self, *, amount: int) -> int:
+            self.seen.append(amount)
+            return amount
+
+        def mixed(self, first: str, *, more: list[str], last: int = 3) -> None:
+            self.seen += [first, more, last]
+            set_timer("t", 1, self._late, what="late")
+
+        def placed(self, amount: int, /) -> int:
+            ask(self.named, amount=7).then(self._late, what="told")
+            return amount
+
+        def _late(self, reply: int = 0, *, what: str) -> None:
+            self.seen.append((reply, what))
+
+    app = App("boxes", entities=[Box])
+    app.source(Generate(lambda p, n: 5, partitions=1, count=1)).key_by(lambda n: "s").to(Box.named)
+    h = testing.Harness(app)
+    assert h.ask(Box.at("a").named, amount=1) == 1
+    assert h.ask(Box.at("a").placed, 2) == 2
+    h.ask(Box.at("a").mixed, "x", more=["y"])
+    h.advance(1)
+    assert h[Box.at("a")].seen == [1, 7, [7, "told"], "x", ["y"], 3, [0, "late"]]
+    assert h[Box.at("s")].seen == [5]
+    with pytest.raises(TypeError, match="misses its argument `amount`"):
+        h.ask(Box.at("a").named)  # type: ignore[call-arg]
 
 
 def test_apps_that_could_not_run_are_refused() -> None:
