@@ -299,8 +299,9 @@ def _handler_of(function: Any) -> Handler:
 
 def _entity_classes(cls: type[Entity]) -> Iterator[type[Entity]]:
     for sub in cls.__subclasses__():
-        yield sub
-        yield from _entity_classes(sub)
+        if hasattr(sub, "__skerry__"):  # One that was refused may not be gone yet.
+            yield sub
+            yield from _entity_classes(sub)
 
 
 def check_source(source: object) -> None:

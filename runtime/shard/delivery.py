@@ -33,11 +33,11 @@ from skerry.runtime.shard.outputs import Outputs, home, partition_of
 from skerry.runtime.shard.placement import slot_of
 from skerry.runtime.shard.timers import Timer, Timers, timer_key, unnamed_key
 from skerry.runtime.shard.turns import (
+    TURN_ERRORS,
     Broke,
     Calling,
     Done,
     Given,
-    Gone,
     Kept,
     Place,
     Raised,
@@ -373,9 +373,7 @@ class Delivery:
                 self.poison = False
                 raise RuntimeError("its stages did not return and the worker was killed, twice")
             self.outputs.take(type_name.removeprefix(home("")), partition, item)
-        except Gone:
-            raise
-        except BaseException as error:
+        except TURN_ERRORS as error:
             failure = broke(error)
             self.dead.bury(
                 type_name,

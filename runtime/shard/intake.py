@@ -43,7 +43,7 @@ from skerry.runtime.shard.placement import slot_of
 from skerry.runtime.shard.requests import Requests
 from skerry.runtime.shard.streams import Streams
 from skerry.runtime.shard.timers import Timer, Timers
-from skerry.runtime.shard.turns import Gone, Raised, broke
+from skerry.runtime.shard.turns import TURN_ERRORS, Raised, broke
 from skerry.runtime.shard.wire import Call, Packet
 from skerry.stream import Columns, Exit, check_keys
 
@@ -398,9 +398,7 @@ class Intake:
         """Run the user's stages. Guarded, as handlers are."""
         try:
             return pipeline.apply(items), None
-        except Gone:
-            raise
-        except BaseException as error:
+        except TURN_ERRORS as error:
             return [], error
 
     def _bury_item(

@@ -92,8 +92,8 @@ class Broke(Struct, frozen=True):
 Result = Done | Refused | Broke
 
 
-class Gone(BaseException):
-    """The end of the process, as the simulator plays it: what else is raised ends one turn."""
+TURN_ERRORS = (Exception, SystemExit, KeyboardInterrupt, GeneratorExit)
+"""What a handler may raise that ends its own turn only."""
 
 
 Given = Args | Callable[[], tuple[Any, ...]]
@@ -286,9 +286,7 @@ class Turns:
         seam.current = turn
         try:
             return loop(turn, self._leave, kept.dirty, *given)
-        except Gone:
-            raise
-        except BaseException as error:
+        except TURN_ERRORS as error:
             raise Raised(kept.name) from error
         finally:
             seam.current = turn.entity = None
@@ -405,9 +403,7 @@ class Turns:
         try:
             reply = handler.function(entity, *values)
             return (self._encode_reply(reply) if wanted else None), None
-        except Gone:
-            raise
-        except BaseException as error:
+        except TURN_ERRORS as error:
             return None, error
         finally:
             seam.current = turn.entity = None

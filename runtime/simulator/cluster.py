@@ -47,7 +47,6 @@ from skerry.runtime.shard.events import (
 )
 from skerry.runtime.shard.placement import balanced, slot_of
 from skerry.runtime.shard.shard import Limits, Settings, Shard
-from skerry.runtime.shard.turns import Gone
 from skerry.runtime.shard.wire import Kind
 from skerry.runtime.simulator.callers import SECONDS_PER_STEP, Caller, Name
 from skerry.runtime.simulator.disk import MemoryStore
@@ -82,11 +81,11 @@ HANG_S = 10.0
 FOREVER = 1 << 62
 
 
-class Died(Gone):
+class Died(BaseException):
     """Raised by a handler that takes its process with it."""
 
 
-class Hung(Gone):
+class Hung(BaseException):
     """Raised by a handler that does not return."""
 
 

@@ -39,9 +39,6 @@ class Bare(Rejected):
     def __init__(self) -> None: ...
 
 
-class Own(BaseException): ...
-
-
 class Nowhere(Entity):
     """Not in the app."""
 
@@ -116,7 +113,6 @@ HARMS: dict[str, tuple[Callable[[Victim, Other], object], str]] = {
     "an interrupt": (raises(KeyboardInterrupt), "KeyboardInterrupt"),
     "a generator's end": (raises(GeneratorExit), "GeneratorExit"),
     "an exit": (raises(SystemExit(3)), "SystemExit: 3"),
-    "an exception of one's own": (raises(Own("mine")), "Own: mine"),
     "a state that can't be encoded": (spoils, "UnicodeEncodeError"),
     "a reply beyond 64 bits": (lambda s, o: None, "OverflowError"),
     "a number sent": (lambda s, o: send(o.take, HUGE), "Other.take: "),
