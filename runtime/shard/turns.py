@@ -92,8 +92,9 @@ class Broke(Struct, frozen=True):
 Result = Done | Refused | Broke
 
 
-TURN_ERRORS = (Exception, SystemExit, KeyboardInterrupt, GeneratorExit)
-"""What a handler may raise that ends its own turn only."""
+TURN_ERRORS = (Exception, SystemExit, GeneratorExit)
+"""What a handler may raise that ends its own turn only. Not Ctrl-C: in a test it ends the test; workers
+are not told of it."""
 
 
 Given = Args | Callable[[], tuple[Any, ...]]
