@@ -538,10 +538,9 @@ class Delivery:
     def by_name(self, handler: Handler, params: int, blob: bytes, *, skip: int = 0) -> bytes:
         """Arguments as this release orders them: what an older one stored is mapped by name.
         `skip`: so many stand before them, as an outcome does."""
-        names = self.old_params.get(params)
-        if params == handler.params_id or names is None:
+        if params == handler.params_id or params not in self.old_params:
             return blob
-        return handler.reordered(names, blob, skip=skip)
+        return handler.reordered(self.old_params[params], blob, skip=skip)
 
     # ── dead letters ──
 

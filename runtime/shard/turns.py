@@ -423,7 +423,7 @@ class Turns:
                     handler.packed(args)
             for _, handler, _, _ in turn.laters:
                 self._check_known(handler)
-        except BaseException as error:
+        except TURN_ERRORS as error:
             return error
         return None
 
@@ -468,7 +468,7 @@ class Turns:
             states = encode(live)
             for key, entity in islice(dirty.items(), CHECKED_STATES):
                 kept.type.decode(encode(entity), key, self._schemas)
-        except BaseException as error:
+        except TURN_ERRORS as error:
             raise Raised(kept.name) from error
         kept.note_size(len(states) / max(1, len(dirty)))
         gone = [key for key in kept.forgotten if key not in dirty]
