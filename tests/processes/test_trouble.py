@@ -58,12 +58,12 @@ def test_many_messages_that_each_take_long_are_no_handler_that_hangs(tmp_path: P
         "class Slow(Entity):\n    count: int = 0\n"
         "    def work(self, number: int) -> None:\n        time.sleep(0.02)\n        self.count += 1\n"
         "app = App('slow', entities=[Slow])\n"
-        "app.source(Generate(lambda p, n: n, count=60)).key_by(lambda n: 'one').to(Slow.work)\n"
+        "app.source(Generate(lambda p, n: n, count=80)).key_by(lambda n: 'one').to(Slow.work)\n"
     )
-    ran = launcher("run", "slow.py", "--workers", "2", cwd=tmp_path, SKERRY_HANG="1")
+    ran = launcher("run", "slow.py", "--workers", "2", cwd=tmp_path, SKERRY_HANG="2")
     assert ran.returncode == 0
     assert "does not return" not in ran.stderr
-    assert "240 turns" in ran.stderr and "dead letters" not in ran.stderr
+    assert "320 turns" in ran.stderr and "dead letters" not in ran.stderr
 
 
 def test_a_handler_that_hangs_becomes_a_dead_letter_and_others_go_on(tmp_path: Path) -> None:
