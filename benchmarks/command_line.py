@@ -1,4 +1,4 @@
-"""Numbers that are given on a command line: what makes no sense is refused by name."""
+"""What the commands' lines have in common: their help, and numbers that must make sense."""
 
 from __future__ import annotations
 

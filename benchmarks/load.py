@@ -227,11 +227,12 @@ def _clients(plan: Plan, workers: running.Workers) -> tuple[list[Told], float]:
     for pipe in pipes:
         pipe.send(start)
     told: list[Told] = []
-    used, end = before, start + plan.seconds
+    used = before
     while pipes:
         ready = wait(pipes, timeout=running.LOOK_EVERY_S)
-        looked, late = workers.look(), time.monotonic() > end
-        used = used if late else looked
+        looked = workers.look()
+        if time.monotonic() <= start + plan.seconds:
+            used = looked
         for pipe in [pipe for pipe in pipes if pipe in ready]:
             told.append(msgspec.msgpack.decode(pipe.recv(), type=Told))
             pipes.remove(pipe)

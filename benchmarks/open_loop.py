@@ -14,13 +14,14 @@ so that a test can drive all of it without waiting.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import random
 import selectors
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import count
 from typing import Protocol
+
+from msgspec import Struct
 
 PASS_CALLS = 256
 """Calls that are begun between two looks at what has come back, however late they are: as many as
@@ -143,8 +144,7 @@ class OpenLoop:
         self._due.clear()
 
 
-@dataclasses.dataclass
-class ClosedLoop:
+class ClosedLoop(Struct):
     """What became of the calls of polite callers."""
 
     called: int = 0

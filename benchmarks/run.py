@@ -88,9 +88,10 @@ def measure(jobs: Sequence[Job], runs: int, *, bare: bool) -> tuple[list[Row], i
         except TooShort as error:
             print(f"{job.rows[0]}: {error}", file=sys.stderr, flush=True)
             status = status or error.exit_status
-        except Exception:  # A wrong sum, an app that ended: said, and no figure.
+        except Exception as error:  # A wrong sum, an app that ended: said, and no figure.
             traceback.print_exc()
-            print(f"{job.rows[0]}: failed, see above", file=sys.stderr, flush=True)
+            words = f"{job.rows[0]}: {type(error).__name__}: {error}"
+            print(words, file=sys.stderr, flush=True)
             status = 1
     return rows, status
 

@@ -402,8 +402,7 @@ class Delivery:
             try:
                 entry = handler.stored_entry(args)
             except InvalidMessage as error:  # An older release set it.
-                broke = Broke(f"InvalidMessage: {error}", "")
-                self.bury(handler, candidate.to, args, broke)
+                self.bury(handler, candidate.to, args, broke(error))
                 return
             self.left.add(Call.SEND, handler, candidate.to_type, candidate.to, entry, None)
         elif candidate.kind == "named" or self._late(candidate):

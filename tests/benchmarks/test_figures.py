@@ -138,6 +138,7 @@ def test_a_job_that_fails_costs_no_other_its_rows(capfd: pytest.CaptureFixture[s
     assert [row.name for row in rows] == ["fine"] and status == 1
     told = capfd.readouterr().err
     assert "short: over at once" in told and "a wrong sum" in told
+    assert told.splitlines()[-1] == "wrong: AssertionError: a wrong sum", "what `compare` repeats"
 
 
 def test_a_name_stands_for_the_rows_that_begin_so() -> None:

@@ -694,6 +694,17 @@ def test_nothing_leaves_before_the_opening_commit_is_synced_trace_15() -> None:
     assert [type(effect).__name__ for effect in shard.take_effects()] == ["Transmit"]
 
 
+def due_in_another_release(old: type[Entity], new: type[Entity]) -> Cluster:
+    """What `old.later` sends an hour later is due, and the app has `new` in its place."""
+    cluster = Cluster(App("releases", entities=[old]), seed=1, shards=1, faults=NO_FAULTS)
+    cluster.ask(message(old.at("a").later))  # type: ignore[attr-defined]
+    cluster.run(30)
+    cluster.app = App("releases", entities=[new])
+    cluster.crash(0)
+    cluster.clock_ns += 3601 * 10**9
+    return cluster
+
+
 def test_stored_arguments_are_mapped_by_name_in_another_release_trace_56() -> None:
     def pay(self: Any, amount: int, fee: int) -> None: ...
 
@@ -706,12 +717,7 @@ def test_stored_arguments_are_mapped_by_name_in_another_release_trace_56() -> No
     fields = {"__annotations__": {"got": list[int]}, "got": []}
     old = type("Till", (Entity,), {**fields, "pay": pay, "later": pay_later})
     new = type("Till", (Entity,), {**fields, "pay": pay_anew})
-    cluster = Cluster(App("till", entities=[old]), seed=1, shards=1, faults=NO_FAULTS)
-    cluster.ask(message(old.at("a").later))  # type: ignore[attr-defined]
-    cluster.run(30)
-    cluster.app = App("till", entities=[new])
-    cluster.crash(0)
-    cluster.clock_ns += 3601 * 10**9
+    cluster = due_in_another_release(old, new)
     cluster.run(100)  # The books would miss the message as it was sent.
     assert cluster.state("Till", "till").got == [100, 1, 7]
 
@@ -759,12 +765,7 @@ def test_stored_arguments_that_another_release_does_not_take_are_a_dead_letter()
     fields = {"__annotations__": {"got": str}, "got": ""}
     old = type("Box", (Entity,), {**fields, "put": put, "later": put_later})
     new = type("Box", (Entity,), {**fields, "put": put_anew})
-    cluster = Cluster(App("boxes", entities=[old]), seed=1, shards=1, faults=NO_FAULTS)
-    cluster.ask(message(old.at("a").later))  # type: ignore[attr-defined]
-    cluster.run(30)
-    cluster.app = App("boxes", entities=[new])
-    cluster.crash(0)
-    cluster.clock_ns += 3601 * 10**9
+    cluster = due_in_another_release(old, new)
     cluster.ask(message(new.at("box").put, "x"))  # type: ignore[attr-defined]
     cluster.run(100)
     assert cluster.state("Box", "box").got == "x"
