@@ -4,6 +4,8 @@ Not for users: programs import `skerry`. Written by `python -m tests.house.spine
 
 api/    What programs are written in; imported as `skerry`.
     entity.py         Entity: fields, a key, handlers, a schema; a plain object that can be tested alone.
+    shapes.py         Shapes of values: for each, whether a column of values comes back from msgpack as it is.
+    roundtrip.py      Round trip: whether a value, once stored or sent, comes back as it was.
     portable.py       An app by value, for a notebook or a function whose classes no worker can import.
     message.py        Message and handler: what is sent, and where wrong arguments are refused.
     turn.py           Turn: all that one handler run may read and leave behind; the seam of the two layers.
@@ -46,6 +48,7 @@ runtime/gateway/    A client comes in.
 
 runtime/shard/    The core: no I/O, no clock, no thread.
     events.py     The words: all that can reach a shard, and all that it can want.
+    stored.py     Stored bytes, taken apart without a look inside: states in their array, a state's schema.
     shard.py      The life of a batch: events in, turns, one commit, effects out.
     placement.py  Where a key lives: the slot of an entity, the shard of a slot, at a version.
     streams.py    All streams of a shard: handshakes, epochs, acks, and who must stop.

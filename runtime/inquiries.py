@@ -23,6 +23,7 @@ from skerry.runtime.ports import Committed
 from skerry.runtime.shard.dead import DeadLetter
 from skerry.runtime.shard.events import Operated, Table
 from skerry.runtime.shard.shard import Shard
+from skerry.runtime.shard.stored import schema_id_of
 
 SLICE_ROWS = 2000
 """Rows that a count or scan looks at per round, so that nobody waits for it."""
@@ -126,8 +127,7 @@ class Inquiries:
     def _schema_of(self, state: bytes | None) -> bytes | None:
         if state is None:
             return None
-        schema = msgspec.msgpack.decode(state)[0]
-        return self._store.read(Table.SCHEMA, int(schema).to_bytes(8, "big"))
+        return self._store.read(Table.SCHEMA, schema_id_of(state).to_bytes(8, "big"))
 
     def _scan(
         self, caller: Caller, n: int, type_name: str, prefix: str, after: str, limit: int
@@ -136,7 +136,7 @@ class Inquiries:
         schemas: dict[int, bytes | None] = {}
         for key, state in self._store.states(type_name, prefix, after):
             rows.append((key, state))
-            id = msgspec.msgpack.decode(state)[0]
+            id = schema_id_of(state)
             if id not in schemas:
                 schemas[id] = self._schema_of(state)
             if len(rows) >= min(limit, SLICE_ROWS):

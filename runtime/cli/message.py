@@ -12,6 +12,7 @@ import msgspec
 import typer
 
 from skerry.message import check_key
+from skerry.runtime.shard.stored import patiently
 
 Target = Annotated[str, typer.Argument(help="TYPE/KEY, as Account/alice")]
 Data = Annotated[
@@ -184,10 +185,11 @@ def as_json(value: Any, indent: int = 0) -> str:
     """A value of the store as JSON, in one line without `indent`. A dict whose keys JSON can't have
     is a list of [key, value]; a number that is none is null."""
     try:
-        text = msgspec.json.encode(value)
+        text = patiently(msgspec.json.encode, value)
     except TypeError:
         text = msgspec.json.encode(_in_pairs(value))
-    return msgspec.json.format(text, indent=indent).decode()
+    shown: bytes = patiently(lambda text: msgspec.json.format(text, indent=indent), text)
+    return shown.decode()
 
 
 def _in_pairs(value: Any) -> Any:

@@ -23,6 +23,8 @@ from skerry.runtime.cli.message import Data, Target, as_json, split
 from skerry.runtime.placement_file import find_data, is_running, load, stored_name
 from skerry.runtime.shard.events import Table
 from skerry.runtime.shard.placement import slot_of
+from skerry.runtime.shard.stored import patiently
+from skerry.runtime.shard.stored import split as split_array
 
 TypeName = Annotated[str, typer.Argument(help="an entity type, as Account")]
 Schemas = Callable[[int], bytes | None]
@@ -31,9 +33,9 @@ Schemas = Callable[[int], bytes | None]
 def fields_of(state: bytes, schemas: Schemas) -> dict[str, Any]:
     """A stored state by the names of its fields."""
     try:
-        schema_id, *values = msgspec.msgpack.decode(state)
+        schema_id, *values = patiently(msgspec.msgpack.decode, state)
     except msgspec.DecodeError:
-        schema_id, *values = map(_without_class, msgspec.msgpack.decode(state, type=list[Raw]))
+        schema_id, *values = map(_without_class, split_array(state))
     schema = schemas(schema_id)
     if schema is None:
         names = [f"field {place}" for place in range(len(values))]
@@ -45,7 +47,7 @@ def fields_of(state: bytes, schemas: Schemas) -> dict[str, Any]:
 def _without_class(field: Raw) -> Any:
     """A field's value; its bytes when it is a dict with dicts as keys, which only its class reads."""
     try:
-        return msgspec.msgpack.decode(field)
+        return patiently(msgspec.msgpack.decode, field)
     except msgspec.DecodeError:
         return bytes(field)
 

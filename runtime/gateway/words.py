@@ -24,8 +24,8 @@ from skerry.runtime.shard.events import (
     Reply,
     Requested,
     RequestRun,
-    split,
 )
+from skerry.runtime.shard.stored import split
 
 KEY_BYTES_MAX = 480
 """Bytes of a key in UTF-8: what the store's longest row key leaves room for."""

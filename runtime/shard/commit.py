@@ -21,6 +21,7 @@ import xxhash
 from skerry.errors import SkerryError
 from skerry.runtime.shard.events import SLOTS, CommitNo, Row, StateGroup
 from skerry.runtime.shard.placement import slot_of
+from skerry.runtime.shard.stored import patiently
 
 _HEADER = struct.Struct("<4sIQQQQ")
 _CHECKSUM = struct.Struct("<Q")
@@ -86,7 +87,7 @@ def decode(record: bytes) -> Decoded:
         raise ValueError(
             f"it has format {magic!r} {version}, this skerry reads {_MAGIC!r} {_FORMAT}"
         )
-    body = _decoder.decode(memoryview(record)[_BODY_AT:])
+    body = patiently(_decoder.decode, memoryview(record)[_BODY_AT:])
     return Decoded(CommitNo(no), epoch, time_ns, previous, stored, body.states, body.rows)
 
 

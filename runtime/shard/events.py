@@ -16,6 +16,8 @@ from typing import Any, NewType, Protocol
 import msgspec
 from msgspec import Raw, Struct
 
+from skerry.runtime.shard.stored import split
+
 ShardId = NewType("ShardId", int)
 SlotId = NewType("SlotId", int)
 Epoch = NewType("Epoch", int)
@@ -96,8 +98,6 @@ class StateGroup(Struct, frozen=True, array_like=True, gc=False):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-split = msgspec.msgpack.Decoder(list[Raw]).decode
-"""The elements of a msgpack array, as they stand there."""
 
 
 class Live(Protocol):

@@ -29,7 +29,8 @@ from typing import Any, Final, cast
 
 from msgspec import Raw, Struct
 
-from skerry.runtime.shard.events import Live, Row, StateGroup, split
+from skerry.runtime.shard.events import Live, Row, StateGroup
+from skerry.runtime.shard.stored import split
 
 
 class Absent(enum.Enum):

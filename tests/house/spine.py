@@ -25,7 +25,19 @@ ROOMS = {
 
 WALK = (
     # What programs are written in.
-    *("entity", "fields", "schema", "portable", "message", "turn", "verbs", "stream", "output"),
+    *(
+        "entity",
+        "fields",
+        "schema",
+        "shapes",
+        "roundtrip",
+        "portable",
+        "message",
+        "turn",
+        "verbs",
+        "stream",
+        "output",
+    ),
     *("sources", "app", "client", "host", "errors", "testing"),
     # A process starts.
     *(
@@ -45,7 +57,7 @@ WALK = (
     # A client comes in.
     *("session", "door", "connection", "line", "channel", "words", "sockets"),
     # The core.
-    *("events", "shard", "placement", "streams", "outbound", "wire", "inbound", "intake"),
+    *("events", "stored", "shard", "placement", "streams", "outbound", "wire", "inbound", "intake"),
     *(
         "clients",
         "requests",

@@ -9,7 +9,7 @@ import pytest
 from tests.house.source import ROOT, files, first_line, imports, name_of, path_of, tree
 
 CORE = "skerry.runtime.shard"
-WORDS = tuple(f"{CORE}.{name}" for name in ("events", "wire", "commit", "placement"))
+WORDS = tuple(f"{CORE}.{name}" for name in ("events", "stored", "wire", "commit", "placement"))
 """The core's vocabulary and formats: pure, and known to whoever stores or carries them."""
 
 ARROWS: dict[str, tuple[str, ...]] = {

@@ -17,6 +17,7 @@ from skerry.errors import SkerryError, StoreDamaged, StoreLocked
 from skerry.runtime.shard import commit as records
 from skerry.runtime.shard.events import Commit, CommitNo, StateGroup, Table
 from skerry.runtime.shard.placement import slots_of
+from skerry.runtime.shard.stored import schema_id_of
 from skerry.runtime.store.check import check
 from skerry.runtime.store.checkpoint import STEP_ROWS, Sweep
 from skerry.runtime.store.log import LmdbStore
@@ -255,3 +256,25 @@ def test_a_copy_that_has_no_place_does_not_call_the_store_damaged(path: Path) ->
     assert not gone.parent.exists(), "who gave up has removed it"
     writer.store.close()
     assert list(check(path, shard=1)) == []
+
+
+def test_a_state_deeper_than_any_decoder_goes_keeps_nobody_from_the_rest(path: Path) -> None:
+    """Of a release that had no limit: the store opens, before and after a sweep, and is clean."""
+    deep = msgspec.msgpack.encode([1, 0])[:-1] + b"\x91" * 5000 + b"\x01"
+    for _ in range(2):
+        writer = Writer(path, log_bytes=1)
+        writer.append([("deep", deep), ("fine", encode(1))])
+        writer.settle()
+        writer.store.close()
+        assert list(check(path, shard=1)) == []
+        reopened = Writer(path)
+        assert reopened.store.state("Thing", "fine") == encode(1)
+        assert reopened.store.state("Thing", "deep") == deep
+        assert schema_id_of(deep) == 1
+        reopened.store.close()
+
+
+@given(id=st.integers(0, 2**63 - 1), fields=st.lists(st.integers(), max_size=40))
+def test_a_state_names_its_schema_without_being_decoded(id: int, fields: list[int]) -> None:
+    in_range = [n for n in fields if -(2**63) <= n < 2**64]
+    assert schema_id_of(msgspec.msgpack.encode([id, *in_range])) == id
