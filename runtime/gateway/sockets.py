@@ -35,7 +35,8 @@ UNREAD_BYTES_MAX = 64 << 20
 """Of messages that have not come as a whole, from all callers: several of the largest."""
 
 UNSENT_BYTES_MAX = 64 << 20
-"""What we keep for all callers that do not read: above, who makes it grow is let go."""
+"""What we keep for all callers that do not read, beside the newest answer, which may be one large
+state: above, who makes it grow is let go."""
 
 BACKLOG = 512
 """Callers that knock in the same moment."""
@@ -172,7 +173,7 @@ class Door:
         if caller.unsent and not had:
             # It is not heard until it has read: else it could make us keep more and more.
             self._epoll.modify(caller.fileno(), _OUT)
-        if self._unsent > UNSENT_BYTES_MAX:
+        if self._unsent - (caller.unsent - had) > UNSENT_BYTES_MAX:
             self._let_go(caller)
 
     def _go_on(self, caller: Channel) -> None:
