@@ -21,10 +21,18 @@ from msgspec import NODEFAULT
 
 from skerry.errors import IncompatibleState, OutsideTurn
 from skerry.message import Handler, content_id, hint, refuse_custom
+from skerry.roundtrip import NESTING_MAX, RoundTrip
 
 F = TypeVar("F", bound=Callable[..., Any])
 E = TypeVar("E", bound="Entity")
 
+STATE_BYTES_MAX = 128 << 20
+"""One entity's state, encoded: what `get`, `scan` and a restart take in one piece."""
+
+_TOO_DEEP = "it nests deeper than this interpreter reads"
+_DEEPER = (
+    "Raise `sys.setrecursionlimit` where the app is made, and have a handler store it flatter."
+)
 RESERVED = frozenset({"key", "at", "_key", "_store_entry"})
 _decode = msgspec.msgpack.Decoder().decode
 
@@ -71,6 +79,7 @@ class EntityType:
         self.encode: Callable[[Any], bytes] = msgspec.msgpack.Encoder().encode
         self.handlers: dict[str, Handler] = {}
         self._decoder: Any = None
+        self._round_trip: RoundTrip
 
     def equip(self) -> None:
         """Make what needs the types of fields and arguments; again when functions were filled in."""
@@ -81,6 +90,8 @@ class EntityType:
             self._decoder = msgspec.msgpack.Decoder(cls)
         except TypeError as error:
             raise TypeError(f"{self.name}: a field can't be stored: {error}") from error
+        self._round_trip = RoundTrip(cls)
+        self._check_defaults()
         handlers: dict[str, Handler] = {}
         for name, function in _functions(cls).items():
             handlers[name] = Handler(cls, self.name, name, function)
@@ -91,6 +102,64 @@ class EntityType:
             if not made.private:  # Verbs find what they may send to by this, at no price.
                 called.handler = made  # type: ignore[attr-defined]
             setattr(reference, name, called)
+
+    def _check_defaults(self) -> None:
+        """Refuse a default that could not be kept. Raises TypeError."""
+        fresh = self.cls()
+        try:
+            self.encode(fresh)
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise TypeError(f"{self.name}: a default can't be stored: {error}") from error
+        if fault := self._round_trip.fault(fresh):
+            raise TypeError(f"{self.name}: the default of {fault.removeprefix('.')}")
+
+    def seal(self, entities: Sequence[Entity]) -> bytes:
+        """Their states as one array, each as a later reader will have it.
+
+        Raises TypeError or ValueError, naming entity, field and cause: one would come back as
+        something else, or nobody could read it.
+        """
+        try:
+            states = self.encode(entities)
+        except (TypeError, ValueError, OverflowError, RecursionError):
+            for entity in entities:
+                self._check_encodes(entity)
+            raise
+        if not self._round_trip.holds(entities):
+            for entity in entities:
+                if fault := self._round_trip.fault(entity):
+                    raise TypeError(
+                        f"{self.name}/{entity.key} can't be kept: its field {fault.removeprefix('.')}"
+                    )
+        if len(states) > STATE_BYTES_MAX:
+            for entity in entities:
+                self._check_size(entity)
+        return states
+
+    def _check_encodes(self, entity: Entity) -> None:
+        for field in self.fields:
+            try:
+                self.encode(getattr(entity, field))
+            except RecursionError:
+                raise ValueError(
+                    f"{self.name}/{entity.key} can't be kept: its field {field} nests without end, "
+                    f"or deeper than {NESTING_MAX} levels"
+                ) from None
+            except (TypeError, ValueError, OverflowError) as error:
+                raise TypeError(
+                    f"{self.name}/{entity.key} can't be kept: its field {field}: {error}"
+                ) from error
+
+    def _check_size(self, entity: Entity) -> None:
+        sizes = {field: len(self.encode(getattr(entity, field))) for field in self.fields}
+        whole = sum(sizes.values())
+        if whole > STATE_BYTES_MAX:
+            most = max(sizes, key=sizes.__getitem__)
+            raise ValueError(
+                f"{self.name}/{entity.key} can't be kept: its state has {whole:,} bytes, more than "
+                f"the {STATE_BYTES_MAX:,} of one entity; {sizes[most]:,} of them are its field "
+                f"{most}. Deal it out to several entities."
+            )
 
     def new(self, key: str) -> Entity:
         """A fresh entity: every field at its default."""
@@ -104,19 +173,21 @@ class EntityType:
             entity = typing.cast("Entity", self._decoder.decode(data))
         except msgspec.MsgspecError as error:
             entity = self._decode_old(data, key, schemas, error)
+        except RecursionError:
+            raise IncompatibleState(self.name, key, _TOO_DEEP, _DEEPER) from None
         entity._key, entity._store_entry = key, 0
         return entity
 
     def _decode_old(
         self, data: bytes, key: str, schemas: Callable[[int], bytes | None], error: Exception
     ) -> Entity:
-        schema_id, *values = _decode(data)
+        try:
+            schema_id, *values = _decode(data)
+        except RecursionError:
+            raise IncompatibleState(self.name, key, _TOO_DEEP, _DEEPER) from None
         upgrade = getattr(self.cls, "_upgrade", None)
-        ours = schema_id == self.schema_id
-        if ours and upgrade is None:
-            raise IncompatibleState(self.name, key, str(error)) from error
         # Also of ours: a schema says nothing of the types that its fields are made of.
-        stored = self.schema if ours else schemas(schema_id)
+        stored = self.schema if schema_id == self.schema_id else schemas(schema_id)
         if stored is None:
             raise IncompatibleState(
                 self.name, key, f"its schema {schema_id:016x} is unknown to this store"
@@ -134,7 +205,13 @@ class EntityType:
                 made[name] = msgspec.convert(value, hints[name])
             except msgspec.ValidationError as wrong:
                 raise IncompatibleState(self.name, key, f"field `{name}`: {wrong}") from wrong
-        return self.cls(**made)
+        entity = self.cls(**made)
+        entity._key = key
+        try:
+            self.seal([entity])
+        except (TypeError, ValueError) as wrong:
+            raise IncompatibleState(self.name, key, str(wrong)) from wrong
+        return entity
 
 
 def _functions(cls: type) -> dict[str, types.FunctionType]:

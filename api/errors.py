@@ -136,13 +136,15 @@ class BadApp(SkerryError):
     """An app, or what it is made of, can't be used."""
 
 
+_UPGRADE = "Give the class an `_upgrade` classmethod that makes the new fields of the old ones."
+
+
 class IncompatibleState(SkerryError):
     """A stored state does not fit the entity's class any more."""
 
-    def __init__(self, entity: str, key: str, why: str) -> None:
+    def __init__(self, entity: str, key: str, why: str, step: str = _UPGRADE) -> None:
         super().__init__(
-            f"The stored state of {entity}/{key} does not fit its class: {why}. Give the class an "
-            f"`_upgrade` classmethod that makes the new fields of the old ones."
+            f"The stored state of {entity}/{key} does not fit its class: {why}. {step}"
         )
         self.entity, self.key = entity, key
 

@@ -23,6 +23,7 @@ import xxhash
 from msgspec import Struct
 
 from skerry.errors import Failed, InvalidMessage, Rejected, SkerryError
+from skerry.roundtrip import RoundTrip
 
 if TYPE_CHECKING:
     from skerry.entity import Entity
@@ -44,6 +45,8 @@ MESSAGE_BYTES_MAX = 8 << 20
 """Arguments or reply of one message, encoded: what every shard and door takes."""
 LARGE = MESSAGE_BYTES_MAX // 8
 """Text or bytes of no more characters than this are not measured: with a few others they fit."""
+INT_MIN, INT_MAX = -(1 << 63), (1 << 64) - 1
+"""The numbers that msgpack carries."""
 _SCALARS = (int, float, str, bool, bytes, type(None))
 _INLINE = {int: "int", str: "str", float: "float", bool: "bool", bytes: "bytes"}
 _ID_MASK = (1 << 63) - 1
@@ -87,6 +90,15 @@ def check_key(key: object) -> None:
         raise ValueError(
             f"an entity's key has 1 to {KEY_BYTES_MAX} UTF-8 bytes; this one has {size}: {key[:40]!r}"
         )
+
+
+def is_text(text: str) -> bool:
+    """Whether UTF-8 can carry a text: it holds no half characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class Param(Struct, frozen=True):
@@ -141,6 +153,12 @@ class Handler:
             self._reply: Any = msgspec.msgpack.Decoder(self.returns)
         except TypeError as error:
             raise TypeError(f"{entity}.{name}: {error}") from error
+        self._round_trips = {
+            param.name: RoundTrip(param.annotation)
+            for param in self.params[int(self.takes_error) :]
+        }
+        self._returned = RoundTrip(self.returns)
+        self.encode_reply = self._compiled_reply()
         self.check = self._compiled_check(self.params)
         behind = self._compiled_check(self.params[1:]) if self.params else self.check
         self._check_rest = (self.check, behind)
@@ -189,10 +207,20 @@ class Handler:
         """Checked arguments as bytes. Raises TypeError, ValueError."""
         if self.takes_error:
             raise TypeError(f"{self.entity}.{self.name} takes an outcome: only `ask` can name it")
+        return self._encoded(args, self.params)
+
+    def _encoded(self, args: tuple[Any, ...], params: Sequence[Param]) -> bytes:
+        """Checked arguments as bytes. Raises TypeError or ValueError: they can't travel, or one
+        would arrive as another."""
         try:
             body = _encode(args)
-        except (TypeError, ValueError, OverflowError) as error:
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise TypeError(f"{self.entity}.{self.name}: {error}") from error
+        if not self.scalar:  # Those have their classes from the check.
+            for param, value in zip(params, args):
+                if not self._round_trips[param.name].holds((value,)):
+                    fault = self._round_trips[param.name].fault(value)
+                    raise TypeError(f"{self.entity}.{self.name}: argument `{param.name}`{fault}")
         return self._measured(body)
 
     def _measured(self, body: bytes) -> bytes:
@@ -215,13 +243,19 @@ class Handler:
             tests = [f"{n}.__class__ is not {t}" for n, t in zip(names, inline)]
             # Behind the tests of types: only then is there a length.
             tests += [f"len({n}) > {LARGE}" for n, t in zip(names, inline) if t in ("str", "bytes")]
+            tests += [
+                f"not {INT_MIN} <= {n} <= {INT_MAX}" for n, t in zip(names, inline) if t == "int"
+            ]
+            tests += [
+                f"not ({n}.isascii() or is_text({n}))" for n, t in zip(names, inline) if t == "str"
+            ]
             wrong = " or ".join(tests)
             source = (
                 f"def check(args):\n"
                 f"    {', '.join(names)}, = args\n"
                 f"    return slow(args) if {wrong} else args\n"
             )
-            scope: dict[str, Any] = {"slow": slow}
+            scope: dict[str, Any] = {"slow": slow, "is_text": is_text}
             exec(source, scope)  # Our own text: type names of a fixed table and numbers only.
             return typing.cast("Check", scope["check"])
         return slow
@@ -229,15 +263,47 @@ class Handler:
     def _check_slow(self, params: Sequence[Param], args: tuple[Any, ...]) -> tuple[Any, ...]:
         checked = []
         for param, value in zip(params, args):
+            where = f"{self.entity}.{self.name}: argument `{param.name}`"
             try:
-                checked.append(_converted(value, param.annotation))
+                converted = _converted(value, param.annotation)
             except (msgspec.ValidationError, TypeError) as error:
-                raise TypeError(
-                    f"{self.entity}.{self.name}: argument `{param.name}` = {value!r:.80}: {error}"
-                ) from None
-        if any(isinstance(value, str | bytes) and len(value) > LARGE for value in checked):
-            self._measured(_encode(checked))
+                raise TypeError(f"{where} = {value!r:.80}: {error}") from None
+            if type(value) is int and converted != value:
+                raise TypeError(f"{where} = {value!r:.80}: it would arrive as {converted!r}")
+            checked.append(converted)
+        if self.scalar:  # Any others are encoded at once.
+            self._encoded(tuple(checked), params)
         return tuple(checked)
+
+    # ── replies ──
+
+    def _compiled_reply(self) -> Callable[[Any], bytes]:
+        """What encodes a reply in its turn, and refuses one that the asker would get as another.
+
+        It raises TypeError or ValueError.
+        """
+        exact = self.returns if self.returns in _INLINE else None
+
+        def encode_reply(reply: Any) -> bytes:
+            try:
+                body = _encode(reply)
+            except (TypeError, ValueError, OverflowError, RecursionError) as error:
+                raise TypeError(f"{self.entity}.{self.name}: its reply: {error}") from error
+            if reply.__class__ is not exact and not self._returned.holds((reply,)):
+                fault = self._returned.fault(reply)
+                raise TypeError(f"{self.entity}.{self.name}: its reply{fault}")
+            if len(body) > MESSAGE_BYTES_MAX:
+                raise ValueError(
+                    f"{self.entity}.{self.name}: its reply has {len(body):,} bytes, more than the "
+                    f"{MESSAGE_BYTES_MAX:,} of a message"
+                )
+            return body
+
+        return encode_reply
+
+    def replies_hold(self, replies: Sequence[Any]) -> bool:
+        """Whether those who asked would get all of these as they are."""
+        return self._returned.holds(replies)
 
     # ── columns ──
     # Of many messages to one handler: nothing when it takes no argument, the values themselves
@@ -318,7 +384,9 @@ class Handler:
         """The arguments behind the outcome, checked and encoded."""
         if len(args) != self.arity - skip:
             args = self._filled_rest(args, self.params[skip:])
-        return self._measured(_encode(self._check_rest[skip](args))) if args else NO_ARGS
+        if not args:
+            return NO_ARGS
+        return self._encoded(self._check_rest[skip](args), self.params[skip:])
 
     def _filled_rest(self, args: tuple[Any, ...], params: Sequence[Param]) -> tuple[Any, ...]:
         if len(args) > len(params):

@@ -20,12 +20,15 @@ import msgspec
 
 from skerry.errors import BadApp
 from skerry.message import MESSAGE_BYTES_MAX
+from skerry.roundtrip import NESTING_MAX, RoundTrip
 from skerry.stream import Exit, KeyedStage, Pipeline, Sink, Stream
 
 T = TypeVar("T")
 
 PARTITIONS_MAX = 1024
 _encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder().decode
+_PLAIN = RoundTrip(Any)
 
 
 class Output(Generic[T]):
@@ -54,11 +57,21 @@ class Output(Generic[T]):
     def __repr__(self) -> str:
         return f"Output({self.name!r})"
 
+    def emitted(self, item: object) -> bytes:
+        """An item that is put on this output, as it travels. Raises TypeError or ValueError: it
+        can't, is too large, or would come out as another than the output's type promises."""
+        body, rule = self.encoded(item), _round_trip(self.item_type)
+        if rule is not None and not rule.holds((item,)):
+            raise TypeError(f"{self!r}: its item{rule.fault(item)}")
+        return body
+
     def encoded(self, item: object) -> bytes:
         """The item as it travels. Raises TypeError or ValueError: it can't, or is too large."""
         try:
             body = _encode(item)
-        except (TypeError, ValueError, OverflowError) as error:
+            if len(body) > NESTING_MAX and not _PLAIN.holds((_decode(body),)):
+                raise ValueError(f"it nests deeper than {NESTING_MAX} levels")
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise TypeError(f"{self!r}: {item!r:.80} can't be emitted: {error}") from error
         if len(body) > MESSAGE_BYTES_MAX:
             raise ValueError(
@@ -72,6 +85,12 @@ class Output(Generic[T]):
         """What items are decoded to."""
         made_as = get_args(getattr(self, "__orig_class__", None))
         return made_as[0] if made_as else Any
+
+
+@functools.cache
+def _round_trip(item_type: Any) -> RoundTrip | None:
+    """The rule for items of a type; None when none is given: they come out as plain values."""
+    return None if item_type is Any else RoundTrip(item_type)
 
 
 @functools.cache

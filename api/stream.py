@@ -24,7 +24,7 @@ from typing import (
 
 from skerry.entity import Entity
 from skerry.errors import BadApp
-from skerry.message import KEY_BYTES_MAX, LARGE, Handler, check_key
+from skerry.message import INT_MAX, INT_MIN, KEY_BYTES_MAX, LARGE, Handler, check_key, is_text
 
 if TYPE_CHECKING:
     from skerry.output import Output
@@ -254,13 +254,26 @@ class Keyed(Generic[T]):
             return [(found, keys, ())]
 
         def with_item(keys: list[str], items: list[Any]) -> list[Columns]:
-            # One look at the types of all items; each by itself only when one is unlike, or large.
-            unlike = scalar is None or set(map(type, items)) != {scalar}
-            if unlike or (scalar in (str, bytes) and max(map(len, items)) > LARGE):
-                return [(found, keys, found.column([found.bind((item,), {}) for item in items]))]
-            return [(found, keys, items)]
+            # One look at all items; at each by itself only when one is unlike, or does not fit.
+            if scalar is not None and set(map(type, items)) == {scalar} and _fit(items):
+                return [(found, keys, items)]
+            return [(found, keys, found.column([found.bind((item,), {}) for item in items]))]
 
         self._stages.append(with_item if found.arity else without_item)
+
+
+def _fit(items: list[Any]) -> bool:
+    """Whether scalars of one type are such as messages carry."""
+    match items[0]:
+        case bool():
+            return True
+        case int():
+            return bool(min(items) >= INT_MIN and max(items) <= INT_MAX)
+        case str():
+            return max(map(len, items)) <= LARGE and is_text("".join(items))
+        case bytes():
+            return max(map(len, items)) <= LARGE
+    return True
 
 
 def check_keys(keys: list[str]) -> None:

@@ -88,6 +88,9 @@ def turn(entity: Entity, *, key: str = "test", now: datetime | None = None) -> I
         key: the key that it has meanwhile, unless it has one.
         now: what `now()` gives; default: the wall clock.
 
+    Raises:
+        TypeError: what the entity holds at the end could not be kept as it is.
+
     Example:
         >>> with turn(account, key="alice") as t:
         ...     account.transfer("bob", 3)
@@ -104,6 +107,7 @@ def turn(entity: Entity, *, key: str = "test", now: datetime | None = None) -> I
         yield Observed(running)
     finally:
         _seam.current = before
+    type(entity).__skerry__.seal([entity])
 
 
 class Dead(Struct, frozen=True):

@@ -307,7 +307,8 @@ def emit(output: Output[T], item: T, /) -> None:
         item: what msgspec encodes; encoded now.
 
     Raises:
-        TypeError: the output is not declared, or the item can't be encoded.
+        TypeError: the output is not declared, the item can't be encoded, or would come out as
+            something else than the output's type.
         ValueError: the item is too large for a message.
         OutsideTurn: no entity runs.
 
@@ -320,5 +321,5 @@ def emit(output: Output[T], item: T, /) -> None:
             f"{output!r} is not declared: write App(…, outputs=[…]) with it, so that its items "
             f"have a way out"
         )
-    turn.emits.append((output, output.encoded(item)))
+    turn.emits.append((output, output.emitted(item)))
     turn.extra = True

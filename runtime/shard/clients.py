@@ -93,10 +93,8 @@ class Clients:
         column = self._column(handler, run.args)
         if column is None:
             return False
-        replies = delivery.turns.ask_columns(kept, handler, run.keys, column)
+        replies = delivery.turns.ask_columns(kept, handler, run.keys, column, wanted=run.reply)
         delivery.collect()
-        if not run.reply:
-            replies = [None] * len(run.keys)
         try:
             bodies = Raw(_encode(replies))
         except (ValueError, OverflowError) as error:  # Beyond 64 bits, or half a character.

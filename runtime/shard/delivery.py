@@ -23,7 +23,7 @@ import msgspec
 
 from skerry.entity import Entity, EntityType
 from skerry.errors import Failed, InvalidMessage, Rejected
-from skerry.message import MESSAGE_BYTES_MAX, Args, Handler
+from skerry.message import Args, Handler
 from skerry.runtime.shard import wire
 from skerry.runtime.shard.asks import Ask, Asks, Continuation
 from skerry.runtime.shard.buffer import Buffer, Extra, Messages, Runs
@@ -53,14 +53,6 @@ from skerry.turn import Turn
 _ID = struct.Struct(">IQQI")
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.decode
-
-
-def encode_reply(reply: Any) -> bytes:
-    """A handler's result as bytes, made in the turn: no object is shared with what comes after."""
-    body = _encode(reply)
-    if len(body) > MESSAGE_BYTES_MAX:
-        raise ValueError(f"its reply has {len(body)} bytes, more than {MESSAGE_BYTES_MAX}")
-    return body
 
 
 class Delivery:

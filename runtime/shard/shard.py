@@ -26,7 +26,7 @@ from skerry.runtime.ports import Committed, Last
 from skerry.runtime.shard import commit
 from skerry.runtime.shard.asks import Asks
 from skerry.runtime.shard.clients import Clients
-from skerry.runtime.shard.delivery import Delivery, encode_reply
+from skerry.runtime.shard.delivery import Delivery
 from skerry.runtime.shard.events import (
     Arrived,
     Commit,
@@ -182,7 +182,6 @@ class Shard:
             settings.types,
             states=store.states_at,
             schemas=self._schema,
-            encode_reply=encode_reply,
             retries=settings.retries,
             cache_bytes=limits.cache_bytes,
             turn=self.turn,

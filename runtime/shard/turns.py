@@ -24,7 +24,8 @@ from msgspec import Raw, Struct
 from skerry import turn as seam
 from skerry.entity import Entity, EntityType
 from skerry.errors import InvalidMessage, Rejected, StoreDamaged, UnknownEntity, storable, told
-from skerry.message import Args, Handler
+from skerry.message import MESSAGE_BYTES_MAX, Args, Handler
+from skerry.roundtrip import RoundTrip
 from skerry.runtime.shard.buffer import Buffer, Extra, Runs
 from skerry.runtime.shard.events import StateGroup
 from skerry.runtime.shard.loops import IMMUTABLE, answering_loop_of, asking_loop_of, loop_of
@@ -42,9 +43,8 @@ entry in a dict that has room to grow."""
 AWAY_BYTES = 130
 """What it costs to remember of a key that it belongs to another shard: the key and its entry."""
 
-CHECKED_STATES = 16
-"""How many states of a type are decoded again in each batch, optimistic ones too: a handler that
-puts a text where a number belongs is found before a restart stumbles over it."""
+ERROR_CHARS_MAX, TRACEBACK_CHARS_MAX = 1 << 14, 1 << 16
+"""What is kept of an error's text and of its traceback: the beginning, and the end."""
 
 LEAVES = 64
 """When the cache is full, about this part of it leaves at once, and not one place at a time."""
@@ -54,6 +54,7 @@ OBJECTS_BYTES = 4
 
 
 _encode = msgspec.msgpack.Encoder().encode
+_REASON, _DETAILS = RoundTrip(str), RoundTrip(dict[str, Any])
 
 
 class Raised(Exception):
@@ -182,7 +183,6 @@ class Turns:
         *,
         states: Callable[[str, Sequence[str], Sequence[int]], list[bytes | None]],
         schemas: Callable[[int], bytes | None],
-        encode_reply: Callable[[Any], bytes],
         retries: int,
         cache_bytes: int,
         turn: Turn,
@@ -193,13 +193,10 @@ class Turns:
         self._elsewhere = elsewhere
         self._states = states
         self._schemas = schemas
-        self._encode_reply = encode_reply
         self._retries = retries
         self._cache_bytes = cache_bytes // max(1, len(types))
         self.turn = turn
         self._leave = leave
-        self._surprising: set[int] = set()
-        """Handlers whose replies are not what they promise, by id."""
 
     # ── entities ──
 
@@ -313,7 +310,7 @@ class Turns:
         left: Runs,
     ) -> None:
         """As `run_columns`, for messages whose senders wait: the outcomes go to `left`."""
-        given = (handler, keys, places, column, self._encode_reply, left, askers)
+        given = (handler, keys, places, column, handler.encode_reply, left, askers)
         away = self._guarded(kept, answering_loop_of(handler), kept.type.cls, *given)
         self.turn.count += len(keys) - away
 
@@ -322,21 +319,27 @@ class Turns:
         self.turn.count += self._guarded(kept, _each, calls)
 
     def ask_columns(
-        self, kept: Kept, handler: Handler, keys: Sequence[str], column: Sequence[Any]
+        self,
+        kept: Kept,
+        handler: Handler,
+        keys: Sequence[str],
+        column: Sequence[Any],
+        *,
+        wanted: bool,
     ) -> list[Any]:
         """As `run_columns`, for entities of this shard whose callers wait: what they are told, ready
-        to be encoded."""
+        to be encoded. `wanted`: they wait for replies, and not only for the turns."""
         places = self.places(kept, keys)
         assert Buffer not in set(map(type, places)), f"I5: of {kept.name} some live elsewhere"
-        in_turn = handler.returns not in IMMUTABLE or handler.id in self._surprising
+        in_turn = wanted and handler.returns not in IMMUTABLE
         loop = asking_loop_of(handler, in_turn=in_turn)
-        given = (self._encode_reply, handler.function, keys, places, column)
+        given = (handler.encode_reply, handler.function, keys, places, column)
         replies: list[Any] = self._guarded(kept, loop, *given)
         self.turn.count += len(keys)
-        if not in_turn and not IMMUTABLE.issuperset(map(type, replies)):
-            # It gave what it does not promise. From the next batch on it is encoded in its turn.
-            self._surprising.add(handler.id)
-            raise Raised(kept.name)
+        if not wanted:
+            return [None] * len(keys)
+        if not in_turn and not handler.replies_hold(replies):
+            raise Raised(kept.name)  # One is not what it promises. Run carefully, it is found.
         return replies
 
     def run(
@@ -354,7 +357,7 @@ class Turns:
             return broke(unfit)
         assert isinstance(entity, Entity), f"I5: {kept.name}/{key} lives on another shard"
         if handler.query:
-            return self._query(kept, handler, entity, args)
+            return self._query(kept, handler, entity, args, careful=careful or kept.careful > 0)
         if careful or kept.careful:
             return self._carefully(kept, handler, entity, args, wanted)
         kept.dirty[key] = entity
@@ -368,7 +371,10 @@ class Turns:
         self, kept: Kept, handler: Handler, entity: Entity, args: Given, wanted: bool
     ) -> Result:
         key = entity.key
-        before = kept.type.encode(entity)
+        try:
+            before = kept.type.encode(entity)
+        except TURN_ERRORS as unfit:
+            return self._spoilt(kept, key, unfit, careful=True)
         result: Result | None = None
         for _ in range(self._retries + 1):
             reply, error = self._attempt(handler, entity, args, wanted)
@@ -403,24 +409,22 @@ class Turns:
         seam.current = turn
         try:
             reply = handler.function(entity, *values)
-            return (self._encode_reply(reply) if wanted else None), None
+            return (handler.encode_reply(reply) if wanted else None), None
         except TURN_ERRORS as error:
             return None, error
         finally:
             seam.current = turn.entity = None
 
     def _unsealable(self, kept: Kept, entity: Entity) -> BaseException | None:
-        """What the commit or a restart would stumble over, found while it harms one turn only.
+        """What the commit or a later reader would stumble over, found while it harms one turn only.
 
-        A state must encode, and decode again. What was sent must encode, and have an entity here.
+        A state must come back as it is. What was sent must have an entity here.
         """
         turn = self.turn
         try:
-            kept.type.decode(kept.type.encode(entity), entity.key, self._schemas)
-            for handler, _, args, _ in turn.sends:
+            kept.type.seal([entity])
+            for handler, _, _, _ in turn.sends:
                 self._check_known(handler)
-                if not isinstance(args, bytes):
-                    handler.packed(args)
             for _, handler, _, _ in turn.laters:
                 self._check_known(handler)
         except TURN_ERRORS as error:
@@ -431,11 +435,13 @@ class Turns:
         if handler.entity not in self.kept:
             raise UnknownEntity(handler.entity, self.kept)
 
-    def _query(self, kept: Kept, handler: Handler, entity: Entity, args: Given) -> Result:
+    def _query(
+        self, kept: Kept, handler: Handler, entity: Entity, args: Given, *, careful: bool
+    ) -> Result:
         try:
             before = kept.type.encode(entity)
-        except Exception as unfit:  # An earlier turn of this batch left what does not encode.
-            raise Raised(kept.name) from unfit
+        except TURN_ERRORS as unfit:
+            return self._spoilt(kept, entity.key, unfit, careful=careful)
         self.turn.reading = True
         try:
             reply, error = self._attempt(handler, entity, args, True)
@@ -448,26 +454,36 @@ class Turns:
         if error is None:
             return Done(reply)
         key = entity.key
-        restored = kept.places[key] = kept.type.decode(before, key, self._schemas)
+        try:
+            restored = kept.places[key] = kept.type.decode(before, key, self._schemas)
+        except Exception as unfit:
+            return self._spoilt(kept, key, unfit, careful=careful)
         if key in kept.dirty:
             kept.dirty[key] = restored
         return _ending(error)
+
+    def _spoilt(self, kept: Kept, key: str, unfit: BaseException, *, careful: bool) -> Broke:
+        """A turn met an entity that could not be kept as it is. Raises Raised while an earlier turn
+        of the batch may have left it so; carefully, it was changed outside of turns."""
+        if not careful:
+            raise Raised(kept.name) from unfit
+        if key not in kept.dirty:
+            del kept.places[key]
+        return broke(unfit)
 
     # ── the end of a batch ──
 
     def states(self) -> tuple[list[StateGroup], list[list[Entity]]]:
         """The states that the batch changed, encoded; and whose they are. Raises Raised for one that
-        does not encode."""
+        would not come back as it is."""
         changed = [kept for kept in self.kept.values() if kept.dirty or kept.forgotten]
         live = [list(kept.dirty.values()) for kept in changed]
         return list(map(self._states_of, changed, live)), live
 
     def _states_of(self, kept: Kept, live: list[Entity]) -> StateGroup:
-        dirty, encode = kept.dirty, kept.type.encode
+        dirty = kept.dirty
         try:
-            states = encode(live)
-            for key, entity in islice(dirty.items(), CHECKED_STATES):
-                kept.type.decode(encode(entity), key, self._schemas)
+            states = kept.type.seal(live)
         except TURN_ERRORS as error:
             raise Raised(kept.name) from error
         kept.note_size(len(states) / max(1, len(dirty)))
@@ -540,16 +556,33 @@ def _ending(error: BaseException) -> Refused | Broke:
     return broke(error)
 
 
-def _refusal(reason: str, details: dict[str, Any]) -> bytes:
-    try:
-        return _encode([reason, details])
-    except (TypeError, ValueError, OverflowError, RecursionError):
-        shown = {storable(name): storable(repr(value)) for name, value in details.items()}
-        return _encode([storable(reason), shown])
+def _refusal(reason: Any, details: Any) -> bytes:
+    """A refusal as who asked will have it. Raises TypeError, ValueError: it would be another."""
+    body = _encode([reason, details])
+    for text, value, rule in (("reason", reason, _REASON), ("details", details, _DETAILS)):
+        if not rule.holds((value,)):
+            raise TypeError(f"Rejected: its {text}{rule.fault(value)}")
+    if len(body) > MESSAGE_BYTES_MAX:
+        raise ValueError(
+            f"Rejected: its details have {len(body):,} bytes, more than the {MESSAGE_BYTES_MAX:,} "
+            f"of a message"
+        )
+    return body
 
 
 def broke(error: BaseException) -> Broke:
     """A failure as it is told and kept, with the part of its traceback that the user's code wrote."""
     frames = error.__traceback__.tb_next if error.__traceback__ else None
     lines = traceback.format_exception(type(error), error, frames)
-    return Broke(told(error), storable("".join(lines)))
+    return Broke(
+        _shortened(told(error), ERROR_CHARS_MAX),
+        _shortened(storable("".join(lines)), TRACEBACK_CHARS_MAX),
+    )
+
+
+def _shortened(text: str, chars_max: int) -> str:
+    """A text without its middle, when it is too long to keep."""
+    if len(text) <= chars_max:
+        return text
+    half = chars_max // 2
+    return f"{text[:half]} … {len(text) - chars_max:,} characters … {text[-half:]}"

@@ -256,7 +256,7 @@ def test_arguments_that_have_only_a_name_or_only_a_place_reach_their_handler() -
             return amount
 
         def _late(self, reply: int = 0, *, what: str) -> None:
-            self.seen.append((reply, what))
+            self.seen.append([reply, what])
 
     app = App("boxes", entities=[Box])
     app.source(Generate(lambda p, n: 5, partitions=1, count=1)).key_by(lambda n: "s").to(Box.named)

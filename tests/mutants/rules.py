@@ -306,8 +306,8 @@ MUTANTS = [
     Mutant(
         "a reply that a later turn changes is encoded with the batch",
         "shard/turns.py",
-        "        if not in_turn and not IMMUTABLE.issuperset(map(type, replies)):\n",
-        "        if False:\n",
+        "        in_turn = wanted and handler.returns not in IMMUTABLE\n",
+        "        in_turn = False\n",
     ),
     Mutant(
         "the rest of a message that is cut is forgotten",
@@ -448,9 +448,9 @@ MUTANTS = [
     Mutant(
         "a changed state is not in its commit",
         "shard/turns.py",
-        "        dirty, encode = kept.dirty, kept.type.encode\n",
-        "        dirty, encode = kept.dirty, kept.type.encode\n"
-        "        if len(dirty) > 3:\n            dirty.popitem()\n",
+        "        dirty = kept.dirty\n",
+        "        dirty = kept.dirty\n"
+        "        if len(dirty) > 3:\n            live.remove(dirty.popitem()[1])\n",
     ),
     Mutant(
         "ids begin anew in each commit of an epoch",

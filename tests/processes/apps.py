@@ -16,6 +16,10 @@ class Counter(Entity):
         self.count += amount
         return self.count
 
+    def halve(self) -> int:
+        self.count = (self.count + 1) / 2  # type: ignore[assignment]
+        return 1
+
     def name(self, name: str) -> None:
         self.names.append(name)
 

@@ -29,7 +29,6 @@ class Shelf:
             {"Thing": Thing.__skerry__},
             states=self._states,
             schemas=lambda id: None,
-            encode_reply=lambda reply: b"",
             retries=0,
             cache_bytes=0,
             turn=Turn(),
