@@ -58,7 +58,8 @@ class RoundTrip:
         self._loop = _loop_over(self._shape) if type(self._shape) is Fields else None
         self._decode: Any = None
         if any(shape.constrained for shape in (*made.values(), self._shape)):
-            self._decode = msgspec.msgpack.Decoder(list[annotation]).decode
+            many: Any = list  # Of what is known at run time only.
+            self._decode = msgspec.msgpack.Decoder(many[annotation]).decode
 
     def holds(self, values: Sequence[Any]) -> bool:
         """Whether all these values, which do encode, come back as they are.
