@@ -149,6 +149,8 @@ class Clients:
                 if remembered:
                     kind, body = outcome.kind, Raw(outcome.body)
                     self._requests.ran(session, kind, (request.number,), (slot,), (body,))
+                else:
+                    self._requests.settle(session, request.number)
             assert isinstance(outcome, Outcome), "a verdict is an outcome, or whether it runs"
             self._answer(request, outcome)
             waiting += self._requests.following(session, request.number)

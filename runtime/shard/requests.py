@@ -29,6 +29,7 @@ from msgspec import Raw, Struct
 from skerry.runtime.ports import Committed
 from skerry.runtime.shard.commit import slot_prefix
 from skerry.runtime.shard.events import Confirmed, Outcome, Request, Row, Table
+from skerry.runtime.shard.placement import slot_of
 
 LIFETIME_NS = 24 * 3600 * 10**9
 """How long the store keeps an outcome that nobody confirms, and one that has a name always."""
@@ -39,6 +40,13 @@ waits for an earlier one: its client says both again, or is gone."""
 
 OUTCOME_BYTES = 200
 """What it costs in memory to remember a request, beside the bytes of its outcome, about."""
+
+SETTLED_MAX = 4096
+"""Of a session's requests that were answered without a row, the newest that are remembered. Only
+what was on its way together with one of them may wait for it, and that is no more than this."""
+
+SETTLED_BYTES = 100
+"""What each of these costs in memory, about."""
 
 
 class RequestRow(Struct, array_like=True, frozen=True):
@@ -111,7 +119,19 @@ class _Floors(dict[int, int]):
 class Session:
     """What is known of a session that talks."""
 
-    __slots__ = ("floors", "held", "id", "kept", "named", "new", "raised", "rows", "staged", "time_ns")  # fmt: skip
+    __slots__ = (
+        "floors",
+        "held",
+        "id",
+        "kept",
+        "named",
+        "new",
+        "raised",
+        "rows",
+        "settled",
+        "staged",
+        "time_ns",
+    )
 
     def __init__(self, id: bytes, named: bool, floors: _Floors) -> None:
         self.id, self.named = id, named
@@ -130,14 +150,17 @@ class Session:
         """Floors that the open batch raises, by slot."""
         self.held: dict[int, dict[int, Request]] = {}
         """Requests that wait for an earlier one: by the number of that, then by their own."""
+        self.settled: dict[int, None] = {}
+        """Requests that were answered and left no row, oldest first. Not staged: a batch that is
+        thrown away answers them again."""
 
     def floor_of(self, slot: int) -> int:
         """Requests up to this number are over in the slot."""
         return self.raised.get(slot) or self.floors[slot]
 
     def has(self, number: int) -> bool:
-        """Whether its outcome is here."""
-        return number in self.new or number in self.rows
+        """Whether it was answered, with a row or without."""
+        return number in self.new or number in self.rows or number in self.settled
 
 
 class Requests:
@@ -173,6 +196,8 @@ class Requests:
         self._freed: list[tuple[Session, int]] = []
         """Numbers that have run in the open batch and were waited for."""
         self._expired: list[Row] = []
+        self._cut: list[tuple[Session, int]] = []
+        """Up to where sessions hold the answers to what left no row."""
         self._looked_through = 0
         self._idle_before_ns = 0
         self._count = self._bytes = 0
@@ -254,6 +279,7 @@ class Requests:
         if not session.named and request.number <= session.floor_of(slot):
             return None
         if request.first_ns < now_ns - LIFETIME_NS // 2:
+            self.settle(session, request.number)
             return Outcome("late")
         if not self.has_room(session, 1):
             return Outcome("busy")
@@ -309,8 +335,19 @@ class Requests:
             kept.bodies.append(body)
             new[number] = kept
 
+    def settle(self, session: Session, number: int) -> None:
+        """A request was answered and leaves no row: what follows it need not wait for one."""
+        settled = session.settled
+        if session.named or number in settled:
+            return
+        settled[number] = None
+        self._bytes += SETTLED_BYTES
+        if len(settled) > SETTLED_MAX:
+            self._unsettle(session, [next(iter(settled))])
+
     def confirm(self, confirmed: Confirmed) -> None:
-        """The session holds these outcomes: raise the floors of its slots."""
+        """The session holds these outcomes: raise the floors of its slots, and keep nothing that
+        waits for one of them. What does is a copy of what has run, or comes again by itself."""
         if confirmed.session not in self._sessions and confirmed.session not in self._away:
             return
         session = self.session(confirmed.session, named=False)
@@ -319,6 +356,12 @@ class Requests:
             floor = min(upto, below.get(slot, upto))
             if floor > session.floor_of(slot) and any(row.numbers[0] <= floor for row in kept):
                 session.raised[slot] = floor
+        if session.settled:
+            self._cut.append((session, min(upto, *below.values()) if below else upto))
+        for number, waiting in session.held.items():
+            request = next(iter(waiting.values()))
+            if number <= min(upto, below.get(slot_of(request.type, request.key), upto)):
+                self._freed.append((session, number))
 
     def expire(self, now_ns: int) -> None:
         """Look through the rows of one slot, another one each time; let go of who is silent."""
@@ -347,6 +390,7 @@ class Requests:
             session.new, session.staged, session.raised = {}, {}, {}
         self._open.clear()
         self._freed.clear()
+        self._cut.clear()
         self._expired.clear()
 
     # ── the end of a batch ──
@@ -381,8 +425,11 @@ class Requests:
             session.new, session.staged, session.raised = {}, {}, {}
             if session.named:
                 self._let_go(session)
+        for session, floor in self._cut:
+            self._unsettle(session, [n for n in session.settled if n <= floor])
         self._open.clear()
         self._freed.clear()
+        self._cut.clear()
         self._expired.clear()
         if self._idle_before_ns:
             self._tidy()
@@ -402,9 +449,15 @@ class Requests:
         if left:
             session.kept[slot] = left
 
+    def _unsettle(self, session: Session, numbers: list[int]) -> None:
+        for number in numbers:
+            del session.settled[number]
+        self._bytes -= SETTLED_BYTES * len(numbers)
+
     def _let_go(self, session: Session) -> None:
         """Leave it to the store."""
         del self._sessions[session.id]
+        self._unsettle(session, list(session.settled))
         for rows in session.kept.values():
             self._count -= sum(len(kept.numbers) for kept in rows)
             self._bytes -= sum(kept.bytes for kept in rows)

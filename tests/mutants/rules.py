@@ -304,6 +304,30 @@ MUTANTS = [
         "        elif False:\n",
     ),
     Mutant(
+        "a request waits for one that was answered and left no row",
+        "shard/clients.py",
+        "                else:\n                    self._requests.settle(session, request.number)\n",
+        "",
+    ),
+    Mutant(
+        "a request waits for one that was refused as too old",
+        "shard/requests.py",
+        "            self.settle(session, request.number)\n            return Outcome(\"late\")\n",
+        "            return Outcome(\"late\")\n",
+    ),
+    Mutant(
+        "what waits for a confirmed request is kept for good",
+        "shard/requests.py",
+        "            if number <= min(upto, below.get(slot_of(request.type, request.key), upto)):\n",
+        "            if False:\n",
+    ),
+    Mutant(
+        "answers without a row are remembered without bound",
+        "shard/requests.py",
+        "        if len(settled) > SETTLED_MAX:\n",
+        "        if False:\n",
+    ),
+    Mutant(
         "a reply that a later turn changes is encoded with the batch",
         "shard/turns.py",
         "        in_turn = wanted and handler.returns not in IMMUTABLE\n",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import pytest
 
-from skerry import App, Entity
+from skerry import App, Entity, query
 from skerry.runtime.shard.events import (
     Confirmed,
     Durable,
@@ -18,6 +19,7 @@ from skerry.runtime.shard.events import (
     Ticked,
 )
 from skerry.runtime.shard.placement import balanced, slot_of
+from skerry.runtime.shard.requests import LIFETIME_NS, SETTLED_MAX
 from skerry.runtime.shard.shard import Limits, Settings, Shard
 from skerry.runtime.simulator.disk import MemoryStore
 
@@ -32,6 +34,10 @@ class Tally(Entity):
 
     def add(self, amount: int) -> int:
         self.count += amount
+        return self.count
+
+    @query
+    def worth(self, amount: int) -> int:
         return self.count
 
     def see(self, amount: int) -> list[int]:
@@ -71,15 +77,19 @@ class Alone:
         previous: Sequence[int] = (),
         handler: str = "add",
         size: int = 100,
+        amounts: Sequence[object] = (),
+        age_ns: int = 0,
+        session: bytes = SESSION,
     ) -> None:
         """A message of requests that add 1, to `a` unless told otherwise."""
         count = len(numbers)
-        args = msgspec.Raw(msgspec.msgpack.encode([[1]] * count))
+        rows = [[amount] for amount in amounts or [1] * count]
+        args = msgspec.Raw(msgspec.msgpack.encode(rows))
         run = RequestRun(
-            "Tally", handler, True, self.now_ns, list(numbers),
+            "Tally", handler, True, self.now_ns - age_ns, list(numbers),
             list(previous) or [0] * count, list(keys) or ["a"] * count, args,
         )  # fmt: skip
-        self.shard.accept(Requested("caller", SESSION, [run], False, size))
+        self.shard.accept(Requested("caller", session, [run], False, size))
 
     def wait(self, seconds: float) -> None:
         """Time passes, and the house is looked through."""
@@ -256,3 +266,59 @@ def test_a_reply_that_is_not_what_the_handler_promises_fails_its_turn_alone() ->
     kind, (error, _) = told[1]
     assert kind == "failed"
     assert "Tally.claim: its reply = [1]: a list where int is declared" in error
+
+
+NO_ROW: dict[str, dict[str, Any]] = {
+    "arguments that this release does not take": {"amounts": [1.5]},
+    "a handler that this release does not have": {"handler": "subtract"},
+    "a handler that is a query in this release": {"handler": "worth"},
+    "an age at which its outcome may be forgotten": {"age_ns": LIFETIME_NS},
+}
+
+
+@pytest.mark.parametrize("unlike", NO_ROW.values(), ids=NO_ROW.keys())
+@pytest.mark.parametrize("together", [True, False], ids=["in one batch", "in two batches"])
+def test_what_follows_an_answer_that_left_no_row_does_not_wait_for_one(
+    unlike: dict[str, Any], together: bool
+) -> None:
+    alone = Alone()
+    alone.ask([1], **unlike)
+    if not together:
+        alone.run()
+    alone.ask([2, 3], previous=[1, 2])
+    alone.run()
+    told = alone.told()
+    assert (rows := alone.rows(Table.REQUEST)) == 1, f"{rows} rows, of 2 and 3 only"
+    assert {n: told[n] for n in (2, 3)} == done([2, 3])
+
+
+def test_what_was_held_for_a_confirmed_request_gives_its_place_to_others() -> None:
+    alone, other = Alone(held_requests_max=1), b"other session..."
+    alone.ask([3], previous=[2])
+    alone.ask([3])  # Said again, and its caller knows by now what became of 2.
+    alone.run()
+    assert alone.told() == done([3])
+    alone.ask([2], previous=[1], session=other)
+    alone.run()
+    assert alone.told()[2][0] == "busy", "the copy of 3 is kept until it is confirmed"
+    alone.confirm(3)
+    alone.run()
+    alone.ask([2], previous=[1], session=other)
+    alone.run()
+    assert alone.told() == {}, "there is room for it to wait"
+    alone.ask([1], session=other)
+    alone.run()
+    assert alone.told() == done([1, 2], first=2)
+
+
+def test_a_session_that_confirms_nothing_has_few_of_its_rowless_answers_remembered() -> None:
+    alone = Alone()
+    for start in range(1, 4 * SETTLED_MAX, 1000):
+        alone.ask(range(start, start + 1000), handler="subtract")
+        alone.run()
+    remembered = alone.shard.requests.session(SESSION, named=False).settled
+    assert max(remembered) == len(alone.told()), "the newest"
+    assert len(remembered) == SETTLED_MAX
+    alone.confirm(max(remembered))
+    alone.run()
+    assert not remembered
