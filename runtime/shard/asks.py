@@ -58,6 +58,8 @@ class Asks:
         """What the open batch has asked and not been told in it."""
         self._gone: dict[bytes, Asker] = {}
         """What the open batch was told, asked before it."""
+        self._emptied: set[Asker] = set()
+        """Who forgot in the open batch all that it had asked before it."""
         self.late = 0
         """Outcomes that came after another outcome of the same ask."""
 
@@ -94,8 +96,10 @@ class Asks:
     def take_all(self, type_name: str, key: str) -> list[Ask]:
         """An entity's pending asks, pending no more (`forget`)."""
         asker = type_name, key
-        ids = [id for id in self._pending.get(asker, ()) if id not in self._gone]
-        ids += self._new.get(asker, ())
+        ids = list(self._new.get(asker, ()))
+        if asker not in self._emptied:
+            self._emptied.add(asker)
+            ids += [id for id in self._pending.get(asker, ()) if id not in self._gone]
         asks = [self.take(type_name, key, id) for id in sorted(ids)]
         return [ask for ask in asks if ask is not None]
 
@@ -103,6 +107,7 @@ class Asks:
         """The batch is thrown away."""
         self._new.clear()
         self._gone.clear()
+        self._emptied.clear()
 
     def rows(self) -> Iterator[Row]:
         """What the batch's commit says of asks."""

@@ -21,6 +21,9 @@ from skerry.runtime.shard.commit import slot_prefix
 from skerry.runtime.shard.events import Row, Table
 from skerry.runtime.shard.placement import slot_of
 
+STALE_MIN = 64
+"""Entries of the heap whose timers stand no more, that are let be: a few are not worth a look."""
+
 
 class Timer(Struct, array_like=True, frozen=True):
     """A row of the TIMER table."""
@@ -63,8 +66,13 @@ class Timers:
         self._standing: dict[bytes, Timer] = {}
         self._named: dict[tuple[str, str], dict[str, bytes]] = {}
         self._heap: list[tuple[int, int, bytes, Timer]] = []
+        """What stands, by time; and what was cancelled or set again, until it is cleared out."""
         self._order = 0
         self._staged: dict[bytes, Timer | None] = {}
+        self._staged_named: dict[tuple[str, str], dict[bytes, None]] = {}
+        """Rows of named timers that the open batch has set, by entity."""
+        self._emptied: set[tuple[str, str]] = set()
+        """Entities whose standing timers the open batch has cancelled, all of them."""
 
     def load(self, rows: Iterator[tuple[bytes, bytes]]) -> None:
         """From the store's rows, as a restart finds them."""
@@ -76,6 +84,8 @@ class Timers:
     def set(self, row_key: bytes, timer: Timer) -> None:
         """Set or replace a timer."""
         self._staged[row_key] = timer
+        if timer.kind == "named":
+            self._staged_named.setdefault((timer.type, timer.key), {})[row_key] = None
 
     def cancel(self, row_key: bytes) -> bool:
         """Whether it stood."""
@@ -92,18 +102,19 @@ class Timers:
 
     def cancel_all(self, type_name: str, key: str) -> None:
         """Cancel an entity's named timers (`forget`)."""
-        standing = self._named.get((type_name, key), {})
-        staged = [
-            k
-            for k, t in self._staged.items()
-            if t and t.kind == "named" and t.type == type_name and t.key == key
-        ]
-        for row_key in [*standing.values(), *staged]:
+        entity = type_name, key
+        for row_key in self._staged_named.pop(entity, ()):
             self._staged[row_key] = None
+        if entity not in self._emptied:
+            self._emptied.add(entity)
+            for row_key in self._named.get(entity, {}).values():
+                self._staged[row_key] = None
 
     def undo(self) -> None:
         """The batch is thrown away."""
         self._staged.clear()
+        self._staged_named.clear()
+        self._emptied.clear()
 
     def rows(self) -> list[Row]:
         """What the batch's commit says of timers."""
@@ -118,7 +129,9 @@ class Timers:
             self._fall(row_key)
             if timer is not None:
                 self._stand(row_key, timer)
-        self._staged.clear()
+        self.undo()
+        if len(self._heap) > 2 * len(self._standing) + STALE_MIN:
+            self._clear_out()
 
     # ── between batches ──
 
@@ -138,6 +151,13 @@ class Timers:
 
     def __len__(self) -> int:
         return len(self._standing)
+
+    def _clear_out(self) -> None:
+        """Leave in the heap what stands: a timer that is set again and again, long before it is due,
+        must not take more memory each time (I7)."""
+        stands = self._standing.get
+        self._heap = [entry for entry in self._heap if stands(entry[2]) is entry[3]]
+        heapq.heapify(self._heap)
 
     def _stand(self, row_key: bytes, timer: Timer) -> None:
         self._order += 1

@@ -312,8 +312,8 @@ MUTANTS = [
     Mutant(
         "a request waits for one that was refused as too old",
         "shard/requests.py",
-        "            self.settle(session, request.number)\n            return Outcome(\"late\")\n",
-        "            return Outcome(\"late\")\n",
+        '            self.settle(session, request.number)\n            return Outcome("late")\n',
+        '            return Outcome("late")\n',
     ),
     Mutant(
         "what waits for a confirmed request is kept for good",
@@ -325,6 +325,12 @@ MUTANTS = [
         "answers without a row are remembered without bound",
         "shard/requests.py",
         "        if len(settled) > SETTLED_MAX:\n",
+        "        if False:\n",
+    ),
+    Mutant(
+        "a timer that is set again leaves more behind each time",
+        "shard/timers.py",
+        "        if len(self._heap) > 2 * len(self._standing) + STALE_MIN:\n",
         "        if False:\n",
     ),
     Mutant(

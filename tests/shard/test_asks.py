@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from skerry.runtime.shard.asks import Ask, Asks
 from skerry.runtime.shard.events import Table
+from tests.shard.effort import effort, grows_like
 
 
 def an_ask(number: int) -> Ask:
@@ -95,3 +96,17 @@ def test_an_ask_that_was_answered_in_its_own_batch_leaves_no_row(between: bool) 
         asks.sealed()
     assert take(asks, 1)
     assert len(list(asks.rows())) == (1 if between else 0)
+
+
+@pytest.mark.parametrize("between", [True, False])
+def test_to_forget_again_and_again_costs_no_second_look_at_what_was_asked(between: bool) -> None:
+    def ask_and_forget(count: int) -> None:
+        asks = Asks()
+        for number in range(count):
+            asks.add(Ask("Shop", "k", b"%04d" % number, True, None, None, None))
+        if between:
+            asks.sealed()
+        assert sum(len(asks.take_all("Shop", "k")) for _ in range(count)) == count
+
+    few, many = (effort(lambda n=n: ask_and_forget(n)) for n in (100, 400))  # type: ignore[misc]
+    assert grows_like(few, many, 4)
