@@ -35,7 +35,7 @@ from skerry.runtime.shard.events import (
 )
 from skerry.runtime.shard.inbound import Inbound, InboundRow
 from skerry.runtime.shard.outbound import Outbound, OutboundRow, OutboxRow, outbox_key
-from skerry.runtime.shard.placement import balanced, slot_of
+from skerry.runtime.shard.placement import balanced, slot_of, slots_of
 from skerry.runtime.store.log import LmdbStore
 
 T = TypeVar("T")
@@ -148,7 +148,7 @@ def _deal_frames(
     placement: Placement,
     new: dict[int, _NewShard],
 ) -> None:
-    """What one old stream still held, message by message to the new owner of its target."""
+    """What one old stream still held, each message to the new owner of its target, in order."""
     row = stores[receiver].read(Table.STREAM, Inbound.row_key(sender))
     taken = 0 if row is None else msgspec.msgpack.decode(row, type=InboundRow).taken
     prefix = receiver.to_bytes(4, "big")
@@ -157,6 +157,6 @@ def _deal_frames(
             continue
         body = msgspec.msgpack.decode(value, type=OutboxRow).body
         for run in wire.decode_runs(body):
-            for place, target in enumerate(run.keys):
-                owner = placement.slots[slot_of(run.type, target)]
-                new[owner].waiting.append(wire.part(run, place, place + 1))
+            owners = [placement.slots[slot] for slot in slots_of(run.type, run.keys)]
+            for owner, own in wire.dealt(run, owners).items():
+                new[owner].waiting.append(own)

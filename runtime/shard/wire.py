@@ -271,6 +271,30 @@ def part(run: Run, start: int, end: int) -> Run:
     )
 
 
+def dealt(run: Run, owners: Sequence[int]) -> dict[int, Run]:
+    """A run cut in one per owner of its messages, each in the run's order. `owners`: of each."""
+    places: dict[int, list[int]] = {}
+    for place, owner in enumerate(owners):
+        places.setdefault(owner, []).append(place)
+    if len(places) == 1:
+        return dict.fromkeys(places, run)
+    columns = msgspec.msgpack.decode(run.columns, type=list[list[Any]])
+    blobs, extras = run.blobs, run.extras
+    return {
+        owner: Run(
+            run.call,
+            run.type,
+            run.handler,
+            run.params,
+            [run.keys[place] for place in own],
+            Raw(_encoder.encode([[column[place] for place in own] for column in columns])),
+            None if blobs is None else [blobs[place] for place in own],
+            None if extras is None else [extras[place] for place in own],
+        )
+        for owner, own in places.items()
+    }
+
+
 def blobs_of(run: Run) -> list[bytes]:
     """The encoded arguments of each message, whatever release wrote them."""
     if run.blobs is not None:
