@@ -12,6 +12,7 @@ Knows nothing of sockets, time or entities. Idea: docs/streams.md. Asserts I1, I
 from __future__ import annotations
 
 import enum
+from collections import deque
 
 import msgspec
 from msgspec import Struct
@@ -84,7 +85,7 @@ class Inbound:
         self.durable_position = 0
         self.said_position = 0
         """Up to where the sender was told that it is durable."""
-        self.waiting: list[Packet] = []
+        self.waiting: deque[Packet] = deque()
         self.gap_asked = -1
         """The frame that we last asked for: once per gap, or go-back multiplies."""
 
@@ -121,7 +122,7 @@ class Inbound:
 
     def take(self) -> Packet:
         """The oldest frame that waits, to be run in this batch."""
-        packet = self.waiting.pop(0)
+        packet = self.waiting.popleft()
         assert packet.seq == self.taken + 1, f"I1: frame {packet.seq} runs after {self.taken}"
         self.taken, self.taken_position = packet.seq, packet.position
         self.taken_checksum = packet.checksum

@@ -82,7 +82,7 @@ def _floor_key(slot: int, session: bytes) -> bytes:
 class _Kept:
     """A row of outcomes, or what becomes one when the batch is sealed."""
 
-    __slots__ = ("bodies", "kind", "numbers", "value")
+    __slots__ = ("_told", "bodies", "kind", "numbers", "value")
 
     def __init__(self, kind: str, numbers: list[int], value: bytes = b"") -> None:
         self.kind, self.numbers = kind, numbers
@@ -90,11 +90,18 @@ class _Kept:
         """The row; empty while the batch is open."""
         self.bodies: list[Any] = []
         """What is encoded in it then."""
+        self._told: dict[int, Raw] = {}
+        """The same by number, once one of them was said again: then all of them are, often."""
 
     def outcome(self, number: int) -> Outcome:
         """That of one of its requests."""
-        bodies = self.bodies or _request_row.decode(self.value).bodies
-        return Outcome(self.kind, _encode(bodies[self.numbers.index(number)]))
+        if self.bodies:
+            body = self.bodies[self.numbers.index(number)]
+        else:
+            if not self._told:
+                self._told = dict(zip(self.numbers, _request_row.decode(self.value).bodies))
+            body = self._told[number]
+        return Outcome(self.kind, _encode(body))
 
     @property
     def bytes(self) -> int:

@@ -45,6 +45,9 @@ PRESSED_BYTES = 64 << 20
 PRESSED_BYTES_OF_ALL = 1 << 30
 """The same to all peers together."""
 
+REASONS_MAX = 100
+"""Reasons to refuse a packet that are counted one by one: strangers make up as many as they like."""
+
 
 class Streams:
     """The streams between one shard and those that it has to do with."""
@@ -428,7 +431,9 @@ class Streams:
         return self._frames(peer) if stream.sent < stream.durable else []
 
     def _refuse(self, reason: str) -> list[Effect]:
-        self.refused[reason] = self.refused.get(reason, 0) + 1 if len(self.refused) < 100 else 1
+        if reason not in self.refused and len(self.refused) >= REASONS_MAX:
+            reason = "other reasons"
+        self.refused[reason] = self.refused.get(reason, 0) + 1
         return []
 
     def _fenced(self, shard: int, epoch: int) -> StoreDamaged:

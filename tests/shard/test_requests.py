@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from skerry import App, Entity, query
+from skerry.runtime.shard import requests
 from skerry.runtime.shard.events import (
     Confirmed,
     Durable,
@@ -322,3 +323,25 @@ def test_a_session_that_confirms_nothing_has_few_of_its_rowless_answers_remember
     alone.confirm(max(remembered))
     alone.run()
     assert not remembered
+
+
+def test_a_row_of_many_outcomes_is_read_once_when_all_are_said_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    alone, reads, row = Alone(), 0, requests._request_row
+
+    class Counted:
+        def decode(self, value: bytes) -> requests.RequestRow:
+            nonlocal reads
+            reads += 1
+            return row.decode(value)
+
+    alone.ask(range(1, 501))
+    alone.run()
+    first = alone.told()
+    monkeypatch.setattr(requests, "_request_row", Counted())
+    for _ in range(3):
+        alone.ask(range(1, 501))
+        alone.run()
+        assert alone.told() == first
+    assert reads == alone.rows(Table.REQUEST) == 1
