@@ -206,6 +206,8 @@ class Requests:
         self._cut: list[tuple[Session, int]] = []
         """Up to where sessions hold the answers to what left no row."""
         self._looked_through = 0
+        self._looked_at: tuple[int, set[bytes]] | None = None
+        """The slot that the open batch looks through, and the sessions that have no row in it then."""
         self._idle_before_ns = 0
         self._count = self._bytes = 0
         self._held = self._held_bytes = 0
@@ -376,7 +378,6 @@ class Requests:
         if not self._slots:
             return
         slot = self._slots[self._looked_through % len(self._slots)]
-        self._looked_through += 1
         old_ns, prefix = now_ns - LIFETIME_NS, slot_prefix(slot)
         gone: set[bytes] = set()
         left: set[bytes] = set()
@@ -388,8 +389,7 @@ class Requests:
         for key, value in self._store.scan(Table.FLOOR, prefix):
             if _floor_row.decode(value).time_ns < old_ns:
                 self._expired.append((Table.FLOOR, bytes(key), None))
-        for session in (gone - left) & self._away.keys():
-            self._away[session].discard(slot)
+        self._looked_at = slot, gone - left
 
     def undo(self) -> None:
         """The batch is thrown away."""
@@ -399,6 +399,7 @@ class Requests:
         self._freed.clear()
         self._cut.clear()
         self._expired.clear()
+        self._looked_at, self._idle_before_ns = None, 0
 
     # ── the end of a batch ──
 
@@ -438,6 +439,11 @@ class Requests:
         self._freed.clear()
         self._cut.clear()
         self._expired.clear()
+        if self._looked_at is not None:
+            slot, gone = self._looked_at
+            self._looked_at, self._looked_through = None, self._looked_through + 1
+            for id in gone & self._away.keys():
+                self._away[id].discard(slot)
         if self._idle_before_ns:
             self._tidy()
 

@@ -328,6 +328,42 @@ MUTANTS = [
         "        if False:\n",
     ),
     Mutant(
+        "outcomes that nobody confirms are kept for a minute",
+        "shard/requests.py",
+        "        old_ns, prefix = now_ns - LIFETIME_NS, slot_prefix(slot)\n",
+        "        old_ns, prefix = now_ns - IDLE_NS, slot_prefix(slot)\n",
+    ),
+    Mutant(
+        "a look for old outcomes counts though its batch was thrown away",
+        "shard/requests.py",
+        "        self._looked_at = slot, gone - left\n",
+        "        self._looked_at = slot, gone - left\n        self._looked_through += 1\n",
+    ),
+    Mutant(
+        "credit counts what was taken, not what is durable",
+        "shard/inbound.py",
+        "        return self.durable_position + self._window\n",
+        "        return self.taken_position + self._window\n",
+    ),
+    Mutant(
+        "a small store is opened unread",
+        "store/log.py",
+        "            environment.verify_small()\n",
+        "",
+    ),
+    Mutant(
+        "what a client was told has failed can be retried",
+        "shard/clients.py",
+        "                delivery.bury(handler, request.key, args, result, answered=request.reply)\n",
+        "                delivery.bury(handler, request.key, args, result)\n",
+    ),
+    Mutant(
+        "what was refused is tried again like what failed",
+        "shard/turns.py",
+        "            if isinstance(result, Refused):\n                break\n",
+        "",
+    ),
+    Mutant(
         "a timer that is set again leaves more behind each time",
         "shard/timers.py",
         "        if len(self._heap) > 2 * len(self._standing) + STALE_MIN:\n",

@@ -81,6 +81,7 @@ class Alone:
         amounts: Sequence[object] = (),
         age_ns: int = 0,
         session: bytes = SESSION,
+        named: bool = False,
     ) -> None:
         """A message of requests that add 1, to `a` unless told otherwise."""
         count = len(numbers)
@@ -90,7 +91,7 @@ class Alone:
             "Tally", handler, True, self.now_ns - age_ns, list(numbers),
             list(previous) or [0] * count, list(keys) or ["a"] * count, args,
         )  # fmt: skip
-        self.shard.accept(Requested("caller", session, [run], False, size))
+        self.shard.accept(Requested("caller", session, [run], named, size))
 
     def wait(self, seconds: float) -> None:
         """Time passes, and the house is looked through."""
@@ -345,3 +346,40 @@ def test_a_row_of_many_outcomes_is_read_once_when_all_are_said_again(
         alone.run()
         assert alone.told() == first
     assert reads == alone.rows(Table.REQUEST) == 1
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["unconfirmed", "named"])
+def test_what_nobody_confirms_and_what_has_a_name_is_answered_as_at_first_for_a_day(
+    named: bool,
+) -> None:
+    alone, numbers = Alone(), range(1, 6) if not named else range(1, 2)
+    alone.ask(numbers, named=named)
+    alone.run()
+    first, all_slots = alone.told(), 1100
+    for hours in (18, 37):
+        for _ in range(all_slots):
+            alone.wait(61)
+        if hours < 24:
+            alone.ask(numbers, named=named, age_ns=hours * 3600 * 10**9)
+            alone.run()
+            assert alone.told() == first, "it ran once, and is told so"
+    assert alone.rows(Table.REQUEST) == 0
+    alone.ask(numbers, named=named, age_ns=37 * 3600 * 10**9)
+    alone.run()
+    assert {kind for kind, _ in alone.told().values()} == {"late"}, "and never a second time"
+
+
+def test_a_look_for_old_outcomes_in_a_batch_that_is_thrown_away_is_made_again() -> None:
+    alone, found = Alone(), 0
+    alone.ask(range(1, 11), keys=[f"k{number}" for number in range(10)])
+    alone.run()
+    requests, later_ns = alone.shard.requests, alone.now_ns + 2 * LIFETIME_NS
+    for _ in range(1024):
+        requests.expire(later_ns)
+        rows = list(requests.rows(later_ns))
+        requests.undo()
+        requests.expire(later_ns)
+        assert list(requests.rows(later_ns)) == rows
+        requests.sealed(later_ns)
+        found += len(rows)
+    assert found == 10

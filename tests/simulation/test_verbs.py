@@ -100,6 +100,13 @@ class Shop(Entity):
             raise OSError("not yet")
         return tries[name]
 
+    def refusing(self, name: str) -> None:
+        tries[name] = tries.get(name, 0) + 1
+        raise Rejected("as always")
+
+    def ask_refusing(self, name: str) -> None:
+        ask(Shop.at("s").refusing, name).rejected(self._refused, name)
+
     def vanish_and_ask(self) -> None:
         ask(Stock.at("a").take, "ok").then(self._sold, "a")
         send(Shop.at("other").remember, "left behind")
@@ -271,3 +278,43 @@ def test_a_query_that_is_told_a_reply_changes_nothing_either(cluster: Cluster) -
     cluster.settle()
     assert cluster.state("Shop", "s").heard == ["kept"]
     assert any("is a @query and changed" in error for error in dead(cluster))
+
+
+@pytest.mark.parametrize("by", ["a client that asks", "a client that sends", "an entity that asks"])
+def test_a_refusal_is_final_and_its_handler_is_not_tried_again(cluster: Cluster, by: str) -> None:
+    """It may have drawn lots, or told somebody: only what fails is tried again."""
+    refusing = message(Shop.at("s").refusing, by)
+    if by == "an entity that asks":
+        cluster.ask(message(Shop.at("other").ask_refusing, by))
+    else:
+        cluster.ask(refusing, reply=by == "a client that asks")
+    cluster.settle()
+    # Once in its batch, once when that is run again carefully.
+    assert tries[by] == 2
+    cluster.ask(refusing)
+    cluster.settle()
+    assert tries[by] == 3, "its type runs carefully now"
+
+
+@pytest.mark.parametrize("asked", [True, False], ids=["asked", "sent"])
+def test_of_a_failure_that_a_client_was_told_the_dead_letter_can_only_be_dropped(
+    cluster: Cluster, asked: bool
+) -> None:
+    """The client has acted on it: were it retried, both would count. Who only sent was not told."""
+    broken = cluster.ask(message(Shop.at("s").flaky, "always", 5), reply=asked)
+    cluster.settle()
+    assert cluster.outcomes[broken].kind == ("failed" if asked else "done")
+    [(shard, id)] = [
+        (machine.id, bytes(key))
+        for machine in cluster.machines
+        for key, _ in machine.disk.scan(Table.DEAD)
+    ]
+    kind, body = cluster.operate(shard, "retry", id)
+    assert kind == ("invalid" if asked else "done")
+    if asked:
+        assert "Its asker was given an outcome" in msgspec.msgpack.decode(body)[1]
+        assert cluster.operate(shard, "drop", id)[0] == "done"
+    cluster.run(200)
+    shop = cluster.state("Shop", "s")
+    assert (shop.heard[:1] if shop else []) == ([] if asked else ["always"])
+    assert dead(cluster) == []

@@ -191,6 +191,25 @@ def test_a_fingerprint_of_another_length_is_named(path: Path) -> None:
     assert f"The fingerprint of slot {number} of {path} has 5 bytes, not 16" in said
 
 
+@pytest.mark.parametrize("table", [Table.STATE, Table.DEAD], ids=["state", "row"])
+def test_a_row_that_vanished_from_a_small_store_is_noticed_when_it_is_opened(
+    path: Path, table: int
+) -> None:
+    """No checksum of another row can tell, and who reads it takes it for one that never was."""
+    writer = Writer(path, log_bytes=1)
+    for number in range(40):
+        writer.append([(f"key-{number}", encode(number))])
+        writer.settle()
+    writer.store.close()
+    with lmdb.open(str(path), max_dbs=3) as env, env.begin(write=True) as txn:
+        rows = env.open_db(b"rows", txn=txn)
+        of_table = [key for key, _ in txn.cursor(db=rows) if key[0] == table]
+        txn.delete(of_table[3], db=rows)
+        slot = slot_of_row(of_table[3])
+    with pytest.raises(StoreDamaged, match=f"Slot {slot} of .* rows vanished"):
+        LmdbStore.open(path, shard=1)
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_a_flipped_bit_is_found_or_harmless_never_a_wrong_state(path: Path, seed: int) -> None:
     """Flips in states and records; those in LMDB's unused bytes change nothing."""
