@@ -33,6 +33,8 @@ class Turn:
         "entity",
         "extra",
         "forgotten",
+        "forgotten_sends",
+        "forgotten_state",
         "laters",
         "now_ns",
         "outputs",
@@ -60,6 +62,10 @@ class Turn:
         self.laters: list[tuple[int, Handler, str, bytes]] = []
         self.timers: dict[str, tuple[int, Handler, bytes] | None] = {}
         self.forgotten = False
+        self.forgotten_sends = 0
+        """How many of the sends came before that: an outcome finds nobody then."""
+        self.forgotten_state = b""
+        """The state at that moment."""
         self.emits: list[tuple[Output[Any], bytes]] = []
         self.outputs: frozenset[str] | None = None
         """The app's outputs; None when there is no app around this turn."""
@@ -81,6 +87,7 @@ class Turn:
             self.timers.clear()
             self.emits.clear()
             self.forgotten = self.extra = False
+            self.forgotten_sends, self.forgotten_state = 0, b""
 
     def rng(self) -> random.Random:
         """The generator of this turn's batch: each turn draws on behind the one before it."""

@@ -128,7 +128,7 @@ def cancel_timer(name: str) -> bool:
     if name in turn.timers:
         stood = turn.timers[name] is not None
     else:
-        stood = turn.timer_set(turn.entity, name)
+        stood = not turn.forgotten and turn.timer_set(turn.entity, name)
     turn.extra = True
     turn.timers[name] = None
     return stood
@@ -277,9 +277,20 @@ def ask(handler: Any, /, *args: Any, **kwargs: Any) -> Any:
 def forget() -> None:
     """Remove this entity when the turn commits: its state, named timers and pending asks.
 
-    What it has sent, also with `send_later`, stays sent. The next message makes a new entity.
+    What it has sent, also with `send_later`, stays sent. The next message makes a new entity, and
+    so do a timer that this turn sets after it and the outcome of what it asks after it. Its fields
+    can be read until the turn ends; a turn that changes one of them after it fails, since the
+    state is removed.
+
+    Example:
+        >>> forget()
+        >>> set_timer("return", 60, self._return)  # meets a new entity
     """
     turn = running("forget")
+    assert turn.entity is not None, "a turn has an entity"
+    turn.forgotten_state = turn.entity.__skerry__.encode(turn.entity)
+    turn.forgotten_sends = len(turn.sends)
+    turn.timers.update(dict.fromkeys(turn.timers))
     turn.extra = turn.forgotten = True
 
 

@@ -177,14 +177,16 @@ class Delivery:
         if not turn.extra:
             self.collect()
             return
+        if turn.forgotten:
+            self._forget(entity)
         add = self.left.add
-        for handler, key, args, asked in turn.sends:
+        for place, (handler, key, args, asked) in enumerate(turn.sends):
             entry = handler.entry(args)
-            if asked is None or turn.forgotten:
+            if asked is None or place < turn.forgotten_sends:
                 add(Call.SEND, handler, handler.entity, key, entry, None)
             else:
                 add(Call.ASK, handler, handler.entity, key, entry, self._ask(entity, asked))
-        if turn.laters or turn.timers or turn.emits or turn.forgotten:
+        if turn.laters or turn.timers or turn.emits:
             self._leave_extra(entity)
         turn.clear()
 
@@ -198,17 +200,18 @@ class Delivery:
             self.left.extend(handler, keys, handler.column(args))
         sends.clear()
 
+    def _forget(self, entity: Entity) -> None:
+        """What stood before this turn; what it has set and asked since is not here yet."""
+        name, key = entity.__skerry__.name, entity.key
+        self.turns.forget(self.turns.kept[name], entity)
+        self.timers.cancel_all(name, key)
+        for ask in self.asks.take_all(name, key):
+            if ask.timer:
+                self.timers.cancel(ask.timer)
+
     def _leave_extra(self, entity: Entity) -> None:
         turn, timers = self.turn, self.timers
         name, key = entity.__skerry__.name, entity.key
-        if turn.forgotten:
-            # Also what this turn itself set or asked: nobody is left to hear of it.
-            turn.timers.clear()
-            timers.cancel_all(name, key)
-            for ask in self.asks.take_all(name, key):
-                if ask.timer:
-                    timers.cancel(ask.timer)
-            self.turns.forget(self.turns.kept[name], entity)
         for timer_name, timer in turn.timers.items():
             row_key = timer_key(name, key, timer_name)
             if timer is None:

@@ -30,6 +30,7 @@ from skerry.runtime.shard.buffer import Buffer, Extra, Runs
 from skerry.runtime.shard.events import StateGroup
 from skerry.runtime.shard.loops import IMMUTABLE, answering_loop_of, asking_loop_of, loop_of
 from skerry.runtime.shard.placement import slots_of
+from skerry.runtime.shard.stored import split
 from skerry.stream import check_keys
 from skerry.turn import Turn
 
@@ -231,7 +232,14 @@ class Turns:
 
     def forget(self, kept: Kept, entity: Entity) -> None:
         """Its state goes when the batch commits. What comes after meets the defaults, in the same
-        object: the run that is under way holds it as the place of its key."""
+        object: the run that is under way holds it as the place of its key. Raises Raised: the turn
+        has changed it since it was to be forgotten."""
+        try:
+            changed = self._changed_since(kept, entity)
+        except TURN_ERRORS as unfit:
+            raise Raised(kept.name) from unfit
+        if changed:
+            raise Raised(kept.name)
         fresh = kept.type.new(entity.key)
         for field in kept.type.fields:
             setattr(entity, field, getattr(fresh, field))
@@ -427,9 +435,22 @@ class Turns:
                 self._check_known(handler)
             for _, handler, _, _ in turn.laters:
                 self._check_known(handler)
+            if turn.forgotten and (changed := self._changed_since(kept, entity)):
+                raise TypeError(
+                    f"{kept.name} changed `{changed[0]}` after `forget()`, which removes its state "
+                    f"when the turn ends. Change it before, or in a message that is sent to it"
+                )
         except TURN_ERRORS as error:
             return error
         return None
+
+    def _changed_since(self, kept: Kept, entity: Entity) -> list[str]:
+        """The fields that the turn changed after it called `forget`."""
+        then, state = self.turn.forgotten_state, kept.type.encode(entity)
+        if then == state:
+            return []
+        fields = zip(kept.type.fields, split(then)[1:], split(state)[1:])
+        return [name for name, before, after in fields if bytes(before) != bytes(after)]
 
     def _check_known(self, handler: Handler) -> None:
         if handler.entity not in self.kept:

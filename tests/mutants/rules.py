@@ -364,6 +364,24 @@ MUTANTS = [
         "",
     ),
     Mutant(
+        "forget leaves what earlier turns have asked",
+        "shard/delivery.py",
+        "        for ask in self.asks.take_all(name, key):\n",
+        "        for ask in self.asks.take_all(name, key)[:0]:\n",
+    ),
+    Mutant(
+        "forget drops what its turn asks after it",
+        "shard/delivery.py",
+        "            if asked is None or place < turn.forgotten_sends:\n",
+        "            if asked is None or turn.forgotten:\n",
+    ),
+    Mutant(
+        "forget keeps what its turn has asked before it",
+        "shard/delivery.py",
+        "            if asked is None or place < turn.forgotten_sends:\n",
+        "            if asked is None:\n",
+    ),
+    Mutant(
         "a timer that is set again leaves more behind each time",
         "shard/timers.py",
         "        if len(self._heap) > 2 * len(self._standing) + STALE_MIN:\n",
