@@ -27,8 +27,10 @@ class Turn:
     """One handler run. Reused from message to message: `clear` makes it empty."""
 
     __slots__ = (
+        "_drew",
         "_rng",
         "count",
+        "draws",
         "emits",
         "entity",
         "extra",
@@ -49,7 +51,7 @@ class Turn:
         self.entity: Entity | None = None
         self.now_ns = 0
         """The shard's time, ns since 1970."""
-        self.seed: tuple[int, ...] = ()
+        self.seed: tuple[bytes | int, ...] = ()
         """What the batch's random numbers grow from."""
         self.count = 0
         """Turns of this batch that were run."""
@@ -57,8 +59,9 @@ class Turn:
         """A query runs: it may leave nothing behind."""
         self.sends: list[tuple[Handler, str, Args, Asked[object] | None]] = []
         self.extra = False
-        """Whether anything but plain sends was left behind: asks, laters, timers, emits, forgotten.
-        What is plain needs no look at who sent it, so it may lie here while other turns run."""
+        """Whether anything but plain sends was left behind: asks, laters, timers, emits, forgotten,
+        a generator. What is plain needs no look at who sent it, so it may lie here while other turns
+        run."""
         self.laters: list[tuple[int, Handler, str, bytes]] = []
         self.timers: dict[str, tuple[int, Handler, bytes] | None] = {}
         self.forgotten = False
@@ -71,16 +74,26 @@ class Turn:
         """The app's outputs; None when there is no app around this turn."""
         self.timer_set: Callable[[Entity, str], bool] = _no_timer
         """Whether a named timer of an entity stood before this turn."""
+        self.draws = 0
+        """Turns of this batch that drew random numbers."""
         self._rng: random.Random | None = None
+        self._drew = False
 
-    def begin(self, now_ns: int, seed: tuple[int, ...]) -> None:
+    def begin(self, now_ns: int, seed: tuple[bytes | int, ...]) -> None:
         """A batch begins, or begins again: then its turns draw the same numbers again."""
         self.clear()
-        self.now_ns, self.seed, self.count = now_ns, seed, 0
-        self._rng = None
+        self.now_ns, self.seed, self.count, self.draws = now_ns, seed, 0, 0
+        self._drew = False
+
+    def end(self) -> None:
+        """The turn is over: it counts, or has failed for good."""
+        self.clear()
+        if self._drew:
+            self._drew = False
+            self.draws += 1
 
     def clear(self) -> None:
-        """Forget what was left behind."""
+        """Forget what was left behind. Tried again, the turn draws the same numbers."""
         self.sends.clear()
         if self.extra:
             self.laters.clear()
@@ -88,11 +101,13 @@ class Turn:
             self.emits.clear()
             self.forgotten = self.extra = False
             self.forgotten_sends, self.forgotten_state = 0, b""
+            self._rng = None
 
     def rng(self) -> random.Random:
-        """The generator of this turn's batch: each turn draws on behind the one before it."""
+        """The generator of this turn, by its place among those of its batch that draw."""
         if self._rng is None:
-            self._rng = random.Random(repr(self.seed))
+            self._rng = random.Random(repr((self.seed, self.draws)))
+            self._drew = self.extra = True
         return self._rng
 
 

@@ -303,7 +303,7 @@ def now() -> datetime:
 
 
 def rng() -> random.Random:
-    """This turn's random generator, seeded by the turn."""
+    """This turn's random generator: tried again, a turn draws the same numbers."""
     turn = _turn.current
     if turn is None:
         raise OutsideTurn("rng")

@@ -188,7 +188,7 @@ class Delivery:
                 add(Call.ASK, handler, handler.entity, key, entry, self._ask(entity, asked))
         if turn.laters or turn.timers or turn.emits:
             self._leave_extra(entity)
-        turn.clear()
+        turn.end()
 
     def collect(self) -> None:
         """Take what turns have sent that need no look at who they were."""

@@ -154,6 +154,8 @@ class Shard:
         self._effects: list[Effect] = []
         self._held: deque[_Held] = deque()
         self._house_ns = 0
+        self._batches = 0
+        """Batches of this epoch: one that leaves nothing behind has no commit of its own."""
         self._clocks = (0, 0)
 
         self.turn = Turn()
@@ -301,6 +303,7 @@ class Shard:
         work = self.intake.gather(self.now_ns)
         if not work:
             return None
+        self._batches += 1
         try:
             return self._run(work, careful=self.intake.slow)
         except Raised as raised:
@@ -310,7 +313,8 @@ class Shard:
 
     def _run(self, work: Work, *, careful: bool) -> Commit | None:
         no = CommitNo(self.no + 1)
-        self.turns.begin(self.now_ns, (self.me, self.epoch, no))
+        seed = self.settings.incarnation, self.me, self.epoch, self._batches
+        self.turns.begin(self.now_ns, seed)
         self.delivery.begin(self.epoch, no, careful=careful)
         self.intake.execute(work, self.now_ns)
         return self._seal(work)

@@ -248,7 +248,7 @@ class Turns:
 
     # ── running ──
 
-    def begin(self, now_ns: int, seed: tuple[int, ...]) -> None:
+    def begin(self, now_ns: int, seed: tuple[bytes | int, ...]) -> None:
         """A batch begins, or begins again: its time, and what its random numbers grow from."""
         self.turn.begin(now_ns, seed)
         for kept in self.kept.values():
@@ -400,6 +400,7 @@ class Turns:
                 break
         if key in kept.dirty:  # Another turn of this batch had changed it: that change stays.
             kept.dirty[key] = entity
+        self.turn.end()
         assert result is not None, "a turn was tried at least once"
         return result
 
@@ -468,6 +469,7 @@ class Turns:
             reply, error = self._attempt(handler, entity, args, True)
         finally:
             self.turn.reading = False
+            self.turn.end()
         if error is None and not _still(kept, entity, before):
             error = TypeError(
                 f"{handler.entity}.{handler.name} is a @query and changed its entity's state"
