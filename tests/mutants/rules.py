@@ -367,7 +367,7 @@ MUTANTS = [
         "forget leaves what earlier turns have asked",
         "shard/delivery.py",
         "        for ask in self.asks.take_all(name, key):\n",
-        "        for ask in self.asks.take_all(name, key)[:0]:\n",
+        "        for ask in list[Ask]():\n",
     ),
     Mutant(
         "forget drops what its turn asks after it",
@@ -380,6 +380,18 @@ MUTANTS = [
         "shard/delivery.py",
         "            if asked is None or place < turn.forgotten_sends:\n",
         "            if asked is None:\n",
+    ),
+    Mutant(
+        "a turn that is tried again draws on behind its first try",
+        "shard/turns.py",
+        "            self.turn.clear()\n            kept.careful",
+        "            self.turn.end()\n            kept.careful",
+    ),
+    Mutant(
+        "what changes after forget is removed without a word",
+        "shard/turns.py",
+        "            if turn.forgotten and (changed := self._changed_since(kept, entity)):\n",
+        "            if changed := []:\n",
     ),
     Mutant(
         "a timer that is set again leaves more behind each time",

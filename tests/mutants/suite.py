@@ -19,7 +19,7 @@ from tests.simulation import workload
 
 QUICK = [
     f"tests/simulation/test_{name}.py"
-    for name in ("packets", "traces", "watch", "verbs", "replies")
+    for name in ("packets", "traces", "watch", "verbs", "forget", "draws", "replies")
 ]
 CALLER = [f"tests/gateway/test_{name}.py" for name in ("session", "connection")]
 

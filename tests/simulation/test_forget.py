@@ -33,7 +33,7 @@ class Room(Entity):
         set_timer(note, seconds, self._rings, note)
 
     def ask_slow(self, note: str) -> None:
-        ask(Desk.at("d").later, self.key, note).timeout(50, self._rings, note)
+        ask(Desk.at("d").later, self.key, note).then(self._hears).timeout(50, self._rings, note)
 
     def close(self) -> int:
         forget()
@@ -107,6 +107,7 @@ class Desk(Entity):
         self.notes.append(note)
 
     def later(self, room: str, note: str) -> str:
+        self.notes.append("closes the room before its reply")
         send(Room.at(room).close)
         return note
 
@@ -187,6 +188,7 @@ def test_forget_ends_the_asks_of_earlier_turns() -> None:
     harness = Harness(app)
     harness.ask(ROOM.ask_slow, "asked by the old one")
     harness.advance(100)
+    assert harness[DESK].notes == ["closes the room before its reply"]
     assert harness[ROOM].heard == []
     assert harness.dead == []
 
