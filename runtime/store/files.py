@@ -14,6 +14,7 @@ import fcntl
 import os
 import struct
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -308,6 +309,7 @@ def _locked(path: Path) -> int:
         owner = os.read(fd, 20).decode().strip()
         os.close(fd)
         raise StoreLocked(path, int(owner) if owner.isdigit() else 0) from error
+    _let_go_in_children()
     _locks.add(fd)
     os.ftruncate(fd, 0)
     os.pwrite(fd, str(os.getpid()).encode(), 0)
@@ -324,4 +326,7 @@ def _let_go() -> None:
         os.close(_locks.pop())
 
 
-os.register_at_fork(after_in_child=_let_go)
+@cache
+def _let_go_in_children() -> None:
+    """Once for this process: a hook can't be taken back."""
+    os.register_at_fork(after_in_child=_let_go)

@@ -45,6 +45,21 @@ def test_the_core_opens_no_file() -> None:
     assert opened == []
 
 
+def test_no_import_has_effects() -> None:
+    """A module defines things, and may furnish its own; what it does, it does when it is called."""
+    done = []
+    for path in files("api", "runtime"):
+        own: set[str] = set()
+        for node in tree(path).body:
+            if isinstance(node, ast.Assign):
+                own |= {ast.unparse(target) for target in node.targets}
+            elif isinstance(node, ast.Expr) and not isinstance(node.value, ast.Constant):
+                begins = ast.unparse(node).partition(".")[0]
+                if begins not in own and path.name != "__main__.py":
+                    done.append(f"{path}:{node.lineno}")
+    assert done == []
+
+
 def test_rooms_have_names() -> None:
     assert [path for path in files("api", "runtime") if path.stem in NAMES_BANNED] == []
 
