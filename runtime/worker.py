@@ -86,8 +86,9 @@ DAMAGED, HOPELESS = 3, 5
 """Exit codes after which a worker is not started again."""
 
 FULL = (
-    "The store has used most of its quota, so nothing new is taken in; what is under way goes on. "
-    "Forget entities, drop dead letters, or start again with a larger --quota."
+    "The store has used most of its quota, so nothing new is taken in; queries and what is under way "
+    "go on. Make room by `skerry dead drop`, or start again with a larger --quota: then entities can "
+    "be forgotten, too."
 )
 
 

@@ -355,7 +355,9 @@ class LmdbStore:
     def _begin_sweep(self) -> None:
         # So that what comes while it is carried still fits.
         large = len(self._overlay.upper) > self._entries_max * SWEEP_PACE // (SWEEP_PACE + 1)
-        if not large and (len(self._overlay.lower) or self._log_bytes < self._log_bytes_max):
+        # Near the quota what is deleted must make room: it does so when the tree hears of it.
+        due = self._log_bytes >= self._log_bytes_max or self.pressed
+        if not large and (len(self._overlay.lower) or not due):
             return
         if len(self._overlay.lower):
             # Carried down and not synced yet: what is sealed meanwhile may not grow for ever.

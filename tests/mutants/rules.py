@@ -463,9 +463,10 @@ MUTANTS = [
     Mutant(
         "what was sent before an ask comes behind it",
         "shard/delivery.py",
-        "        for handler, key, args, asked in turn.sends:\n",
+        "        add = self.left.add\n        for place, (handler",
+        "        add = self.left.add\n"
         "        turn.sends.sort(key=lambda sent: sent[3] is None)\n"
-        "        for handler, key, args, asked in turn.sends:\n",
+        "        for place, (handler",
     ),
     Mutant(
         "a forgotten entity's state stays in the store",

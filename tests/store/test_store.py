@@ -30,13 +30,21 @@ Change = tuple[str, bytes | None]
 class Writer:
     """Appends commits as a shard would."""
 
-    def __init__(self, path: Path, *, overlay_bytes: int = 1 << 30, log_bytes: int = 1 << 30):
+    def __init__(
+        self,
+        path: Path,
+        *,
+        overlay_bytes: int = 1 << 30,
+        log_bytes: int = 1 << 30,
+        quota_bytes: int = 1 << 40,
+    ) -> None:
         self.woken = threading.Event()
         self.store = LmdbStore.open(
             path,
             shard=1,
             overlay_bytes=overlay_bytes,
             log_bytes=log_bytes,
+            quota_bytes=quota_bytes,
             wake=self.woken.set,
         )
         self.no, self.checksum = self.store.last.no, self.store.last.checksum
@@ -121,6 +129,23 @@ def test_a_store_equals_a_dict_over_any_commits_sweeps_and_reopenings(
     again = Writer(path)
     holds(again.store, model)
     again.store.close()
+
+
+def test_what_is_deleted_near_the_quota_makes_room_while_nothing_else_is_written(
+    path: Path,
+) -> None:
+    """As dead letters that are dropped: a row and a commit each, far less than fills a log."""
+    writer, no, pressed = Writer(path, quota_bytes=16 << 20, log_bytes=1 << 19), 0, 0
+    while pressed < 8:  # It is well above its bound, and not for what a log still holds.
+        writer.append([(f"key-{no}", encode(bytes(100_000)))])
+        writer.settle()
+        no, pressed = no + 1, pressed + writer.store.pressed
+    for number in range(no // 2):
+        writer.append([(f"key-{number}", None)])
+        writer.settle()
+    assert not writer.store.pressed
+    holds(writer.store, {f"key-{n}": encode(bytes(100_000)) for n in range(no // 2, no)})
+    writer.store.close()
 
 
 def test_memory_stays_bounded_with_more_entities_than_fit(path: Path) -> None:
