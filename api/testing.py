@@ -280,6 +280,9 @@ class Faults(Struct, frozen=True, kw_only=True):
     """A shard's disk is full for as long: sources pause and clients are refused."""
     disk_fails: float = 0.00003
     """A disk reports an error: the app ends at once, and is started again on what is there."""
+    stranger: float = 0.0
+    """In a step a packet comes that no shard of the app sends: of another incarnation, of an epoch
+    that no shard has reached, or a frame that holds no messages."""
     sync: float = 0.5
     """The disk finishes something in a step."""
     hold_steps_max: int = 400

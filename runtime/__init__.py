@@ -89,11 +89,12 @@ runtime/cli/    The launcher, a file a command.
     run.py       `skerry run`: an app on all cores, with its progress and its summary.
 
 runtime/simulator/    The same core on a simulated network, disk and clock.
-    callers.py  Simulated clients: the production session over lines that break.
-    cluster.py  n shards on a simulated network, disk and clock, driven by one seed.
-    disk.py     A simulated disk: keeps what was synced, and forgets the rest on a crash.
-    keeper.py   The simulated supervisor: decides by the production code when workers start, and when all is over.
-    ledger.py   Keeps its own books of what was sent and what was run, and compares them: once, and in order.
-    machine.py  A simulated worker: the production shard and what it is asked, on a disk that survives it.
-    picture.py  A simulated run as a picture: a lane per shard, time to the right, in one SVG file.
+    callers.py   Simulated clients: the production session over lines that break.
+    cluster.py   n shards on a simulated network, disk and clock, driven by one seed.
+    disk.py      A simulated disk: keeps what was synced, and forgets the rest on a crash.
+    keeper.py    The simulated supervisor: decides by the production code when workers start, and when all is over.
+    ledger.py    Keeps its own books of what was sent and what was run, and compares them: once, and in order.
+    machine.py   A simulated worker: the production shard and what it is asked, on a disk that survives it.
+    picture.py   A simulated run as a picture: a lane per shard, time to the right, in one SVG file.
+    stranger.py  A stranger on the simulated network: packets that no shard of the app sends.
 """

@@ -26,6 +26,7 @@ from skerry.runtime.shard.events import (
     RequestRun,
 )
 from skerry.runtime.shard.stored import split
+from skerry.runtime.shard.wire import array_length
 
 KEY_BYTES_MAX = 480
 """Bytes of a key in UTF-8: what the store's longest row key leaves room for."""
@@ -266,7 +267,7 @@ def events(caller: Caller, call: Call, size: int) -> Iterator[Requested | Confir
 def _check(run: RequestRun) -> None:
     """What types can't say of a run of requests."""
     numbers, keys, count = run.numbers, run.keys, len(run.numbers)
-    if not count == len(run.previous) == len(keys) == _length(run.args):
+    if not count == len(run.previous) == len(keys) == array_length(run.args):
         raise ValueError(
             f"{count} requests need as many keys and arguments, and what each of them follows"
         )
@@ -282,15 +283,6 @@ def _check(run: RequestRun) -> None:
         largest = max(memoryview(args).nbytes for args in split(run.args))
         if largest > MESSAGE_BYTES_MAX:
             raise ValueError(f"the arguments have {largest} bytes, more than {MESSAGE_BYTES_MAX}")
-
-
-def _length(array: Raw) -> int:
-    """How many elements a msgpack array has; -1: it is none."""
-    head = bytes(memoryview(array)[:5])
-    if head[0] & 0xF0 == 0x90:
-        return head[0] & 0x0F
-    width = {0xDC: 2, 0xDD: 4}.get(head[0], 0)
-    return int.from_bytes(head[1 : 1 + width], "big") if width else -1
 
 
 def _check_key(key: str) -> None:

@@ -374,7 +374,7 @@ class Delivery:
                 type_name,
                 partition,
                 f"an emitted item: {failure.error}",
-                args=_encode([_decode(item)]),
+                args=_encode([_shown(item)]),
                 traceback=failure.traceback,
                 answered=True,
             )
@@ -420,7 +420,7 @@ class Delivery:
                     self.deliver(run.call, None, run.type, key, (), its_own)
             return
         handler = self.handlers.get(run.handler)
-        if handler is None:
+        if handler is None or run.type != handler.entity:
             for key, blob in zip(run.keys, wire.blobs_of(run)):
                 self.dead.unknown(run.type, key, run.handler, run.params, blob)
             return
@@ -433,13 +433,19 @@ class Delivery:
         ):
             return
         each: Iterable[Args] = (
-            [self.by_name(handler, run.params, blob) for blob in wire.blobs_of(run)]
-            if column is None
-            else handler.each(column, len(run.keys))
+            self._older(handler, run) if column is None else handler.each(column, len(run.keys))
         )
         askers: Iterable[Extra | None] = run.extras or repeat(None)
         for key, args, asker in zip(run.keys, each, askers):
             self.deliver(run.call, handler, run.type, key, args, asker)
+
+    def _older(self, handler: Handler, run: wire.Run) -> list[bytes]:
+        """Arguments that an older release has sent. What does not decode, its turn refuses."""
+        blobs = wire.blobs_of(run)
+        try:
+            return [self.by_name(handler, run.params, blob) for blob in blobs]
+        except (TypeError, *wire.UNREADABLE):
+            return blobs
 
     def _together(
         self,
@@ -571,6 +577,14 @@ def outcome_of(result: Result) -> Outcome:
             return Outcome("rejected", body)
         case Broke(error, trace):
             return Outcome("failed", _encode([error, trace]))
+
+
+def _shown(item: bytes) -> Any:
+    """An emitted item, as a dead letter has it."""
+    try:
+        return _decode(item)
+    except wire.UNREADABLE:  # A peer's, that no release of ours has encoded.
+        return item
 
 
 def error_of(kind: str, body: bytes) -> Rejected | Failed:

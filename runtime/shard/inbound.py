@@ -74,7 +74,7 @@ class Inbound:
         self.peer = peer
         self._window = min(CREDIT_BYTES, CREDIT_BYTES_OF_ALL // streams)
         self.epoch = 0
-        """The newest epoch known of the sender."""
+        """The newest epoch known of the sender. 0, which no shard has: it has not greeted us yet."""
         self.received = 0
         self.received_position = 0
         self.received_checksum = 0
@@ -91,10 +91,10 @@ class Inbound:
 
     def judge(self, packet: Packet) -> Verdict:
         """What this frame is to us; changes nothing."""
+        if packet.src_epoch > self.epoch or not self.epoch:
+            return Verdict.STRANGER
         if packet.src_epoch < self.epoch:
             return Verdict.FENCED
-        if packet.src_epoch > self.epoch:
-            return Verdict.STRANGER
         if packet.seq <= self.received:
             return Verdict.REPEAT
         if packet.seq > self.received + 1:

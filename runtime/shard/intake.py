@@ -19,7 +19,6 @@ import xxhash
 from msgspec import Struct
 
 from skerry.errors import InvalidMessage, storable
-from skerry.runtime.shard import wire
 from skerry.runtime.shard.clients import Clients
 from skerry.runtime.shard.commit import slot_prefix
 from skerry.runtime.shard.dead import DeadLetter
@@ -286,12 +285,12 @@ class Intake:
         delivery.queueing = slow or bool(self._streams.own.waiting)
         for packet in work.frames:
             if slow and packet.src != self._settings.me:
-                for run in wire.decode_runs(packet.body):
+                for run in self._streams.messages_of(packet):
                     delivery.buffer(self._settings.me).add_encoded(run)
                 continue
             if slow:
                 self.watch((packet.src, packet.seq, 0))
-            for run in wire.decode_runs(packet.body):
+            for run in self._streams.messages_of(packet):
                 delivery.run(run)
         for row_key, timer in work.timers:
             if slow:

@@ -284,6 +284,7 @@ class Shard:
             self.stopped = True
             return
         self.now_ns = max(self.now_ns, now_ns)
+        self.streams.now_ns = self.now_ns
         self._effects += self.streams.tick(steady_ns)
         if steady_ns - self._house_ns > HOUSE_NS:
             self._house_ns = steady_ns

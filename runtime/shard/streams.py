@@ -28,7 +28,7 @@ from skerry.runtime.shard import wire
 from skerry.runtime.shard.events import Effect, Placement, Row, ShardId, Stop, Transmit
 from skerry.runtime.shard.inbound import Inbound, Verdict
 from skerry.runtime.shard.outbound import Outbound, Sealed
-from skerry.runtime.shard.wire import Kind, Packet
+from skerry.runtime.shard.wire import Kind, Packet, Run
 
 RETRY_NS = 300_000_000
 """Silence of a peer that owes an ack, or a hello, before it is asked again. A slow fsync is no silence."""
@@ -45,8 +45,20 @@ PRESSED_BYTES = 64 << 20
 PRESSED_BYTES_OF_ALL = 1 << 30
 """The same to all peers together."""
 
+EPOCHS_AHEAD_MAX = 1 << 20
+"""How far an epoch that a packet names may be ahead of those that we know: more starts than a store
+sees between two copies of it."""
+
+CUT_AHEAD_NS = 366 * 24 * 3600 * 10**9
+CUTS_AHEAD_MAX = 1 << 20
+"""Cuts have the time as their number, or one more than the newest: how far another may be ahead. No
+cut can follow the largest number of all."""
+
+OPEN_BYTES = 4 << 20
+"""Bodies of frames that wait taken apart, which takes several times as much memory."""
+
 REASONS_MAX = 100
-"""Reasons to refuse a packet that are counted one by one: strangers make up as many as they like."""
+"""Reasons of refusals that are counted each for itself: some name a number out of a packet."""
 
 
 class Streams:
@@ -62,7 +74,7 @@ class Streams:
     ) -> None:
         self.me, self.epoch = me, epoch
         self._placement, self._members = placement, frozenset(placement.members)
-        self._incarnation = incarnation
+        self._incarnation, self._token = incarnation, wire.token_of(incarnation)
         self._read = read
         self.outbound: dict[int, Outbound] = {}
         self.inbound: dict[int, Inbound] = {}
@@ -75,10 +87,15 @@ class Streams:
         """Streams from peers on which frames wait, each once, in the order of their turn."""
         self.refused: dict[str, int] = {}
         """How often what was refused, by reason."""
+        self.now_ns = 0
+        """The shard's time, by which the number of a cut is judged."""
         self.cut = 0
         """The newest cut of a backup that we took; every packet says it."""
         self.keep: Callable[[int], None] = _nobody_keeps
         """Told to keep the rows as they are durable now, for the backup of this number."""
+        self._open: dict[tuple[int, int], list[Run]] = {}
+        """Messages of frames that wait, by peer and number; of the others they are decoded again."""
+        self._open_bytes = 0
         self._unacked: dict[int, Outbound] = {}
         """Streams with frames in their outbox."""
         self._unacked_bytes = 0
@@ -313,6 +330,7 @@ class Streams:
             stream.credit,
             self._full,
             self.cut,
+            self._token,
             body,
         )
 
@@ -325,8 +343,8 @@ class Streams:
         except wire.Garbage as garbage:
             return self._refuse(str(garbage))
         peer = packet.src
-        if packet.dst != self.me or peer not in self._members or peer == self.me:
-            return self._refuse(f"from {peer} to {packet.dst}, not between members")
+        if reason := self._unfit(packet):
+            return self._refuse(reason)
         if packet.dst_epoch > self.epoch:
             return [Stop(self._fenced(self.me, packet.dst_epoch))]
         stream = self._meet(peer)
@@ -337,6 +355,30 @@ class Streams:
             return self._listen(stream, packet)
         except StoreDamaged as damage:
             return [Stop(damage)]
+
+    def _unfit(self, packet: Packet) -> str:
+        """Why no shard of this app says this, whatever happened to it; empty: one may."""
+        peer = packet.src
+        if packet.incarnation != self._token:
+            return f"shard {peer} belongs to another incarnation of the app"
+        if packet.dst != self.me or peer not in self._members or peer == self.me:
+            return f"from {peer} to {packet.dst}, not between members"
+        if not packet.src_epoch:
+            return f"shard {peer} names no epoch of its own"
+        known = self.inbound.get(peer)
+        most = EPOCHS_AHEAD_MAX + (self.epoch if known is None else max(self.epoch, known.epoch))
+        fenced = packet.seq if packet.kind == Kind.FENCED else 0
+        if packet.src_epoch > most or packet.dst_epoch > most or fenced > most:
+            return f"shard {peer} names an epoch that no shard has reached"
+        if packet.kind == Kind.HELLO and packet.position > packet.seq:
+            return f"shard {peer} names more frames that were acked than frames that were sent"
+        if not self.follows(packet.cut):
+            return f"shard {peer} names a cut of the far future"
+        return ""
+
+    def follows(self, cut: int) -> bool:
+        """Whether a backup may have this number: a clock's, or one behind the newest that we know."""
+        return cut <= max(self.now_ns + CUT_AHEAD_NS, self.cut + CUTS_AHEAD_MAX)
 
     def cut_at(self, no: int) -> None:
         """Take a cut, unless it was taken: before anything is handled that left behind it.
@@ -400,9 +442,15 @@ class Streams:
         peer = packet.src
         match stream.judge(packet):
             case Verdict.TAKE:
+                try:
+                    runs = wire.messages_of(packet)
+                except wire.Garbage as garbage:
+                    # It has not come: the stream stands still until its peer sends another.
+                    return self._refuse(f"frame {packet.seq} of shard {peer}: {garbage}")
                 if not stream.waiting:
                     self.ready.append(stream)
                 stream.receive(packet)
+                self._keep_open(packet, runs)
             case Verdict.REPEAT:
                 self._owe_ack(stream)  # The one that was said may have been lost.
             case Verdict.GAP:
@@ -414,6 +462,20 @@ class Streams:
             case Verdict.STRANGER:
                 return self._hello(peer)
         return self._heard(packet)
+
+    def _keep_open(self, packet: Packet, runs: list[Run]) -> None:
+        """It was taken apart to be judged: while few wait, that is not done again for its batch."""
+        if self._open_bytes < OPEN_BYTES:
+            self._open_bytes += len(packet.body)
+            self._open[packet.src, packet.seq] = runs
+
+    def messages_of(self, packet: Packet) -> list[Run]:
+        """The messages of a frame that its batch has taken."""
+        runs = self._open.pop((packet.src, packet.seq), None)
+        if runs is None:
+            return wire.decode_runs(packet.body)
+        self._open_bytes -= len(packet.body)
+        return runs
 
     def _heard(self, packet: Packet) -> list[Effect]:
         """What every packet says of the stream the other way."""

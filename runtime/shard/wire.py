@@ -17,21 +17,21 @@ from __future__ import annotations
 import enum
 import struct
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import xxhash
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 
-from skerry.message import Handler
+from skerry.message import KEY_BYTES_MAX, Handler
 
 MAGIC = b"SK"
-VERSION = 2
+VERSION = 3
 FRAME_BYTES_MAX = 16 << 20
 """No pipe message is larger: arguments are limited below this where the verb is called
 (`message.MESSAGE_BYTES_MAX`, part of the wire's version: all shards agree on it)."""
 
-_HEADER = struct.Struct("<2sBBIIQQIQQIQQQ?Q")
+_HEADER = struct.Struct("<2sBBIIQQIQQIQQQ?QQ")
 """Magic, version, and the fields of a `Packet` in their order, but for its body."""
 
 _CHECKSUM = struct.Struct("<Q")
@@ -57,6 +57,11 @@ FRAME, KINDS = int(Kind.FRAME), frozenset(map(int, Kind))
 
 class Garbage(ValueError):
     """Bytes that no shard of this app and version sends. Refused without harm."""
+
+
+def token_of(incarnation: bytes) -> int:
+    """What every packet says of the incarnation that it belongs to."""
+    return int.from_bytes(incarnation[:8], "big")
 
 
 class Packet(Struct, frozen=True, gc=False):
@@ -86,6 +91,8 @@ class Packet(Struct, frozen=True, gc=False):
     """Whether the sender asks its peers to take in less from outside."""
     cut: int = 0
     """The newest cut that the sender took before this left; never stored with a frame."""
+    incarnation: int = 0
+    """See `token_of`: nothing else that a packet says is believed before this."""
     body: bytes = b""
 
 
@@ -108,6 +115,7 @@ def pack(packet: Packet) -> bytes:
         packet.credit,
         packet.pressed,
         packet.cut,
+        packet.incarnation,
     )
     return b"".join((head, _CHECKSUM.pack(_checksum(head)), packet.body))
 
@@ -172,7 +180,19 @@ class Run(Struct, array_like=True, gc=False):
     extras: list[tuple[Any, ...]] | None = None
 
 
+UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
+"""What a decoder raises: bytes may also be no text, or nest too deep."""
+
+UNREAD = b"\xc1"
+"""Stands for arguments that do not decode, and does not either."""
+
 _runs = msgspec.msgpack.Decoder(list[Run])
+_EXTRAS: dict[int, Any] = {
+    Call.ASK: list[tuple[str, str, bytes]],
+    Call.OUTCOME: list[tuple[bytes, Literal["done", "rejected", "failed"], bytes]],
+    Call.EMIT: list[tuple[bytes]],
+}
+_ERRORS: dict[str, Any] = {"rejected": tuple[str, dict[str, Any]], "failed": tuple[str, str]}
 NO_COLUMNS = Raw(b"\x90")
 
 
@@ -197,13 +217,13 @@ def run_of(
 
 def column_of(run: Run, handler: Handler) -> Sequence[Any] | None:
     """The column of a run's arguments; None when it does not fit what the handler takes now."""
-    if run.params != handler.params_id:
+    if run.params != handler.params_id or (run.blobs is None) != handler.scalar:
         return None
     if run.blobs is not None:
         return list(map(bytes, run.blobs))
     try:
         columns = handler.columns.decode(run.columns)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return None  # Sent by an older release with other types: each message is judged alone.
     if handler.bare:
         return columns[0]  # type: ignore[no-any-return]
@@ -221,6 +241,68 @@ def decode_runs(body: bytes) -> list[Run]:
         return _runs.decode(body)
     except msgspec.MsgspecError as error:
         raise Garbage(f"a frame's body does not decode: {error}") from error
+
+
+class _Checked(Run, array_like=True, gc=False):
+    """A `Run` as it is taken from a peer: the same fields in the same order, with their bounds."""
+
+    call: Annotated[int, Meta(ge=0, le=int(max(Call)))]
+    type: str
+    handler: int
+    params: int
+    keys: list[Annotated[str, Meta(min_length=1, max_length=KEY_BYTES_MAX)]]
+    columns: Raw
+    blobs: list[Raw] | None = None
+    extras: list[tuple[Any, ...]] | None = None
+
+
+_checked = msgspec.msgpack.Decoder(list[_Checked]).decode
+_columns = msgspec.msgpack.Decoder(list[Raw]).decode
+
+
+def messages_of(packet: Packet) -> list[Run]:
+    """The messages of a peer's frame. Raises Garbage: its checksums are right, and it holds none.
+    Arguments are not looked into: those that do not decode are refused by their turn."""
+    try:
+        runs: list[Run] = list(_checked(packet.body))
+        for run in runs:
+            _check(run)
+    except UNREADABLE as error:
+        raise Garbage(f"it holds no messages: {error}") from error
+    count = sum(len(run.keys) for run in runs)
+    if count != packet.count:
+        raise Garbage(f"it holds {count} messages, and says {packet.count}")
+    return runs
+
+
+def _check(run: Run) -> None:
+    """What types can't say of a run. Raises ValueError, and what a decoder raises."""
+    count, columns = len(run.keys), _columns(run.columns)
+    if not "".join(run.keys).isascii():
+        for key in run.keys:
+            if len(key.encode()) > KEY_BYTES_MAX:
+                raise ValueError(
+                    f"a key has at most {KEY_BYTES_MAX} bytes, not {len(key.encode())}"
+                )
+    counts = [array_length(column) for column in columns]
+    counts += [] if run.blobs is None else [len(run.blobs)]
+    if run.call != Call.SEND:
+        about = msgspec.convert(run.extras, _EXTRAS[run.call])
+        counts.append(len(about))
+        for _, kind, body in about if run.call == Call.OUTCOME else ():
+            if kind != "done":
+                msgspec.msgpack.decode(body, type=_ERRORS[kind])
+    if any(other != count for other in counts):
+        raise ValueError(f"a run of {count} messages has columns of {counts}")
+
+
+def array_length(array: Raw) -> int:
+    """How many elements a msgpack array has; -1: it is none."""
+    head = bytes(memoryview(array)[:5])
+    if head[0] & 0xF0 == 0x90:
+        return head[0] & 0x0F
+    width = {0xDC: 2, 0xDD: 4}.get(head[0], 0)
+    return int.from_bytes(head[1 : 1 + width], "big") if width else -1
 
 
 FRAME_BYTES = 1 << 20
@@ -299,7 +381,10 @@ def blobs_of(run: Run) -> list[bytes]:
     """The encoded arguments of each message, whatever release wrote them."""
     if run.blobs is not None:
         return [bytes(blob) for blob in run.blobs]
-    columns = msgspec.msgpack.decode(run.columns, type=list[list[Any]])
+    try:
+        columns = msgspec.msgpack.decode(run.columns, type=list[list[Any]])
+    except UNREADABLE:
+        return [UNREAD] * len(run.keys)
     if not columns:
         return [b"\x90"] * len(run.keys)
     return [_encoder.encode(args) for args in zip(*columns)]

@@ -54,6 +54,7 @@ from skerry.runtime.simulator.keeper import Keeper
 from skerry.runtime.simulator.ledger import compare
 from skerry.runtime.simulator.machine import Machine
 from skerry.runtime.simulator.picture import Note, svg
+from skerry.runtime.simulator.stranger import Stranger
 from skerry.testing import NO_FAULTS, Faults
 
 STEP_NS = 1_000_000
@@ -114,6 +115,7 @@ class Cluster:
         self.placement = balanced(list(range(shards)), version=1, next_id=shards)
         self._limits, self._life = limits, life
         self._incarnation = self.rng.randbytes(16)
+        self._stranger = Stranger(seed, self._incarnation)
         self._network: list[tuple[int, int, Callable[[], None]]] = []
         self._order = 0
         self.machines = [Machine(id, app, self._to_caller) for id in range(shards)]
@@ -249,6 +251,8 @@ class Cluster:
             else:
                 self.points["all at once"] += 1
             self.crash_all()
+        if self._stranger.rng.random() < faults.stranger:
+            self._meet_a_stranger()
         for caller in self.callers:
             if chance() < faults.cut:
                 self.points["client's line broken"] += 1
@@ -282,6 +286,14 @@ class Cluster:
                 other = self.rng.choice(self.machines)
                 self._cut_until[machine.id, other.id] = hold
                 self._note(machine.id, "pipe cut", f"to {other.id} until step {hold}")
+
+    def _meet_a_stranger(self) -> None:
+        """A packet arrives that no shard of the app has sent."""
+        shard = self._stranger.rng.choice(self.machines).shard
+        if shard is not None:
+            what, raw = self._stranger.packet(shard)
+            self.points[f"a stranger: {what}"] += 1
+            shard.accept(Arrived(raw))
 
     def _run(self, machine: Machine) -> None:
         """A shard's step, as the worker's loop does it, up to the point where it is killed."""

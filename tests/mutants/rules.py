@@ -180,9 +180,28 @@ MUTANTS = [
     Mutant(
         "a stale epoch of a sender is accepted",
         "shard/inbound.py",
-        "        if packet.src_epoch < self.epoch:\n            return Verdict.FENCED\n"
-        "        if packet.src_epoch > self.epoch:\n            return Verdict.STRANGER\n",
+        "        if packet.src_epoch > self.epoch or not self.epoch:\n"
+        "            return Verdict.STRANGER\n"
+        "        if packet.src_epoch < self.epoch:\n            return Verdict.FENCED\n",
         "",
+    ),
+    Mutant(
+        "a packet of another incarnation is believed",
+        "shard/streams.py",
+        "        if packet.incarnation != self._token:\n",
+        "        if False:\n",
+    ),
+    Mutant(
+        "a frame is taken before it is known to hold messages",
+        "shard/streams.py",
+        "                    runs = wire.messages_of(packet)\n",
+        "                    runs = []\n",
+    ),
+    Mutant(
+        "epochs and cuts that cannot be are believed",
+        "shard/streams.py",
+        "        if reason := self._unfit(packet):\n",
+        "        reason = self._unfit(packet)\n        if reason and 'names a' not in reason:\n",
     ),
     Mutant(
         "a shard opens in its old epoch",
@@ -714,14 +733,14 @@ MUTANTS = [
     Mutant(
         "acks do not say the cut",
         "shard/streams.py",
-        "            self.cut,\n            body,",
-        "            0 if kind == Kind.ACK else self.cut,\n            body,",
+        "            self.cut,\n            self._token,",
+        "            0 if kind == Kind.ACK else self.cut,\n            self._token,",
     ),
     Mutant(
         "frames do not say the cut",
         "shard/streams.py",
-        "            self.cut,\n            body,",
-        "            0 if kind == Kind.FRAME else self.cut,\n            body,",
+        "            self.cut,\n            self._token,",
+        "            0 if kind == Kind.FRAME else self.cut,\n            self._token,",
     ),
     Mutant(
         "what is kept for a backup is the end of it, not its beginning",

@@ -89,7 +89,7 @@ def _run(
         app(drums=seed % 3, beats=BEATS),
         seed=seed,
         shards=1 + seed % 4,
-        faults=faults or Faults(),
+        faults=faults or Faults(stranger=0.05 if seed % 6 == 1 else 0),
         limits=Limits(
             turns_per_batch_max=rng.choice([5, 50, 8192]),
             waiting_requests_max=rng.choice([2, 16_384]),
