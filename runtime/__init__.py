@@ -76,6 +76,7 @@ runtime/store/    Down to the disk.
     tree.py        Rows in the B-tree: each with a checksum over key and value, each slot with a fingerprint.
     files.py       A store's folder: its lock, its format, its LMDB environment, where its log stands.
     check.py       Verifies a store that nobody runs: every record's chain, every row's checksum, every slot's count.
+    order.py       Keys of a layer of the overlay in the order of the tree, without a sort of the layer for each look.
 
 runtime/transport/    Across to the next shard.
     pipe.py  ZeroMQ as a mere pipe between shards: bytes in, maybe bytes out.

@@ -31,8 +31,16 @@ class Committed(Protocol):
         """One row of any table but STATE."""
         ...
 
-    def scan(self, table: int, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
-        """Rows of a table (not STATE) whose keys begin with `prefix`, in order of key. Takes a snapshot."""
+    def scan(
+        self, table: int, prefix: bytes = b"", after: bytes = b""
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Rows of a table (not STATE) whose keys begin with `prefix` and are greater than `after`, in
+        order of key."""
+        ...
+
+    def ready(self, type: str) -> bool:
+        """Do a piece of what `states` of the type needs done first; whether there is none left. Then
+        it costs what is read of it, and a little for what was appended since."""
         ...
 
     def states(self, type: str, prefix: str = "", after: str = "") -> Iterator[tuple[str, bytes]]:

@@ -42,10 +42,16 @@ class MemoryStore:
         """The newest sealed row of a table."""
         return self._rows.get((table, key))
 
-    def scan(self, table: int, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+    def scan(
+        self, table: int, prefix: bytes = b"", after: bytes = b""
+    ) -> Iterator[tuple[bytes, bytes]]:
         """Rows of a table in order of key."""
         found = [(k, v) for (t, k), v in self._rows.items() if t == table and k.startswith(prefix)]
-        yield from sorted(found)
+        yield from sorted((key, value) for key, value in found if key > after)
+
+    def ready(self, type: str) -> bool:
+        """Nothing needs to be done first."""
+        return True
 
     def states(self, type: str, prefix: str = "", after: str = "") -> Iterator[tuple[str, bytes]]:
         """States of a type, slot by slot."""

@@ -19,7 +19,6 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,11 +30,11 @@ from skerry.runtime.ports import Last
 from skerry.runtime.shard import commit as records
 from skerry.runtime.shard.commit import slot_prefix, type_id
 from skerry.runtime.shard.events import SLOTS, Commit, Table
-from skerry.runtime.shard.placement import slots_of
 from skerry.runtime.store import checkpoint
 from skerry.runtime.store.checkpoint import Rows, Sweep
 from skerry.runtime.store.files import PRESSED, Copied, Environment, Position, open_log
-from skerry.runtime.store.overlay import ABSENT, Entry, Overlay, tree_key
+from skerry.runtime.store.order import K
+from skerry.runtime.store.overlay import ABSENT, Overlay, tree_key
 from skerry.runtime.store.segments import Held
 from skerry.runtime.store.tree import unseal
 
@@ -46,6 +45,9 @@ SLICE_ROWS = 1024
 
 SWEEP_PACE = 2
 """Rows that it carries for each one that a commit adds: so it ends before half as many came."""
+
+READY_KEYS = 16 * SLICE_ROWS
+"""Keys that are put in their order at once, for scans: some milliseconds."""
 
 READER_BEHIND_ROWS = 16 * SLICE_ROWS
 """How far the reader may be behind: no page that a sweep freed since is used again."""
@@ -115,7 +117,6 @@ class LmdbStore:
         self._sweep: Sweep | None = None
         self._error: Exception | None = None
         self._kept: Kept | None = None
-        self._sorted: tuple[tuple[str, int, int], dict[int, list[_Row]]] | None = None
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._put_done = threading.Event()
         self._swept = threading.Event()
@@ -221,50 +222,43 @@ class LmdbStore:
         except lmdb.Error as error:
             raise self._files.unreadable(error) from error
 
-    def scan(self, table: int, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+    def scan(
+        self, table: int, prefix: bytes = b"", after: bytes = b""
+    ) -> Iterator[tuple[bytes, bytes]]:
         """Rows of a table, tree and overlay merged."""
-        tree = ((key[1:], 1, value) for key, value in self._tree_rows(tree_key(table, prefix)))
-        newer = ((key, 0, value) for key, value in self._overlay.in_table(table, prefix))
+        low = tree_key(table, after) if after else b""
+        tree = ((key[1:], 1, value) for key, value in self._tree_rows(tree_key(table, prefix), low))
+        newer = ((key, 0, value) for key, value in self._overlay.in_table(table, prefix, after))
         yield from _newest(newer, tree)
+
+    def ready(self, type: str) -> bool:
+        """Do a piece of what a scan of the type needs done first; whether there is none left."""
+        return self._overlay.learn(type, READY_KEYS)
 
     def states(self, type: str, prefix: str = "", after: str = "") -> Iterator[tuple[str, bytes]]:
         """States of a type, slot by slot."""
-        behind = records.state_key(type, after) if after else b""
-        low = tree_key(Table.STATE, behind) if behind else b""
-        newer = self._newer(type)
-        for slot in range(int.from_bytes(behind[:2], "big"), SLOTS):
+        low = tree_key(Table.STATE, records.state_key(type, after)) if after else b""
+        first = int.from_bytes(low[1:3], "big")
+        self._overlay.learn(type)
+        for slot in range(first, SLOTS):
             begin = slot_prefix(slot) + type_id(type) + prefix.encode()
-            tree = ((key[1:], 1, value) for key, value in self._tree_rows(tree_key(1, begin), low))
-            overlay = (
-                (key, 0, None if value is None else bytes(value))
-                for key, value in newer.get(slot, ())
-                if key > behind and key.startswith(begin)
+            tree = (
+                (records.key_of_state(key[1:]), 1, value)
+                for key, value in self._tree_rows(tree_key(Table.STATE, begin), low)
             )
-            for key, value in _newest(overlay, tree):
-                yield records.key_of_state(key), value
-
-    def _newer(self, type: str) -> dict[int, list[_Row]]:
-        """The overlay's states of a type, sorted, by slot: kept for the next page of a scan."""
-        moment = type, self._appended, len(self._overlay.lower)
-        if self._sorted is None or self._sorted[0] != moment:
-            entries = self._overlay.states_of(type)
-            slots = slots_of(type, entries)
-            by_slot: dict[int, list[_Row]] = {}
-            for slot, key, value in zip(
-                slots, records.state_keys(type, entries, slots), entries.values()
-            ):
-                by_slot.setdefault(slot, []).append((key, value))
-            for rows in by_slot.values():
-                rows.sort(key=itemgetter(0))
-            self._sorted = moment, by_slot
-        return self._sorted[1]
+            behind = after if slot == first else ""
+            newer = (
+                (key, 0, None if value is None else bytes(value))
+                for key, value in self._overlay.states_in(type, slot, prefix, behind)
+            )
+            yield from _newest(newer, tree)
 
     # ── writing: the worker's thread ──
 
     def append(self, commit: Commit) -> None:
         """Visible to reads now, durable later."""
         assert commit.no == self._appended + 1, f"I6: commit {commit.no} after {self._appended}"
-        self._appended, self._sorted = commit.no, None
+        self._appended = commit.no
         self._overlay.add(commit.states, commit.rows, commit.live)
         size = len(commit.record)
         self._log_bytes += size
@@ -502,13 +496,9 @@ class LmdbStore:
         self._position = position
 
 
-_Row = tuple[bytes, Entry]
-_Ranked = Iterator[tuple[bytes, int, bytes | None]]
-
-
 def _newest(
-    newer: _Ranked, tree: Iterator[tuple[bytes, int, bytes]]
-) -> Iterator[tuple[bytes, bytes]]:
+    newer: Iterator[tuple[K, int, bytes | None]], tree: Iterator[tuple[K, int, bytes]]
+) -> Iterator[tuple[K, bytes]]:
     """Merge two sorted runs; of one key the newer entry counts, and a deletion hides the row."""
     previous = None
     for key, _, value in heapq.merge(newer, tree):

@@ -23,14 +23,22 @@ Memory only. Idea: docs/log.md; the memtables of O'Neil et al., "The log-structu
 from __future__ import annotations
 
 import enum
+import heapq
+import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from itertools import chain, islice, repeat
+from functools import partial
+from itertools import chain, groupby, islice, repeat
 from typing import Any, Final, cast
 
 from msgspec import Raw, Struct
 
 from skerry.runtime.shard.events import Live, Row, StateGroup
+from skerry.runtime.shard.placement import slots_of
 from skerry.runtime.shard.stored import split
+from skerry.runtime.store.order import K, Order, slots_of_rows
+
+PIECE_KEYS = 256
+"""Keys whose states are looked up at once while a type is looked through."""
 
 
 class Absent(enum.Enum):
@@ -64,12 +72,13 @@ def _groups(entries: Iterable[Any]) -> Groups:
 class States:
     """The newest states of one entity type. Each key has one entry here, and each entry a number."""
 
-    __slots__ = ("_entries", "_first", "_numbers")
+    __slots__ = ("_entries", "_first", "_numbers", "order")
 
-    def __init__(self, first: int) -> None:
+    def __init__(self, type_name: str, first: int) -> None:
         self._first = first
         """The number of the first entry; those of layers below are less."""
         self._numbers: dict[str, int] = {}
+        self.order = Order(self._numbers, partial(slots_of, type_name))
         self._entries: list[Group | Raw | None] = []
 
     @property
@@ -148,13 +157,26 @@ class States:
 class Layer:
     """Rows by table and key; the newest of each."""
 
-    __slots__ = ("first", "rows", "states")
+    __slots__ = ("first", "orders", "rows", "states")
 
     def __init__(self, first: int) -> None:
         self.first = first
         """The number of the first entry of each type. Zero is nobody's."""
         self.states: dict[str, States] = {}
         self.rows: dict[int, dict[bytes, bytes | None]] = {}
+        self.orders: dict[int, Order[bytes]] = {}
+        """Of the tables that somebody has looked through."""
+
+    def order(self, table: int) -> Order[bytes] | None:
+        """Of all rows of a table that are here; None when there are none."""
+        rows = self.rows.get(table)
+        if rows is None:
+            return None
+        order = self.orders.get(table)
+        if order is None:
+            order = self.orders[table] = Order(rows, slots_of_rows)
+        order.learn()
+        return order
 
     def __len__(self) -> int:
         return sum(map(len, self.states.values())) + sum(map(len, self.rows.values()))
@@ -174,7 +196,7 @@ class Overlay:
         for group, entities in zip(states, chain(live, repeat(()))):
             of_type = upper.states.get(group.type)
             if of_type is None:
-                of_type = upper.states[group.type] = States(upper.first)
+                of_type = upper.states[group.type] = States(group.type, upper.first)
             of_type.add(group, entities)
         for table, key, value in rows:
             of_table = upper.rows.get(table)
@@ -207,20 +229,45 @@ class Overlay:
                 return kept[key]
         return ABSENT
 
-    def states_of(self, type_name: str) -> dict[str, Entry]:
-        """The newest entries of a type."""
-        newest: dict[str, Entry] = {}
+    def learn(self, type_name: str, most: int = sys.maxsize) -> bool:
+        """Put so many keys of a type that came since in their order. Whether all are: then to look
+        through the type costs what is found."""
         for layer in (self.lower, self.upper):
-            if type_name in layer.states:
-                of_type = layer.states[type_name]
-                keys = list(of_type.keys())
-                newest.update(zip(keys, of_type.get(keys, repeat(ABSENT))))
-        return newest
+            of_type = layer.states.get(type_name)
+            if of_type is not None and of_type.order.learn(most):
+                return False
+        return True
 
-    def in_table(self, table: int, prefix: bytes) -> Iterator[tuple[bytes, bytes | None]]:
-        """The newest entries of a table with this prefix, sorted."""
-        kept = self.lower.rows.get(table, {}) | self.upper.rows.get(table, {})
-        yield from sorted((key, value) for key, value in kept.items() if key.startswith(prefix))
+    def states_in(
+        self, type_name: str, slot: int, prefix: str, after: str
+    ) -> Iterator[tuple[str, Entry]]:
+        """The newest entries of a type in a slot, in order of their keys; of those that `learn` has
+        put in their order."""
+        of_layers = [
+            layer.states[type_name]
+            for layer in (self.lower, self.upper)
+            if type_name in layer.states
+        ]
+        keys = _each_once([states.order.keys(slot, prefix, after) for states in of_layers])
+        while piece := list(islice(keys, PIECE_KEYS)):
+            entries: list[Any] = [ABSENT] * len(piece)
+            for states in of_layers:
+                entries = states.get(piece, entries)
+            yield from zip(piece, entries)
+
+    def in_table(
+        self, table: int, prefix: bytes, after: bytes = b""
+    ) -> Iterator[tuple[bytes, bytes | None]]:
+        """The newest entries of a table with this prefix and behind `after`, sorted."""
+        lower, upper = (layer.rows.get(table, {}) for layer in (self.lower, self.upper))
+        orders = [order for layer in (self.lower, self.upper) if (order := layer.order(table))]
+        slots = {slot for order in orders for slot in order.slots}
+        begins = int.from_bytes(after[:2], "big")
+        if len(prefix) >= 2:
+            slots &= {int.from_bytes(prefix[:2], "big")}
+        for slot in sorted(slot for slot in slots if slot >= begins):
+            for key in _each_once([order.keys(slot, prefix, after) for order in orders]):
+                yield key, upper[key] if key in upper else lower[key]
 
     # ── sweeping ──
 
@@ -235,6 +282,11 @@ class Overlay:
     def swept(self) -> None:
         """Who reads the tree sees all that the sweep carried."""
         self.lower = Layer(1)
+
+
+def _each_once(found: list[Iterator[K]]) -> Iterator[K]:
+    """Keys of sorted runs as one."""
+    return (key for key, _ in groupby(heapq.merge(*found)))
 
 
 def tree_key(table: int, key: bytes) -> bytes:

@@ -887,6 +887,18 @@ MUTANTS = [
         "            self._number += 1\n            call.number = _NAMED | self._number\n",
     ),
     Mutant(
+        "a page of a scan begins with the last key of the one before, above the tree",
+        "store/order.py",
+        "bisect_right(of_slot, after) if after else 0",
+        "bisect_left(of_slot, after) if after else 0",
+    ),
+    Mutant(
+        "a page of a scan lacks what was written since the one before",
+        "store/order.py",
+        "            self._unsorted.discard(slot)\n            of_slot.sort()\n",
+        "            self._unsorted.discard(slot)\n",
+    ),
+    Mutant(
         "dead letters of a batch that was thrown away are kept",
         "shard/dead.py",
         "        self.rows.clear()\n",

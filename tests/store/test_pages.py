@@ -1,0 +1,170 @@
+"""Pages of a scan beside writes: each row on one page, and a page costs what is on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from unittest import mock
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from skerry.runtime.shard.commit import state_key
+from skerry.runtime.shard.events import StateGroup, Table
+from skerry.runtime.shard.placement import slots_of
+from skerry.runtime.store import overlay
+from skerry.runtime.store.log import READY_KEYS, LmdbStore
+from skerry.runtime.store.order import slots_of_rows
+from skerry.runtime.store.overlay import Overlay, States
+from tests.store.test_store import Writer
+
+encode = msgspec.msgpack.encode
+NAMES = [f"{letter}{number}" for letter in "ab" for number in range(12)]
+CHANGES = st.dictionaries(st.sampled_from(NAMES), st.sampled_from([None, 1, 2]), max_size=6)
+
+
+def keys_of(rows: Sequence[tuple[str, bytes]]) -> list[str]:
+    return [key for key, _ in rows]
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    first=CHANGES,
+    between=st.lists(CHANGES, max_size=12),
+    size=st.integers(1, 4),
+    prefix=st.sampled_from(["", "a", "b1", "c"]),
+    log_bytes=st.sampled_from([1, 1 << 30]),
+)
+@example(dict.fromkeys(NAMES, 1), [dict.fromkeys(NAMES, 2)] * 12, 1, "", 1)
+def test_pages_beside_writes_show_each_row_once_in_order(
+    tmp_path_factory: pytest.TempPathFactory,
+    first: dict[str, int | None],
+    between: list[dict[str, int | None]],
+    size: int,
+    prefix: str,
+    log_bytes: int,
+) -> None:
+    """What was there all the time is on one page, as it was then or since; what never was is on
+    none; and what stands in the tree, above it or in both makes no difference."""
+    path = tmp_path_factory.mktemp("store") / "shard-1"
+    LmdbStore.create(path, shard=1)
+    writer = Writer(path, log_bytes=log_bytes)
+    versions: dict[str, list[bytes | None]] = {name: [None] for name in NAMES}
+
+    def write(changes: dict[str, int | None]) -> None:
+        states = {key: None if value is None else encode(value) for key, value in changes.items()}
+        if states:
+            writer.append(list(states.items()))
+            writer.settle()
+        for name, seen in versions.items():
+            seen.append(states.get(name, seen[-1]))
+
+    write(first)
+    for seen in versions.values():
+        del seen[:-1]
+    states, letters = list[tuple[str, bytes]](), list[tuple[bytes, bytes]]()
+    changes = iter(between)
+    while True:
+        after = states[-1][0] if states else ""
+        page = list(islice(writer.store.states("Thing", prefix, after), size))
+        behind = letters[-1][0] if letters else b""
+        rows = writer.store.scan(Table.DEAD, b"\0\1" + prefix.encode(), behind)
+        found = list(islice(rows, size))
+        states += page
+        letters += found
+        if not page and not found:
+            break
+        write(next(changes, {}))
+    writer.store.close()
+    there = {n: seen for n, seen in versions.items() if n.startswith(prefix)}
+    by_key = dict(states)
+    assert len(by_key) == len(states), "a row stood on two pages"
+    assert keys_of(states) == sorted(by_key, key=lambda key: state_key("Thing", key))
+    assert {name for name, seen in there.items() if None not in seen} <= by_key.keys()
+    assert all(state in there[key] for key, state in by_key.items())
+    of_letters = {key[2:].decode(): value for key, value in letters}
+    assert [key for key, _ in letters] == sorted(dict(letters))
+    assert {name for name, seen in there.items() if None not in seen} <= of_letters.keys()
+    assert all(value in there[name] for name, value in of_letters.items())
+
+
+def filled(path: Path, count: int) -> Writer:
+    """A store with so many states above its tree."""
+    LmdbStore.create(path, shard=1)
+    writer = Writer(path)
+    for start in range(0, count, 5000):
+        writer.append([(f"key-{n}", encode(n)) for n in range(start, min(start + 5000, count))])
+    return writer
+
+
+def test_a_page_costs_what_is_on_it_and_what_came_since_not_what_lies_above_the_tree(
+    tmp_path: Path,
+) -> None:
+    writer, dealt, read = filled(tmp_path / "shard-1", 40_000), 0, 0
+    pieces = 1
+    while not writer.store.ready("Thing"):
+        pieces += 1
+    assert pieces >= 40_000 // READY_KEYS, "nobody waits for all of it"
+
+    def deal(type_name: str, keys: Sequence[str]) -> list[int]:
+        nonlocal dealt
+        dealt += len(keys)
+        return list(slots_of(type_name, keys))
+
+    get = States.get
+
+    def look_up(states: States, keys: Sequence[str], otherwise: list[object]) -> list[object]:
+        nonlocal read
+        read += len(keys)
+        return get(states, keys, otherwise)
+
+    for layer in (writer.store._overlay.lower, writer.store._overlay.upper):
+        for states in layer.states.values():
+            states.order._slots_of = lambda keys: deal("Thing", keys)
+    after, seen = "", 0
+    with mock.patch.object(States, "get", look_up):
+        for number in range(10):
+            writer.append([(f"new-{number}", encode(0)), ("key-7", encode(number))])
+            page = list(islice(writer.store.states("Thing", "", after), 100))
+            after, seen = page[-1][0], seen + len(page)
+    writer.store.close()
+    assert seen == 1000
+    assert dealt == 10, "each key is put in its place once"
+    assert read <= 10 * (100 + overlay.PIECE_KEYS)
+
+
+def test_rows_of_a_slot_are_found_without_a_look_at_the_others() -> None:
+    """A session that comes again after a minute reads its rows slot by slot."""
+    rows, dealt = Overlay(), 0
+    rows.add([], [(Table.REQUEST, bytes([0, n % 200, n // 200]), b"x") for n in range(4000)])
+    order = rows.upper.order(Table.REQUEST)
+    assert order is not None
+
+    def deal(keys: Sequence[bytes]) -> list[int]:
+        nonlocal dealt
+        dealt += len(keys)
+        return list(slots_of_rows(keys))
+
+    order._slots_of = deal
+    for slot in range(200):
+        rows.add([], [(Table.REQUEST, bytes([0, slot, 99]), b"x")])
+        found = [key for key, _ in rows.in_table(Table.REQUEST, bytes([0, slot]))]
+        assert found == [bytes([0, slot, n]) for n in [*range(20), 99]]
+    assert dealt == 200
+
+
+def test_forgotten_entities_and_other_types_are_on_no_page() -> None:
+    states = Overlay()
+    states.add([StateGroup.of("Thing", [("a", encode(1)), ("b", encode(2))])], [])
+    states.add([StateGroup.of("Other", [("a", encode(3))])], [])
+    states.sink()
+    states.add([StateGroup.of("Thing", [("a", None)])], [])
+    assert states.learn("Thing")
+    found = {}
+    for slot in set(slots_of("Thing", ["a", "b"])):
+        for key, entry in states.states_in("Thing", slot, "", ""):
+            found[key] = None if entry is None else bytes(entry)
+    assert found == {"a": None, "b": encode(2)}
