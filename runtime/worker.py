@@ -48,7 +48,6 @@ from skerry.runtime.shard.events import (
     Requested,
     Rewind,
     Stop,
-    Table,
     Ticked,
     Told,
     Transmit,
@@ -78,6 +77,9 @@ BACKLOG_RECORDS = 64
 GARBAGE_OBJECTS = 100_000
 """Containers made and not freed before a young collection: a batch makes thousands that die with
 it, and to look through them each time took 7 % of a worker. Bounds what cycles of handlers hold."""
+
+COPIES_MAX = 2
+"""Backups under way: each keeps a reader of the store, and the pages that were freed since."""
 
 LOCKED_S = 5.0
 """How long a store may be held by a worker that is about to die."""
@@ -360,13 +362,15 @@ class Worker:
             "pressed": shard.pressed or store.pressed,
             "backlog_records": records,
             "backlog_bytes": size,
-            "dead": sum(1 for _ in store.scan(Table.DEAD)),
+            "dead": shard.dead,
             "uptime_s": round(time.monotonic() - self._started, 3),
             "refused": shard.streams.refused,
         }
 
     def backup(self, caller: Any, n: int, no: int, folder: str) -> None:
         """See `inquiries.Host`. The copying is done by a thread; turns go on meanwhile."""
+        if len(self._copies) >= COPIES_MAX:
+            raise SkerryError(f"{COPIES_MAX} backups are under way already. Wait for one to end.")
         self._shard.accept(Cut(no))
         copy = self._store.copy_kept(no, Path(folder))
         copying = self._copier.submit(copy)
@@ -390,8 +394,6 @@ class Worker:
         match word:
             case "quiet":
                 pass
-            case "drain":
-                self._draining = True
             case "stop":
                 self._draining = self._stopping = True
             case unknown:

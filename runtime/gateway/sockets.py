@@ -69,7 +69,7 @@ class Door:
     def close(self) -> None:
         """Let go of everybody; what was not said is asked for again."""
         for caller in list(self._callers.values()):
-            self._let_go(caller)
+            self.let_go(caller)
         self._listener.close()
         self._epoll.close()
 
@@ -108,7 +108,8 @@ class Door:
         self._listens = False
         self._epoll.unregister(self._listener.fileno())
 
-    def _let_go(self, caller: Channel) -> None:
+    def let_go(self, caller: Channel) -> None:
+        """End a caller's line; what was not said is asked for again."""
         fd = caller.fileno()
         if self._callers.pop(fd, None) is None:
             return
@@ -125,11 +126,11 @@ class Door:
             heard = caller.hear()
         except Broken:
             self._unread += caller.unread
-            self._let_go(caller)
+            self.let_go(caller)
             return []
         self._unread += caller.unread
         if self._unread > UNREAD_BYTES_MAX:
-            self._let_go(caller)
+            self.let_go(caller)
         return heard
 
     def _events(self, caller: Channel, raw: bytes) -> Iterable[Requested | Confirmed | Control]:
@@ -160,6 +161,10 @@ class Door:
         """Who we are, for a caller that said hello."""
         self._send(caller, ["welcome", greeting])
 
+    def has_read(self, caller: Channel) -> bool | None:
+        """See `inquiries.Answers`."""
+        return not caller.unsent if self._callers.get(caller.fileno()) is caller else None
+
     def _send(self, caller: Channel, word: object) -> None:
         if self._callers.get(caller.fileno()) is not caller:
             return  # It is gone; what it misses it asks again.
@@ -167,21 +172,21 @@ class Door:
         try:
             caller.say(words.encode(word))
         except Broken:
-            self._let_go(caller)
+            self.let_go(caller)
             return
         self._unsent += caller.unsent - had
         if caller.unsent and not had:
             # It is not heard until it has read: else it could make us keep more and more.
             self._epoll.modify(caller.fileno(), _OUT)
         if self._unsent - (caller.unsent - had) > UNSENT_BYTES_MAX:
-            self._let_go(caller)
+            self.let_go(caller)
 
     def _go_on(self, caller: Channel) -> None:
         had = caller.unsent
         try:
             caller.go_on()
         except Broken:
-            self._let_go(caller)
+            self.let_go(caller)
             return
         self._unsent += caller.unsent - had
         if not caller.unsent:

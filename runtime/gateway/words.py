@@ -122,11 +122,13 @@ class Status(Struct, array_like=True, tag_field="says", tag="status"):
 
 
 class Dead(Struct, array_like=True, tag_field="says", tag="dead"):
-    """Dead letters: 'list', 'show', 'retry', 'drop'."""
+    """Dead letters: 'show', 'retry' or 'drop' one; 'list' those behind an id, or the 'oldest', each
+    without its traceback: `[[[id, letter], ...], how many there are]`."""
 
     n: int
     action: str
     id: bytes | None = None
+    limit: Annotated[int, Meta(ge=1, le=PAGE_ROWS)] = PAGE_ROWS
 
 
 class Backup(Struct, array_like=True, tag_field="says", tag="backup"):
@@ -138,7 +140,7 @@ class Backup(Struct, array_like=True, tag_field="says", tag="backup"):
 
 
 class Steer(Struct, array_like=True, tag_field="says", tag="control"):
-    """The supervisor's word: 'quiet', 'drain', 'stop'."""
+    """The supervisor's word: 'quiet', 'stop'."""
 
     n: int
     word: str
@@ -255,8 +257,8 @@ def events(caller: Caller, call: Call, size: int) -> Iterator[Requested | Confir
             control = Control(caller, n, "count", (type_name,))
         case Status(n):
             control = Control(caller, n, "status")
-        case Dead(n, action, id):
-            control = Control(caller, n, "dead", (action, id))
+        case Dead(n, action, id, limit):
+            control = Control(caller, n, "dead", (action, id, limit))
         case Backup(n, no, folder):
             control = Control(caller, n, "backup", (no, folder))
         case Steer(n, word):

@@ -41,6 +41,9 @@ from skerry.runtime.shard.turns import Broke, Done, Raised
 REQUEST = 1 << 32
 """What the identity of a request begins with, for the poison list."""
 
+NOTHING = Raw(b"\x90")
+"""No bodies: who is told that we are busy is told no more."""
+
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -62,11 +65,55 @@ class Clients:
 
     def run(self, event: Requested, now_ns: int, *, slow: bool) -> None:
         """Run the requests of a message, or answer them, or keep them for later."""
-        session = self._requests.session(event.session, named=event.named)
+        session = None
         for run in event.runs:
+            if not event.named and self._looks(run):
+                for request in event.each(run):
+                    self._look(request, slow=slow)
+                if self._requests.knows(event.session):
+                    self._settle(event.session, run.numbers, now_ns, slow=slow)
+                continue
+            if session is None:
+                if not event.named and not self._requests.admits(event.session, event.caller):
+                    self.replies.append(Reply(event.caller, "busy", run.numbers, NOTHING))
+                    continue
+                session = self._requests.session(
+                    event.session, named=event.named, caller=event.caller
+                )
             if slow or not self._together(event, session, run, now_ns):
                 for request in event.each(run):
                     self._one(session, request, now_ns, slow=slow)
+
+    def _looks(self, run: RequestRun) -> bool:
+        """Whether these are queries that wait for nothing: they leave nothing behind, so nothing
+        needs to be known of their session."""
+        handler = self._offered(run.type, run.handler)
+        return handler is not None and handler.query and not any(run.previous)
+
+    def _look(self, request: Request, *, slow: bool) -> None:
+        if slot_of(request.type, request.key) not in self._mine:
+            self._answer(request, self._moved())
+            return
+        if slow:
+            self._watch_request(request)
+        outcome, _ = self._run(request)
+        self._answer(request, outcome)
+
+    def _settle(self, id: bytes, numbers: list[int], now_ns: int, *, slow: bool) -> None:
+        """Let nothing wait for these: a client of another release may not know that they are
+        queries."""
+        session = self._requests.session(id, named=False)
+        for number in numbers:
+            self._requests.settle(session, number)
+            for request in self._requests.following(session, number):
+                self._one(session, request, now_ns, slow=slow)
+
+    def _moved(self) -> Outcome:
+        return Outcome("moved", _encode(self._placement.version))
+
+    def _watch_request(self, request: Request) -> None:
+        """It runs next."""
+        self.watch((REQUEST, xxhash.xxh3_64_intdigest(request.session), request.number))
 
     def undo(self) -> None:
         """The batch is thrown away."""
@@ -130,8 +177,7 @@ class Clients:
             request = waiting.popleft()
             slot = slot_of(request.type, request.key)
             if slot not in self._mine:
-                version = _encode(self._placement.version)
-                self._answer(request, Outcome("moved", version))
+                self._answer(request, self._moved())
                 continue
             verdict = self._requests.judge(session, request, slot, now_ns)
             if verdict is None:
@@ -143,8 +189,7 @@ class Clients:
             outcome = verdict
             if outcome is True:
                 if slow:
-                    id = xxhash.xxh3_64_intdigest(request.session)
-                    self.watch((REQUEST, id, request.number))
+                    self._watch_request(request)
                 outcome, remembered = self._run(request)
                 if remembered:
                     kind, body = outcome.kind, Raw(outcome.body)

@@ -51,10 +51,13 @@ class DeadLetters:
     def __init__(self, turn: Turn, new_id: Callable[[], bytes]) -> None:
         self._turn, self._new_id = turn, new_id
         self.rows: list[Row] = []
+        self.gone: set[bytes] = set()
+        """Those that it takes away."""
 
     def begin(self) -> None:
         """A batch begins, or begins again."""
         self.rows.clear()
+        self.gone.clear()
 
     def bury(
         self,
@@ -87,7 +90,9 @@ class DeadLetters:
         self.bury(type_name, key, error, handler=("", handler, params), args=args)
 
     def remove(self, row_key: bytes) -> None:
-        """It was retried or dropped."""
+        """It was retried or dropped. It is there, and this is said once in a batch."""
+        assert row_key not in self.gone, "of a letter that is gone nothing is left to be done"
+        self.gone.add(row_key)
         self.rows.append((Table.DEAD, row_key, None))
 
     @property

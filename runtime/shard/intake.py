@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -135,6 +136,10 @@ class Intake:
         self._outside: deque[Outside] = deque()
         self._waiting = self._waiting_bytes = 0
         """Clients' requests among them."""
+        self._operations = 0
+        """Operators' words among them."""
+        self._confirmed: dict[bytes, Confirmed] = {}
+        """What sessions hold, as they last said: no more than sessions are known."""
         self.positions: dict[tuple[str, str], Any] = {}
         self._new_positions: dict[tuple[str, str], Any] = {}
         self._effects: list[Effect] = []
@@ -159,7 +164,14 @@ class Intake:
             # It makes room, and its partition waits for it: not behind thousands of requests.
             self._outside.appendleft(event)
             return
+        if isinstance(event, Confirmed):
+            # It says all that earlier ones have said. Of a session that nobody knows, nothing.
+            if self._requests.knows(event.session):
+                self._confirmed[event.session] = event
+            return
         self._outside.append(event)
+        if isinstance(event, Operated):
+            self._operations += 1
         if isinstance(event, Requested):
             self._waiting += event.count
             self._waiting_bytes += event.size
@@ -171,6 +183,10 @@ class Intake:
             self._waiting < limits.waiting_requests_max
             and self._waiting_bytes < limits.waiting_bytes_max
         )
+
+    def has_room_to_operate(self) -> bool:
+        """Whether an operator's word on a dead letter can be taken in."""
+        return self._operations < self._limits.operations_max
 
     @property
     def asking(self) -> bool:
@@ -187,6 +203,7 @@ class Intake:
         due = self._timers.next_ns
         return bool(
             self._outside
+            or self._confirmed
             or self.expire
             or (due is not None and due <= now_ns)
             or self._streams.waits
@@ -218,8 +235,13 @@ class Intake:
     def _gather_outside(self, most: int) -> list[Outside]:
         """What came first, requests counted one by one; the rest of a message stays in front."""
         found: list[Outside] = []
+        for id in list(islice(self._confirmed, max(1, most // 2))):
+            found.append(self._confirmed.pop(id))
+            most -= 1
         while self._outside and most > 0:
             event = self._outside.popleft()
+            if isinstance(event, Operated):
+                self._operations -= 1
             if isinstance(event, Requested):
                 count = event.count
                 if count > most:
@@ -266,7 +288,7 @@ class Intake:
         timers = self._timers.due(now_ns, 1)
         if timers:
             return Work([], timers, [], False)
-        if not self._outside:
+        if not (self._outside or self._confirmed):
             expire, self.expire = self.expire, False
             return Work([], [], [], expire)
         (event,) = self._gather_outside(1)
@@ -315,7 +337,7 @@ class Intake:
     def _operate(self, event: Operated) -> None:
         """Retry or drop a dead letter: its row and what follows are one commit."""
         row = self._read(Table.DEAD, event.id)
-        if row is None:
+        if row is None or event.id in self._delivery.dead.gone:
             self._answer(event, "There is no dead letter with this id.")
             return
         letter = msgspec.msgpack.decode(row, type=DeadLetter)

@@ -127,6 +127,7 @@ class Session:
     """What is known of a session that talks."""
 
     __slots__ = (
+        "caller",
         "floors",
         "held",
         "id",
@@ -140,8 +141,10 @@ class Session:
         "time_ns",
     )
 
-    def __init__(self, id: bytes, named: bool, floors: _Floors) -> None:
+    def __init__(self, id: bytes, named: bool, floors: _Floors, caller: Any) -> None:
         self.id, self.named = id, named
+        self.caller = caller
+        """Who began it in this memory; None: nobody's bound counts it."""
         self.time_ns = 0
         """When it was last heard of."""
         self.floors = floors
@@ -165,6 +168,13 @@ class Session:
         """Requests up to this number are over in the slot."""
         return self.raised.get(slot) or self.floors[slot]
 
+    @property
+    def blank(self) -> bool:
+        """Whether it is as one that was never heard of: the store has nothing of it either."""
+        return not (
+            self.rows or self.kept or self.held or self.settled or any(self.floors.values())
+        )
+
     def has(self, number: int) -> bool:
         """Whether it was answered, with a row or without."""
         return number in self.new or number in self.rows or number in self.settled
@@ -180,6 +190,9 @@ class Requests:
         bytes_max: memory for all of them. At either, what is new is refused (I7).
         held_max: requests that may wait for an earlier one.
         held_bytes_max: their arguments; one may go beyond.
+        sessions_max: sessions in memory. Those that were silent longest leave it.
+        away_max: sessions that only the store knows: beyond, none is begun.
+        caller_max: sessions that one caller has begun and that are in memory.
     """
 
     def __init__(
@@ -191,11 +204,19 @@ class Requests:
         bytes_max: int,
         held_max: int,
         held_bytes_max: int,
+        sessions_max: int,
+        away_max: int,
+        caller_max: int,
     ) -> None:
         self._store, self._slots = store, slots
         self._session_max, self._bytes_max = session_max, bytes_max
         self._held_max, self._held_bytes_max = held_max, held_bytes_max
+        self._sessions_max, self._away_max = sessions_max, away_max
+        self._caller_max = caller_max
         self._sessions: dict[bytes, Session] = {}
+        """Those that were silent longest come first."""
+        self._begun: dict[Any, int] = {}
+        """How many of them a caller has begun."""
         self._away: dict[bytes, set[int]] = {}
         """Sessions that the store knows better: the slots that have rows of theirs."""
         self._open: dict[bytes, Session] = {}
@@ -221,11 +242,25 @@ class Requests:
 
     # ── sessions ──
 
-    def session(self, id: bytes, *, named: bool) -> Session:
+    def knows(self, id: bytes) -> bool:
+        """Whether anything is remembered of a session."""
+        return id in self._sessions or id in self._away
+
+    def admits(self, id: bytes, caller: Any) -> bool:
+        """Whether this caller may go on with a session, or begin it (I7)."""
+        if self.knows(id):
+            return True
+        return len(self._away) < self._away_max and self._begun.get(caller, 0) < self._caller_max
+
+    def session(self, id: bytes, *, named: bool, caller: Any = None) -> Session:
         """A session that the open batch has to do with."""
         session = self._sessions.get(id)
         if session is None:
-            session = self._sessions[id] = Session(id, named, _Floors(self._store.read, id))
+            caller = None if named else caller
+            session = Session(id, named, _Floors(self._store.read, id), caller)
+            self._sessions[id] = session
+            if caller is not None:
+                self._begun[caller] = self._begun.get(caller, 0) + 1
             for slot in self._away.pop(id, ()):
                 for key, value in self._store.scan(Table.REQUEST, slot_prefix(slot) + id):
                     self._add(session, int.from_bytes(key[:2], "big"), value)
@@ -357,7 +392,7 @@ class Requests:
     def confirm(self, confirmed: Confirmed) -> None:
         """The session holds these outcomes: raise the floors of its slots, and keep nothing that
         waits for one of them. What does is a copy of what has run, or comes again by itself."""
-        if confirmed.session not in self._sessions and confirmed.session not in self._away:
+        if not self.knows(confirmed.session):
             return
         session = self.session(confirmed.session, named=False)
         upto, below = confirmed.upto, confirmed.below
@@ -431,8 +466,12 @@ class Requests:
                 self._bytes += kept.bytes
             session.rows.update(session.new)
             session.new, session.staged, session.raised = {}, {}, {}
-            if session.named:
+            if session.named or session.blank:
                 self._let_go(session)
+            else:
+                self._sessions[session.id] = self._sessions.pop(session.id)
+        while len(self._sessions) > self._sessions_max:
+            self._let_go(next(iter(self._sessions.values())))
         for session, floor in self._cut:
             self._unsettle(session, [n for n in session.settled if n <= floor])
         self._open.clear()
@@ -471,6 +510,10 @@ class Requests:
         """Leave it to the store."""
         del self._sessions[session.id]
         self._unsettle(session, list(session.settled))
+        if session.caller is not None:
+            self._begun[session.caller] -= 1
+            if not self._begun[session.caller]:
+                del self._begun[session.caller]
         for rows in session.kept.values():
             self._count -= sum(len(kept.numbers) for kept in rows)
             self._bytes -= sum(kept.bytes for kept in rows)
@@ -487,6 +530,11 @@ class Requests:
                 self._let_go(session)
         for id in [id for id, slots in self._away.items() if not slots]:
             del self._away[id]
+
+    @property
+    def sessions(self) -> int:
+        """How many are in memory."""
+        return len(self._sessions)
 
     def __len__(self) -> int:
         return self._count

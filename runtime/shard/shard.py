@@ -18,14 +18,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Struct
 
 from skerry.entity import EntityType
 from skerry.errors import SkerryError
 from skerry.runtime.ports import Committed, Last
 from skerry.runtime.shard import commit
 from skerry.runtime.shard.asks import Asks
-from skerry.runtime.shard.clients import Clients
+from skerry.runtime.shard.clients import NOTHING, Clients
 from skerry.runtime.shard.delivery import Delivery
 from skerry.runtime.shard.events import (
     Arrived,
@@ -39,6 +39,7 @@ from skerry.runtime.shard.events import (
     Items,
     Live,
     Operated,
+    Outcome,
     Placement,
     Reply,
     Requested,
@@ -61,8 +62,8 @@ from skerry.turn import Turn
 HOUSE_NS = 60 * 10**9
 """How often old requests and sessions are looked through."""
 
-NOTHING = Raw(b"\x90")
-"""No bodies: who is told that we are busy is told no more."""
+CROWDED = Outcome("busy", msgspec.msgpack.encode(["Unavailable", "Too many dead letters at once."]))
+"""What is said to an operator whose words are not taken."""
 
 LEAP_NS = 24 * 3600 * 10**9
 """A clock set ahead by more, while we run, is not believed: time never goes back, so every timer
@@ -98,6 +99,27 @@ class Limits(Struct, frozen=True, kw_only=True):
 
     outcomes_bytes_max: int = 64 << 20
     """Memory for the outcomes that nobody has confirmed, of all sessions that talk: some 200,000."""
+
+    sessions_max: int = 1 << 16
+    """Sessions in memory, about a kilobyte each; those that were silent longest leave it first."""
+
+    sessions_away_max: int = 1 << 18
+    """Sessions that only the store knows, until their outcomes expire: beyond, no new one is begun."""
+
+    sessions_of_caller_max: int = 16
+    """Sessions that one caller has begun and that are in memory: a client has one."""
+
+    looks_of_caller_max: int = 256
+    """Looks of one caller: a client has 64 on their way to a door."""
+
+    looks_max: int = 8192
+    """Looks of all callers."""
+
+    looks_bytes_max: int = 64 << 20
+    """Answers to them that wait for the disk or for their caller; one may go beyond."""
+
+    operations_max: int = 1024
+    """Operators' words on dead letters that wait for a batch."""
 
     timers_per_batch_max: int = 2048
     """Due timers per batch."""
@@ -149,6 +171,8 @@ class Shard:
         self.stopped = False
         self.buried = 0
         """Dead letters that came since the start."""
+        self.dead = 0
+        """Dead letters that are there; beside their rows, so that nobody counts them."""
         self._checksum = last.checksum
         self._store = store
         self._effects: list[Effect] = []
@@ -168,6 +192,9 @@ class Shard:
             bytes_max=limits.outcomes_bytes_max,
             held_max=limits.held_requests_max,
             held_bytes_max=limits.held_bytes_max,
+            sessions_max=limits.sessions_max,
+            away_max=limits.sessions_away_max,
+            caller_max=limits.sessions_of_caller_max,
         )
         self.outputs = Outputs(settings.outlets, settings.life, store.read)
         self.turn.outputs = frozenset(settings.outlets)
@@ -229,6 +256,12 @@ class Shard:
         self.outputs.load(scan(Table.OUTPUT_NUMBER), scan(Table.OUTPUT))
         self.streams.load(scan(Table.STREAM), scan(Table.OUTBOX))
         rows: list[Row] = [(Table.META, b"epoch", self.epoch.to_bytes(8, "big"))]
+        dead = self._store.read(Table.META, b"dead")
+        if dead is None:
+            self.dead = sum(1 for _ in scan(Table.DEAD))
+            rows.append(self._dead_row())
+        else:
+            self.dead = int.from_bytes(dead, "big")
         for id, description in self._descriptions().items():
             stored = self._store.read(Table.SCHEMA, id)
             if stored is None:
@@ -238,6 +271,9 @@ class Shard:
             if "params" in known:
                 self.delivery.old_params[int.from_bytes(key, "big")] = known["params"]
         return self._seal_rows(rows)
+
+    def _dead_row(self) -> Row:
+        return Table.META, b"dead", self.dead.to_bytes(8, "big")
 
     def _descriptions(self) -> dict[bytes, bytes]:
         """What names the ids in stored bytes: schemas of states, argument lists of handlers."""
@@ -267,6 +303,8 @@ class Shard:
                 self._effects += [
                     Reply(event.caller, "busy", run.numbers, NOTHING) for run in event.runs
                 ]
+            case Operated() if not self.intake.has_room_to_operate():
+                self._effects.append(Told(event.caller, event.number, CROWDED))
             case Requested() | Operated() | Items() | Confirmed() | Written():
                 self.intake.add(event)
             case Ticked(now_ns, steady_ns):
@@ -333,7 +371,10 @@ class Shard:
         states, live = self.turns.states()
         frames = self._frames()
         rows: list[Row] = [*self.delivery.dead.rows, *self.timers.rows(), *self.asks.rows()]
-        self.buried += self.delivery.dead.buried
+        if self.delivery.dead.rows:
+            self.buried += self.delivery.dead.buried
+            self.dead += self.delivery.dead.buried - len(self.delivery.dead.gone)
+            rows.append(self._dead_row())
         rows += self.requests.rows(self.now_ns)
         rows += self.outputs.rows()
         rows += self.intake.rows()

@@ -122,6 +122,14 @@ class Machine:
         """See `inquiries.Answers`."""
         raise AssertionError(f"a simulated caller asked what can't be answered: {error!r}")
 
+    def has_read(self, caller: Any) -> bool | None:
+        """See `inquiries.Answers`. Lines that break lose what was said."""
+        return True
+
+    def let_go(self, caller: Any) -> None:
+        """See `inquiries.Answers`."""
+        raise AssertionError("every simulated caller reads")
+
     def welcome(self, caller: Any, greeting: words.Greeting) -> None:
         """See `inquiries.Answers`."""
         self._answer(caller, words.encode(words.Welcome(greeting)))

@@ -45,6 +45,10 @@ class Tally(Entity):
         self.seen.append(amount)
         return self.seen
 
+    @query
+    def look(self) -> int:
+        return self.count
+
     def claim(self, amount: int) -> int:
         self.seen.append(amount)
         return self.seen  # type: ignore[return-value]
@@ -284,14 +288,16 @@ def test_what_follows_an_answer_that_left_no_row_does_not_wait_for_one(
     unlike: dict[str, Any], together: bool
 ) -> None:
     alone = Alone()
-    alone.ask([1], **unlike)
+    alone.ask([1])
+    alone.run()
+    alone.ask([2], **unlike)
     if not together:
         alone.run()
-    alone.ask([2, 3], previous=[1, 2])
+    alone.ask([3, 4], previous=[2, 3])
     alone.run()
     told = alone.told()
-    assert (rows := alone.rows(Table.REQUEST)) == 1, f"{rows} rows, of 2 and 3 only"
-    assert {n: told[n] for n in (2, 3)} == done([2, 3])
+    assert (rows := alone.rows(Table.REQUEST)) == 2, f"{rows} rows, of 1 and of 3 and 4 only"
+    assert {n: told[n] for n in (1, 3, 4)} == done([1, 3, 4])
 
 
 def test_what_was_held_for_a_confirmed_request_gives_its_place_to_others() -> None:
@@ -383,3 +389,64 @@ def test_a_look_for_old_outcomes_in_a_batch_that_is_thrown_away_is_made_again() 
         requests.sealed(later_ns)
         found += len(rows)
     assert found == 10
+def flood(alone: Alone, caller: str, sessions: range, *, handler: str = "add") -> list[str]:
+    """A request by each of so many sessions, all from one caller; the kinds of their outcomes."""
+    args = msgspec.Raw(msgspec.msgpack.encode([[1]] if handler != "look" else [[]]))
+    kinds: list[str] = []
+    for number in sessions:
+        run = RequestRun("Tally", handler, True, alone.now_ns, [1], [0], [f"k{number % 50}"], args)
+        session = number.to_bytes(16, "big")
+        alone.shard.accept(Requested(caller, session, [run], False, 100))
+        if number % 100 == 99:
+            alone.run()
+            kinds += [e.kind for e in alone.shard.take_effects() if isinstance(e, Reply)]
+    alone.run()
+    kinds += [effect.kind for effect in alone.shard.take_effects() if isinstance(effect, Reply)]
+    return kinds
+
+
+def test_queries_leave_no_session() -> None:
+    alone = Alone()
+    assert flood(alone, "flood", range(1000), handler="look") == ["done"] * 1000
+    assert alone.shard.requests.sessions == 0
+
+
+def test_the_sessions_that_one_caller_begins_are_bounded_and_others_are_served() -> None:
+    alone = Alone(sessions_of_caller_max=5)
+    told = flood(alone, "flood", range(1000))
+    assert (told.count("done"), told.count("busy")) == (5, 995)
+    assert flood(alone, "honest", range(2000, 2001)) == ["done"]
+    assert flood(alone, "flood", range(3)) == ["done"] * 3, "a copy is answered as before"
+    for _ in range(3):
+        alone.wait(100)
+    assert flood(alone, "flood", range(5000, 5001)) == ["done"], "those were silent and have left"
+
+
+def test_above_so_many_sessions_the_most_silent_leave_the_memory_and_are_still_known() -> None:
+    alone = Alone(sessions_max=20)
+    for number in range(100):
+        assert flood(alone, f"caller-{number}", range(number, number + 1)) == ["done"]
+        flood(alone, "busy", range(1000, 1001))
+    assert alone.shard.requests.sessions <= 20
+    rows = alone.rows(Table.REQUEST)
+    assert flood(alone, "again", range(100)) == ["done"] * 100
+    assert alone.rows(Table.REQUEST) == rows == 101, "nothing ran twice"
+
+
+def test_sessions_that_only_the_store_knows_are_bounded() -> None:
+    alone = Alone(sessions_max=1, sessions_away_max=10)
+    kinds = [flood(alone, f"c{n}", range(n, n + 1))[0] for n in range(30)]
+    assert kinds == ["done"] * 11 + ["busy"] * 19
+    assert flood(alone, "c", range(11)) == ["done"] * 11
+
+
+def test_confirmations_do_not_pile_up() -> None:
+    alone = Alone()
+    alone.ask(range(1, 11))
+    alone.run()
+    for upto in range(1, 1001):
+        alone.shard.accept(Confirmed(upto.to_bytes(16, "big"), upto))
+        alone.confirm(upto)
+    assert len(alone.shard.intake._confirmed) == 1
+    alone.run()
+    assert alone.rows(Table.REQUEST) == 0
