@@ -30,7 +30,7 @@ import zmq
 from skerry import portable
 from skerry.app import App
 from skerry.errors import SkerryError, StoreDamaged, StoreLocked
-from skerry.runtime.gateway.sockets import Door
+from skerry.runtime.gateway.sockets import Door, callers_that_fit, raise_limit
 from skerry.runtime.gateway.words import Control
 from skerry.runtime.heartbeat import Heartbeat
 from skerry.runtime.inquiries import Inquiries
@@ -137,7 +137,8 @@ class Worker:
         self._shard.watch = self._watch
         self._shard.streams.keep = self._store.keep
         self._pipe = Pipe(folder, config.shard)
-        self._door = Door(folder / f"door-{config.shard}")
+        fit = callers_that_fit(len(config.placement.members))
+        self._door = Door(folder / f"door-{config.shard}", callers_max=fit)
         self._heartbeat = Heartbeat(folder / f"beat-{config.shard}")
         self._pace, self._stopwatch = Pace(settings.limits.turns_per_batch_max), Stopwatch()
         self._rounds = 0
@@ -364,6 +365,10 @@ class Worker:
             "backlog_bytes": size,
             "dead": shard.dead,
             "uptime_s": round(time.monotonic() - self._started, 3),
+            "callers": self._door.callers,
+            "callers_max": self._door.callers_max,
+            "turned_away": self._door.turned_away,
+            "sessions": shard.requests.sessions,
             "refused": shard.streams.refused,
         }
 
@@ -425,6 +430,7 @@ def _prepare(config: Config) -> None:
     faulthandler.register(signal.SIGUSR2, all_threads=False)
     # The terminal's Ctrl-C reaches the whole process group; the supervisor decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise_limit()
     if config.core is not None:
         os.sched_setaffinity(0, {config.core})
     # A committer that has finished its fsync waits this long for a busy interpreter.

@@ -60,6 +60,11 @@ class Channel:
         """Bytes of a message that has not come as a whole."""
         return len(self._in)
 
+    @property
+    def behind(self) -> int:
+        """Bytes that wait behind the message that is being sent."""
+        return self.unsent - len(self._out[0]) if self._out else 0
+
     def hear(self) -> list[bytes]:
         """What has come since, in order; none when nothing has. Raises Broken."""
         try:

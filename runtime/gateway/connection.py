@@ -31,7 +31,18 @@ TICK_S = 0.25
 WELCOME_S = 10.0
 """How long the workers of a running app may take to come up."""
 
+CALLS_MAX = 64
+"""Questions on their way to one worker: fewer than it takes of one caller."""
+
+PAUSE_S = 0.02
+PAUSE_MAX_S = 1.0
+"""How long a worker that takes no more questions is left alone: twice as long each time."""
+
 _log = logging.getLogger("skerry")
+
+
+class _Busy(Exception):
+    """A worker takes no more questions now."""
 
 
 class Connection:
@@ -47,7 +58,11 @@ class Connection:
         """Make a request, wait for one again, whether one can be made: see `Session`."""
         self._greeted = asyncio.Event()
         self._calls: dict[int, tuple[int, bytes, asyncio.Future[Any]]] = {}
+        self._turned_away = ""
+        """What a door said that had no room for us."""
         self._call_number = 0
+        self._windows: dict[int, asyncio.Semaphore] = {}
+        """How many more questions each worker may be asked now."""
         self._timer: asyncio.TimerHandle | None = None
         self._tick_s = 0.0
         """When that rings."""
@@ -62,10 +77,12 @@ class Connection:
             async with asyncio.timeout(WELCOME_S):
                 await self._greeted.wait()
         except TimeoutError:
+            text = self._turned_away or (
+                f"Look at its logs in {data / 'logs'}, or start it again with `skerry run`."
+            )
             raise Unavailable(
                 f"The app in {data} is said to run, as process {self._running.pid}, but no worker "
-                f"of it answers. Look at its logs in {data / 'logs'}, or start it again with "
-                f"`skerry run`."
+                f"of it answers. {text}"
             ) from None
         finally:
             if not self._greeted.is_set():
@@ -153,8 +170,12 @@ class Connection:
                 self._arm()
             case words.Answer(n, value):
                 self._answered(n, value)
+            case words.Refusal(0, "Busy", text):
+                self._turned_away = text
             case words.Refusal(0, _, text):
                 _log.warning("shard %d of %s refuses a message: %s", shard, self.data, text)
+            case words.Refusal(n, "Busy", text):
+                self._answered(n, _Busy(text))
             case words.Refusal(n, name, text):
                 self._answered(n, as_named(name, text))
 
@@ -165,6 +186,24 @@ class Connection:
 
         Raises Unavailable when it does not answer in time, else what it answers with.
         """
+        window = self._windows.setdefault(shard, asyncio.Semaphore(CALLS_MAX))
+        pause_s = PAUSE_S
+        try:
+            async with asyncio.timeout(timeout), window:
+                while True:
+                    try:
+                        return await self._call(shard, kind, args)
+                    except _Busy:
+                        await asyncio.sleep(pause_s)
+                        pause_s = min(2 * pause_s, PAUSE_MAX_S)
+        except TimeoutError:
+            raise Unavailable(
+                f"Shard {shard} of the app in {self.data} did not answer `{kind}` within "
+                f"{timeout:g} s. Look at its logs in {self.data / 'logs'}."
+            ) from None
+
+    async def _call(self, shard: int, kind: str, args: tuple[Any, ...]) -> Any:
+        """Ask it once; said again when its line breaks. Raises _Busy."""
         self._call_number += 1
         n = self._call_number
         raw = words.encode([kind, n, *args])
@@ -173,13 +212,7 @@ class Connection:
         self.say(shard, raw)
         self._arm()
         try:
-            async with asyncio.timeout(timeout):
-                return await answer
-        except TimeoutError:
-            raise Unavailable(
-                f"Shard {shard} of the app in {self.data} did not answer `{kind}` within "
-                f"{timeout:g} s. Look at its logs in {self.data / 'logs'}."
-            ) from None
+            return await answer
         finally:
             del self._calls[n]
 

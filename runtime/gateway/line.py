@@ -45,10 +45,9 @@ class Line:
         """Connect, now or in a while."""
         channel = Channel.to(self._path, message_bytes_max=HEARD_BYTES_MAX)
         if channel is None:
-            self._next_try = self._loop.call_later(self._try_s, self._try)
-            self._try_s = min(2 * self._try_s, TRY_MAX_S)
+            self._try_later()
             return
-        self._next_try, self._try_s = None, TRY_S
+        self._next_try = None
         self._channel = channel
         self._loop.add_reader(channel.fileno(), self._ready, channel)
         self._on_up()
@@ -88,12 +87,17 @@ class Line:
             self._broke(channel)
             return
         for raw in heard:
+            self._try_s = TRY_S  # Somebody is there, and takes us.
             self._hear(raw)
 
     def _broke(self, channel: Channel) -> None:
         if self._channel is channel:
             self._let_go()
-            self._next_try = self._loop.call_later(self._try_s, self._try)
+            self._try_later()
+
+    def _try_later(self) -> None:
+        self._next_try = self._loop.call_later(self._try_s, self._try)
+        self._try_s = min(2 * self._try_s, TRY_MAX_S)
 
     def _let_go(self) -> None:
         channel, self._channel = self._channel, None

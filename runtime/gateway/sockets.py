@@ -6,15 +6,19 @@ caller. Nothing here is a promise: what is lost is asked again by its caller, an
 by the shard.
 
 What callers can make us hold is bounded: who does not read what we say is not heard until it
-has, and who makes us keep too much is let go. What a stranger sends is refused with a sentence
-and reaches nobody. Never blocks. Idea: docs/clients.md.
+has, and who makes us keep most is let go when it is too much. So are callers themselves, by the
+files that the process may open, of which some are kept for everything else. What a stranger sends
+is refused with a sentence and reaches nobody. Never blocks. Idea: docs/clients.md.
 """
 
 from __future__ import annotations
 
+import contextlib
+import resource
 import select
 import socket
 from collections.abc import Iterable, Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +33,25 @@ HEARD_BYTES_MAX = 1 << 20
 """Heard per wake-up, about; what is left wakes us again, after a batch has run."""
 
 CALLERS_MAX = 4096
-"""Callers at once; who comes then waits until one leaves. A silent one costs about a kilobyte."""
+"""Callers at once, where the process may open as many files. A silent one costs about a kilobyte."""
+
+KEPT_FILES = 192
+"""Descriptors that callers leave to the log, the store, sources, peers and handlers. Where the
+process may open few, half of those that are left."""
+
+PEER_FILES = 4
+"""Likewise for each other shard: a connection each way, and what ZeroMQ wakes its threads with."""
+
+ACCEPTED_MAX = 128
+"""Callers that come in per wake-up: what else there is to do is not kept waiting by who knocks."""
 
 UNREAD_BYTES_MAX = 64 << 20
-"""Of messages that have not come as a whole, from all callers: several of the largest."""
+"""Of messages that have not come as a whole, from all callers: several of the largest. Above, who
+has most of it is let go."""
 
 UNSENT_BYTES_MAX = 64 << 20
-"""What we keep for all callers that do not read, beside the newest answer, which may be one large
-state: above, who makes it grow is let go."""
+"""What we keep for all callers that do not read, beside the largest answer, which may be one large
+state: above, who has most of it is let go."""
 
 BACKLOG = 512
 """Callers that knock in the same moment."""
@@ -48,10 +63,25 @@ Caller = Channel
 the first was to hear."""
 
 
+def raise_limit() -> int:
+    """Let this process open as many files as it may at most; how many that are."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard if hard != resource.RLIM_INFINITY else 1 << 30
+
+
+def callers_that_fit(peers: int) -> int:
+    """How many callers a process can have beside what it has open already, and will open."""
+    room = raise_limit() - len(list(Path("/proc/self/fd").iterdir()))
+    return max(1, min(CALLERS_MAX, max(room - KEPT_FILES - PEER_FILES * peers, room // 2)))
+
+
 class Door:
     """Where callers of one worker come in."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, callers_max: int = CALLERS_MAX) -> None:
+        self.callers_max = callers_max
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.setblocking(False)
         # A killed worker leaves its file behind; the store's lock says that it is gone.
@@ -64,6 +94,10 @@ class Door:
         self.fd = self._epoll.fileno()
         """Readable when `receive` has something to do."""
         self._callers: dict[int, Channel] = {}
+        self._silent: dict[int, Channel] = {}
+        """Those that have said nothing yet, in the order in which they came."""
+        self.turned_away = 0
+        """How many found no room."""
         self._unread = self._unsent = 0
 
     def close(self) -> None:
@@ -72,6 +106,11 @@ class Door:
             self.let_go(caller)
         self._listener.close()
         self._epoll.close()
+
+    @property
+    def callers(self) -> int:
+        """How many there are."""
+        return len(self._callers)
 
     # ── in ──
 
@@ -95,24 +134,43 @@ class Door:
         return found
 
     def _accept(self) -> None:
-        while len(self._callers) < CALLERS_MAX:
+        for _ in range(ACCEPTED_MAX):
             try:
                 end, _ = self._listener.accept()
             except BlockingIOError:
                 return
-            except OSError:
-                break  # No descriptor is left: as good as too many callers.
+            except OSError:  # No descriptor is left. Who knocks waits until somebody leaves.
+                self._listens = False
+                self._epoll.unregister(self._listener.fileno())
+                return
             caller = Channel(end, message_bytes_max=words.PACKET_BYTES_MAX)
-            self._callers[caller.fileno()] = caller
-            self._epoll.register(caller.fileno(), _IN)
-        self._listens = False
-        self._epoll.unregister(self._listener.fileno())
+            if self._has_room():
+                self._callers[caller.fileno()] = self._silent[caller.fileno()] = caller
+                self._epoll.register(caller.fileno(), _IN)
+            else:
+                self._turn_away(caller)
+
+    def _has_room(self) -> bool:
+        """Whether one more may come in; who has said nothing since it came leaves for it."""
+        if len(self._callers) >= self.callers_max and self._silent:
+            self.let_go(next(iter(self._silent.values())))
+        return len(self._callers) < self.callers_max
+
+    def _turn_away(self, caller: Channel) -> None:
+        self.turned_away += 1
+        text = f"This worker has {len(self._callers):,} callers, and can have no more."
+        if self.callers_max < CALLERS_MAX:
+            text += " Its process may open too few files: start the app with a larger `ulimit -n`."
+        with contextlib.suppress(Broken):
+            caller.say(words.encode(words.Refusal(0, "Busy", text)))
+        caller.close()
 
     def let_go(self, caller: Channel) -> None:
         """End a caller's line; what was not said is asked for again."""
         fd = caller.fileno()
         if self._callers.pop(fd, None) is None:
             return
+        self._silent.pop(fd, None)
         self._unread -= caller.unread
         self._unsent -= caller.unsent
         caller.close()
@@ -129,8 +187,10 @@ class Door:
             self.let_go(caller)
             return []
         self._unread += caller.unread
+        if heard:
+            self._silent.pop(caller.fileno(), None)
         if self._unread > UNREAD_BYTES_MAX:
-            self.let_go(caller)
+            self.let_go(max(self._callers.values(), key=attrgetter("unread")))
         return heard
 
     def _events(self, caller: Channel, raw: bytes) -> Iterable[Requested | Confirmed | Control]:
@@ -178,8 +238,15 @@ class Door:
         if caller.unsent and not had:
             # It is not heard until it has read: else it could make us keep more and more.
             self._epoll.modify(caller.fileno(), _OUT)
-        if self._unsent - (caller.unsent - had) > UNSENT_BYTES_MAX:
-            self.let_go(caller)
+        if self._unsent > UNSENT_BYTES_MAX:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Let go of who keeps most of what is said unread. One that is at a single large answer may
+        take its time, while the others are within the bound."""
+        worst = max(self._callers.values(), key=attrgetter("behind", "unsent"))
+        if worst.behind or self._unsent - worst.unsent > UNSENT_BYTES_MAX:
+            self.let_go(worst)
 
     def _go_on(self, caller: Channel) -> None:
         had = caller.unsent

@@ -14,8 +14,10 @@ One folder, one process, one writer thread. Idea: docs/log.md. Asserts I6.
 
 from __future__ import annotations
 
+import errno
 import heapq
 import queue
+import resource
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -34,7 +36,7 @@ from skerry.runtime.store import checkpoint
 from skerry.runtime.store.checkpoint import Rows, Sweep
 from skerry.runtime.store.files import PRESSED, Copied, Environment, Position, open_log
 from skerry.runtime.store.order import K
-from skerry.runtime.store.overlay import ABSENT, Overlay, tree_key
+from skerry.runtime.store.overlay import ABSENT, Overlay, states_in, tree_key
 from skerry.runtime.store.segments import Held
 from skerry.runtime.store.tree import unseal
 
@@ -209,16 +211,27 @@ class LmdbStore:
 
     def _tree_rows(self, prefix: bytes, after: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """Rows of the tree by prefix, in a transaction of their own: a scan may last long."""
+        with self._env.begin() as txn:
+            yield from self._rows_at(txn.cursor(db=self._files.rows), prefix, after)
+
+    def _rows_at(
+        self, cursor: lmdb.Cursor, prefix: bytes, after: bytes
+    ) -> Iterator[tuple[bytes, bytes]]:
         try:
-            with self._env.begin() as txn:
-                cursor = txn.cursor(db=self._files.rows)
-                if not cursor.set_range(max(prefix, after)):
+            if not cursor.set_range(max(prefix, after)):
+                return
+            for key, stored in cursor.iternext(keys=True, values=True):
+                if not key.startswith(prefix):
                     return
-                for key, stored in cursor.iternext(keys=True, values=True):
-                    if not key.startswith(prefix):
-                        return
-                    if key > after:
-                        yield bytes(key), unseal(bytes(key), stored, self._files.path)
+                if key > after:
+                    yield bytes(key), unseal(bytes(key), stored, self._files.path)
+        except lmdb.Error as error:
+            raise self._files.unreadable(error) from error
+
+    def _is_at(self, cursor: lmdb.Cursor, prefix: bytes) -> bool:
+        """Whether the tree has rows with this prefix."""
+        try:
+            return bool(cursor.set_range(prefix) and cursor.key().startswith(prefix))
         except lmdb.Error as error:
             raise self._files.unreadable(error) from error
 
@@ -239,19 +252,26 @@ class LmdbStore:
         """States of a type, slot by slot."""
         low = tree_key(Table.STATE, records.state_key(type, after)) if after else b""
         first = int.from_bytes(low[1:3], "big")
-        self._overlay.learn(type)
-        for slot in range(first, SLOTS):
-            begin = slot_prefix(slot) + type_id(type) + prefix.encode()
-            tree = (
-                (records.key_of_state(key[1:]), 1, value)
-                for key, value in self._tree_rows(tree_key(Table.STATE, begin), low)
-            )
-            behind = after if slot == first else ""
-            newer = (
-                (key, 0, None if value is None else bytes(value))
-                for key, value in self._overlay.states_in(type, slot, prefix, behind)
-            )
-            yield from _newest(newer, tree)
+        begins = type_id(type) + prefix.encode()
+        # The overlay first: what it has let go of by now, the tree as we see it has.
+        layers = self._overlay.layers_of(type)
+        with self._env.begin() as txn:
+            cursor = txn.cursor(db=self._files.rows)
+            for slot in range(first, SLOTS):
+                begin = tree_key(Table.STATE, slot_prefix(slot) + begins)
+                above = any(slot in states.order.slots for states in layers)
+                if not above and not self._is_at(cursor, begin):
+                    continue  # Of a type with few entities, most.
+                tree = (
+                    (records.key_of_state(key[1:]), 1, value)
+                    for key, value in self._rows_at(cursor, begin, low)
+                )
+                behind = after if slot == first else ""
+                newer = (
+                    (key, 0, None if value is None else bytes(value))
+                    for key, value in states_in(layers, slot, prefix, behind)
+                )
+                yield from _newest(newer, tree)
 
     # ── writing: the worker's thread ──
 
@@ -421,6 +441,14 @@ class LmdbStore:
 
     def _refused(self, error: Exception) -> Exception:
         path = self._files.path
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+            return OSError(
+                error.errno,
+                f"No more files can be opened for a commit of {path}: this process may have {limit:,} "
+                f"open, and has. The disk is sound, and nothing acknowledged is lost. Start the app "
+                f"with a larger `ulimit -n`, or close what its handlers open",
+            )
         if self._files.disk_is_full(error):
             return StoreFull(
                 f"The disk that holds {path} is full. Nothing acknowledged is lost. Make room and "

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, KeysView, Sequence
 from itertools import islice, repeat, takewhile
 from typing import Any, Generic, TypeVar
 
@@ -49,7 +49,7 @@ class Order(Generic[K]):
         return len(self._new)
 
     @property
-    def slots(self) -> Iterable[int]:
+    def slots(self) -> KeysView[int]:
         """Those that have keys."""
         return self._dealt.keys()
 

@@ -238,22 +238,11 @@ class Overlay:
                 return False
         return True
 
-    def states_in(
-        self, type_name: str, slot: int, prefix: str, after: str
-    ) -> Iterator[tuple[str, Entry]]:
-        """The newest entries of a type in a slot, in order of their keys; of those that `learn` has
-        put in their order."""
-        of_layers = [
-            layer.states[type_name]
-            for layer in (self.lower, self.upper)
-            if type_name in layer.states
-        ]
-        keys = _each_once([states.order.keys(slot, prefix, after) for states in of_layers])
-        while piece := list(islice(keys, PIECE_KEYS)):
-            entries: list[Any] = [ABSENT] * len(piece)
-            for states in of_layers:
-                entries = states.get(piece, entries)
-            yield from zip(piece, entries)
+    def layers_of(self, type_name: str) -> list[States]:
+        """All that is here of a type, in its order: for `states_in`."""
+        self.learn(type_name)
+        layers = (self.lower, self.upper)
+        return [layer.states[type_name] for layer in layers if type_name in layer.states]
 
     def in_table(
         self, table: int, prefix: bytes, after: bytes = b""
@@ -282,6 +271,18 @@ class Overlay:
     def swept(self) -> None:
         """Who reads the tree sees all that the sweep carried."""
         self.lower = Layer(1)
+
+
+def states_in(
+    layers: list[States], slot: int, prefix: str, after: str
+) -> Iterator[tuple[str, Entry]]:
+    """The newest entries of a slot, in order of their keys; the last layer's are newest."""
+    keys = _each_once([states.order.keys(slot, prefix, after) for states in layers])
+    while piece := list(islice(keys, PIECE_KEYS)):
+        entries: list[Any] = [ABSENT] * len(piece)
+        for states in layers:
+            entries = states.get(piece, entries)
+        yield from zip(piece, entries)
 
 
 def _each_once(found: list[Iterator[K]]) -> Iterator[K]:

@@ -18,7 +18,7 @@ from skerry.runtime.shard.placement import slots_of
 from skerry.runtime.store import overlay
 from skerry.runtime.store.log import READY_KEYS, LmdbStore
 from skerry.runtime.store.order import slots_of_rows
-from skerry.runtime.store.overlay import Overlay, States
+from skerry.runtime.store.overlay import Overlay, States, states_in
 from tests.store.test_store import Writer
 
 encode = msgspec.msgpack.encode
@@ -162,9 +162,8 @@ def test_forgotten_entities_and_other_types_are_on_no_page() -> None:
     states.add([StateGroup.of("Other", [("a", encode(3))])], [])
     states.sink()
     states.add([StateGroup.of("Thing", [("a", None)])], [])
-    assert states.learn("Thing")
-    found = {}
+    layers, found = states.layers_of("Thing"), {}
     for slot in set(slots_of("Thing", ["a", "b"])):
-        for key, entry in states.states_in("Thing", slot, "", ""):
+        for key, entry in states_in(layers, slot, "", ""):
             found[key] = None if entry is None else bytes(entry)
     assert found == {"a": None, "b": encode(2)}
