@@ -27,6 +27,7 @@ from skerry.host import Session, Simulated
 from skerry.runtime.gateway.connection import Connection
 from skerry.runtime.load import not_while_loading
 from skerry.runtime.placement_file import find_data, is_running
+from skerry.runtime.printable import one_line
 from skerry.runtime.supervisor import Options, Progress, Supervisor
 from skerry.testing import Faults
 
@@ -84,7 +85,7 @@ def run_app(app: App, workers: int | None, data: str | Path | None) -> None:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(one_line(line), file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

@@ -37,6 +37,7 @@ from skerry.runtime import heartbeat, placement_file
 from skerry.runtime.gateway import words
 from skerry.runtime.gateway.channel import Broken, Channel
 from skerry.runtime.placement_file import AppFile, Running
+from skerry.runtime.printable import one_line
 from skerry.runtime.reshard import reshard
 from skerry.runtime.store.check import check_apart
 from skerry.runtime.watch import RESTARTS_WITHIN_S, Beat, GiveUp, Restart, Rounds, Watch
@@ -527,6 +528,10 @@ def oom_kills_so_far() -> int:
     return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
 
 
+def _say(line: str) -> None:
+    print(one_line(line), file=sys.stderr, flush=True)
+
+
 def main() -> int:
     """Run as a process of its own, for `app.running()`: options come as a line of JSON on our
     standard input, whose end is our end."""
@@ -534,7 +539,7 @@ def main() -> int:
     parent_gone = threading.Thread(target=_end_with_parent, daemon=True)
     parent_gone.start()
     try:
-        return Supervisor(options, say=lambda line: print(line, file=sys.stderr, flush=True)).run()
+        return Supervisor(options, say=_say).run()
     except SkerryError as error:
         print(f"skerry: {error}", file=sys.stderr)
         return 1

@@ -24,6 +24,7 @@ from skerry.errors import (
 )
 from skerry.runtime.cli import keep, message, operate, read, run
 from skerry.runtime.cli.defaults import from_pyproject
+from skerry.runtime.printable import make_output_printable, one_line
 
 
 def _version(wanted: bool) -> None:
@@ -75,6 +76,7 @@ app.command(name="restore")(keep.restore)
 
 def main() -> None:
     """The console script: errors of ours are a sentence and an exit code, never a traceback."""
+    make_output_printable()
     try:
         app(default_map=from_pyproject(Path.cwd()))
     except StoreLocked as error:
@@ -95,5 +97,5 @@ def main() -> None:
 
 
 def _end(error: SkerryError, code: int) -> None:
-    print(f"skerry: {error}", file=sys.stderr)
+    print(one_line(f"skerry: {error}"), file=sys.stderr)
     sys.exit(code)

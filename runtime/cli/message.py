@@ -12,6 +12,7 @@ import msgspec
 import typer
 
 from skerry.message import check_key
+from skerry.runtime.printable import one_line
 from skerry.runtime.shard.stored import patiently
 
 Target = Annotated[str, typer.Argument(help="TYPE/KEY, as Account/alice")]
@@ -122,12 +123,13 @@ def _request(
     body = msgspec.msgpack.decode(outcome.body)
     if outcome.kind == "rejected":
         details = f" {as_json(body[1])}" if body[1] else ""
-        print(f"skerry: {target} rejected it: {body[0]}{details}", file=sys.stderr)
+        print(one_line(f"skerry: {target} rejected it: {body[0]}{details}"), file=sys.stderr)
     elif outcome.kind == "invalid":
-        print(f"skerry: {body[1]}", file=sys.stderr)
+        print(one_line(f"skerry: {body[1]}"), file=sys.stderr)
         raise typer.Exit(2)
     else:
-        print(f"skerry: {target} {handler} {outcome.kind}: {body and body[0]}", file=sys.stderr)
+        text = f"skerry: {target} {handler} {outcome.kind}: {body and body[0]}"
+        print(one_line(text), file=sys.stderr)
         if os.environ.get("SKERRY_TRACEBACK") and body:
             print(body[1], file=sys.stderr)
     raise typer.Exit(1)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import heapq
 import json
 import os
 import signal
 import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -19,8 +20,15 @@ import typer
 from skerry.errors import StoreLocked
 from skerry.runtime.cli.message import Data, as_json
 from skerry.runtime.placement_file import find_data, is_running, load, running_app
+from skerry.runtime.printable import one_line
 
 T = TypeVar("T")
+Letter = tuple[bytes, Any]
+"""A dead letter's id, and its row."""
+
+PAGE_ROWS = 1000
+"""Dead letters that are asked for at once."""
+
 Json = Annotated[bool, typer.Option("--json", help="as JSON")]
 STOP_S = 60.0
 
@@ -70,6 +78,11 @@ def status(data: Data = None, as_json_: Json = False) -> None:
     print("  ".join(f"{name:>9}" for name in names))
     for shard in shards:
         print("  ".join(f"{shard[name]:>9,}" for name in names))
+    for shard in shards:
+        if shard["turned_away"]:
+            print(f"shard {shard['shard']} has turned {shard['turned_away']:,} callers away")
+        for reason, count in shard["refused"].items():
+            print(one_line(f"shard {shard['shard']} refused {count:,} packets: {reason}"))
 
 
 def stop(
@@ -89,29 +102,70 @@ def stop(
         time.sleep(0.02)
 
 
-def _letters(folder: Path, id: bytes | None = None) -> list[tuple[bytes, Any]]:
-    """Dead letters of a running or stopped app, oldest first."""
+def _oldest(folder: Path, limit: int) -> tuple[list[Letter], int]:
+    """The dead letters that came first, as far as they fit a page of each shard; and how many there
+    are."""
+    if is_running(folder):
+        pages = _everywhere(folder, "dead", "oldest", None, min(limit, PAGE_ROWS))
+        shown = [_letter(row) for letters, _ in pages for row in letters]
+        total = sum(count for _, count in pages)
+    else:
+        total, shown = 0, []
+        for letter in _stored(folder):
+            total += 1
+            shown.append(letter)
+            if len(shown) > 2 * limit:
+                shown = heapq.nsmallest(limit, shown, key=_came_at)
+    return heapq.nsmallest(limit, shown, key=_came_at), total
+
+
+def _each(folder: Path) -> Iterator[Letter]:
+    """All dead letters, as they lie in the stores: a page at a time."""
+    if not is_running(folder):
+        yield from _stored(folder)
+        return
+    from skerry.runtime.gateway.connection import Connection
+
+    with asyncio.Runner() as runner:
+        connection = runner.run(Connection.open(folder))
+        try:
+            for shard in connection.shards:
+                letters, behind = [None], b""
+                while letters:
+                    page = connection.control(shard, "dead", "list", behind, PAGE_ROWS)
+                    letters, _ = runner.run(page)
+                    yield from map(_letter, letters)
+                    behind = letters[-1][0] if letters else b""
+        finally:
+            runner.run(connection.close())
+
+
+def _stored(folder: Path) -> Iterator[Letter]:
+    """All dead letters of a stopped app."""
     from skerry.runtime.shard.dead import DeadLetter
     from skerry.runtime.shard.events import Table
+    from skerry.runtime.store.log import LmdbStore
 
-    found: list[tuple[bytes, Any]] = []
-    if is_running(folder):
-        for letters in _everywhere(folder, "dead", "show" if id else "list", id):
-            found += [(key, msgspec.convert(row, DeadLetter)) for key, row in letters]
-    else:
-        from skerry.runtime.store.log import LmdbStore
+    app = load(folder)
+    assert app is not None, "find_data has looked for the app"
+    for shard in app.placement.members:
+        store = LmdbStore.open(folder / f"shard-{shard}", shard=shard)
+        try:
+            for key, row in store.scan(Table.DEAD):
+                yield key, msgspec.msgpack.decode(row, type=DeadLetter)
+        finally:
+            store.close()
 
-        app = load(folder)
-        assert app is not None, "find_data has looked for the app"
-        for shard in app.placement.members:
-            store = LmdbStore.open(folder / f"shard-{shard}", shard=shard)
-            try:
-                for key, row in store.scan(Table.DEAD):
-                    if id is None or key == id:
-                        found.append((key, msgspec.msgpack.decode(row, type=DeadLetter)))
-            finally:
-                store.close()
-    return sorted(found, key=lambda letter: letter[1].time_ns)
+
+def _letter(row: Any) -> Letter:
+    """One of a page."""
+    from skerry.runtime.shard.dead import DeadLetter
+
+    return row[0], msgspec.convert(row[1], DeadLetter)
+
+
+def _came_at(letter: Letter) -> tuple[int, bytes]:
+    return letter[1].time_ns, letter[0]
 
 
 def _as_dict(key: bytes, letter: Any) -> dict[str, Any]:
@@ -120,21 +174,50 @@ def _as_dict(key: bytes, letter: Any) -> dict[str, Any]:
         "time": letter.time_ns / 1e9,
         "entity": f"{letter.type}/{letter.key}",
         "handler": letter.handler,
-        "arguments": msgspec.msgpack.decode(letter.args),
+        "arguments": _decoded(letter.args),
         "error": letter.error,
         "answered": letter.answered,
         "traceback": letter.traceback,
     }
 
 
+def _decoded(args: bytes) -> Any:
+    """Arguments; their bytes when they are none, as a damaged peer's or a stranger's."""
+    try:
+        return msgspec.msgpack.decode(args)
+    except (msgspec.MsgspecError, RecursionError):
+        return args
+
+
 @dead.command(name="list")
-def list_letters(data: Data = None, as_json_: Json = False) -> None:
-    """All dead letters, oldest first."""
-    for key, letter in _letters(find_data(data)):
-        if as_json_:
-            print(as_json(_as_dict(key, letter)))
-        else:
-            print(f"{key.hex()}  {letter.type}/{letter.key}  {letter.handler}  {letter.error}")
+def list_letters(
+    data: Data = None,
+    limit: Annotated[int, typer.Option(min=1, help="the oldest so many")] = 100,
+    every: Annotated[bool, typer.Option("--all", help="all, in no particular order")] = False,
+    as_json_: Json = False,
+) -> None:
+    """Dead letters, oldest first. `dead show` has each whole, with its traceback."""
+    folder = find_data(data)
+    if every:
+        for letter in _each(folder):
+            _print(letter, as_json_)
+        return
+    shown, total = _oldest(folder, limit)
+    for letter in shown:
+        _print(letter, as_json_)
+    if total > len(shown):
+        more = f"{total - len(shown):,} more: --limit shows others, --all every one."
+        print(f"skerry: {more}", file=sys.stderr)
+
+
+def _print(letter: Letter, as_json_: bool) -> None:
+    key, row = letter
+    if as_json_:
+        shown = _as_dict(key, row)
+        del shown["traceback"]
+        print(as_json(shown))
+    else:
+        print(one_line(f"{key.hex()}  {row.type}/{row.key}  {row.handler}  {row.error}"))
 
 
 def _id(text: str) -> bytes:
@@ -151,7 +234,12 @@ def show(
     as_json_: Annotated[bool, typer.Option("--json", help="as JSON, which it is anyway")] = False,
 ) -> None:
     """One dead letter whole, with its traceback."""
-    letters = _letters(find_data(data), _id(id))
+    key, folder = _id(id), find_data(data)
+    if is_running(folder):
+        found = [row for rows in _everywhere(folder, "dead", "show", key) for row in rows]
+        letters = [_letter(row) for row in found]
+    else:
+        letters = [letter for letter in _stored(folder) if letter[0] == key]
     if not letters:
         print(f"skerry: there is no dead letter {id}.", file=sys.stderr)
         raise typer.Exit(1)
@@ -171,7 +259,7 @@ def _operate(action: str, id: str, data: Path | None) -> None:
 
     kind, body = _with_connection(folder, job)
     if kind != "done":
-        print(f"skerry: {msgspec.msgpack.decode(body)[1]}", file=sys.stderr)
+        print(one_line(f"skerry: {msgspec.msgpack.decode(body)[1]}"), file=sys.stderr)
         raise typer.Exit(1)
 
 

@@ -21,6 +21,7 @@ from msgspec import Raw
 from skerry.errors import UnknownEntity
 from skerry.runtime.cli.message import Data, Target, as_json, split
 from skerry.runtime.placement_file import find_data, is_running, load, stored_name
+from skerry.runtime.printable import one_line
 from skerry.runtime.shard.events import Table
 from skerry.runtime.shard.placement import slot_of
 from skerry.runtime.shard.stored import patiently
@@ -125,7 +126,8 @@ def get(target: Target, data: Data = None, as_json_: Json = False) -> None:
     folder = find_data(data)
     state = _state(folder, stored_name(folder, type_name), key)
     if state is None:
-        print(f"skerry: {target} has no state: no message has reached it.", file=sys.stderr)
+        said = f"skerry: {target} has no state: no message has reached it."
+        print(one_line(said), file=sys.stderr)
         raise typer.Exit(1)
     print(as_json(state))
 
@@ -184,7 +186,9 @@ def export(
         return
     # Read twice: the first line names every field, and an older release's state lacks some.
     names = dict.fromkeys(name for _, state in states(folder, type_name, prefix) for name in state)
-    table = csv.writer(sys.stdout)
+    # A file has each cell as it is; a terminal would obey it.
+    file = sys.stdout if sys.stdout.isatty() else sys.__stdout__ or sys.stdout
+    table = csv.writer(file)
     table.writerow(["key", *names])
     for key, state in states(folder, type_name, prefix):
         table.writerow([key, *(_cell(state.get(name, "")) for name in names)])
@@ -203,5 +207,20 @@ def count(
     as_json_: Annotated[bool, typer.Option("--json", help="as a JSON object")] = False,
 ) -> None:
     """Print how many entities of a type have a state."""
-    found = sum(1 for _ in states(find_data(data), type_name))
+    folder = find_data(data)
+    if is_running(folder):
+        found = asyncio.run(_counted(folder, stored_name(folder, type_name)))
+    else:
+        found = sum(1 for _ in states(folder, type_name))
     print(json.dumps({"type": type_name, "count": found}) if as_json_ else found)
+
+
+async def _counted(folder: Path, type_name: str) -> int:
+    """Counted by the workers, each its own. Raises UnknownEntity."""
+    from skerry.runtime.gateway.connection import Connection
+
+    connection = await Connection.open(folder)
+    try:
+        return await connection.count(type_name)
+    finally:
+        await connection.close()

@@ -13,6 +13,7 @@ import msgspec
 import typer
 
 from skerry.errors import BadApp
+from skerry.runtime.printable import one_line
 
 if TYPE_CHECKING:
     from skerry.runtime.launch import Progress
@@ -132,7 +133,7 @@ class _Lines:
         self._name, self._last, self._turns = name, time.monotonic(), 0
 
     def say(self, line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+        print(one_line(line), file=sys.stderr, flush=True)
 
     def show(self, progress: Progress) -> None:
         moved = progress.turns != self._turns
@@ -158,7 +159,7 @@ class _Bar:
             TextColumn("{task.percentage:>3.0f}%"),
             TextColumn("{task.fields[turns]:,} turns  {task.fields[rate]:,.0f}/s"),
             TimeElapsedColumn(),
-            console=Console(stderr=True),
+            console=Console(file=sys.__stderr__),  # It moves the cursor.
             transient=True,
         )
         self._bar.start()
@@ -166,7 +167,7 @@ class _Bar:
         self._before = (0.0, 0)
 
     def say(self, line: str) -> None:
-        self._bar.console.print(line, markup=False, highlight=False)
+        self._bar.console.print(one_line(line), markup=False, highlight=False)
 
     def show(self, progress: Progress) -> None:
         seconds, turns = self._before

@@ -31,6 +31,9 @@ TICK_S = 0.25
 WELCOME_S = 10.0
 """How long the workers of a running app may take to come up."""
 
+COUNT_S = 3600.0
+"""How long a worker may count, beside all else that it does."""
+
 CALLS_MAX = 64
 """Questions on their way to one worker: fewer than it takes of one caller."""
 
@@ -239,6 +242,15 @@ class Connection:
             raise UnknownEntity(type_name, self.greeting.types)
         rows, schemas = await self.control(shard, "scan", type_name, prefix, after, words.PAGE_ROWS)
         return rows, schemas
+
+    async def count(self, type_name: str) -> int:
+        """How many entities of a type have a state. Raises UnknownEntity."""
+        if type_name not in self.greeting.types:
+            raise UnknownEntity(type_name, self.greeting.types)
+        counted = (
+            self.control(shard, "count", type_name, timeout=COUNT_S) for shard in self.shards
+        )
+        return sum(await asyncio.gather(*counted))
 
     # ── time ──
 

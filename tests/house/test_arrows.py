@@ -24,6 +24,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "skerry.runtime.launch",
         "skerry.runtime.load",
         "skerry.runtime.placement_file",
+        "skerry.runtime.printable",
         "skerry.runtime.gateway",
         "skerry.runtime.store",
         f"{CORE}.dead",
@@ -36,6 +37,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "skerry.runtime.gateway",
         "skerry.runtime.load",
         "skerry.runtime.placement_file",
+        "skerry.runtime.printable",
     ),
     "skerry.runtime.supervisor": (
         "skerry.runtime.worker",
@@ -43,6 +45,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "skerry.runtime.watch",
         "skerry.runtime.reshard",
         "skerry.runtime.placement_file",
+        "skerry.runtime.printable",
         "skerry.runtime.gateway.channel",
         "skerry.runtime.gateway.words",
         "skerry.runtime.store.check",
