@@ -214,9 +214,7 @@ class LmdbStore:
         with self._env.begin() as txn:
             yield from self._rows_at(txn.cursor(db=self._files.rows), prefix, after)
 
-    def _rows_at(
-        self, cursor: lmdb.Cursor, prefix: bytes, after: bytes
-    ) -> Iterator[tuple[bytes, bytes]]:
+    def _rows_at(self, cursor: Any, prefix: bytes, after: bytes) -> Iterator[tuple[bytes, bytes]]:
         try:
             if not cursor.set_range(max(prefix, after)):
                 return
@@ -228,7 +226,7 @@ class LmdbStore:
         except lmdb.Error as error:
             raise self._files.unreadable(error) from error
 
-    def _is_at(self, cursor: lmdb.Cursor, prefix: bytes) -> bool:
+    def _is_at(self, cursor: Any, prefix: bytes) -> bool:
         """Whether the tree has rows with this prefix."""
         try:
             return bool(cursor.set_range(prefix) and cursor.key().startswith(prefix))

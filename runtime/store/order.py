@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, KeysView, Sequence
-from itertools import islice, repeat, takewhile
+from itertools import islice, takewhile
 from typing import Any, Generic, TypeVar
 
 K = TypeVar("K", str, bytes)
@@ -23,8 +23,11 @@ class Order(Generic[K]):
 
     __slots__ = ("_dealt", "_keys", "_new", "_seen", "_slots_of", "_unsorted")
 
-    def __init__(self, keys: dict[K, Any], slots_of: Callable[[Sequence[K]], Iterable[int]]):
-        self._keys, self._slots_of = keys, slots_of
+    def __init__(
+        self, keys: dict[K, Any], slots_of: Callable[[Sequence[K]], Iterable[int]]
+    ) -> None:
+        self._keys: dict[K, Any] = keys
+        self._slots_of: Callable[[Sequence[K]], Iterable[int]] = slots_of
         self._seen = 0
         self._new: list[K] = []
         """Keys that were seen and not dealt yet."""
@@ -68,4 +71,4 @@ class Order(Generic[K]):
 def slots_of_rows(keys: Sequence[bytes]) -> Iterator[int]:
     """What rows of a table are dealt by: their first two bytes, which are the slot where they have
     one."""
-    return map(int.from_bytes, (key[:2] for key in keys), repeat("big"))
+    return (int.from_bytes(key[:2], "big") for key in keys)
