@@ -242,11 +242,12 @@ class Door:
             self._make_room()
 
     def _make_room(self) -> None:
-        """Let go of who keeps most of what is said unread. One that is at a single large answer may
-        take its time, while the others are within the bound."""
-        worst = max(self._callers.values(), key=attrgetter("behind", "unsent"))
-        if worst.behind or self._unsent - worst.unsent > UNSENT_BYTES_MAX:
-            self.let_go(worst)
+        """Let go of who keeps most of what is said unread; unless it is one large answer that makes it
+        so much."""
+        callers = self._callers.values()
+        largest = max(caller.unsent - caller.behind for caller in callers)
+        if self._unsent - largest > UNSENT_BYTES_MAX:
+            self.let_go(max(callers, key=attrgetter("behind", "unsent")))
 
     def _go_on(self, caller: Channel) -> None:
         had = caller.unsent

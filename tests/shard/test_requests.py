@@ -389,6 +389,8 @@ def test_a_look_for_old_outcomes_in_a_batch_that_is_thrown_away_is_made_again() 
         requests.sealed(later_ns)
         found += len(rows)
     assert found == 10
+
+
 def flood(alone: Alone, caller: str, sessions: range, *, handler: str = "add") -> list[str]:
     """A request by each of so many sessions, all from one caller; the kinds of their outcomes."""
     args = msgspec.Raw(msgspec.msgpack.encode([[1]] if handler != "look" else [[]]))
