@@ -36,6 +36,7 @@ runtime/    How programs run; imported as `skerry.runtime`.
     writers.py         Hands items to sinks for a worker, a thread per sink, without ever making it wait.
     inquiries.py       What a worker is asked that is no message to an entity: states, counts, dead letters.
     ports.py           What the worker needs from the outside, each with its promise.
+    causes.py          Says of an error that nobody meant to raise what it is, and what a person can do about it.
     printable.py       Text of strangers on a terminal: nothing in it moves the cursor, hides a line or makes another.
 
 runtime/gateway/    A client comes in.

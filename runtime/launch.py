@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,7 +26,7 @@ from skerry.client import Client
 from skerry.errors import SkerryError
 from skerry.host import Session, Simulated
 from skerry.runtime.gateway.connection import Connection
-from skerry.runtime.load import not_while_loading
+from skerry.runtime.load import absolute_path, hidden, not_while_loading
 from skerry.runtime.placement_file import find_data, is_running
 from skerry.runtime.printable import one_line
 from skerry.runtime.supervisor import Options, Progress, Supervisor
@@ -39,18 +40,22 @@ START_S = 30.0
 
 def given(app: App) -> dict[str, Any]:
     """How workers get an app: by the file or module that it is a global of, else by value."""
-    modules = [m for m in list(sys.modules.values()) if isinstance(m, ModuleType)]
-    for module in [sys.modules["__main__"], *modules]:
+    path = absolute_path()
+    how = {"path": path, "hidden": hidden(path[0]), "args": args()}
+    main = sys.modules["__main__"]
+    modules = [m for m in list(sys.modules.values()) if isinstance(m, ModuleType) and m is not main]
+    # The program last: to import it would be to run it again.
+    for module in [*modules, main]:
         for name, value in list(vars(module).items()):
             place = _importable(module) if value is app else None
             if place:
-                return {"target": f"{place}:{name}", "path": sys.path, "args": args()}
-    return {"pickled": base64.b64encode(portable.dumps(app)).decode(), "path": sys.path}
+                return how | {"target": f"{place}:{name}"}
+    return how | {"pickled": base64.b64encode(portable.dumps(app)).decode()}
 
 
 def _importable(module: ModuleType) -> str | None:
     """What a worker can load a module by: its name, or the file of a script."""
-    if module.__name__ != "__main__":
+    if module is not sys.modules["__main__"]:
         return module.__name__
     if module.__spec__ is not None:
         return module.__spec__.name
@@ -69,12 +74,18 @@ def supervise(
 def run_app(app: App, workers: int | None, data: str | Path | None) -> None:
     """Run until the app ends or is stopped. Raises SkerryError when it failed."""
     not_while_loading()
+    if threading.current_thread() is not threading.main_thread():
+        raise SkerryError(
+            f"The app {app.name} can't be run by this thread: `run` takes the program's main thread, "
+            f"whose end is the workers' end. On another, use `with app.running() as client:`, or "
+            f"start it with `skerry run`."
+        )
     app.check()
     options = Options(
         app=given(app),
         name=app.name,
         renamed=app.renamed,
-        data=str(data or Path(".skerry") / app.name),
+        data=str(Path(data or Path(".skerry") / app.name).absolute()),
         workers=workers,
     )
     code = Supervisor(options, say=_say).run()
@@ -103,7 +114,7 @@ def running(app: App) -> Iterator[Client]:
             finite=False,
         )
         process = subprocess.Popen(
-            [sys.executable, "-m", "skerry.runtime.supervisor"], stdin=subprocess.PIPE
+            [sys.executable, "-P", "-m", "skerry.runtime.supervisor"], stdin=subprocess.PIPE
         )
         try:
             assert process.stdin is not None, "the supervisor has a lifeline"

@@ -22,6 +22,8 @@ class Loaded(BaseException):
 
 
 _loading = False
+_files: set[str] = set()
+"""Names of the modules that are files of a target."""
 
 
 def not_while_loading() -> None:
@@ -30,15 +32,70 @@ def not_while_loading() -> None:
         raise Loaded
 
 
-def extend_path(folders: Sequence[str]) -> None:
-    """Import from these folders too, first from them."""
-    sys.path[:0] = [folder for folder in folders if folder not in sys.path]
+def split(target: str) -> tuple[str, str]:
+    """What a target loads, a file or a module, and the name of the app in it, if it says one."""
+    if target.endswith(".py") or ":" not in target:
+        return target, ""
+    place, _, name = target.rpartition(":")
+    return place, name
 
 
-def load(target: str, path: Sequence[str] = (".",)) -> App:
-    """The app. `path` is put before the import path. Raises BadApp."""
+def resolved(target: str) -> str:
+    """The target as it means the same wherever it is loaded: a file by its whole path.
+
+    Raises BadApp: there is no such file.
+    """
+    place, name = split(target)
+    if not place.endswith(".py"):
+        return target
+    if not Path(place).is_file():
+        raise BadApp(f"{target}: there is no file {place}.")
+    return f"{Path(place).resolve()}{':' if name else ''}{name}"
+
+
+def path_for(target: str) -> list[str]:
+    """The import path for a target, as Python has it for programs: its own folder is first.
+
+    Of a module that is the folder that we were started in. Of a file it is the file's; then the
+    folder that we were started in, which holds whatever it does, is the last.
+    """
+    here, place = str(Path.cwd()), split(target)[0]
+    path = [entry for entry in absolute_path() if entry != here]
+    if not place.endswith(".py"):
+        return [here, *path]
+    folder = str(Path(place).resolve().parent)
+    return [folder, *(entry for entry in path if entry != folder), here]
+
+
+def absolute_path() -> list[str]:
+    """`sys.path`, as it means the same after a change of directory."""
+    return [str(Path(entry).absolute()) for entry in sys.path]
+
+
+def import_from(path: Sequence[str]) -> None:
+    """Import from these folders, in this order; then from where we would have."""
+    sys.path[:] = [*path, *(entry for entry in sys.path if entry not in path)]
+
+
+def hidden(folder: str) -> list[str]:
+    """Names in a folder by which this process has imported something else already.
+
+    Who is to import what we do imports these before the folder is on its path.
+    """
+    files = (*Path(folder).glob("*.py"), *Path(folder).glob("*/__init__.py"))
+    names = {file.parent.name if file.stem == "__init__" else file.stem for file in files}
+    return sorted(name for name in names if _is_elsewhere(name, folder))
+
+
+def _is_elsewhere(name: str, folder: str) -> bool:
+    spec = getattr(sys.modules.get(name), "__spec__", None)
+    return spec is not None and Path(folder) not in Path(str(spec.origin)).parents
+
+
+def load(target: str, path: Sequence[str]) -> App:
+    """The app. `path` is what comes first on the import path. Raises BadApp."""
     global _loading
-    extend_path(path)
+    import_from(path)
     _loading = True
     try:
         return _load(target)
@@ -47,7 +104,7 @@ def load(target: str, path: Sequence[str] = (".",)) -> App:
 
 
 def _load(target: str) -> App:
-    place, _, name = target.rpartition(":") if ":" in target else (target, "", "")
+    place, name = split(target)
     module = _file(Path(place), target) if place.endswith(".py") else _module(place, target)
     if name:
         found = getattr(module, name, None)
@@ -68,27 +125,54 @@ def _apps_of(module: ModuleType) -> str:
 
 
 def _file(path: Path, target: str) -> ModuleType:
+    name, folder = path.stem, str(path.parent)
+    if name in sys.stdlib_module_names or (name not in _files and _is_elsewhere(name, folder)):
+        raise BadApp(
+            f"{target}: {path.name} has the name of the module `{name}`, which Python's own library "
+            f"or one of those that skerry is made of imports. Rename the file."
+        )
     if not path.is_file():
         raise BadApp(f"{target}: there is no file {path}.")
-    folder = str(path.resolve().parent)
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None, "a .py file has a loader"
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
+    sys.modules[name] = module
+    _files.add(name)
+    return _run(module, target)
+
+
+def _run(module: ModuleType, target: str) -> ModuleType:
+    """Run a module, up to where it runs its app. Raises BadApp."""
+    assert module.__spec__ is not None and module.__spec__.loader is not None, "it was found"
     try:
-        spec.loader.exec_module(module)
+        module.__spec__.loader.exec_module(module)
     except Loaded:
-        return module
+        pass
     except (Exception, SystemExit) as error:
-        raise BadApp(_failed(target, error)) from error
+        raise BadApp(_failed(target, error) + _step(error, module)) from error
     return module
+
+
+def _step(error: BaseException, module: ModuleType) -> str:
+    """What to do about a file that names its neighbours as modules of a package do."""
+    if not isinstance(error, ImportError) or "no known parent package" not in str(error):
+        return ""
+    folder = Path(str(module.__file__)).parent
+    names = [folder.name, module.__name__]
+    while ((folder := folder.parent) / "__init__.py").is_file():
+        names.insert(0, folder.name)
+    return (
+        f"\nIt is a part of a package. Run it as a module, from {folder}: "
+        f"`skerry run {'.'.join(names)}`."
+    )
 
 
 def _module(name: str, target: str) -> ModuleType:
     try:
-        return importlib.import_module(name)
+        if name.endswith(".__main__") and (spec := importlib.util.find_spec(name)) is not None:
+            # Nobody imports it but to run it, so it may run its app as a script does.
+            return _run(importlib.util.module_from_spec(spec), target)
+        module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(error.name + ".")):
             raise BadApp(
@@ -102,6 +186,13 @@ def _module(name: str, target: str) -> ModuleType:
         ) from None
     except (Exception, SystemExit) as error:
         raise BadApp(_failed(target, error)) from error
+    outer, file = name.partition(".")[0], getattr(module, "__file__", None)
+    if outer in hidden(sys.path[0]):
+        raise BadApp(
+            f"{target}: `{outer}` in {sys.path[0]} has the name of another module, which was "
+            f"imported from {file or 'Python itself'}. Rename yours."
+        )
+    return module
 
 
 def _failed(target: str, error: BaseException) -> str:

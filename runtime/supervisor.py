@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import select
 import shutil
@@ -32,7 +33,7 @@ import msgspec
 import psutil
 from msgspec import Struct
 
-from skerry.errors import SkerryError
+from skerry.errors import SkerryError, storable
 from skerry.runtime import heartbeat, placement_file
 from skerry.runtime.gateway import words
 from skerry.runtime.gateway.channel import Broken, Channel
@@ -41,7 +42,7 @@ from skerry.runtime.printable import one_line
 from skerry.runtime.reshard import reshard
 from skerry.runtime.store.check import check_apart
 from skerry.runtime.watch import RESTARTS_WITHIN_S, Beat, GiveUp, Restart, Rounds, Watch
-from skerry.runtime.worker import DAMAGED, HOPELESS, Config
+from skerry.runtime.worker import AGAIN, DAMAGED, HOPELESS, Config
 
 T = TypeVar("T")
 
@@ -64,6 +65,8 @@ class Options(Struct, kw_only=True):
     """As `worker.Config.app`."""
     name: str
     data: str
+    folder: str | None = None
+    """Where the workers run: the folder that the program was started in; None: where we are."""
     renamed: dict[str, str] = {}
     """As `App.renamed`."""
     workers: int | None = None
@@ -172,7 +175,7 @@ class Supervisor:
     def _open_app(self) -> AppFile:
         """The app's description, made when there is none. Refuses another app's data."""
         options = self._options
-        target = str(options.app.get("target", ""))
+        target = storable(str(options.app.get("target", "")))
         known = placement_file.load(self._data)
         if known is None:
             workers = options.workers or len(usable_cores())
@@ -291,8 +294,12 @@ class Supervisor:
         environment = dict(os.environ)
         environment.pop("PYTHONOPTIMIZE", None)  # Assertions stay on: they stop a worker loudly.
         environment["PYTHONUNBUFFERED"] = "1"  # What a handler prints is seen when it prints it.
+        # Its own, if it comes so far: who ends without one has not served.
+        Path(self._beat_file(child)).unlink(missing_ok=True)
         child.process = subprocess.Popen(
-            [sys.executable, "-m", "skerry.runtime.worker"],
+            # Not -m alone: it would import from the folder that we are in, whatever lies there.
+            [sys.executable, "-P", "-m", "skerry.runtime.worker"],
+            cwd=options.folder,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -300,7 +307,7 @@ class Supervisor:
         )
         assert child.process.stdin is not None, "a worker has a lifeline"
         try:
-            child.process.stdin.write(msgspec.json.encode(config) + b"\n")
+            child.process.stdin.write(_line(config))
             child.process.stdin.flush()
         except BrokenPipeError:  # Killed before it could read: that it ended is seen as ever.
             with contextlib.suppress(BrokenPipeError):
@@ -318,7 +325,7 @@ class Supervisor:
     def _collect(self, child: _Child, process: subprocess.Popen[bytes]) -> None:
         """A worker's output: into its log, and to our own error output with its name."""
         assert process.stdout is not None, "a worker's output is a pipe"
-        log = self._data / "logs" / f"worker-{child.shard}.log"
+        log = self._log_of(child)
         for raw in process.stdout:
             line = raw.decode(errors="replace").rstrip("\n")
             # A full disk must not keep a worker from saying that the disk is full.
@@ -362,7 +369,16 @@ class Supervisor:
                 self._stop(DAMAGED)
                 child.done = True
                 return
-        if code in (-signal.SIGKILL, -signal.SIGTERM) and oom_kills == before:
+        killed = code in (-signal.SIGKILL, -signal.SIGTERM)
+        if not killed and code != AGAIN and not self._served(child):
+            self._say(
+                f"worker {child.shard} ended ({how}) before it served anybody, and would again. The "
+                f"app ends; its log: {self._log_of(child)}"
+            )
+            self._stop(1)
+            child.done = True
+            return
+        if killed and oom_kills == before:
             verdict: Restart | GiveUp = child.watch.killed(now)
         else:
             verdict = child.watch.crashed(now, self._beat(child))
@@ -371,16 +387,26 @@ class Supervisor:
                 self._say(f"worker {child.shard} ended ({how}) and is started again")
                 child.start_at = at_s
             case GiveUp(crashes):
-                log = self._data / "logs" / f"worker-{child.shard}.log"
                 self._say(
                     f"worker {child.shard} ended {crashes} times in {RESTARTS_WITHIN_S:.0f} s "
-                    f"(now: {how}). The app gives up; its log: {log}"
+                    f"(now: {how}). The app gives up; its log: {self._log_of(child)}"
                 )
                 self._stop(1)
                 child.done = True
 
+    def _served(self, child: _Child) -> bool:
+        """Whether the process that ended had come so far."""
+        beat = self._beat(child)
+        return beat is not None and beat.rounds > 0
+
+    def _log_of(self, child: _Child) -> Path:
+        return self._data / "logs" / f"worker-{child.shard}.log"
+
     def _beat(self, child: _Child) -> Beat | None:
-        return heartbeat.read(f"{self._sockets}/beat-{child.shard}")
+        return heartbeat.read(self._beat_file(child))
+
+    def _beat_file(self, child: _Child) -> str:
+        return f"{self._sockets}/beat-{child.shard}"
 
     def _watch(self) -> None:
         """Rounds that stand still: a handler does not return."""
@@ -509,6 +535,11 @@ class Supervisor:
                     answer["turns"], answer["items"], answer["commits"], answer["dead"]
                 )
         self._with(child.shard, door.go_on)
+
+
+def _line(config: Config) -> bytes:
+    """As JSON that takes any path: not all are texts."""
+    return json.dumps(msgspec.to_builtins(config)).encode() + b"\n"
 
 
 def is_stopped(pid: int) -> bool:

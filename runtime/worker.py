@@ -12,13 +12,17 @@ Started by the supervisor, which holds our standard input open: its end is our e
 from __future__ import annotations
 
 import base64
+import contextlib
 import ctypes
 import faulthandler
 import gc
+import importlib
+import json
 import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -30,11 +34,12 @@ import zmq
 from skerry import portable
 from skerry.app import App
 from skerry.errors import SkerryError, StoreDamaged, StoreLocked
+from skerry.runtime.causes import explained, passes
 from skerry.runtime.gateway.sockets import Door, callers_that_fit, raise_limit
 from skerry.runtime.gateway.words import Control
 from skerry.runtime.heartbeat import Heartbeat
 from skerry.runtime.inquiries import Inquiries
-from skerry.runtime.load import extend_path, load
+from skerry.runtime.load import import_from, load
 from skerry.runtime.pace import Pace
 from skerry.runtime.readers import Partition, Readers
 from skerry.runtime.shard.events import (
@@ -86,6 +91,9 @@ LOCKED_S = 5.0
 
 DAMAGED, HOPELESS = 3, 5
 """Exit codes after which a worker is not started again."""
+
+AGAIN = 75
+"""Exit code of a start that failed of what may pass."""
 
 FULL = (
     "The store has used most of its quota, so nothing new is taken in; queries and what is under way "
@@ -181,7 +189,6 @@ class Worker:
 
     def run(self) -> None:
         """Serve until told to stop. Raises what ends a worker."""
-        self._open()
         gc.collect()
         gc.freeze()
         gc.set_threshold(GARBAGE_OBJECTS, *gc.get_threshold()[1:])
@@ -192,7 +199,7 @@ class Worker:
         self._copier.shutdown()
         self._store.close()
 
-    def _open(self) -> None:
+    def open(self) -> None:
         """The new epoch must be durable before anything leaves."""
         self._shard.accept(_clocks())
         opening = self._shard.open()
@@ -440,28 +447,62 @@ def _prepare(config: Config) -> None:
 
 def _load(config: Config) -> App:
     """The app: imported as the parent says, or sent by value through our standard input."""
+    for name in config.app.get("hidden", ()):
+        importlib.import_module(name)
     path = config.app["path"]
     if "pickled" in config.app:
-        extend_path(path)
+        import_from(path)
         return portable.loads(base64.b64decode(config.app["pickled"]))
     os.environ["SKERRY_ARGS"] = msgspec.json.encode(config.app.get("args", [])).decode()
     return load(config.app["target"], path)
 
 
-def main() -> int:
-    """Run a worker. 0: stopped; 3: its store is damaged or its disk failed; 5: another cause
-    that starting it again does not mend, and that it has named; else it crashed."""
-    config = msgspec.json.decode(sys.stdin.buffer.readline(), type=Config)
+def _start(config: Config) -> Worker:
+    """A worker that can serve. Raises SkerryError: it can't, and starting it again mends nothing."""
     try:
         _prepare(config)
-        Worker(config, _load(config)).run()
+        worker = Worker(config, _load(config))
+        worker.open()
+        return worker
+    except SkerryError:
+        raise
+    except Exception as error:
+        if passes(error):
+            raise
+        log = Path(config.data) / "logs" / f"worker-{config.shard}.log"
+        with contextlib.suppress(OSError), open(log, "a", encoding="utf-8") as file:
+            file.write(traceback.format_exc())
+        raise SkerryError(
+            f"Worker {config.shard} of {config.data} can't start. {explained(error)} Where it "
+            f"happened is in {log}."
+        ) from error
+
+
+def main() -> int:
+    """Run a worker. 0: stopped; 3: its store is damaged or its disk failed; 5: another cause
+    that starting it again does not mend, and that it has named; 75: one that may pass; else it
+    crashed."""
+    config = msgspec.convert(json.loads(sys.stdin.buffer.readline()), Config)
+    try:
+        worker = _start(config)
     except StoreDamaged as damage:
-        print(f"skerry: {damage}", file=sys.stderr)
-        return DAMAGED
+        return _end(damage, DAMAGED)
     except SkerryError as error:
-        print(f"skerry: {error}", file=sys.stderr)
-        return HOPELESS
+        return _end(error, HOPELESS)
+    except Exception as error:
+        return _end(SkerryError(explained(error)), AGAIN)
+    try:
+        worker.run()
+    except StoreDamaged as damage:
+        return _end(damage, DAMAGED)
+    except SkerryError as error:
+        return _end(error, HOPELESS)
     return 0
+
+
+def _end(error: SkerryError, code: int) -> int:
+    print(f"skerry: {error}", file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from skerry.errors import (
     UnknownEntity,
     UnknownHandler,
 )
+from skerry.runtime.causes import explained
 from skerry.runtime.cli import keep, message, operate, read, run
 from skerry.runtime.cli.defaults import from_pyproject
 from skerry.runtime.printable import make_output_printable, one_line
@@ -90,10 +91,8 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()  # Who read our output has seen enough.
         sys.exit(0)
-    except OSError as error:
-        if error.filename is None:
-            raise
-        _end(SkerryError(f"{error.filename}: {error.strerror}."), 1)
+    except (OSError, UnicodeError) as error:
+        _end(SkerryError(explained(error)), 1)
 
 
 def _end(error: SkerryError, code: int) -> None:

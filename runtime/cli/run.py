@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import sys
@@ -82,13 +83,19 @@ def run(
         skerry run shop:app --workers 4 --data /var/lib/shop
     """
     from skerry.runtime.launch import Options, supervise
-    from skerry.runtime.load import load
+    from skerry.runtime.load import hidden, load, path_for, resolved
 
     if sync not in {"commit", "10ms", "off"}:
         raise typer.BadParameter("--sync is commit, 10ms or off")
     os.environ["SKERRY_ARGS"] = msgspec.json.encode(args or []).decode()
+    here = Path.cwd()
+    if sys.stderr.isatty():
+        importlib.import_module("rich.progress")  # Before it is looked for in the program's folder.
     try:
-        app = load(target)
+        # Before the program is imported, which may change the directory.
+        target, path = resolved(target), path_for(target)
+        given = {"target": target, "path": path, "hidden": hidden(path[0]), "args": args or []}
+        app = load(target, path)
         app.check()
     except BadApp as error:
         print(f"skerry: {error}", file=sys.stderr)
@@ -96,10 +103,11 @@ def run(
     for pipeline in app.pipelines:
         pipeline.source.partitions()  # A file that is not there is said before anything starts.
     options = Options(
-        app={"target": target, "path": [str(Path.cwd())], "args": args or []},
+        app=given,
+        folder=str(here),
         name=app.name,
         renamed=app.renamed,
-        data=str(data or Path(".skerry") / app.name),
+        data=str(here / (data or Path(".skerry") / app.name)),
         workers=workers,
         sync=sync,
         cache=size(cache),

@@ -45,7 +45,7 @@ def _log(txn: lmdb.Transaction, store: Environment) -> Iterator[str]:
 
 def check_apart(path: Path, *, shard: int) -> list[str]:
     """The same in a process of its own: pages may be so damaged that reading them kills it."""
-    apart = [sys.executable, "-m", "skerry.runtime.store.check", str(path), str(shard)]
+    apart = [sys.executable, "-P", "-m", "skerry.runtime.store.check", str(path), str(shard)]
     done = subprocess.run(apart, capture_output=True, text=True)
     if done.returncode < 0:
         return [

@@ -23,6 +23,7 @@ import msgspec
 from msgspec import Struct
 
 from skerry.errors import SkerryError, StoreDamaged, StoreLocked
+from skerry.runtime.causes import explained
 from skerry.runtime.ports import Last
 from skerry.runtime.store.segments import (
     NAMES,
@@ -114,10 +115,22 @@ class Environment:
 
     @classmethod
     def create(cls, path: Path, *, shard: int) -> None:
-        """A new, empty store, synced with its folder. The log is first: a tree has always one."""
+        """A new, empty store, synced with its folder. The log is first: a tree has always one.
+
+        Raises SkerryError: the system refuses.
+        """
+        try:
+            cls._create(path, shard)
+        except (lmdb.Error, OSError) as error:
+            raise SkerryError(
+                f"The store {path} can't be made. {explained(error)} Nothing is lost: it is new."
+            ) from error
+
+    @classmethod
+    def _create(cls, path: Path, shard: int) -> None:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         Segment.create(path, shard=shard, before=Last())
-        env = lmdb.open(str(path), map_size=1 << 26, max_dbs=3, mode=0o600)
+        env = lmdb.open(os.fsencode(path), map_size=1 << 26, max_dbs=3, mode=0o600)
         for name in (b"rows", b"slots", b"meta"):
             env.open_db(name)
         with env.begin(write=True) as txn:
@@ -211,7 +224,7 @@ class Environment:
             # Not its parents: who gave up meanwhile has removed them.
             folder.mkdir(mode=0o700)
             size = log.copy(folder)
-            self.env.copy(str(folder), compact=True, txn=txn)
+            self.env.copy(os.fsencode(folder), compact=True, txn=txn)
             file = folder / "data.mdb"
             file.chmod(0o600)
             for path in (file, folder):
@@ -274,7 +287,7 @@ def _open(path: Path, quota_bytes: int) -> lmdb.Environment:
     while True:
         try:
             return lmdb.open(
-                str(path),
+                os.fsencode(path),
                 map_size=size,
                 max_dbs=3,
                 mode=0o600,

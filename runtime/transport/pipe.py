@@ -9,7 +9,9 @@ One PULL socket that all peers push into, one PUSH socket per peer. Idea: docs/s
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import zmq
 
@@ -32,9 +34,13 @@ class Pipe:
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.setsockopt(zmq.RCVHWM, QUEUED_MESSAGES)
         self.socket.setsockopt(zmq.MAXMSGSIZE, 4 * FRAME_BYTES_MAX)
-        self.socket.bind(f"ipc://{folder}/pipe-{me}")
+        self.socket.bind(self._address(me))
         self._peers: dict[int, zmq.Socket[bytes]] = {}
         self.refused = 0
+
+    def _address(self, shard: int) -> Any:
+        # As bytes, which pyzmq takes and does not type: not every path is a text.
+        return b"ipc://" + os.fsencode(self._folder / f"pipe-{shard}")
 
     def send(self, peer: int, raw: bytes) -> bool:
         """Whether ZeroMQ took it; when not, the stream sends it again in time."""
@@ -45,7 +51,7 @@ class Pipe:
             socket.setsockopt(zmq.SNDHWM, QUEUED_MESSAGES)
             socket.setsockopt(zmq.RECONNECT_IVL, 10)
             socket.setsockopt(zmq.RECONNECT_IVL_MAX, 200)
-            socket.connect(f"ipc://{self._folder}/pipe-{peer}")
+            socket.connect(self._address(peer))
         try:
             socket.send(raw, zmq.NOBLOCK)
         except zmq.Again:

@@ -21,6 +21,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     ),
     "skerry.runtime.cli": (
         "skerry.runtime.backup",
+        "skerry.runtime.causes",
         "skerry.runtime.launch",
         "skerry.runtime.load",
         "skerry.runtime.placement_file",
@@ -60,6 +61,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         *WORDS,
     ),
     "skerry.runtime.worker": (
+        "skerry.runtime.causes",
         "skerry.runtime.inquiries",
         "skerry.runtime.gateway.sockets",
         "skerry.runtime.gateway.words",
@@ -87,6 +89,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "skerry.runtime.readers": (f"{CORE}.events",),
     "skerry.runtime.writers": (f"{CORE}.events",),
     "skerry.runtime.ports": (f"{CORE}.events",),
+    "skerry.runtime.causes": (),
     "skerry.runtime.load": (),
     "skerry.runtime.pace": (),
     "skerry.runtime.stopwatch": (),
@@ -98,7 +101,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     ),
     "skerry.runtime.gateway.door": WORDS,
     "skerry.runtime.gateway": WORDS,
-    "skerry.runtime.store": ("skerry.runtime.ports", *WORDS),
+    "skerry.runtime.store": ("skerry.runtime.causes", "skerry.runtime.ports", *WORDS),
     "skerry.runtime.transport": WORDS,
     # The real thing on simulated ground: all that does no I/O.
     "skerry.runtime.simulator": (

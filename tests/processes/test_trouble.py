@@ -112,17 +112,6 @@ def test_no_worker_outlives_its_supervisor_however_that_ends(tmp_path: Path, num
         assert process.returncode == (-9 if number == signal.SIGKILL else 0)
 
 
-def test_a_worker_that_can_t_stay_up_ends_the_app_with_the_way_to_its_log(tmp_path: Path) -> None:
-    (tmp_path / "dying.py").write_text(
-        "import os, sys\nfrom skerry import App, Entity\nclass A(Entity): ...\n"
-        "app = App('dying', entities=[A])\nif 'worker' in sys.argv[0]:\n    os._exit(7)\n"
-    )
-    done = launcher("run", "dying.py", "--workers", "1", cwd=tmp_path)
-    assert done.returncode == 1
-    assert "exit code 7" in done.stderr
-    assert "gives up; its log: .skerry/dying/logs/worker-0.log" in done.stderr
-
-
 def test_what_a_handler_prints_reaches_the_terminal_and_the_log(tmp_path: Path) -> None:
     (tmp_path / "chatty.py").write_text(
         "from skerry import App, Entity, Generate\n"

@@ -1,0 +1,71 @@
+"""Says of an error that nobody meant to raise what it is, and what a person can do about it.
+
+    OSError, lmdb.Error, RecursionError ... while something starts -> one sentence
+
+An error of the system tells what was refused and not why; the limits of the process and the room
+on the disk mostly do.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+
+from skerry.errors import told
+
+PASSING = (errno.EAGAIN, errno.ENOMEM, errno.EINTR, errno.ENFILE)
+"""What the system refuses now and may grant in a moment."""
+
+_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_RIGHTS = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def passes(error: BaseException) -> bool:
+    """Whether the same may work in a moment: memory or a process was short."""
+    return isinstance(error, MemoryError) or _number(error) in PASSING
+
+
+def _number(error: BaseException) -> int:
+    """The system's number of an error; LMDB's have it in their text only."""
+    number = getattr(error, "errno", None)
+    if isinstance(number, int):
+        return number
+    known = (*PASSING, *_ROOM, *_RIGHTS, errno.EFBIG, errno.EMFILE)
+    return next((each for each in known if str(error).endswith(os.strerror(each))), 0)
+
+
+def explained(error: BaseException) -> str:
+    """An error and the next step, as sentences."""
+    step = _step(error)
+    return f"{told(error)}.{' ' if step else ''}{step}"
+
+
+def _step(error: BaseException) -> str:
+    number = _number(error)
+    if number == errno.EMFILE:
+        return (
+            f"This process may have {_limit(resource.RLIMIT_NOFILE)} files open: raise `ulimit -n`."
+        )
+    if number == errno.EFBIG:
+        return (
+            f"A file of this process may have {_limit(resource.RLIMIT_FSIZE)} bytes: raise "
+            f"`ulimit -f`."
+        )
+    if number in _ROOM:
+        return "Make room on that disk, and start again."
+    if number in _RIGHTS:
+        return f"User {os.geteuid()} may not do that there: change the owner, or run as that one."
+    if number in PASSING or isinstance(error, MemoryError):
+        return "The machine is short of memory or of processes: free some, and start again."
+    if isinstance(error, UnicodeError):
+        return (
+            "This process takes texts of the system as ASCII: start it with LC_ALL=C.UTF-8, or "
+            "with PYTHONUTF8=1."
+        )
+    return ""
+
+
+def _limit(which: int) -> str:
+    soft, _ = resource.getrlimit(which)
+    return "any number of" if soft == resource.RLIM_INFINITY else f"{soft:,}"
