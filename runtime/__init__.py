@@ -38,6 +38,7 @@ runtime/    How programs run; imported as `skerry.runtime`.
     ports.py           What the worker needs from the outside, each with its promise.
     causes.py          Says of an error that nobody meant to raise what it is, and what a person can do about it.
     printable.py       Text of strangers on a terminal: nothing in it moves the cursor, hides a line or makes another.
+    private.py         Folders that nobody else may write to: an app's data, its logs, and where its sockets are.
 
 runtime/gateway/    A client comes in.
     session.py     The caller's end of exactly once: numbers requests, says them again, never doubles.
@@ -45,6 +46,7 @@ runtime/gateway/    A client comes in.
     connection.py  The caller's end of the lines: one session with a running app, on an asyncio loop.
     line.py        One line to one door: says and hears, and knows whether anybody is there.
     channel.py     Messages over a stream socket: whole ones in, whole ones out, nothing waits.
+    knock.py       Who is at the other end of a line: both prove that they know the app's secret.
     words.py       What callers and doors say to each other, and what it means; nothing that acts on it.
     sockets.py     The worker's end of the clients' lines: many callers, one list of events for the shard.
 

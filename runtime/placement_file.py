@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from skerry.errors import SkerryError, StoreDamaged, StoreLocked, Unavailable
+from skerry.runtime.private import IN_DATA, trusted
 from skerry.runtime.shard.events import SLOTS, Placement
 from skerry.runtime.shard.placement import balanced
 from skerry.runtime.store.files import has_commits
@@ -66,7 +67,15 @@ class Running(Struct):
     pid: int
     app: str
     sockets: str
+    """Their folder: its bytes as UTF-8, whatever the locale."""
     shards: list[int]
+    secret: str = ""
+    """Proves to clients and doors that they are of this app: see `gateway/knock.py`."""
+
+
+def sockets_of(running: Running) -> Path:
+    """The folder of an app's sockets."""
+    return Path(os.fsdecode(running.sockets.encode()))
 
 
 def boot_id() -> str:
@@ -116,7 +125,9 @@ def load(data: Path) -> AppFile | None:
 def create(data: Path, *, app: str, workers: int) -> AppFile:
     """A new app: its stores first, then app.json, which makes them members."""
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    foreign = [entry.name for entry in data.iterdir() if entry.name not in {"lock", "logs"}]
+    foreign = [
+        entry.name for entry in data.iterdir() if entry.name not in {"lock", "logs", IN_DATA}
+    ]
     foreign = [name for name in foreign if not name.startswith("shard-")]
     if foreign:
         raise SkerryError(
@@ -209,13 +220,19 @@ def is_running(data: Path) -> bool:
     return False
 
 
+def last_running(data: Path) -> Running | None:
+    """Who runs this app, or ran it last and was killed; None: nobody says so."""
+    try:
+        return msgspec.json.decode((data / "run.json").read_bytes(), type=Running)
+    except (FileNotFoundError, msgspec.MsgspecError):
+        return None
+
+
 def running_app(data: Path) -> Running:
     """Who runs this app. Raises Unavailable."""
-    try:
-        if is_running(data):
-            return msgspec.json.decode((data / "run.json").read_bytes(), type=Running)
-    except (FileNotFoundError, msgspec.MsgspecError):
-        pass
+    if is_running(data) and (running := last_running(data)) is not None:
+        trusted(data, data / "run.json")
+        return running
     raise Unavailable(f"No app runs in {data}. Start it with `skerry run TARGET --data {data}`.")
 
 

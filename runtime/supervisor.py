@@ -12,15 +12,13 @@ Runs in the main thread of its process, since a child dies with the thread that 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
+import resource
 import select
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -35,10 +33,11 @@ from msgspec import Struct
 
 from skerry.errors import SkerryError, storable
 from skerry.runtime import heartbeat, placement_file
-from skerry.runtime.gateway import words
+from skerry.runtime.gateway import knock, words
 from skerry.runtime.gateway.channel import Broken, Channel
 from skerry.runtime.placement_file import AppFile, Running
 from skerry.runtime.printable import one_line
+from skerry.runtime.private import SocketsFolder, narrow, remove_left
 from skerry.runtime.reshard import reshard
 from skerry.runtime.store.check import check_apart
 from skerry.runtime.watch import RESTARTS_WITHIN_S, Beat, GiveUp, Restart, Rounds, Watch
@@ -53,6 +52,12 @@ ANSWER_S = 1.0
 """A question that is not answered so long is asked again."""
 ANSWER_BYTES_MAX = 1 << 20
 """What a worker says of itself: far less."""
+
+LOOK_S = 2.0
+"""How often it is looked whether the sockets are still where clients and peers look for them."""
+
+FILES, FILES_PER_WORKER = 48, 8
+"""Files that a worker has open: store, log, sockets; and to each other worker, or for it."""
 
 STOP_S = 30.0
 """How long a worker may take to commit what runs, when told to stop."""
@@ -118,18 +123,19 @@ def usable_cores() -> list[int]:
     return cores
 
 
-def sockets_folder(data: Path) -> Path:
-    """Where an app's sockets live: empty, ours alone, and the same at each start, so that
-    clients find the doors again. Not in the data directory, whose path may be too long for a
-    socket. Raises SkerryError when somebody else made it first.
-    """
-    name = hashlib.blake2b(str(data.resolve()).encode(), digest_size=8).hexdigest()
-    folder = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / f"skerry-{name}"
-    if folder.is_symlink() or (folder.exists() and folder.stat().st_uid != os.getuid()):
-        raise SkerryError(f"{folder} belongs to somebody else. Remove it, or set XDG_RUNTIME_DIR.")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(mode=0o700)
-    return folder
+def allow_files(workers: int) -> None:
+    """As many open files as a worker of so many needs. Raises SkerryError: the limit is lower."""
+    needed = FILES + FILES_PER_WORKER * workers
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise SkerryError(
+            f"A process may have {hard:,} files open here, and with {workers} workers each needs "
+            f"{needed:,}. Raise the limit (`ulimit -n`, LimitNOFILE= of systemd), or run fewer with "
+            f"--workers."
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 class Supervisor:
@@ -147,8 +153,12 @@ class Supervisor:
         self._children: list[_Child] = []
         self._signals = 0
         self._exit: int | None = None
-        self._sockets = ""
+        self._folder: SocketsFolder | None = None
+        self._secret = knock.new_secret()
         self._doors: dict[int, Channel] = {}
+        self._numbers: dict[int, bytes] = {}
+        """What doors have still to prove themselves with."""
+        self._look_at = 0.0
         self._asked_at = 0.0
         self._round = 0
         self._answers: dict[int, dict[str, Any]] = {}
@@ -160,13 +170,19 @@ class Supervisor:
 
     def run(self) -> int:
         """0: ended or stopped; 1: gave up; 3: a store is damaged."""
+        if self._data.is_dir():
+            narrow(self._data, self._say)
         lock = placement_file.lock(self._data, self._options.name)
         try:
             # Left by one that was killed: nobody runs until we say so.
+            if left := placement_file.last_running(self._data):
+                remove_left(placement_file.sockets_of(left))
             (self._data / "run.json").unlink(missing_ok=True)
             self._file = self._open_app()
-            self._sockets = str(sockets_folder(self._data))
+            allow_files(len(self._file.placement.members))
+            self._make_logs()
             self._announce()
+            self._children = [_Child(shard) for shard in self._file.placement.members]
             return self._supervise()
         finally:
             self._clean_up()
@@ -218,12 +234,27 @@ class Supervisor:
             known = reshard(self._data, known, workers)
         return known
 
+    def _make_logs(self) -> None:
+        logs = self._data / "logs"
+        logs.mkdir(mode=0o700, exist_ok=True)
+        narrow(logs, self._say)
+
     def _announce(self) -> None:
-        members = self._file.placement.members
-        running = Running(os.getpid(), self._options.name, self._sockets, members)
+        """Make a place for the sockets, and tell clients of it."""
+        self._folder = SocketsFolder(self._data)
+        running = Running(
+            os.getpid(),
+            self._options.name,
+            os.fsencode(self._folder.path).decode(),
+            self._file.placement.members,
+            self._secret,
+        )
         placement_file.write_durably(self._data / "run.json", msgspec.json.encode(running))
-        (self._data / "logs").mkdir(mode=0o700, exist_ok=True)
-        self._children = [_Child(shard) for shard in members]
+
+    @property
+    def _sockets(self) -> str:
+        assert self._folder is not None, "there is a place before there are workers"
+        return str(self._folder.path)
 
     def _supervise(self) -> int:
         previous = {
@@ -238,6 +269,7 @@ class Supervisor:
                 self._reap()
                 self._watch()
                 self._ask()
+                self._look_at_sockets()
                 self.progress.seconds = time.monotonic() - started
                 self._show(self.progress)
             self._count()
@@ -256,8 +288,8 @@ class Supervisor:
                 child.process.wait()
         for door in self._doors.values():
             door.close()
-        if self._sockets:
-            shutil.rmtree(self._sockets, ignore_errors=True)
+        if self._folder is not None:
+            self._folder.remove()
         (self._data / "run.json").unlink(missing_ok=True)
         if self._exit == 0 and self._children:
             self._file.clean = True
@@ -280,6 +312,7 @@ class Supervisor:
             shard=child.shard,
             data=str(self._data),
             sockets=self._sockets,
+            secret=self._secret,
             app=options.app,
             incarnation=self._file.incarnation,
             life=self._file.life,
@@ -429,6 +462,35 @@ class Supervisor:
                     child.process.wait()
                     child.watch.hung(beat)
 
+    def _look_at_sockets(self) -> None:
+        """Somebody may have swept them away: a cleaner of old files, say. Then nobody finds a door,
+        and no worker another: they are made again, at the cost of a start of the workers."""
+        now = time.monotonic()
+        if self._exit is not None or now < self._look_at or self._folder is None:
+            return
+        self._look_at = now + LOOK_S
+        names = [f"{kind}-{shard}" for shard in self._doors for kind in ("door", "pipe")]
+        folder = self._folder
+        if folder.stands() and all((folder.path / name).exists() for name in names):
+            return
+        try:
+            folder.remove()
+            self._announce()
+        except (SkerryError, OSError) as error:
+            self._say(
+                f"the sockets in {folder.path} were removed, and can't be made again. The app ends."
+            )
+            self._say(str(error))
+            self._stop(1)
+            return
+        self._say(
+            f"the sockets in {folder.path} were removed. They are made again, in {self._sockets}, and "
+            f"the workers started anew; nothing is lost."
+        )
+        for child in self._children:
+            if child.process is not None:
+                child.process.kill()
+
     def _stop(self, code: int) -> None:
         self._exit = code
         for child in self._children:
@@ -440,12 +502,18 @@ class Supervisor:
 
     def _tell(self, shard: int, word: str) -> None:
         """Say this to a worker. One that is away is told in the next round."""
-        door = self._doors.get(shard) or Channel.to(
-            f"{self._sockets}/door-{shard}", message_bytes_max=ANSWER_BYTES_MAX
-        )
+        door = self._doors.get(shard) or self._knock(shard)
         if door is not None:
-            self._doors[shard] = door
             self._with(shard, lambda: door.say(words.encode(words.Steer(self._round, word))))
+
+    def _knock(self, shard: int) -> Channel | None:
+        """A way to a worker. It is told things before it has proven who it is, and believed after."""
+        door = Channel.to(f"{self._sockets}/door-{shard}", message_bytes_max=ANSWER_BYTES_MAX)
+        if door is not None:
+            self._doors[shard], self._numbers[shard] = door, knock.drawn()
+            raw = knock.knock(self._secret, self._numbers[shard])
+            self._with(shard, lambda: door.say(raw))
+        return self._doors.get(shard)
 
     def _with(self, shard: int, speak: Callable[[], T]) -> T | None:
         """Do this at a door; None when it is gone."""
@@ -528,6 +596,11 @@ class Supervisor:
         if door is None:
             return
         for raw in self._with(child.shard, door.hear) or ():
+            if number := self._numbers.pop(child.shard, b""):
+                if not knock.is_answer(self._secret, number, raw):
+                    self._close_door(child.shard)
+                    return
+                continue
             kind, n, *rest = msgspec.msgpack.decode(raw)
             if kind == "answer" and n == self._round:
                 answer = self._answers[child.shard] = rest[0]

@@ -108,6 +108,7 @@ class Config(msgspec.Struct, kw_only=True):
     shard: int
     data: str
     sockets: str
+    secret: str
     app: dict[str, Any]
     incarnation: str
     life: str = ""
@@ -146,7 +147,7 @@ class Worker:
         self._shard.streams.keep = self._store.keep
         self._pipe = Pipe(folder, config.shard)
         fit = callers_that_fit(len(config.placement.members))
-        self._door = Door(folder / f"door-{config.shard}", callers_max=fit)
+        self._door = Door(folder / f"door-{config.shard}", config.secret, callers_max=fit)
         self._heartbeat = Heartbeat(folder / f"beat-{config.shard}")
         self._pace, self._stopwatch = Pace(settings.limits.turns_per_batch_max), Stopwatch()
         self._rounds = 0

@@ -16,6 +16,8 @@ from __future__ import annotations
 import socket
 import struct
 
+from skerry.runtime.gateway import knock
+
 READ_BYTES = 1 << 18
 """Read at once: more than a socket of the kernel holds."""
 
@@ -54,6 +56,11 @@ class Channel:
     def fileno(self) -> int:
         """For who waits until we can hear or say; -1 once closed."""
         return self._socket.fileno()
+
+    @property
+    def user(self) -> int:
+        """The user whose process listened at the other end."""
+        return knock.user_of(self._socket)
 
     @property
     def unread(self) -> int:

@@ -21,9 +21,10 @@ import msgspec
 
 from skerry.errors import Unavailable, UnknownEntity, as_named
 from skerry.runtime.gateway import words
-from skerry.runtime.gateway.line import Line
+from skerry.runtime.gateway.line import Line, Way
 from skerry.runtime.gateway.session import Session
-from skerry.runtime.placement_file import Running, running_app
+from skerry.runtime.placement_file import Running, running_app, sockets_of
+from skerry.runtime.private import doubt, trusted
 
 TICK_S = 0.25
 """How often what is overdue is looked for, while anything is."""
@@ -60,6 +61,9 @@ class Connection:
         self.check = self._session.check
         """Make a request, wait for one again, whether one can be made: see `Session`."""
         self._greeted = asyncio.Event()
+        """Set, too, when a door is in doubt before any has said who it is."""
+        self._doubt = ""
+        self._owners = trusted(data, data / "run.json")
         self._calls: dict[int, tuple[int, bytes, asyncio.Future[Any]]] = {}
         self._turned_away = ""
         """What a door said that had no room for us."""
@@ -79,6 +83,11 @@ class Connection:
         try:
             async with asyncio.timeout(WELCOME_S):
                 await self._greeted.wait()
+            if self._session.greeting is None:
+                raise Unavailable(
+                    f"The app in {data} could not be reached safely: {self._doubt}. Nothing was said "
+                    f"to it. Remove that, and start the app again."
+                )
         except TimeoutError:
             text = self._turned_away or (
                 f"Look at its logs in {data / 'logs'}, or start it again with `skerry run`."
@@ -88,7 +97,7 @@ class Connection:
                 f"of it answers. {text}"
             ) from None
         finally:
-            if not self._greeted.is_set():
+            if self._session.greeting is None:
                 await self.close()
         return self
 
@@ -144,11 +153,27 @@ class Connection:
         if line is None:
             line = self._lines[shard] = Line(
                 self._loop,
-                f"{self._running.sockets}/door-{shard}",
+                Way(str(self._folder / f"door-{shard}"), self._running.secret, self._doubted_user),
                 lambda raw: self._heard(shard, raw),
                 lambda: self._came_up(shard),
+                self._doubted,
             )
         return line
+
+    @property
+    def _folder(self) -> Path:
+        return sockets_of(self._running)
+
+    def _doubted_user(self, user: int) -> str:
+        if user not in self._owners:
+            return f"a process of user {user} has taken the place of its socket in {self._folder}"
+        return doubt(self._folder, self._owners)
+
+    def _doubted(self, why: str) -> None:
+        if why != self._doubt:
+            _log.warning("a door of %s is not spoken to: %s", self.data, why)
+        self._doubt = why
+        self._greeted.set()
 
     def _came_up(self, shard: int) -> None:
         self._session.came_up(shard, self._loop.time())
@@ -280,10 +305,12 @@ class Connection:
         """The app may have been started anew, with other sockets or other shards."""
         try:
             running = running_app(self.data)
-        except Unavailable:
+            owners = trusted(self.data, self.data / "run.json")
+        except (Unavailable, OSError):
             return  # It may come back; how long that is waited for is the callers' affair.
-        doors = running.sockets, running.shards
-        if doors != (self._running.sockets, self._running.shards):
+        doors = running.sockets, running.shards, running.secret
+        if doors != (self._running.sockets, self._running.shards, self._running.secret):
+            self._owners = owners
             for line in self._lines.values():
                 line.close()
             self._running, self._lines = running, {}

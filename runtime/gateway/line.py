@@ -3,6 +3,8 @@
 While no door answers, nothing is queued: what could not be said is refused at once, and `up` is
 called when there is somebody to say it to. So a door that was away never finds a heap of old
 messages, and its callers learn that it was away.
+
+Nothing is said before the door has proven that it is the app's own (`knock.py`).
 """
 
 from __future__ import annotations
@@ -10,7 +12,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from msgspec import Struct
+
+from skerry.runtime.gateway import knock
 from skerry.runtime.gateway.channel import Broken, Channel
+from skerry.runtime.gateway.words import turns_away
 
 TRY_S = 0.02
 TRY_MAX_S = 0.2
@@ -20,43 +26,60 @@ HEARD_BYTES_MAX = 1 << 30
 """No limit in practice: a door is ours, and says no more than it was asked for."""
 
 
+class Way(Struct, frozen=True):
+    """Where a door is, and how its caller knows that it is the right one."""
+
+    path: str
+    secret: str
+    doubt: Callable[[int], str]
+    """Why a process of this user may not be the app's own; empty: it may."""
+
+
 class Line:
     """A channel to a door, on an asyncio loop, that is opened again when it breaks."""
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        path: str,
+        way: Way,
         hear: Callable[[bytes], None],
         up: Callable[[], None],
+        doubted: Callable[[str], None],
     ) -> None:
-        self._loop, self._path = loop, path
-        self._hear, self._on_up = hear, up
+        self._loop, self._way = loop, way
+        self._hear, self._on_up, self._on_doubt = hear, up, doubted
         self._channel: Channel | None = None
+        self._number = b""
+        """What the door has still to prove itself with."""
         self._try_s = TRY_S
         self._next_try: asyncio.Handle | None = loop.call_soon(self._try)
 
     @property
     def up(self) -> bool:
         """Whether a door is connected now."""
-        return self._channel is not None
+        return self._channel is not None and not self._number
 
     def _try(self) -> None:
         """Connect, now or in a while."""
-        channel = Channel.to(self._path, message_bytes_max=HEARD_BYTES_MAX)
+        channel = Channel.to(self._way.path, message_bytes_max=HEARD_BYTES_MAX)
+        if channel is not None and (doubt := self._way.doubt(channel.user)):
+            channel.close()
+            channel = None
+            self._on_doubt(doubt)
         if channel is None:
             self._try_later()
             return
         self._next_try = None
-        self._channel = channel
+        self._channel, self._number = channel, knock.drawn()
         self._loop.add_reader(channel.fileno(), self._ready, channel)
-        self._on_up()
+        self._say(channel, knock.knock(self._way.secret, self._number))
 
     def say(self, raw: bytes) -> bool:
         """Send; False when nobody is connected."""
         channel = self._channel
-        if channel is None:
-            return False
+        return channel is not None and not self._number and self._say(channel, raw)
+
+    def _say(self, channel: Channel, raw: bytes) -> bool:
         try:
             channel.say(raw)
         except Broken:
@@ -86,8 +109,17 @@ class Line:
         except Broken:
             self._broke(channel)
             return
+        if self._number and heard:
+            first = heard.pop(0)
+            if not knock.is_answer(self._way.secret, self._number, first):
+                # Mostly the app was started anew, with another secret, and is looked for.
+                if turns_away(first):
+                    self._hear(first)
+                self._broke(channel)
+                return
+            self._number, self._try_s = b"", TRY_S
+            self._on_up()
         for raw in heard:
-            self._try_s = TRY_S  # Somebody is there, and takes us.
             self._hear(raw)
 
     def _broke(self, channel: Channel) -> None:

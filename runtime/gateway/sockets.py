@@ -24,7 +24,7 @@ from typing import Any
 
 import msgspec
 
-from skerry.runtime.gateway import words
+from skerry.runtime.gateway import knock, words
 from skerry.runtime.gateway.channel import Broken, Channel
 from skerry.runtime.gateway.words import Control
 from skerry.runtime.shard.events import Confirmed, Reply, Requested
@@ -56,6 +56,11 @@ state: above, who has most of it is let go."""
 BACKLOG = 512
 """Callers that knock in the same moment."""
 
+STRANGER = (
+    "This door opens to who knows the app's secret, which stands in its data directory. Use a client "
+    "of the app's own release, with that directory."
+)
+
 _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
 
 Caller = Channel
@@ -80,8 +85,10 @@ def callers_that_fit(peers: int) -> int:
 class Door:
     """Where callers of one worker come in."""
 
-    def __init__(self, path: Path, *, callers_max: int = CALLERS_MAX) -> None:
-        self.callers_max = callers_max
+    def __init__(self, path: Path, secret: str, *, callers_max: int = CALLERS_MAX) -> None:
+        self.callers_max, self._secret = callers_max, secret
+        self._strangers: set[int] = set()
+        """Callers, by descriptor, that have not proven who they are."""
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.setblocking(False)
         # A killed worker leaves its file behind; the store's lock says that it is gone.
@@ -128,7 +135,7 @@ class Door:
             if events & _OUT:
                 self._go_on(caller)
             elif heard_bytes < HEARD_BYTES_MAX:
-                for raw in self._hear(caller):
+                for raw in self._met(caller, self._hear(caller)):
                     heard_bytes += len(raw)
                     found += self._events(caller, raw)
         return found
@@ -146,6 +153,7 @@ class Door:
             caller = Channel(end, message_bytes_max=words.PACKET_BYTES_MAX)
             if self._has_room():
                 self._callers[caller.fileno()] = self._silent[caller.fileno()] = caller
+                self._strangers.add(caller.fileno())
                 self._epoll.register(caller.fileno(), _IN)
             else:
                 self._turn_away(caller)
@@ -171,6 +179,7 @@ class Door:
         if self._callers.pop(fd, None) is None:
             return
         self._silent.pop(fd, None)
+        self._strangers.discard(fd)
         self._unread -= caller.unread
         self._unsent -= caller.unsent
         caller.close()
@@ -192,6 +201,19 @@ class Door:
         if self._unread > UNREAD_BYTES_MAX:
             self.let_go(max(self._callers.values(), key=attrgetter("unread")))
         return heard
+
+    def _met(self, caller: Channel, heard: list[bytes]) -> list[bytes]:
+        """What a caller says once it has proven that it knows the app's secret."""
+        if not heard or caller.fileno() not in self._strangers:
+            return heard
+        answer = knock.answer(self._secret, heard[0])
+        if answer is None:
+            self._send(caller, words.Refusal(0, "Unavailable", STRANGER))
+            self.let_go(caller)
+            return []
+        self._strangers.discard(caller.fileno())
+        self._say(caller, answer)
+        return heard[1:]
 
     def _events(self, caller: Channel, raw: bytes) -> Iterable[Requested | Confirmed | Control]:
         try:
@@ -226,11 +248,14 @@ class Door:
         return not caller.unsent if self._callers.get(caller.fileno()) is caller else None
 
     def _send(self, caller: Channel, word: object) -> None:
+        self._say(caller, words.encode(word))
+
+    def _say(self, caller: Channel, raw: bytes) -> None:
         if self._callers.get(caller.fileno()) is not caller:
             return  # It is gone; what it misses it asks again.
         had = caller.unsent
         try:
-            caller.say(words.encode(word))
+            caller.say(raw)
         except Broken:
             self.let_go(caller)
             return

@@ -290,3 +290,12 @@ def _check(run: RequestRun) -> None:
 def _check_key(key: str) -> None:
     if len(key) > KEY_BYTES_MAX // 4 and len(key.encode()) > KEY_BYTES_MAX:
         raise ValueError(f"a key has at most {KEY_BYTES_MAX} bytes in UTF-8")
+
+
+def turns_away(raw: bytes) -> bool:
+    """Whether a door says that it has no room, and so no time to prove itself."""
+    try:
+        word = decode_word(raw)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return False
+    return isinstance(word, Refusal) and (word.n, word.error) == (0, "Busy")

@@ -16,7 +16,7 @@ import struct
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import lmdb
 import msgspec
@@ -130,7 +130,7 @@ class Environment:
     def _create(cls, path: Path, shard: int) -> None:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         Segment.create(path, shard=shard, before=Last())
-        env = lmdb.open(os.fsencode(path), map_size=1 << 26, max_dbs=3, mode=0o600)
+        env = lmdb.open(_bytes(path), map_size=1 << 26, max_dbs=3, mode=0o600)
         for name in (b"rows", b"slots", b"meta"):
             env.open_db(name)
         with env.begin(write=True) as txn:
@@ -224,7 +224,7 @@ class Environment:
             # Not its parents: who gave up meanwhile has removed them.
             folder.mkdir(mode=0o700)
             size = log.copy(folder)
-            self.env.copy(os.fsencode(folder), compact=True, txn=txn)
+            self.env.copy(_bytes(folder), compact=True, txn=txn)
             file = folder / "data.mdb"
             file.chmod(0o600)
             for path in (file, folder):
@@ -281,13 +281,18 @@ def open_log(store: Environment, position: Position) -> Log:
     return Log(store.path, shard=store.shard, newest=position.newest, before=before)
 
 
+def _bytes(path: Path) -> Any:
+    """A path as LMDB takes it, though it is typed otherwise: not every one is a text."""
+    return os.fsencode(path)
+
+
 def _open(path: Path, quota_bytes: int) -> lmdb.Environment:
     """As much address space as the quota; less where a limit on it is set."""
     size = quota_bytes
     while True:
         try:
             return lmdb.open(
-                os.fsencode(path),
+                _bytes(path),
                 map_size=size,
                 max_dbs=3,
                 mode=0o600,

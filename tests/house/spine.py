@@ -55,7 +55,7 @@ WALK = (
     ),
     *("readers", "writers", "inquiries", "ports"),
     # A client comes in.
-    *("session", "door", "connection", "line", "channel", "words", "sockets"),
+    *("session", "door", "connection", "line", "channel", "knock", "words", "sockets"),
     # The core.
     *("events", "stored", "shard", "placement", "streams", "outbound", "wire", "inbound", "intake"),
     *(

@@ -1,0 +1,178 @@
+"""Folders that nobody else may write to: an app's data, its logs, and where its sockets are.
+
+Who can write there can take an app's place: hand clients another door, or a start another
+description. So what is ours is narrowed, what is somebody else's is refused, and clients look at
+whose it is before they believe what it says.
+
+The sockets live in the data directory, when its path is short enough for a socket; else in a
+folder with a name that nobody can guess, so that nobody can be there first. Idea: docs/clients.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shutil
+import socket
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from skerry.errors import SkerryError, Unavailable
+from skerry.runtime.causes import explained
+
+OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+PATH_BYTES_MAX = 107
+"""Of a socket: what the system has room for."""
+
+NAME_BYTES_MAX = len("/door-") + 10
+"""Of a socket in its folder, for shards that were made and given up for years."""
+
+IN_DATA = "sockets"
+ELSEWHERE = "skerry-"
+"""Names of the folder: in the data directory; before what nobody can guess."""
+
+
+def narrow(folder: Path, say: Callable[[str], None]) -> None:
+    """See to it that only we can write there. Raises SkerryError: it is another's."""
+    found, me = folder.stat(), os.geteuid()
+    if found.st_uid not in {me, 0} and me != 0:
+        raise SkerryError(
+            f"{folder} belongs to {_user(found.st_uid)}, who could change what {_user(me)} runs "
+            f"there. Choose a folder of your own, or run the app as {_user(found.st_uid)}."
+        )
+    if not found.st_mode & OTHERS_MAY_WRITE:
+        return
+    with contextlib.suppress(PermissionError):
+        folder.chmod(0o700)
+    left = folder.stat().st_mode
+    if left & stat.S_IWOTH:
+        raise SkerryError(
+            f"Everybody can write to {folder} (mode {left & 0o7777:04o}), and so change what runs "
+            f"there. It can't be narrowed by {_user(me)}: choose a folder in it that is yours alone."
+        )
+    if not left & OTHERS_MAY_WRITE:
+        say(f"others could write to {folder} (mode {found.st_mode & 0o7777:04o}): now it is 0700")
+
+
+def trusted(data: Path, said: Path) -> frozenset[int]:
+    """The users whose word counts for an app: of the data directory, and of a file in it.
+
+    Raises Unavailable: that file was made by somebody who only could write there.
+    """
+    folder, file = data.stat(), said.stat()
+    owners = frozenset({0, os.geteuid(), folder.st_uid})
+    if file.st_uid not in owners and folder.st_mode & OTHERS_MAY_WRITE:
+        raise Unavailable(
+            f"{said} belongs to {_user(file.st_uid)}, and {data} to {_user(folder.st_uid)}: somebody "
+            f"else has put it there, and it is not believed. `chmod 700 {data}`, remove that file, "
+            f"and start the app again."
+        )
+    return owners | {file.st_uid}
+
+
+def doubt(folder: Path, owners: frozenset[int]) -> str:
+    """Why the sockets in a folder may not be an app's own; empty: they are."""
+    try:
+        found = folder.lstat()
+    except OSError:
+        return ""  # Nobody is there: that is no reason for doubt.
+    if stat.S_ISDIR(found.st_mode) and found.st_uid in owners:
+        if not found.st_mode & OTHERS_MAY_WRITE:
+            return ""
+        return f"others can write to {folder}, where its sockets are (mode {found.st_mode & 0o7777:04o})"
+    return f"{folder}, where its sockets should be, belongs to {_user(found.st_uid)}"
+
+
+def _user(id: int) -> str:
+    try:
+        return f"user {pwd.getpwuid(id).pw_name}"
+    except KeyError:
+        return f"user {id}"
+
+
+class SocketsFolder:
+    """An empty folder for an app's sockets, ours alone. Raises SkerryError: there is no place."""
+
+    def __init__(self, data: Path) -> None:
+        refused = []
+        for place, make in _places(data.resolve()):
+            size = len(os.fsencode(place)) + NAME_BYTES_MAX
+            if size > PATH_BYTES_MAX:
+                refused.append(f"{place}: a socket's path would have {size} bytes")
+                continue
+            try:
+                self.path = make(place)
+            except OSError as error:
+                refused.append(explained(error).rstrip("."))
+                continue
+            try:
+                _try(self.path)
+            except OSError as error:
+                refused.append(
+                    f"{place}: no sockets can be made there, {explained(error)}".rstrip(".")
+                )
+                shutil.rmtree(self.path, ignore_errors=True)
+                continue
+            self._made = self.path.lstat()
+            return
+        raise SkerryError(
+            f"There is no place for the app's sockets, whose paths may have {PATH_BYTES_MAX} bytes. "
+            f"{'. '.join(refused)}. Set XDG_RUNTIME_DIR to a folder of your own with a short path, or "
+            f"choose a data directory with a shorter one."
+        )
+
+    def stands(self) -> bool:
+        """Whether it is still there, and the same."""
+        try:
+            return os.path.samestat(self._made, self.path.lstat())
+        except OSError:
+            return False
+
+    def remove(self) -> None:
+        """Remove it, unless something else is in its place."""
+        if self.stands():
+            shutil.rmtree(self.path, ignore_errors=True)
+
+
+def remove_left(folder: Path) -> None:
+    """Remove the sockets' folder of an app that was killed; nothing that is not one of ours."""
+    with contextlib.suppress(OSError):
+        ours = stat.S_ISDIR(folder.lstat().st_mode) and folder.lstat().st_uid == os.geteuid()
+        if ours and folder.name.startswith(ELSEWHERE):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _places(data: Path) -> Iterator[tuple[Path, Callable[[Path], Path]]]:
+    """(folder, how to make it), best first."""
+    yield data / IN_DATA, _made_in_data
+    with contextlib.suppress(UnicodeEncodeError):
+        if given := os.environ.get("XDG_RUNTIME_DIR"):
+            yield Path(given) / f"{ELSEWHERE}12345678", _made_elsewhere
+        with contextlib.suppress(FileNotFoundError):
+            yield Path(tempfile.gettempdir()) / f"{ELSEWHERE}12345678", _made_elsewhere
+    yield Path("/tmp") / f"{ELSEWHERE}12345678", _made_elsewhere
+
+
+def _made_in_data(folder: Path) -> Path:
+    os.fsencode(folder).decode()  # Clients are told where it is as text.
+    if folder.is_symlink() or folder.is_file():
+        folder.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700)
+    return folder
+
+
+def _made_elsewhere(example: Path) -> Path:
+    return Path(tempfile.mkdtemp(prefix=ELSEWHERE, dir=example.parent))
+
+
+def _try(folder: Path) -> None:
+    """Raises OSError: sockets can't be made there."""
+    path = folder / "try"
+    with socket.socket(socket.AF_UNIX) as end:
+        end.bind(str(path))
+    path.unlink()
