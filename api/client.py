@@ -75,7 +75,14 @@ class AsyncClient:
             raise SkerryError(
                 "This client is not open: use it as `async with AsyncClient() as c:`."
             )
-        return self._opened[0]
+        session = self._opened[0]
+        if session.loop is not asyncio.get_running_loop():
+            raise SkerryError(
+                "This client was opened in another event loop, and can be used in that one only: "
+                "each asyncio.run() makes one of its own. Open a client in each, as "
+                "`async with AsyncClient() as c:`."
+            )
+        return session
 
     def options(self, *, timeout: float | None = None, idempotency_key: str | None = None) -> Self:
         """The same client with other options; what is not given stays.

@@ -20,7 +20,7 @@ import msgspec
 from msgspec import NODEFAULT
 
 from skerry.errors import IncompatibleState, OutsideTurn
-from skerry.message import Handler, content_id, hint, refuse_custom
+from skerry.message import Handler, content_id, hint, hints_of, refuse_custom
 from skerry.roundtrip import NESTING_MAX, RoundTrip
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -267,6 +267,7 @@ class EntityMeta(msgspec.StructMeta):
             )
         except TypeError as error:
             raise TypeError(f"{name}: {error}") from error
+        hints_of(cls, name)
         for field in msgspec.structs.fields(cls):
             if field.default is NODEFAULT and field.default_factory is NODEFAULT:
                 raise TypeError(

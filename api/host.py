@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 if TYPE_CHECKING:
+    import asyncio
+
     from skerry.app import App
     from skerry.client import Client
     from skerry.message import Message
@@ -23,6 +25,11 @@ if TYPE_CHECKING:
 
 class Session(Protocol):
     """A caller's connection to a running app: numbers requests, retries, never doubles."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop that it was opened on, and can be used on."""
+        ...
 
     def check(self, type_name: str, handler: str) -> None:
         """Raises UnknownEntity, UnknownHandler: the app has none of this name."""

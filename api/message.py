@@ -11,6 +11,7 @@ binding costs 2,400. Imports msgspec and xxhash; knows nothing of where messages
 from __future__ import annotations
 
 import inspect
+import re
 import typing
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -101,6 +102,22 @@ def is_text(text: str) -> bool:
     return True
 
 
+def hints_of(thing: Any, what: str) -> dict[str, Any]:
+    """The types that annotations name. Raises TypeError: one names what is not there."""
+    try:
+        return typing.get_type_hints(thing, include_extras=True)
+    except NameError as error:
+        missing = re.compile(rf"\b{re.escape(error.name or '')}\b")
+        written = getattr(thing, "__annotations__", {})
+        name = next((name for name, each in written.items() if missing.search(str(each))), "?")
+        place = f"argument `{name}`" if inspect.isfunction(thing) else f"field `{name}`"
+        raise TypeError(
+            f"{what}: {'its reply' if name == 'return' else place} is annotated with `{error.name}`, "
+            f"which is not there when the class is made. Import or define it above the class, not "
+            f"under `if TYPE_CHECKING:` or in a function."
+        ) from error
+
+
 class Param(Struct, frozen=True):
     """One parameter of a handler."""
 
@@ -118,7 +135,7 @@ class Handler:
         self.query: bool = getattr(function, "__skerry_query__", False)
         self.private = name.startswith("_")
         self.id = content_id(f"{entity}.{getattr(function, '__skerry_was__', None) or name}")
-        hints = typing.get_type_hints(function, include_extras=True)
+        hints = hints_of(function, f"{entity}.{name}")
         parameters = list(inspect.signature(function).parameters.values())[1:]
         _refuse_shape(function, parameters, f"{entity}.{name}")
         self.function = _by_position(function, parameters)

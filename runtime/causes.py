@@ -26,6 +26,11 @@ def passes(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or _number(error) in PASSING
 
 
+def is_limit(error: BaseException) -> bool:
+    """Whether a limit of this process has refused it, and no disk."""
+    return _number(error) in (errno.EFBIG, errno.EMFILE, errno.ENFILE)
+
+
 def _number(error: BaseException) -> int:
     """The system's number of an error; LMDB's have it in their text only."""
     number = getattr(error, "errno", None)

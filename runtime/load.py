@@ -10,16 +10,20 @@ import importlib.util
 import sys
 import traceback
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 from types import ModuleType
 
 from skerry.app import App
-from skerry.errors import BadApp
+from skerry.errors import BadApp, SkerryError
 
 
 class Loaded(BaseException):
     """A program that runs its app is imported to get that app: what stands above is enough."""
 
+
+OURS = str(Path(sys.modules["skerry"].__file__ or "").parent)
+"""Where skerry's own code is."""
 
 _loading = False
 _files: set[str] = set()
@@ -202,5 +206,8 @@ def _failed(target: str, error: BaseException) -> str:
         for frame in traceback.extract_tb(error.__traceback__)
         if "importlib" not in frame.filename and frame.filename != __file__
     ]
+    if isinstance(error, TypeError | SkerryError):
+        # What skerry refuses, it names; where it does so is nobody's concern.
+        frames = list(takewhile(lambda frame: not frame.filename.startswith(OURS), frames))
     lines = "".join(traceback.format_list(frames) + traceback.format_exception_only(error))
     return f"{target} fails on import:\n{lines.rstrip()}"

@@ -349,6 +349,7 @@ class Worker:
                 name: [h.name for h in kind.handlers.values() if not h.private]
                 for name, kind in self._app.types.items()
             },
+            "kept": sorted(self._shard.kept_types),
         }
 
     def status(self) -> dict[str, Any]:

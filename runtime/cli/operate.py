@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -19,7 +20,7 @@ import typer
 
 from skerry.errors import StoreLocked
 from skerry.runtime.cli.message import Data, as_json
-from skerry.runtime.placement_file import find_data, is_running, load, running_app
+from skerry.runtime.placement_file import find_data, is_running, load, running_app, stored_name
 from skerry.runtime.printable import one_line
 
 T = TypeVar("T")
@@ -31,6 +32,8 @@ PAGE_ROWS = 1000
 
 Json = Annotated[bool, typer.Option("--json", help="as JSON")]
 STOP_S = 60.0
+AT_ONCE = 32
+"""Dead letters that are told of and not answered yet: few beside what a worker does."""
 
 dead = typer.Typer(help="Dead letters: messages that were refused or failed.", no_args_is_help=True)
 
@@ -246,27 +249,79 @@ def show(
     print(as_json(_as_dict(*letters[0]), indent=2))
 
 
+async def _told(connection: Any, action: str, key: bytes) -> str:
+    """Tell the shard that has a letter; the others know of none. Why not, when it can't be done."""
+    slots = connection.greeting.placement.slots
+    owner = slots[int.from_bytes(key[:2], "big") % len(slots)]
+    kind, body = await connection.control(owner, "dead", action, key)
+    return "" if kind == "done" else str(msgspec.msgpack.decode(body)[1])
+
+
 def _operate(action: str, id: str, data: Path | None) -> None:
-    """Tell the shard that has the letter; the others know of none."""
     key = _id(id)
-    slot = int.from_bytes(key[:2], "big")
+    why = _with_connection(find_data(data), lambda connection: _told(connection, action, key))
+    if why:
+        print(f"skerry: {why}", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def _retry_all(type_name: str | None, handler: str | None, data: Path | None) -> None:
+    """Retry the letters that are there now; those that a retry brings back are not tried again."""
     folder = find_data(data)
+    type_name = type_name and stored_name(folder, type_name)
+    wanted = [
+        (key, letter.answered)
+        for key, letter in _each(folder)
+        if type_name in (None, letter.type) and handler in (None, letter.handler)
+    ]
+    keys = [key for key, answered in wanted if not answered]
 
-    async def job(connection: Any) -> Any:
-        slots = connection.greeting.placement.slots
-        owner = slots[slot % len(slots)]
-        return await connection.control(owner, "dead", action, key)
+    async def job(connection: Any) -> Counter[str]:
+        found: Counter[str] = Counter()
+        for at in range(0, len(keys), AT_ONCE):
+            told = (_told(connection, "retry", key) for key in keys[at : at + AT_ONCE])
+            found.update(await asyncio.gather(*told))
+            if sys.stderr.isatty():
+                print(f"\r{at:,} of {len(keys):,}", end="\r", file=sys.stderr, flush=True)
+        return found
 
-    kind, body = _with_connection(folder, job)
-    if kind != "done":
-        print(one_line(f"skerry: {msgspec.msgpack.decode(body)[1]}"), file=sys.stderr)
+    refused = _with_connection(folder, job)
+    print(f"retried {refused.pop('', 0):,} of {len(wanted):,} dead letters")
+    if left := len(wanted) - len(keys):
+        print(f"{left:,} stay: their askers were given an outcome. Drop them, or let them be.")
+    for why, count in refused.items():
+        print(one_line(f"skerry: {count:,} stay: {why}"), file=sys.stderr)
+    if refused:
         raise typer.Exit(1)
 
 
 @dead.command()
-def retry(id: str, data: Data = None) -> None:
-    """Send a dead letter's message anew, behind what came since."""
-    _operate("retry", id, data)
+def retry(
+    id: Annotated[str | None, typer.Argument(help="of one, from `skerry dead list`")] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="all, or those that the others name")
+    ] = False,
+    type_name: Annotated[
+        str | None, typer.Option("--type", help="with --all: of this entity type")
+    ] = None,
+    handler: Annotated[
+        str | None, typer.Option("--handler", help="with --all: for this handler")
+    ] = None,
+    data: Data = None,
+) -> None:
+    """Send a dead letter's message anew, behind what came since.
+
+    \b
+    Example: skerry dead retry --all --type Account --handler deposit
+    """
+    if (id is None) != every:
+        raise typer.BadParameter("give the id of one, from `skerry dead list`, or --all")
+    if id is None:
+        _retry_all(type_name, handler, data)
+    elif type_name or handler:
+        raise typer.BadParameter("--type and --handler choose among --all; an id names one")
+    else:
+        _operate("retry", id, data)
 
 
 @dead.command()

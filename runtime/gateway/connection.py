@@ -54,7 +54,7 @@ class Connection:
 
     def __init__(self, data: Path, running: Running) -> None:
         self.data, self._running = data, running
-        self._loop = asyncio.get_running_loop()
+        self.loop = self._loop = asyncio.get_running_loop()
         self._lines: dict[int, Line] = {}
         self._session = Session(os.urandom(16), self)
         self.request, self.listen = self._session.request, self._session.listen
@@ -263,7 +263,7 @@ class Connection:
         self, type_name: str, prefix: str, shard: int, after: str
     ) -> tuple[list[tuple[str, bytes]], dict[int, bytes | None]]:
         """A page of (key, state) of one shard behind `after`, and the schemas of the states."""
-        if type_name not in self.greeting.types:
+        if type_name not in self.greeting.types and type_name not in self.greeting.kept:
             raise UnknownEntity(type_name, self.greeting.types)
         rows, schemas = await self.control(shard, "scan", type_name, prefix, after, words.PAGE_ROWS)
         return rows, schemas

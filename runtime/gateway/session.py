@@ -193,7 +193,10 @@ class Session:
         self._offered(type_name, handler)
 
     def owner(self, type_name: str, key: str) -> int:
-        """The shard of an entity. Raises UnknownEntity."""
+        """The shard of an entity, also of a class that is gone. Raises UnknownEntity."""
+        assert self.greeting is not None, "a session is greeted before it is used"
+        if type_name in self.greeting.kept and type_name not in self.greeting.types:
+            return self._owners[slot_of(type_name, key)].shard
         return self._owners[self._offered(type_name).slots[key]].shard
 
     def _offered(self, type_name: str, handler: str | None = None) -> _Type:

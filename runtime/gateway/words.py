@@ -163,6 +163,8 @@ class Greeting(Struct):
     app: str
     types: dict[str, list[str]]
     """Public handlers by entity type."""
+    kept: list[str] = []
+    """Types that its stores know, also those that this release does not have."""
 
 
 class Welcome(Struct, array_like=True, tag_field="says", tag="welcome"):

@@ -31,7 +31,7 @@ class DeadLetter(Struct, array_like=True, frozen=True):
     type: str
     key: str
     handler: str
-    """Its name; empty when this release does not have it."""
+    """Its name; empty when no release has written it down."""
     handler_id: int
     params: int
     args: bytes
@@ -53,6 +53,8 @@ class DeadLetters:
         self.rows: list[Row] = []
         self.gone: set[bytes] = set()
         """Those that it takes away."""
+        self.names: dict[int, str] = {}
+        """Of handlers by id, as far as a release has written them down, this one or one before."""
 
     def begin(self) -> None:
         """A batch begins, or begins again."""
@@ -84,10 +86,12 @@ class DeadLetters:
 
     def unknown(self, type_name: str, key: str, handler: int, params: int, args: bytes) -> None:
         """A message to a handler that this release does not have."""
+        name = self.names.get(handler, "")
         error = (
-            f"UnknownHandler: {type_name} has no handler with the id {handler:016x} in this release"
+            f"UnknownHandler: this release has no handler {type_name}.{name or f'{handler:016x}'}; "
+            f"one that has it can retry this message"
         )
-        self.bury(type_name, key, error, handler=("", handler, params), args=args)
+        self.bury(type_name, key, error, handler=(name, handler, params), args=args)
 
     def remove(self, row_key: bytes) -> None:
         """It was retried or dropped. It is there, and this is said once in a batch."""

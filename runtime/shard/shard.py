@@ -182,6 +182,8 @@ class Shard:
         """Batches of this epoch: one that leaves nothing behind has no commit of its own."""
         self._clocks = (0, 0)
 
+        self.kept_types: set[str] = set()
+        """Types that the store has states of, or had: of this release and of those before."""
         self.turn = Turn()
         limits, placement = settings.limits, settings.placement
         self.timers, self.asks = Timers(), Asks()
@@ -262,21 +264,24 @@ class Shard:
             rows.append(self._dead_row())
         else:
             self.dead = int.from_bytes(dead, "big")
-        for id, description in self._descriptions().items():
-            stored = self._store.read(Table.SCHEMA, id)
-            if stored is None:
-                rows.append((Table.SCHEMA, id, description))
+        for described_id, description in self._descriptions().items():
+            if self._store.read(Table.SCHEMA, described_id) is None:
+                rows.append((Table.SCHEMA, described_id, description))
         for key, value in scan(Table.SCHEMA):
-            known = msgspec.json.decode(value)
+            known, id = msgspec.json.decode(value), int.from_bytes(key, "big")
             if "params" in known:
-                self.delivery.old_params[int.from_bytes(key, "big")] = known["params"]
+                self.delivery.old_params[id] = known["params"]
+            elif "handler" in known:
+                self.delivery.dead.names[id] = known["handler"]
+            else:
+                self.kept_types.add(known["type"])
         return self._seal_rows(rows)
 
     def _dead_row(self) -> Row:
         return Table.META, b"dead", self.dead.to_bytes(8, "big")
 
     def _descriptions(self) -> dict[bytes, bytes]:
-        """What names the ids in stored bytes: schemas of states, argument lists of handlers."""
+        """What names the ids in stored bytes: schemas of states, handlers, their argument lists."""
         described = {}
         for kind in self.settings.types.values():
             described[kind.schema_id.to_bytes(8, "big")] = kind.schema
@@ -285,6 +290,8 @@ class Shard:
                 described[handler.params_id.to_bytes(8, "big")] = msgspec.json.encode(
                     {"handler": f"{kind.name}.{handler.name}", "params": params}
                 )
+                named = msgspec.json.encode({"handler": handler.name})
+                described[handler.id.to_bytes(8, "big")] = named
         return described
 
     def _schema(self, id: int) -> bytes | None:

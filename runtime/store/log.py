@@ -28,6 +28,7 @@ import lmdb
 from msgspec import Struct
 
 from skerry.errors import SkerryError, StoreDamaged, StoreFull
+from skerry.runtime.causes import explained, is_limit
 from skerry.runtime.ports import Last
 from skerry.runtime.shard import commit as records
 from skerry.runtime.shard.commit import slot_prefix, type_id
@@ -451,6 +452,11 @@ class LmdbStore:
             return StoreFull(
                 f"The disk that holds {path} is full. Nothing acknowledged is lost. Make room and "
                 f"start again."
+            )
+        if is_limit(error):
+            return StoreFull(
+                f"A commit of {path} was refused. {explained(error)} Nothing acknowledged is lost; "
+                f"start again with a higher limit."
             )
         return StoreDamaged(
             f"The disk refused a commit of {path}: {type(error).__name__}: {error}. This worker "

@@ -337,3 +337,27 @@ def test_the_error_tree_is_the_one_that_is_drawn() -> None:
     for name, value in vars(errors).items():
         if isinstance(value, type) and issubclass(value, errors.SkerryError):
             assert name in drawn, f"{name} is not in the tree"
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (
+            "def pay(self, amount: Missing) -> None: ...",
+            "Purse.pay: argument `amount` is annotated",
+        ),
+        ("def pay(self, a: int, amount: list[Missing]) -> None: ...", "argument `amount`"),
+        (
+            "def pay(self) -> Missing | None: ...",
+            "Purse.pay: its reply is annotated with `Missing`",
+        ),
+        ("held: Missing | None = None", "Purse: field `held` is annotated with `Missing`"),
+    ],
+)
+def test_a_type_that_is_there_for_checkers_only_is_named_with_its_place(
+    body: str, said: str
+) -> None:
+    program = f"from __future__ import annotations\nfrom skerry import Entity\nclass Purse(Entity):\n    {body}"
+    with pytest.raises(TypeError, match="under `if TYPE_CHECKING:`") as caught:
+        exec(compile(program, "purse.py", "exec", dont_inherit=True), {"__name__": __name__})
+    assert said in str(caught.value)

@@ -238,6 +238,29 @@ def test_a_client_that_is_not_open_any_more_says_so(data: Path) -> None:
         client.get(Counter.at("closed"))
 
 
+def test_a_client_in_a_second_event_loop_says_what_to_do_instead_of_waiting_for_ever(
+    data: Path,
+) -> None:
+    client = skerry.AsyncClient(data)
+
+    async def opened() -> int:
+        await client.__aenter__()
+        return await client.ask(Counter.at("loops").add)
+
+    async def used() -> None:
+        for _ in range(2):
+            with pytest.raises(skerry.SkerryError, match="another event loop"):
+                await client.ask(Counter.at("loops").add)
+            with pytest.raises(skerry.SkerryError, match="another event loop"):
+                await client.get(Counter.at("loops"))
+
+    with asyncio.Runner() as runner:
+        assert runner.run(opened()) == 1
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(asyncio.run, used()).result()
+        runner.run(client.__aexit__())
+
+
 def test_a_client_that_was_closed_can_be_opened_again(data: Path) -> None:
     client = skerry.Client(data)
     for count in (1, 2):

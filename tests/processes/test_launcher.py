@@ -255,6 +255,26 @@ def test_dead_letters_are_listed_shown_retried_and_dropped(data: Path) -> None:
     assert failed not in after[0]
 
 
+def test_dead_letters_are_retried_by_type_and_handler_and_those_that_come_back_stay(
+    tmp_path: Path,
+) -> None:
+    at = ("--data", str(tmp_path / "data"))
+    with running(tmp_path / "data"):
+        for key in ("a", "b", "c"):
+            ok("send", f"Counter/{key}", "fail", *at)
+        ok("send", "Counter/a", "add", "[-5]", *at)
+        refused(1, "ask", "Counter/a", "fail", *at)
+        for wrong in ((), ("--type", "Counter"), ("00", "--all"), ("00", "--handler", "add")):
+            assert "--all" in refused(2, "dead", "retry", *wrong, *at)
+        by_handler = ("--type", "Counter", "--handler", "fail")
+        said = ok("dead", "retry", "--all", *by_handler, *at)
+        assert "retried 3 of 4 dead letters\n1 stay: their askers were given an outcome" in said
+        assert (
+            ok("dead", "retry", "--all", "--type", "Blob", *at) == "retried 0 of 0 dead letters\n"
+        )
+        assert ok("dead", "list", *at).count("Counter/") == 5, "these fail again"
+
+
 def test_an_app_that_can_t_be_found_or_imported_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("import skerry\n1 / 0\n")
     (tmp_path / "empty.py").write_text("")

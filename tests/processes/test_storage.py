@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 import skerry
@@ -221,3 +223,78 @@ def test_shards_that_lost_different_amounts_are_refused_until_the_loss_is_accept
         before = client.get(Account.at("a1")).balance
         assert client.ask(Account.at("a1").deposit, 5) == before + 5
     assert launcher("check", str(data)).returncode == 0
+
+
+REMOVED = """
+from skerry import App, Entity, set_timer
+
+class Kept(Entity):
+    n: int = 0
+
+    def _remind(self) -> None:
+        self.n += 1
+
+class Gone(Entity):
+    n: int = 0
+
+    def start(self) -> None:
+        self.n = 1
+        set_timer("remind", 0.5, self._remind)
+
+    def _remind(self) -> None:
+        self.n += 1
+
+app = App("removed", entities=[CLASSES])
+"""
+
+
+def test_what_is_left_of_a_class_that_is_gone_is_named_read_and_taken_up_again(
+    tmp_path: Path,
+) -> None:
+    data, source = tmp_path / "data", tmp_path / "removed.py"
+    at = ("--data", str(data))
+
+    def release(classes: str) -> None:
+        source.write_text(REMOVED.replace("CLASSES", classes))
+
+    release("Kept, Gone")
+    with running(data, target="removed.py", cwd=tmp_path):
+        launcher("ask", "Gone/a", "start", *at)
+    release("Kept")
+    with running(data, target="removed.py", cwd=tmp_path):
+        while not (listed := launcher("dead", "list", *at).stdout):
+            pass
+        assert "Gone/a  _remind" in listed and "has no handler Gone._remind" in listed
+        assert launcher("get", "Gone/a", *at).stdout == '{"n": 1}\n'
+        assert launcher("count", "Gone", *at).stdout == "1\n"
+        assert launcher("export", "Gone", *at).stdout == '{"key": "a", "state": {"n": 1}}\n'
+        assert launcher("get", "Gone/b", *at).returncode == 1
+        assert "no entity type `Gon`" in launcher("get", "Gon/a", *at).stderr
+        assert "no entity type `Gone`" in launcher("ask", "Gone/a", "start", *at).stderr
+        refused = launcher("dead", "retry", "--all", *at)
+        assert (refused.returncode, "retried 0 of 1" in refused.stdout) == (1, True)
+        assert "This release does not have its handler" in refused.stderr
+    release("Kept, Gone")
+    with running(data, target="removed.py", cwd=tmp_path):
+        done = launcher("dead", "retry", "--all", "--type", "Gone", "--handler", "_remind", *at)
+        assert done.stdout == "retried 1 of 1 dead letters\n"
+        assert launcher("get", "Gone/a", *at).stdout == '{"n": 2}\n'
+        assert launcher("dead", "list", *at).stdout == ""
+
+
+def test_a_limit_on_files_that_is_met_is_named_and_is_no_damage(tmp_path: Path) -> None:
+    data, said = tmp_path / "data", tmp_path / "said"
+    filled = []
+    with running(data, said=said) as process, skerry.Client(data) as client:
+        waiting = client.options(timeout=3)
+        for worker in psutil.Process(process.pid).children():
+            resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+        with pytest.raises((skerry.TimedOut, skerry.Unavailable)):
+            for n in range(400):
+                waiting.ask(Blob.at(f"b{n}").fill, 100_000)
+                filled.append(f"b{n}")
+        assert process.wait(timeout=60) == 1
+    assert "raise `ulimit -f`" in said.read_text()
+    assert "needs a person" not in said.read_text()
+    with running(data), skerry.Client(data) as client:
+        assert {key for key, _ in client.scan(Blob)} >= set(filled)
