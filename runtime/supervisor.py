@@ -172,7 +172,7 @@ class Supervisor:
         """0: ended or stopped; 1: gave up; 3: a store is damaged."""
         if self._data.is_dir():
             narrow(self._data, self._say)
-        lock = placement_file.lock(self._data, self._options.name)
+        lock = self._lock = placement_file.lock(self._data, self._options.name)
         try:
             # Left by one that was killed: nobody runs until we say so.
             if left := placement_file.last_running(self._data):
@@ -462,6 +462,13 @@ class Supervisor:
                     child.process.wait()
                     child.watch.hung(beat)
 
+    def _data_stands(self) -> bool:
+        """Whether the data directory is still the one that we have locked."""
+        try:
+            return os.path.samestat(os.fstat(self._lock), (self._data / "lock").stat())
+        except OSError:
+            return False
+
     def _look_at_sockets(self) -> None:
         """Somebody may have swept them away: a cleaner of old files, say. Then nobody finds a door,
         and no worker another: they are made again, at the cost of a start of the workers."""
@@ -469,6 +476,10 @@ class Supervisor:
         if self._exit is not None or now < self._look_at or self._folder is None:
             return
         self._look_at = now + LOOK_S
+        if not self._data_stands():
+            self._say(f"{self._data} was removed or replaced while the app ran. The app ends.")
+            self._stop(1)
+            return
         names = [f"{kind}-{shard}" for shard in self._doors for kind in ("door", "pipe")]
         folder = self._folder
         if folder.stands() and all((folder.path / name).exists() for name in names):

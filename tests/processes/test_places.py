@@ -135,6 +135,20 @@ def test_sockets_that_are_swept_away_are_made_again(tmp_path: Path, swept: str) 
             assert another.ask(Counter.at("a").add) == 3
 
 
+def test_an_app_whose_data_was_replaced_ends_and_leaves_the_sockets_there_alone(
+    short: Path,
+) -> None:
+    data, said = short / "data", short / "said"
+    with running(data, said=said) as process:
+        data.rename(short / "moved")
+        shutil.copytree(short / "moved", data, ignore=shutil.ignore_patterns("sockets"))
+        (data / "sockets").mkdir()
+        (data / "sockets" / "of-another").touch()
+        assert process.wait(timeout=60) == 1
+        assert (data / "sockets" / "of-another").exists()
+    assert "was removed or replaced while the app ran" in said.read_text()
+
+
 @pytest.fixture
 def faked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder where an app that is said to run has its sockets."""
