@@ -12,7 +12,6 @@ Runs in the main thread of its process, since a child dies with the thread that 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import resource
 import select
@@ -340,7 +339,7 @@ class Supervisor:
         )
         assert child.process.stdin is not None, "a worker has a lifeline"
         try:
-            child.process.stdin.write(_line(config))
+            child.process.stdin.write(config.line())
             child.process.stdin.flush()
         except BrokenPipeError:  # Killed before it could read: that it ended is seen as ever.
             with contextlib.suppress(BrokenPipeError):
@@ -619,11 +618,6 @@ class Supervisor:
                     answer["turns"], answer["items"], answer["commits"], answer["dead"]
                 )
         self._with(child.shard, door.go_on)
-
-
-def _line(config: Config) -> bytes:
-    """As JSON that takes any path: not all are texts."""
-    return json.dumps(msgspec.to_builtins(config)).encode() + b"\n"
 
 
 def is_stopped(pid: int) -> bool:

@@ -120,6 +120,15 @@ class Config(msgspec.Struct, kw_only=True):
     slow: bool = False
     poison: tuple[int, int, int] | None = None
 
+    def line(self) -> bytes:
+        """As it is sent. Names of files need not be UTF-8, which msgspec's JSON has to be."""
+        return json.dumps(msgspec.to_builtins(self)).encode() + b"\n"
+
+    @classmethod
+    def of(cls, line: bytes) -> Config:
+        """From such a line."""
+        return msgspec.convert(json.loads(line), cls)
+
 
 class Worker:
     """The loop around one shard."""
@@ -455,7 +464,7 @@ def _load(config: Config) -> App:
     if "pickled" in config.app:
         import_from(path)
         return portable.loads(base64.b64decode(config.app["pickled"]))
-    os.environ["SKERRY_ARGS"] = msgspec.json.encode(config.app.get("args", [])).decode()
+    os.environ["SKERRY_ARGS"] = json.dumps(config.app.get("args", []))
     return load(config.app["target"], path)
 
 
@@ -484,7 +493,7 @@ def main() -> int:
     """Run a worker. 0: stopped; 3: its store is damaged or its disk failed; 5: another cause
     that starting it again does not mend, and that it has named; 75: one that may pass; else it
     crashed."""
-    config = msgspec.convert(json.loads(sys.stdin.buffer.readline()), Config)
+    config = Config.of(sys.stdin.buffer.readline())
     try:
         worker = _start(config)
     except StoreDamaged as damage:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import re
 import sys
@@ -10,7 +11,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import msgspec
 import typer
 
 from skerry.errors import BadApp
@@ -87,7 +87,7 @@ def run(
 
     if sync not in {"commit", "10ms", "off"}:
         raise typer.BadParameter("--sync is commit, 10ms or off")
-    os.environ["SKERRY_ARGS"] = msgspec.json.encode(args or []).decode()
+    os.environ["SKERRY_ARGS"] = json.dumps(args or [])
     here = Path.cwd()
     if sys.stderr.isatty():
         importlib.import_module("rich.progress")  # Before it is looked for in the program's folder.
