@@ -36,6 +36,13 @@ U = TypeVar("U")
 E = TypeVar("E", bound=Entity)
 
 
+class BadRow(NamedTuple):
+    """What a source found where an item should be. Alone in its batch, it becomes a dead letter."""
+
+    raw: bytes
+    error: str
+
+
 @runtime_checkable
 class Source(Protocol[T_co]):
     """Where items come from: partitioned and replayable.
@@ -44,7 +51,7 @@ class Source(Protocol[T_co]):
     often it is asked. Positions are what msgpack carries: ints, strings, lists of them.
     A source may also offer `batches(partition, after, size)` when it never blocks: an iterator of
     (positions, items), two sequences of one length; and `size(partition)`, in units of its
-    positions, for the progress bar.
+    positions (of lists: of what is first in them), for the progress bar.
     """
 
     def partitions(self) -> Iterable[str]:

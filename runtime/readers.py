@@ -49,7 +49,7 @@ class Partition:
         if type(partition) is not str:
             raise SkerryError(f"Source {name}: a partition's name is a str, not {partition!r}.")
         self.name, self.partition = name, partition
-        self._source, self._wake = source, wake
+        self.source, self._wake = source, wake
         self.inline = hasattr(source, "batches")
         """Whether it can be read without waiting for a thread."""
         self.start_at(after)
@@ -63,10 +63,10 @@ class Partition:
         self.taken = 0
         """Batches since it was opened."""
         if self.inline:
-            self._batches = self._source.batches(self.partition, after, BATCH_ITEMS)
+            self._batches = self.source.batches(self.partition, after, BATCH_ITEMS)
             self._next = self._next_inline
         else:
-            self._thread = _Thread(self._source, self.partition, after, self._wake)
+            self._thread = _Thread(self.source, self.partition, after, self._wake)
             self._next = self._thread.poll
 
     def _next_inline(self) -> Batch | None:
@@ -106,7 +106,7 @@ class Partition:
 
     def size(self) -> float | None:
         """How large the partition is, in units of its positions, when the source knows."""
-        size = getattr(self._source, "size", None)
+        size = getattr(self.source, "size", None)
         return None if size is None else size(self.partition)
 
 
@@ -167,15 +167,20 @@ class Readers:
         self._read = 0.0
         """Sum of the positions, once the size is known."""
         self.items = 0
+        self.failure: Exception | None = None
+        """What a source raised. Nothing is read from then on: what was read before is to count first."""
 
     def next(self, items_max: int) -> list[Items]:
         """Batches of so many items together, of different partitions first."""
         found: list[Items] = []
         missing, idle = items_max, 0
-        while missing > 0 and idle < len(self._reading):
+        while missing > 0 and idle < len(self._reading) and self.failure is None:
             partition = self._reading.popleft()
             before = partition.position
-            items = partition.next(missing)
+            try:
+                items = partition.next(missing)
+            except Exception as error:
+                self.failure, items = error, None
             idle = 0 if items is not None else idle + 1
             if items is not None:
                 found.append(items)
@@ -201,6 +206,7 @@ class Readers:
         found = self._partitions[(name, partition)]
         self._moved(found.position, after)
         found.start_at(after)
+        self.failure = None  # Met again, behind what is read again.
         if found not in self._reading and found not in self._waiting:
             self._reading.append(found)
 
@@ -212,7 +218,13 @@ class Readers:
     @property
     def inline(self) -> bool:
         """Whether some partition can be read without waiting for a thread."""
-        return any(partition.inline for partition in self._reading)
+        return self.failure is None and any(partition.inline for partition in self._reading)
+
+    @property
+    def bad_rows(self) -> int:
+        """The rows that sources found where items should be, as far as they count them."""
+        sources = {id(p.source): p.source for p in self._partitions.values()}
+        return sum(getattr(source, "bad_rows", 0) for source in sources.values())
 
     def progress(self) -> tuple[float, float] | None:
         """(read, size) summed over the partitions, None when some size is unknown."""
@@ -228,9 +240,16 @@ class Readers:
             if size is None:
                 return None
             total += size
-            self._read += partition.position or 0.0
+            self._read += _far(partition.position)
         return total
 
     def _moved(self, before: Any, after: Any) -> None:
         if self._size is not None:  # Then positions are numbers.
-            self._read += (after or 0.0) - (before or 0.0)
+            self._read += _far(after) - _far(before)
+
+
+def _far(position: Any) -> float:
+    """How far a position is, in units of a source's sizes."""
+    if isinstance(position, list):
+        position = position[0]
+    return position or 0.0

@@ -86,6 +86,9 @@ it, and to look through them each time took 7 % of a worker. Bounds what cycles 
 COPIES_MAX = 2
 """Backups under way: each keeps a reader of the store, and the pages that were freed since."""
 
+FAILED_S = 10.0
+"""How long a shard that always has something to run goes on after a source of it has failed."""
+
 LOCKED_S = 5.0
 """How long a store may be held by a worker that is about to die."""
 
@@ -166,6 +169,7 @@ class Worker:
         self._inquiries = Inquiries(self._shard, self._store, self._door, self)
         self._writers = Writers(app.outlets, self._wake)
         self._draining = self._stopping = False
+        self._failed_at: float | None = None
         self._copier = ThreadPoolExecutor(1, "copier")
         self._copies: list[tuple[Any, int, Future[Copied]]] = []
         self._turns = self._commits = 0
@@ -283,6 +287,8 @@ class Worker:
                     self._store.append(commit)
                     self._commits += 1
         self._perform()
+        if self._readers.failure is not None:
+            self._fail(self._readers.failure)
         self._inquiries.step()
         if self._copies:
             self._answer_copies()
@@ -306,6 +312,15 @@ class Worker:
             crowded=shard.intake.crowded,
         )
         return commit
+
+    def _fail(self, failure: Exception) -> None:
+        """A source can't go on. Raises what it raised, when all that it gave before has counted."""
+        now = time.monotonic()
+        self._failed_at = self._failed_at or now
+        shard = self._shard
+        counted = not shard.runnable and shard.durable == shard.no and not shard.streams.busy
+        if counted or now > self._failed_at + FAILED_S:
+            raise failure
 
     @property
     def _behind(self) -> bool:
@@ -374,6 +389,7 @@ class Worker:
             "cut": shard.streams.cut,
             "turns": self._turns,
             "items": self._readers.items,
+            "bad_rows": self._readers.bad_rows,
             "commits": self._commits,
             "timers": len(shard.timers),
             "asks": len(shard.asks),

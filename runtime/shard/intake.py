@@ -10,6 +10,7 @@ again from the same list. No I/O, no clock. Ideas: docs/streams.md, docs/clients
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -45,7 +46,7 @@ from skerry.runtime.shard.streams import Streams
 from skerry.runtime.shard.timers import Timer, Timers
 from skerry.runtime.shard.turns import TURN_ERRORS, Raised, broke
 from skerry.runtime.shard.wire import Call, Packet
-from skerry.stream import Columns, Exit, check_keys
+from skerry.stream import BadRow, Columns, Exit, check_keys
 
 if TYPE_CHECKING:
     from skerry.runtime.shard.shard import Settings
@@ -111,6 +112,12 @@ def partition_slot(source: str, partition: str) -> SlotId:
 def _position_key(source: str, partition: str) -> bytes:
     slot = slot_prefix(partition_slot(source, partition))
     return slot + xxhash.xxh3_128_digest(_encode((source, partition)))
+
+
+def _told(positions: Sequence[Any], place: int) -> str:
+    """Where an item is, for a person: as its source says it, if that does."""
+    told = getattr(positions, "told", None)
+    return f"position {positions[place]!r}" if told is None else str(told(place))
 
 
 class Intake:
@@ -376,23 +383,25 @@ class Intake:
             position = xxhash.xxh3_64_intdigest(_encode((where, event.positions[-1])))
             self.watch((_ITEM, position, 0))
         pipeline = self._settings.pipelines[event.source]
-        if not self._delivery.careful:
+        if type(event.items[0]) is BadRow:
+            self._bury_row(event, event.items[0])
+        elif not self._delivery.careful:
             columns, error = self._apply(pipeline, event.items)
             if error is not None:
                 raise Raised from error
             self._spread(event, columns)
         else:
-            for position, item in zip(event.positions, event.items):
-                self._item(pipeline, event, position, item)
+            for place in range(len(event.items)):
+                self._item(pipeline, event, place)
         self._new_positions[where] = event.positions[-1]
 
-    def _item(self, pipeline: Applies, event: Items, position: Any, item: Any) -> None:
+    def _item(self, pipeline: Applies, event: Items, place: int) -> None:
         """One item: when its pipeline raises, it alone becomes a dead letter."""
         if self._delivery.poison:
             self._delivery.poison = False
-            self._bury_item(event, position, item, "its pipeline or handler did not return, twice")
+            self._bury_item(event, place, "its pipeline or handler did not return, twice")
             return
-        columns, error = self._apply(pipeline, [item])
+        columns, error = self._apply(pipeline, [event.items[place]])
         try:
             for _, keys, column in columns:
                 check_keys(keys)
@@ -401,7 +410,7 @@ class Intake:
             columns, error = [], unfit
         if error is not None:
             failure = broke(error)
-            self._bury_item(event, position, item, failure.error, failure.traceback)
+            self._bury_item(event, place, failure.error, failure.traceback)
         self._spread(event, columns)
 
     def _spread(self, event: Items, columns: Sequence[Columns]) -> None:
@@ -422,18 +431,27 @@ class Intake:
         except TURN_ERRORS as error:
             return [], error
 
-    def _bury_item(
-        self, event: Items, position: Any, item: Any, error: str, traceback: str = ""
-    ) -> None:
+    def _bury_item(self, event: Items, place: int, error: str, traceback: str = "") -> None:
+        item = event.items[place]
         try:
             shown = storable(repr(item)[:10_000])
         except Exception:
             shown = object.__repr__(item)
+        self._bury(event, f"item at {_told(event.positions, place)}: {error}", shown, traceback)
+
+    def _bury_row(self, event: Items, row: BadRow) -> None:
+        """A row that its source could not read: its place and its bytes."""
+        raw: str | bytes = row.raw
+        with contextlib.suppress(UnicodeDecodeError):
+            raw = row.raw.decode()
+        self._bury(event, f"{_told(event.positions, 0)}: {row.error}", raw)
+
+    def _bury(self, event: Items, error: str, kept: str | bytes, traceback: str = "") -> None:
         self._delivery.dead.bury(
             f"source {event.source}",
             event.partition,
-            f"item at position {position!r}: {error}",
-            args=_encode([shown]),
+            error,
+            args=_encode([kept]),
             traceback=traceback,
             answered=True,
         )
