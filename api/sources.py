@@ -1,125 +1,186 @@
 """Ready-made sources: text files, JSON lines, and a generator.
 
-A file is a partition; a position is the byte offset behind a line (in the uncompressed text
-of a .gz), so a second run goes on where the first one ended. A file that vanished, shrank or
-is not UTF-8 is an error that names it: no line is ever passed over in silence.
+A file is a partition; a position is the place behind a line, so a second run goes on where the
+first one ended. A file that vanished, shrank, is another one or is not UTF-8 is an error that
+names it: no line is ever passed over in silence.
 """
 
 from __future__ import annotations
 
-import glob
-import gzip
 import os
 from collections.abc import Callable, Iterator, Sequence
-from itertools import accumulate, islice, repeat
+from itertools import repeat
 from pathlib import Path
-from typing import IO, Any, Generic, TypeVar, overload
+from typing import IO, Any, Generic, Literal, NamedTuple, TypeVar, overload
 
 import msgspec
 
 from skerry.errors import SkerryError
+from skerry.files import Piece, Reading, find, size_of
+from skerry.stream import BadRow
 
 T = TypeVar("T")
-Batch = tuple[Sequence[int], list[T]]
+Batch = tuple[Sequence[Any], Sequence[T | BadRow]]
 """Positions, and the items at them."""
 
+Bad = Literal["stop", "dead", "skip"]
+Changed = Literal["stop", "anew"]
 
-class TextFiles:
-    """The lines of text files, UTF-8, without their ends.
+SHOWN_BYTES = 200
+"""How much of a bad row an error shows."""
 
-    Args:
-        *paths: files, or patterns as `corpus/**/*.txt`. Files ending in .gz are unpacked.
+KEPT_BYTES = 1 << 16
+"""How much of one a dead letter keeps."""
 
-    A partition is a file, by its path as found. A file that appears later is read by the next
-    run. Raises SkerryError when a pattern finds nothing.
-    """
 
-    def __init__(self, *paths: str | Path) -> None:
-        self._paths = [str(path) for path in paths]
+class _Parsed(NamedTuple):
+    """What some lines are: items, up to the first line that is none."""
+
+    rows: Sequence[int]
+    """Which of the lines the items are."""
+    items: list[Any]
+    bad: int | None = None
+    error: str = ""
+
+
+class _Files(Generic[T]):
+    """Files whose lines are items: what `TextFiles` and `JsonLines` share."""
+
+    def __init__(
+        self, paths: Sequence[str | Path], bad: Bad, bad_limit: int, changed: Changed
+    ) -> None:
+        name = type(self).__name__
+        if bad not in ("stop", "dead", "skip"):
+            raise ValueError(f'{name}: bad is "stop", "dead" or "skip", not {bad!r}')
+        if changed not in ("stop", "anew"):
+            raise ValueError(f'{name}: changed is "stop" or "anew", not {changed!r}')
+        if type(bad_limit) is not int or bad_limit < 0:
+            raise ValueError(f"{name}: bad_limit is a number of rows, not {bad_limit!r}")
+        self._paths = [os.fsdecode(path) for path in paths]
+        self._folder = str(Path.cwd())
+        """What relative paths are relative to, wherever the program goes later."""
+        self._rule, self._limit, self._anew = bad, bad_limit, changed == "anew"
+        self._bad: dict[str, int] = {}
+        """Of each file that was read here: how many of its lines were no items."""
+
+    @property
+    def bad_rows(self) -> int:
+        """How many lines were no items, in the files that this process reads."""
+        return sum(self._bad.values())
 
     def partitions(self) -> list[str]:
-        """The files, sorted."""
-        found: set[str] = set()
-        for path in self._paths:
-            files = glob.glob(path, recursive=True) if glob.has_magic(path) else [path]
-            files = [file for file in files if Path(file).is_file()]
-            if not files:
-                raise SkerryError(
-                    f"There is no file {path}: look at the path, or at the folder that the app was "
-                    f"started in ({Path.cwd()})."
-                )
-            found.update(files)
-        return sorted(found)
+        """The files, sorted: real paths, in which what is no printable UTF-8 is written as %ff."""
+        return find(self._paths, self._folder)
 
     def size(self, partition: str) -> int | None:
         """Bytes of a file; None when it is packed, since only reading it tells."""
-        if partition.endswith(".gz"):
+        return size_of(partition)
+
+    def read(self, partition: str, after: Any) -> Iterator[tuple[Any, T | BadRow]]:
+        """(place behind the line, item) of a file."""
+        for positions, items in self.batches(partition, after, 1024):
+            yield from zip(positions, items)
+
+    def batches(self, partition: str, after: Any, size: int) -> Iterator[Batch[T]]:
+        """The same as places and items, up to `size` at a time. A bad row comes alone."""
+        reading = Reading(partition, after, source=type(self).__name__, anew=self._anew)
+        self._bad[partition] = reading.bad
+        for piece in reading.pieces(size):
+            self._bad[partition] = reading.bad
+            start: int | None = 0
+            while start is not None and start < len(piece.lines):
+                parsed = self._parse(piece, start)
+                if parsed.items:
+                    yield piece.places(parsed.rows, reading.bad), parsed.items
+                start = None
+                if parsed.bad is not None:
+                    start = parsed.bad + 1
+                    reading.bad += 1
+                    self._bad[partition] = reading.bad
+                    row = self._row(piece, parsed.bad, parsed.error)
+                    if row is not None:
+                        yield piece.places(range(parsed.bad, start), reading.bad), [row]
+
+    def _row(self, piece: Piece, place: int, error: str) -> BadRow | None:
+        """What becomes of a line that is no item. Raises SkerryError: the source stops."""
+        if self._rule == "skip":
             return None
-        try:
-            return Path(partition).stat().st_size
-        except OSError as error:
-            raise self._lost(partition, error) from error
-
-    def read(self, partition: str, after: int | None) -> Iterator[tuple[int, str]]:
-        """(offset behind the line, line) of a file."""
-        for positions, lines in self.batches(partition, after, 1024):
-            yield from zip(positions, lines)
-
-    def batches(self, partition: str, after: int | None, size: int) -> Iterator[Batch[str]]:
-        """The same as offsets and lines, up to `size` at a time."""
-        start = after or 0
-        try:
-            with self._open(partition, start) as file:
-                while lines := list(islice(file, size)):
-                    ends = list(accumulate(map(len, lines), initial=start))
-                    yield ends[1:], self._texts(partition, start, lines)
-                    start = ends[-1]
-        except (OSError, EOFError) as error:
-            raise self._lost(partition, error) from error
-
-    def _open(self, path: str, position: int) -> IO[bytes]:
-        if path.endswith(".gz"):
-            file: Any = gzip.open(path, "rb")
-            if file.seek(position) != position:
-                raise self._shrunk(path, position)
-            return file  # type: ignore[no-any-return]
-        if Path(path).stat().st_size < position:
-            raise self._shrunk(path, position)
-        plain = open(path, "rb")
-        plain.seek(position)
-        return plain
-
-    @staticmethod
-    def _texts(path: str, start: int, lines: list[bytes]) -> list[str]:
-        """Lines that begin at offset `start`, as text without their ends."""
-        whole = b"".join(lines)
-        try:
-            texts = whole.decode().split("\n")
-        except UnicodeDecodeError as error:
+        raw = piece.lines[place].rstrip(b"\r\n")
+        if self._rule == "dead" and self.bad_rows <= self._limit:
+            if len(raw) > KEPT_BYTES:
+                error += f". The first {KEPT_BYTES:,} of its {len(raw):,} bytes are kept"
+            return BadRow(raw[:KEPT_BYTES], error)
+        name = type(self).__name__
+        if self._rule == "dead":
             raise SkerryError(
-                f"{path} is not UTF-8: byte {whole[error.start]:#04x} at offset "
-                f"{start + error.start}. Convert it (iconv -f latin1 -t utf-8), or leave it out."
-            ) from None
-        if len(texts) > len(lines):
+                f"{piece.told(place)}: {error}. It is one bad row more than bad_limit={self._limit:,} "
+                f"allows: mend the file, or raise that limit of {name}."
+            )
+        shown = raw[:SHOWN_BYTES].decode(errors="backslashreplace")
+        raise SkerryError(
+            f"{piece.told(place)}: {error}. It reads {shown!r}{'…' * (len(raw) > SHOWN_BYTES)}. "
+            f"All lines before it are counted. Mend the line and start again; or go on without such "
+            f'lines, by {name}(…, bad="dead") or bad="skip".'
+        )
+
+    def _parse(self, piece: Piece, start: int) -> _Parsed:
+        """The items of the lines from `start` on."""
+        raise NotImplementedError
+
+
+class TextFiles(_Files[str]):
+    """The lines of text files, UTF-8, without their ends and without a byte order mark.
+
+    Args:
+        *paths: files, or patterns as `corpus/**/*.txt`. A path that exists is that file, whatever
+            it looks like. Files that gzip has packed are unpacked.
+        bad: what becomes of a line that is not UTF-8. "stop": the app ends with its place, when all
+            lines before it are counted. "dead": it is a dead letter. "skip": it is counted.
+        bad_limit: after so many bad lines of the files that one worker reads, "dead" stops too.
+        changed: what becomes of a file that was cut, replaced or rotated since a run has read it.
+            "stop": the app ends and says so. "anew": it is read from its first line.
+
+    A partition is a file, by its real path: it is the same one by any spelling or link, and
+    another one when it is moved. A file that appears later is read by the next run.
+
+    A last line without an end is an item. When it has grown by the next run, the file counts as
+    changed; when only its end has come, it does not.
+
+    Raises SkerryError when a path or pattern finds nothing.
+    """
+
+    def __init__(
+        self,
+        *paths: str | Path,
+        bad: Bad = "stop",
+        bad_limit: int = 1000,
+        changed: Changed = "stop",
+    ) -> None:
+        super().__init__(paths, bad, bad_limit, changed)
+
+    def _parse(self, piece: Piece, start: int) -> _Parsed:
+        begins, rows = piece.begins(start), range(start, len(piece.lines))
+        whole, wrong = piece.text[begins:] if start else piece.text, ""
+        try:
+            text = whole.decode()
+        except UnicodeDecodeError as error:
+            bad = piece.line_of(begins + error.start)
+            offset = begins + error.start - piece.begins(bad)
+            wrong = (
+                f"it is not UTF-8: its byte {offset + 1:,} is {whole[error.start]:#04x} (is the file "
+                f"in Latin-1? iconv -f latin1 -t utf-8)"
+            )
+            rows = range(start, bad)
+            text = whole[: piece.begins(bad) - begins].decode()
+        texts = text.split("\n")
+        if len(texts) > len(rows):
             texts.pop()  # Behind the end of the last line.
-        return [text.rstrip("\r") for text in texts] if b"\r" in whole else texts
-
-    @staticmethod
-    def _lost(path: str, error: Exception) -> SkerryError:
-        return SkerryError(
-            f"{path} can't be read: {error}. Its lines so far are counted; bring it back, or start "
-            f"the app without it."
-        )
-
-    @staticmethod
-    def _shrunk(path: str, position: int) -> SkerryError:
-        return SkerryError(
-            f"{path} was read up to byte {position} and is shorter now: it was cut or replaced. "
-            f"Bring it back, or start with a new data directory."
-        )
+        if "\r" in text:
+            texts = [line.removesuffix("\r") for line in texts]
+        return _Parsed(rows, texts, rows.stop if wrong else None, wrong)
 
 
-class JsonLines(Generic[T]):
+class JsonLines(_Files[T]):
     """Items from files with a JSON value on each line; or, as a sink, to such files.
 
     As a sink it takes one path, a folder, made when needed: each partition is a file in it. Every
@@ -130,54 +191,62 @@ class JsonLines(Generic[T]):
     Args:
         *paths: as for `TextFiles`; of a sink, its folder.
         type: what each line is; checked, and what the stages then get. Default: plain values.
+        bad: what becomes of a line that is no such JSON: "stop", "dead" or "skip", as for
+            `TextFiles`.
+        bad_limit: as for `TextFiles`.
+        changed: as for `TextFiles`.
 
     Example:
         >>> app.stream(milestones).sink(JsonLines("milestones"))
     """
 
     @overload
-    def __init__(self: JsonLines[Any], *paths: str | Path) -> None: ...
+    def __init__(
+        self: JsonLines[Any],
+        *paths: str | Path,
+        bad: Bad = "stop",
+        bad_limit: int = 1000,
+        changed: Changed = "stop",
+    ) -> None: ...
     @overload
-    def __init__(self, *paths: str | Path, type: type[T]) -> None: ...
-    def __init__(self, *paths: str | Path, type: Any = Any) -> None:
-        self._paths = paths
-        self._files = TextFiles(*paths)
+    def __init__(
+        self,
+        *paths: str | Path,
+        type: type[T],
+        bad: Bad = "stop",
+        bad_limit: int = 1000,
+        changed: Changed = "stop",
+    ) -> None: ...
+    def __init__(
+        self,
+        *paths: str | Path,
+        type: Any = Any,
+        bad: Bad = "stop",
+        bad_limit: int = 1000,
+        changed: Changed = "stop",
+    ) -> None:
+        super().__init__(paths, bad, bad_limit, changed)
         self._decoder = msgspec.json.Decoder(type)
         self._written: dict[str, tuple[int, int]] = {}
         """Of each file that we write: its lines and bytes, when we left it."""
 
-    def partitions(self) -> list[str]:
-        """The files, sorted."""
-        return self._files.partitions()
-
-    def size(self, partition: str) -> int | None:
-        """Bytes of a file, when it is not packed."""
-        return self._files.size(partition)
-
-    def read(self, partition: str, after: int | None) -> Iterator[tuple[int, T]]:
-        """(offset behind the line, item) of a file."""
-        for positions, items in self.batches(partition, after, 1024):
-            yield from zip(positions, items)
-
-    def batches(self, partition: str, after: int | None, size: int) -> Iterator[Batch[T]]:
-        """The same as offsets and items, up to `size` at a time. Empty lines are passed over."""
-        for ends, lines in self._files.batches(partition, after, size):
-            positions, items = list[int](), list[T]()
-            for position, line in zip(ends, lines):
-                if line.strip():
-                    positions.append(position)
-                    items.append(self._item(partition, position, line))
-            if items:
-                yield positions, items
-
-    def _item(self, path: str, position: int, line: str) -> T:
-        try:
-            return self._decoder.decode(line)  # type: ignore[no-any-return]
-        except msgspec.MsgspecError as error:
-            raise SkerryError(
-                f"{path}: the line that ends at byte {position} is not what was expected: {error}. "
-                f"Mend the line; the app goes on behind the one before it."
-            ) from error
+    def _parse(self, piece: Piece, start: int) -> _Parsed:
+        """Empty lines are passed over."""
+        rows, items = list[int](), list[T]()
+        decode = self._decoder.decode
+        for place in range(start, len(piece.lines)):
+            line = piece.lines[place]
+            if line.isspace():
+                continue
+            try:
+                item = decode(line)
+            except RecursionError:
+                return _Parsed(rows, items, place, "its value is nested too deep")
+            except Exception as error:  # Also what the type's own `__post_init__` raises.
+                return _Parsed(rows, items, place, f"it is not what was expected: {error}")
+            rows.append(place)
+            items.append(item)
+        return _Parsed(rows, items)
 
     def write(self, partition: str, sequence: int, items: Sequence[T], /) -> None:
         """Append the items that are not there yet; they are synced when this returns.
@@ -187,7 +256,7 @@ class JsonLines(Generic[T]):
         """
         if len(self._paths) != 1:
             raise SkerryError(f"A JsonLines sink has one folder, not {len(self._paths)} paths.")
-        path = Path(self._paths[0]) / f"{partition}.jsonl"
+        path = Path(self._folder, self._paths[0]) / f"{partition}.jsonl"
         known = self._written.pop(partition, None)
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "a+b") as file:

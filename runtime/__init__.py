@@ -18,6 +18,7 @@ api/    What programs are written in; imported as `skerry`.
     host.py           What programs ask of whoever runs them: the one door from here to the runtime.
     errors.py         What can go wrong, by whose fault it is.
     testing.py        What a program's tests need, from the smallest to the whole.
+    files.py          Files as sources know them: their names, the places in them, and whether they are still the same.
     pytest_plugin.py  Fixtures for pytest: an app that runs, and an app under simulated faults.
 
 runtime/    How programs run; imported as `skerry.runtime`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import resource
 from collections import Counter
 from pathlib import Path
@@ -25,8 +26,9 @@ class Seen(Entity):
 
 app = App("reading", entities=[Seen])
 kind, *paths = skerry.args()
-if kind == "json":
-    app.source(JsonLines(*paths, type=dict[str, int])).flat_map(lambda d: list(d)).key_by(str).to(Seen.see)
+if kind != "text":
+    bad = {"json": "stop"}.get(kind, kind)
+    app.source(JsonLines(*paths, type=dict[str, int], bad=bad)).flat_map(lambda d: list(d)).key_by(str).to(Seen.see)
 else:
     app.source(TextFiles(*paths)).flat_map(str.split).key_by(str).to(Seen.see)
 """
@@ -41,14 +43,19 @@ def folder(tmp_path: Path) -> Path:
 
 def run(folder: Path, *args: str) -> tuple[int, str]:
     """One run of the app: its exit code, and what it said."""
-    done = launcher("run", "reading.py", "--workers", "2", "--", *args, cwd=folder)
+    kind, *paths = args
+    options = paths[paths.index("--data") :] if "--data" in paths else []
+    paths = paths[: len(paths) - len(options)]
+    command = ("run", "reading.py", "--workers", "2", *options, "--", kind, *paths)
+    done = launcher(*command, cwd=folder)
     assert "Traceback" not in done.stderr
     return done.returncode, done.stderr
 
 
-def counts(folder: Path) -> dict[str, int]:
+def counts(folder: Path, *options: str) -> dict[str, int]:
     """What the entities counted."""
-    rows = map(json.loads, launcher("export", "Seen", cwd=folder).stdout.splitlines())
+    exported = launcher("export", "Seen", *options, cwd=folder).stdout
+    rows = map(json.loads, exported.splitlines())
     return {row["key"]: row["state"]["times"] for row in rows}
 
 
@@ -69,18 +76,41 @@ def test_plain_and_packed_files_are_read_once_and_what_was_added_by_the_next_run
     assert counts(folder) == expected + Counter(["four", "five"])
 
 
-def test_json_lines_are_read_by_their_type_and_a_bad_line_ends_the_run_with_its_place(
+def test_a_bad_row_ends_the_run_with_its_place_when_all_rows_before_it_are_counted(
     folder: Path,
 ) -> None:
     file = folder / "a.jsonl"
-    file.write_text('{"x": 1}\n{"y": 2}\n{"x": "no number"}\n{"z": 3}\n')
+    good = "".join(f'{{"w{n % 900}": 1}}\n' for n in range(4000))
+    file.write_text(good + '{"x": 1}\n{"y": 2}\n{"x": "no number"}\n{"z": 3}\n')
+    expected = Counter({f"w{n}": 5 for n in range(400)} | {f"w{n}": 4 for n in range(400, 900)})
+    expected |= {"x": 1, "y": 1}
     code, said = run(folder, "json", "a.jsonl")
-    assert (code, "a.jsonl: the line that ends at byte 37" in said) == (1, True)
-    file.write_text(
-        '{"x": 1}\n{"y": 2}\n{"x": 00000000001}\n{"z": 3}\n'.replace("0000000000", "         ")
-    )
+    assert (code, f"{file}, line 4,003: it is not what was expected" in said) == (1, True), said
+    assert said.count("what was expected") == 1, "a cause that stays is told once"
+    assert counts(folder) == expected
+    file.write_text(good + '{"x": 1}\n{"y": 2}\n{"x": 1}\n{"z": 3}\n')
     assert run(folder, "json", "a.jsonl")[0] == 0
-    assert counts(folder) == {"x": 2, "y": 1, "z": 1}
+    assert counts(folder) == expected + Counter(["x", "z"])
+
+
+def test_bad_rows_become_dead_letters_with_their_place_and_bytes_once_or_are_skipped(
+    folder: Path,
+) -> None:
+    rows = ['{"x": 1}', "[" * 5000, '{"x": 1}', "half", '{"y": 2}']
+    (folder / "a.jsonl").write_text("\n".join(rows * 3) + "\n")
+    for _ in range(2):  # The second one finds nothing new.
+        assert run(folder, "dead", "a.jsonl") == (0, ANY)
+        assert counts(folder) == {"x": 6, "y": 3}
+        letters = launcher("dead", "list", "--json", cwd=folder).stdout.splitlines()
+        found = {(m["error"].partition(": ")[0], *m["arguments"]) for m in map(json.loads, letters)}
+        assert len(letters) == 6
+        assert found == {
+            (f"{folder}/a.jsonl, line {5 * n + at + 1}", rows[at])
+            for n in range(3)
+            for at in (1, 3)
+        }
+    assert run(folder, "skip", "a.jsonl", "--data", "other") == (0, ANY)
+    assert counts(folder, "--data", "other") == {"x": 6, "y": 3}
 
 
 def test_more_files_are_read_than_a_process_may_have_open(folder: Path) -> None:
@@ -113,7 +143,9 @@ def test_a_file_that_vanished_is_named_and_counting_goes_on_when_it_is_back(fold
     ("content", "said"),
     [
         (b"sh\n", "is shorter now"),
-        (b"was long enough\nand \xff is no text\n", "is not UTF-8: byte 0xff at offset 20"),
+        (b"was long enough\nand \xff is no text\n", "line 2: it is not UTF-8: its byte 5 is 0xff"),
+        (b"was not so long\nand goes on\n", "was changed in what was read of it"),
+        (b"was long enough", "is shorter now"),
     ],
 )
 def test_a_file_that_shrank_or_is_no_text_ends_the_run_with_its_name(
@@ -136,3 +168,26 @@ def test_a_file_that_vanishes_after_the_start_is_named(folder: Path) -> None:
     (folder / "reading.py").write_text(APP + vanish)
     code, said = run(folder, "text", "a.txt")
     assert (code, "a.txt" in said) == (1, True), said
+
+
+def test_a_file_is_the_same_one_by_any_spelling_and_any_name(folder: Path) -> None:
+    odd = folder / os.fsdecode(b"caf\xe9[1].txt")
+    odd.write_text("one\n")
+    (folder / "link").symlink_to(odd)
+    for paths in ([odd.name], [str(odd), f"./{odd.name}"], ["caf*.txt", "link"]):
+        assert run(folder, "text", *paths) == (0, ANY)
+        assert counts(folder) == {"one": 1}
+
+
+def test_a_line_that_grew_between_two_runs_is_refused_and_never_counted_in_parts(
+    folder: Path,
+) -> None:
+    (folder / "a.txt").write_text("one\n12")
+    assert run(folder, "text", "a.txt")[0] == 0
+    (folder / "a.txt").write_text("one\n1234\n")
+    code, said = run(folder, "text", "a.txt")
+    assert (code, "read as '12' and is '1234' now" in said) == (1, True), said
+    assert counts(folder) == {"one": 1, "12": 1}
+    (folder / "a.txt").write_text("one\n12\nthree\n")
+    assert run(folder, "text", "a.txt")[0] == 0
+    assert counts(folder) == {"one": 1, "12": 1, "three": 1}
