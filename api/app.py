@@ -109,14 +109,14 @@ class App:
         self.pipelines.append(pipeline)
         return pipeline.stream
 
-    def _way_out(self, name: str, sink: object) -> Output[Any]:
+    def _way_out(self, name: str, sink: object) -> Outlet:
         """An output for a sink that ends a source's stream."""
         if name in self.outlets:
             raise BadApp(f"App {self.name}: the output {name!r} has the name of a source's sink.")
         outlet = Outlet(Output(name))
         outlet.stream.sink(cast(Sink[Any], sink))
         self.outlets[name] = outlet
-        return outlet.output
+        return outlet
 
     def check(self) -> None:
         """What can only be seen when the program is complete. Raises BadApp."""

@@ -107,6 +107,8 @@ class Outlet:
         self.sinks: list[Sink[Any]] = []
         self.stream: Stream[Any] = Stream(self, self._item_type)
         self._types: list[Any] = []
+        self._direct: list[int] = []
+        """The sinks that get every item as it was emitted."""
 
     def keyed(self) -> Pipeline:
         """See `stream.Root`."""
@@ -114,13 +116,15 @@ class Outlet:
             f"{self.output!r}: an output's stream ends in sinks; to reach an entity, `send` to it."
         )
 
-    def end(self, sink: object, item: Any) -> KeyedStage:
+    def end(self, sink: object, item: Any, stream: object) -> KeyedStage:
         """See `stream.Root`."""
         if not isinstance(sink, Sink):
             raise BadApp(
                 f"`sink` takes a sink with `write(partition, sequence, items)`, not {sink!r:.100}"
             )
         leave = Exit(self.output.name, self.output.partitions, len(self.sinks))
+        if stream is self.stream:
+            self._direct.append(len(self.sinks))
         self.sinks.append(sink)
         self._types.append(item)
         return lambda keys, items: [(leave, keys, items)]
@@ -141,7 +145,31 @@ class Outlet:
         decode = _decoder(self._item_type).decode
         ends = self.stream._apply([decode(item) for item in items])
         return [
-            (end.sink, list(map(self.output.encoded, out)))
+            (end.sink, [self._left(end.sink, item) for item in out])
             for end, _, out in ends
             if isinstance(end, Exit)
         ]
+
+    def emitted(self, item: object) -> bytes:
+        """An item that is put on the output, as it travels. Raises TypeError or ValueError: it can't,
+        or a sink that would get it as it is can't write it."""
+        for place in self._direct:
+            self._check(place, item)
+        return self.output.emitted(item)
+
+    def _left(self, place: int, item: object) -> bytes:
+        """An item as it leaves for a sink. Raises as `emitted`."""
+        self._check(place, item)
+        return self.output.encoded(item)
+
+    def _check(self, place: int, item: object) -> None:
+        check = getattr(self.sinks[place], "check", None)
+        try:
+            if check is not None:
+                check(item)
+        except (TypeError, ValueError, OverflowError) as error:
+            refused = TypeError if isinstance(error, TypeError) else ValueError
+            raise refused(
+                f"{self.output!r}: {item!r:.80} is nothing for its sink "
+                f"{type(self.sinks[place]).__name__}: {error}"
+            ) from error

@@ -7,8 +7,10 @@ names it: no line is ever passed over in silence.
 
 from __future__ import annotations
 
+import functools
+import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import repeat
 from pathlib import Path
 from typing import IO, Any, Generic, Literal, NamedTuple, TypeVar, overload
@@ -20,7 +22,7 @@ from skerry.files import Piece, Reading, find, size_of
 from skerry.stream import BadRow
 
 T = TypeVar("T")
-Batch = tuple[Sequence[Any], Sequence[T | BadRow]]
+Batch = tuple[Sequence[Any], Sequence[T]]
 """Positions, and the items at them."""
 
 Bad = Literal["stop", "dead", "skip"]
@@ -76,7 +78,7 @@ class _Files(Generic[T]):
         """Bytes of a file; None when it is packed, since only reading it tells."""
         return size_of(partition)
 
-    def read(self, partition: str, after: Any) -> Iterator[tuple[Any, T | BadRow]]:
+    def read(self, partition: str, after: Any) -> Iterator[tuple[Any, T]]:
         """(place behind the line, item) of a file."""
         for positions, items in self.batches(partition, after, 1024):
             yield from zip(positions, items)
@@ -101,8 +103,8 @@ class _Files(Generic[T]):
                     if row is not None:
                         yield piece.places(range(parsed.bad, start), reading.bad), [row]
 
-    def _row(self, piece: Piece, place: int, error: str) -> BadRow | None:
-        """What becomes of a line that is no item. Raises SkerryError: the source stops."""
+    def _row(self, piece: Piece, place: int, error: str) -> Any:
+        """What stands for a line that is no item, or None. Raises SkerryError: the source stops."""
         if self._rule == "skip":
             return None
         raw = piece.lines[place].rstrip(b"\r\n")
@@ -226,14 +228,15 @@ class JsonLines(_Files[T]):
         changed: Changed = "stop",
     ) -> None:
         super().__init__(paths, bad, bad_limit, changed)
-        self._decoder = msgspec.json.Decoder(type)
+        _decoder(type)  # A type that can't be read is refused here.
+        self._type = type
         self._written: dict[str, tuple[int, int]] = {}
         """Of each file that we write: its lines and bytes, when we left it."""
 
     def _parse(self, piece: Piece, start: int) -> _Parsed:
         """Empty lines are passed over."""
         rows, items = list[int](), list[T]()
-        decode = self._decoder.decode
+        decode = _decoder(self._type).decode
         for place in range(start, len(piece.lines)):
             line = piece.lines[place]
             if line.isspace():
@@ -247,6 +250,16 @@ class JsonLines(_Files[T]):
             rows.append(place)
             items.append(item)
         return _Parsed(rows, items)
+
+    def check(self, item: object, /) -> None:
+        """Refuse what would come back as something else. Raises ValueError, TypeError.
+
+        JSON has no NaN and no infinity: they would be written as null.
+        """
+        if b"null" in msgspec.json.encode(item):
+            where = _not_finite(msgspec.to_builtins(item, str_keys=True))
+            if where is not None:
+                raise ValueError(f"JSON has no {where}: emit None, or a text")
 
     def write(self, partition: str, sequence: int, items: Sequence[T], /) -> None:
         """Append the items that are not there yet; they are synced when this returns.
@@ -274,6 +287,25 @@ class JsonLines(_Files[T]):
             file.flush()
             os.fsync(file.fileno())
         self._written[partition] = lines + len(fresh), size + len(text)
+
+
+@functools.cache
+def _decoder(type: Any) -> msgspec.json.Decoder[Any]:
+    """Made once a type; not kept in a source, which travels by value from a notebook."""
+    return msgspec.json.Decoder(type)
+
+
+def _not_finite(value: Any, path: str = "") -> str | None:
+    """The first number in it that is NaN or infinite, with its place; None: there is none."""
+    inner: Iterable[tuple[object, Any]] = ()
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{value}{path and f' (at `{path}`)'}"
+    if isinstance(value, dict):
+        inner = value.items()
+    elif isinstance(value, list | tuple):
+        inner = enumerate(value)
+    found = (_not_finite(part, f"{path}[{place!r}]") for place, part in inner)
+    return next(filter(None, found), None)
 
 
 _STRANGE = (

@@ -27,7 +27,7 @@ from skerry.errors import BadApp
 from skerry.message import INT_MAX, INT_MIN, KEY_BYTES_MAX, LARGE, Handler, check_key, is_text
 
 if TYPE_CHECKING:
-    from skerry.output import Output
+    from skerry.output import Outlet
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -78,6 +78,10 @@ class Sink(Protocol[T_contra]):
             items: at least one.
 
         What it raises is tried again after a while, for ever; other sinks go on.
+
+        A sink that can't write every item may also offer `check(item)`, which raises TypeError or
+        ValueError for those that it never will, and does nothing else. They are refused in `emit`;
+        of what stages or sources give to it, they are dead letters.
         """
         ...
 
@@ -101,8 +105,9 @@ KeyedStage = Callable[[list[str], list[Any]], list[Columns]]
 class Root(Protocol):
     """Where a stream comes from: it says where one may end."""
 
-    def end(self, sink: object, item: Any) -> KeyedStage:
-        """The last stage, to a sink of items of this type; keys: none, or of each. Raises BadApp."""
+    def end(self, sink: object, item: Any, stream: object) -> KeyedStage:
+        """The last stage of this stream, to a sink of items of this type; keys: none, or of each.
+        Raises BadApp."""
         ...
 
     def keyed(self) -> Pipeline:
@@ -114,7 +119,7 @@ class Pipeline:
     """A source, and what its items become."""
 
     def __init__(
-        self, name: str, source: Source[Any], way_out: Callable[[str, object], Output[Any]]
+        self, name: str, source: Source[Any], way_out: Callable[[str, object], Outlet]
     ) -> None:
         self.name, self.source = name, source
         self.stream: Stream[Any] = Stream(self)
@@ -123,12 +128,12 @@ class Pipeline:
         self._way_out = way_out
         self._sinks = 0
 
-    def end(self, sink: object, item: Any) -> KeyedStage:
+    def end(self, sink: object, item: Any, stream: object) -> KeyedStage:
         """See `Root`. Each sink has an output of its own, that the items are put on."""
-        output = self._way_out(f"{self.name} sink {self._sinks}", sink)
+        outlet = self._way_out(f"{self.name} sink {self._sinks}", sink)
         self._sinks += 1
-        leave = Exit(output.name, output.partitions, 0)
-        return lambda keys, items: [(leave, keys, list(map(output.encoded, items)))]
+        leave = Exit(outlet.output.name, outlet.output.partitions, 0)
+        return lambda keys, items: [(leave, keys, list(map(outlet.emitted, items)))]
 
     def keyed(self) -> Pipeline:
         """See `Root`."""
@@ -177,7 +182,7 @@ class Stream(Generic[T]):
         An output or source may have several sinks; each has numbers of its own, by its place.
         Add new ones behind the others.
         """
-        leave = self._root.end(sink, self._item)
+        leave = self._root.end(sink, self._item, self)
         self._stages.append(lambda items: leave([], items))
 
     def key_by(self, key: Callable[[T], str]) -> Keyed[T]:
@@ -232,7 +237,7 @@ class Keyed(Generic[T]):
 
         Items of one key keep the order that they had in their source's partition.
         """
-        leave = self._root.end(sink, Any)
+        leave = self._root.end(sink, Any, self)
 
         def stage(keys: list[str], items: list[Any]) -> list[Columns]:
             check_keys(keys)

@@ -9,8 +9,8 @@ a worker, the simulator or a test. Nothing else is shared between programs and r
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 from skerry.errors import OutsideTurn, SkerryError
 
@@ -21,6 +21,14 @@ if TYPE_CHECKING:
     from skerry.verbs import Asked
 
 current: Turn | None = None
+
+
+class Emits(Protocol):
+    """What items can be emitted to."""
+
+    def emitted(self, item: object, /) -> bytes:
+        """The item as it travels. Raises TypeError or ValueError: it can't."""
+        ...
 
 
 class Turn:
@@ -70,8 +78,8 @@ class Turn:
         self.forgotten_state = b""
         """The state at that moment."""
         self.emits: list[tuple[Output[Any], bytes]] = []
-        self.outputs: frozenset[str] | None = None
-        """The app's outputs; None when there is no app around this turn."""
+        self.outputs: Mapping[str, Emits] | None = None
+        """The app's outputs, by their names; None when there is no app around this turn."""
         self.timer_set: Callable[[Entity, str], bool] = _no_timer
         """Whether a named timer of an entity stood before this turn."""
         self.draws = 0

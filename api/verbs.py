@@ -320,17 +320,18 @@ def emit(output: Output[T], item: T, /) -> None:
     Raises:
         TypeError: the output is not declared, the item can't be encoded, or would come out as
             something else than the output's type.
-        ValueError: the item is too large for a message.
+        ValueError: the item is too large for a message, or its sink can't write it (NaN as JSON).
         OutsideTurn: no entity runs.
 
     Example:
         >>> emit(milestones, 1000)
     """
     turn = running("emit")
-    if turn.outputs is not None and output.name not in turn.outputs:
+    way_out = output if turn.outputs is None else turn.outputs.get(output.name)
+    if way_out is None:
         raise TypeError(
             f"{output!r} is not declared: write App(…, outputs=[…]) with it, so that its items "
             f"have a way out"
         )
-    turn.emits.append((output, output.emitted(item)))
+    turn.emits.append((output, way_out.emitted(item)))
     turn.extra = True

@@ -48,6 +48,10 @@ class Outlet(Protocol):
         """How many sinks it has."""
         ...
 
+    def emitted(self, item: object, /) -> bytes:
+        """An item as it travels. Raises TypeError or ValueError: it can't."""
+        ...
+
     def apply(self, items: Sequence[bytes], /) -> Sequence[tuple[int, Sequence[bytes]]]:
         """What comes out at each sink: (its place among the output's sinks, items)."""
         ...

@@ -199,7 +199,7 @@ class Shard:
             caller_max=limits.sessions_of_caller_max,
         )
         self.outputs = Outputs(settings.outlets, settings.life, store.read)
-        self.turn.outputs = frozenset(settings.outlets)
+        self.turn.outputs = settings.outlets
         self.delivery = Delivery(
             settings.me,
             settings.types,

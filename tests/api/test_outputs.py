@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from skerry import App, BadApp, Entity, JsonLines, Output, SkerryError, emit
+from skerry import App, BadApp, Entity, Failed, JsonLines, Output, SkerryError, emit, portable
 from skerry.message import MESSAGE_BYTES_MAX
 from skerry.sources import Generate
 from skerry.testing import Harness, Simulation, turn
@@ -236,3 +237,70 @@ def test_lines_that_are_gone_are_named(tmp_path: Path) -> None:
     sink: JsonLines[int] = JsonLines(tmp_path)
     with pytest.raises(SkerryError, match="has 0 lines, and item 7 is to follow"):
         sink.write("0", 7, [7])
+
+
+class Reading(msgspec.Struct):
+    at: str
+    values: list[float]
+
+
+@pytest.mark.parametrize(
+    ("item", "said"),
+    [
+        (math.inf, "JSON has no inf: emit"),
+        (Reading("a", [1.0, math.nan]), r"JSON has no nan \(at `\['values'\]\[1\]`\)"),
+        ({"deep": [{"x": (None, -math.inf)}]}, "JSON has no -inf"),
+        ({(1, 2): 3}, "Only dicts with str-like"),
+    ],
+)
+def test_what_a_sink_can_never_write_is_refused_where_it_is_emitted(
+    tmp_path: Path, item: Any, said: str
+) -> None:
+    probes = Output[Any]("probes")
+
+    class Probe(Entity):
+        def read(self, good: float) -> None:
+            emit(probes, item)
+
+        def fine(self, good: Any) -> None:
+            emit(probes, good)
+
+    app = App("probing", entities=[Probe], outputs=[probes])
+    app.stream(probes).sink(JsonLines(tmp_path))
+    h = Harness(app)
+    with pytest.raises(Failed, match=f"probes.*is nothing for its sink JsonLines: {said}"):
+        h.ask(Probe.at("a").read, 1.0)
+    good = [None, "null", [None, 1.5], {"null": None}, {1: 2}]
+    for value in good:
+        h.send(Probe.at("a").fine, value)
+    assert h.emitted(probes) == good
+    assert len(h.dead) == 1, "what failed above"
+
+
+def test_what_a_stage_makes_that_its_sink_can_t_write_is_a_dead_letter(tmp_path: Path) -> None:
+    app = shop()
+    app.stream(plain).map(lambda cents: 1 / cents if cents else math.inf).sink(JsonLines(tmp_path))
+    app.stream(plain).sink(Kept())
+    h = Harness(app)
+    for cents in (1, 0, 2):
+        h.send(Shop.at("x").sell, cents)
+    assert ["JSON has no inf" in letter.error for letter in h.dead] == [True]
+    assert h[Shop.at("x")].sold == 3, "the turn itself counts: another sink may take it"
+
+
+def test_what_a_source_gives_that_its_sink_can_t_write_is_a_dead_letter(tmp_path: Path) -> None:
+    app = App("straight")
+    numbers = Generate(lambda partition, n: math.nan if n == 1 else n, partitions=1, count=3)
+    sink: JsonLines[float] = JsonLines(tmp_path)
+    app.source(numbers).sink(sink)
+    h = Harness(app)
+    h.run()
+    assert h.emitted(sink) == [0, 2]
+    assert ["JSON has no nan" in letter.error for letter in h.dead] == [True]
+
+
+def test_json_lines_travel_by_value_as_from_a_notebook() -> None:
+    app = App("notebook", entities=[Shop], outputs=[plain])
+    app.source(JsonLines("a.jsonl", type=int)).key_by(str).to(Shop.sell)
+    app.stream(plain).sink(JsonLines("out"))
+    assert portable.loads(portable.dumps(app)).name == "notebook"

@@ -118,7 +118,7 @@ def test_a_bad_row_stops_dies_or_is_skipped_and_no_good_one_with_it(
     assert skipping.bad_rows == 3
 
     dying = source(path, bad="dead")
-    read = list(dying.read(str(path), None))
+    read: list[tuple[Any, Any]] = list(dying.read(str(path), None))
     rows = [item for _, item in read if isinstance(item, BadRow)]
     assert [item for _, item in read if not isinstance(item, BadRow)] == good
     assert [bad.raw for bad in rows] == [row] * 3
@@ -144,6 +144,7 @@ def test_the_source_stops_after_its_limit_of_bad_rows_also_over_runs(tmp_path: P
 def test_a_bad_row_that_is_huge_is_kept_in_part(tmp_path: Path) -> None:
     path = tmp_path / "rows"
     path.write_text("x" * 200_000)
+    row: Any
     ((_, row),) = JsonLines(path, bad="dead").read(str(path), None)
     assert isinstance(row, BadRow)
     assert (row.raw, "first 65,536 of its 200,000 bytes" in row.error) == (b"x" * 65_536, True)

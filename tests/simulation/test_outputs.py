@@ -16,6 +16,9 @@ class Outlet:
     def __init__(self, ends: int = 1) -> None:
         self.ends = ends
 
+    def emitted(self, item: object) -> bytes:
+        return msgspec.msgpack.encode(item)
+
     def apply(self, items: Sequence[bytes]) -> list[tuple[int, Sequence[bytes]]]:
         return [(end, items) for end in range(self.ends)]
 
