@@ -63,12 +63,15 @@ class _Files(Generic[T]):
         """What relative paths are relative to, wherever the program goes later."""
         self._rule, self._limit, self._anew = bad, bad_limit, changed == "anew"
         self._bad: dict[str, int] = {}
-        """Of each file that was read here: how many of its lines were no items."""
+        """Of each file that is read here: how many of its lines were no items, in earlier runs too."""
+        self._bad_before: dict[str, int] = {}
 
     @property
-    def bad_rows(self) -> int:
-        """How many lines were no items, in the files that this process reads."""
-        return sum(self._bad.values())
+    def skipped(self) -> int:
+        """How many lines were no items and passed over, since this process began to read."""
+        if self._rule != "skip":
+            return 0
+        return sum(self._bad.values()) - sum(self._bad_before.values())
 
     def partitions(self) -> list[str]:
         """The files, sorted: real paths, in which what is no printable UTF-8 is written as %ff."""
@@ -86,9 +89,9 @@ class _Files(Generic[T]):
     def batches(self, partition: str, after: Any, size: int) -> Iterator[Batch[T]]:
         """The same as places and items, up to `size` at a time. A bad row comes alone."""
         reading = Reading(partition, after, source=type(self).__name__, anew=self._anew)
-        self._bad[partition] = reading.bad
         for piece in reading.pieces(size):
             self._bad[partition] = reading.bad
+            self._bad_before.setdefault(partition, reading.bad)
             start: int | None = 0
             while start is not None and start < len(piece.lines):
                 parsed = self._parse(piece, start)
@@ -107,20 +110,20 @@ class _Files(Generic[T]):
         """What stands for a line that is no item, or None. Raises SkerryError: the source stops."""
         if self._rule == "skip":
             return None
-        raw = piece.lines[place].rstrip(b"\r\n")
-        if self._rule == "dead" and self.bad_rows <= self._limit:
+        raw, error = piece.lines[place].rstrip(b"\r\n"), f"{piece.told(place)}: {error}"
+        if self._rule == "dead" and sum(self._bad.values()) <= self._limit:
             if len(raw) > KEPT_BYTES:
                 error += f". The first {KEPT_BYTES:,} of its {len(raw):,} bytes are kept"
             return BadRow(raw[:KEPT_BYTES], error)
         name = type(self).__name__
         if self._rule == "dead":
             raise SkerryError(
-                f"{piece.told(place)}: {error}. It is one bad row more than bad_limit={self._limit:,} "
-                f"allows: mend the file, or raise that limit of {name}."
+                f"{error}. It is one bad row more than bad_limit={self._limit:,} allows: mend the "
+                f"file, or raise that limit of {name}."
             )
         shown = raw[:SHOWN_BYTES].decode(errors="backslashreplace")
         raise SkerryError(
-            f"{piece.told(place)}: {error}. It reads {shown!r}{'…' * (len(raw) > SHOWN_BYTES)}. "
+            f"{error}. It reads {shown!r}{'…' * (len(raw) > SHOWN_BYTES)}. "
             f"All lines before it are counted. Mend the line and start again; or go on without such "
             f'lines, by {name}(…, bad="dead") or bad="skip".'
         )

@@ -41,6 +41,7 @@ class BadRow(NamedTuple):
 
     raw: bytes
     error: str
+    """Where it is, and what is wrong with it."""
 
 
 @runtime_checkable

@@ -20,6 +20,7 @@ import msgspec
 
 from skerry.errors import SkerryError
 from skerry.runtime.shard.events import Items
+from skerry.stream import BadRow
 
 BATCH_ITEMS = 2048
 """Items that are read at once; a batch of turns takes as many of them as it has time for."""
@@ -125,10 +126,14 @@ class _Thread:
         try:
             positions, batch = list[Any](), list[Any]()
             for position, item in items:
+                bad = type(item) is BadRow
+                if bad and batch:
+                    self._put((positions, batch))
+                    positions, batch = [], []
                 positions.append(position)
                 batch.append(item)
                 # An idle worker gets what there is at once; a busy one gets full batches.
-                if len(batch) >= BATCH_ITEMS or self._queue.empty():
+                if bad or len(batch) >= BATCH_ITEMS or self._queue.empty():
                     self._put((positions, batch))
                     positions, batch = [], []
             if batch:
@@ -221,10 +226,10 @@ class Readers:
         return self.failure is None and any(partition.inline for partition in self._reading)
 
     @property
-    def bad_rows(self) -> int:
-        """The rows that sources found where items should be, as far as they count them."""
+    def skipped(self) -> int:
+        """Rows that were no items and passed over, by sources that count them."""
         sources = {id(p.source): p.source for p in self._partitions.values()}
-        return sum(getattr(source, "bad_rows", 0) for source in sources.values())
+        return sum(getattr(source, "skipped", 0) for source in sources.values())
 
     def progress(self) -> tuple[float, float] | None:
         """(read, size) summed over the partitions, None when some size is unknown."""

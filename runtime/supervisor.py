@@ -92,6 +92,8 @@ class Progress(Struct):
     commits: int = 0
     dead: int = 0
     """Dead letters that came."""
+    skipped: int = 0
+    """Rows of sources that were passed over."""
     part: float | None = None
     seconds: float = 0.0
 
@@ -350,6 +352,7 @@ class Supervisor:
             child.before.items + child.latest.items,
             child.before.commits + child.latest.commits,
             child.before.dead + child.latest.dead,
+            child.before.skipped + child.latest.skipped,
         )
         child.latest = Progress()
         threading.Thread(target=self._collect, args=(child, child.process), daemon=True).start()
@@ -591,6 +594,7 @@ class Supervisor:
         self.progress.items = sum(a.items + b.items for a, b in whole)
         self.progress.commits = sum(a.commits + b.commits for a, b in whole)
         self.progress.dead = sum(a.dead + b.dead for a, b in whole)
+        self.progress.skipped = sum(a.skipped + b.skipped for a, b in whole)
 
     def _listen(self) -> None:
         poll = select.poll()
@@ -615,7 +619,7 @@ class Supervisor:
             if kind == "answer" and n == self._round:
                 answer = self._answers[child.shard] = rest[0]
                 child.latest = Progress(
-                    answer["turns"], answer["items"], answer["commits"], answer["dead"]
+                    *(answer[of] for of in ("turns", "items", "commits", "dead", "skipped"))
                 )
         self._with(child.shard, door.go_on)
 

@@ -389,7 +389,7 @@ class Worker:
             "cut": shard.streams.cut,
             "turns": self._turns,
             "items": self._readers.items,
-            "bad_rows": self._readers.bad_rows,
+            "skipped": self._readers.skipped,
             "commits": self._commits,
             "timers": len(shard.timers),
             "asks": len(shard.asks),
@@ -447,6 +447,7 @@ class Worker:
             "turns": self._turns,
             "items": self._readers.items,
             "commits": self._commits,
+            "skipped": self._readers.skipped,
             "progress": self._readers.progress(),
             "dead": self._shard.buried,
         }

@@ -131,6 +131,8 @@ def run(
             f"{progress.dead:,} dead letters came: messages that were refused or failed. "
             f"Look at them with `skerry dead list --data {options.data}`."
         )
+    if progress.skipped:
+        shown.say(f'{progress.skipped:,} rows were no items and were skipped, as bad="skip" says.')
     raise typer.Exit(code)
 
 

@@ -384,6 +384,7 @@ class Intake:
             self.watch((_ITEM, position, 0))
         pipeline = self._settings.pipelines[event.source]
         if type(event.items[0]) is BadRow:
+            assert len(event.items) == 1, "a bad row comes alone"
             self._bury_row(event, event.items[0])
         elif not self._delivery.careful:
             columns, error = self._apply(pipeline, event.items)
@@ -444,7 +445,7 @@ class Intake:
         raw: str | bytes = row.raw
         with contextlib.suppress(UnicodeDecodeError):
             raw = row.raw.decode()
-        self._bury(event, f"{_told(event.positions, 0)}: {row.error}", raw)
+        self._bury(event, row.error, raw)
 
     def _bury(self, event: Items, error: str, kept: str | bytes, traceback: str = "") -> None:
         self._delivery.dead.bury(

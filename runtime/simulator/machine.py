@@ -7,7 +7,7 @@ bytes into events, the greeting, the readers of sources, the beat.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from skerry.app import App
@@ -19,6 +19,7 @@ from skerry.runtime.shard.shard import Shard
 from skerry.runtime.simulator.disk import MemoryStore
 from skerry.runtime.simulator.ledger import Books
 from skerry.runtime.watch import Beat
+from skerry.stream import BadRow
 
 Partition = tuple[str, str]
 """(source, partition)."""
@@ -37,8 +38,16 @@ class Reader:
         self._items: Iterator[tuple[Any, Any]] = iter(self._source.read(self._partition, after))
 
     def next(self, most: int) -> tuple[list[Any], list[Any]]:
-        """Positions and items, so many; fewer at the end."""
-        batch = list(islice(self._items, most))
+        """Positions and items, so many; fewer at the end, and around a bad row, which comes alone."""
+        batch: list[tuple[Any, Any]] = []
+        for found in islice(self._items, most):
+            bad = type(found[1]) is BadRow
+            if bad and batch:
+                self._items = chain([found], self._items)
+                break
+            batch.append(found)
+            if bad:
+                break
         self.ended = not batch
         positions, items = [position for position, _ in batch], [item for _, item in batch]
         if positions:

@@ -115,7 +115,7 @@ def test_a_bad_row_stops_dies_or_is_skipped_and_no_good_one_with_it(
 
     skipping = source(path, bad="skip")
     assert [item for _, item in skipping.read(str(path), None)] == good
-    assert skipping.bad_rows == 3
+    assert skipping.skipped == 3
 
     dying = source(path, bad="dead")
     read: list[tuple[Any, Any]] = list(dying.read(str(path), None))

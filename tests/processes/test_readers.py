@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from skerry.errors import SkerryError
 from skerry.runtime.readers import OPEN_MAX, SPELL_BATCHES, Partition, Readers
+from skerry.stream import BadRow
 
 BATCH = 3
 
@@ -73,6 +75,50 @@ def test_a_position_may_be_anything_that_comes_back_as_it_was(position: object) 
     partition = Partition("places", Places("a", position), "0", None, lambda: None)
     items = partition.next(10)
     assert items is not None and items.positions[-1] == position
+
+
+class Breaking(Numbers):
+    """Breaks behind its second batch; counts how much it was asked for."""
+
+    def batches(self, partition: str, after: int | None, size: int) -> Iterator[tuple[Any, Any]]:
+        """Two of them."""
+        yield from list(super().batches(partition, after, size))[:2]
+        raise OSError("gone")
+
+
+def test_when_a_source_breaks_what_it_gave_counts_and_nothing_more_is_read() -> None:
+    readers = readers_of(Breaking([100]))
+    assert [items.items for items in readers.next(1000)] == [[1, 2, 3], [4, 5, 6]]
+    assert isinstance(readers.failure, OSError)
+    assert (readers.next(1000), readers.finished, readers.inline) == ([], False, False)
+    readers.rewind("numbers", "0", 2)
+    assert [items.items for items in readers.next(4)] == [[3, 4, 5], [6]]
+    assert readers.failure is None
+    assert [items.items for items in readers.next(9)] == [[7, 8]]
+    assert isinstance(readers.failure, OSError)
+
+
+class Blocking:
+    """A source that is read by a thread, with a row that is no item."""
+
+    def read(self, partition: str, after: int | None) -> Iterator[tuple[int, Any]]:
+        """Five rows."""
+        for n in range(5):
+            yield n, BadRow(b"two", "row 2") if n == 2 else n
+
+
+def test_a_bad_row_comes_alone_from_a_source_that_blocks() -> None:
+    woken = threading.Semaphore(0)
+    partition = Partition("rows", Blocking(), "0", None, woken.release)
+    found = list[list[Any]]()
+    while not partition.finished:
+        items = partition.next(10)
+        if items is None:
+            assert partition.finished or woken.acquire(timeout=60)
+        else:
+            found.append(list(items.items))
+    assert [item for items in found for item in items if item != (b"two", "row 2")] == [0, 1, 3, 4]
+    assert [BadRow(b"two", "row 2")] in found
 
 
 def test_a_partition_is_named_by_a_text() -> None:
