@@ -6,6 +6,8 @@ that a file that was replaced, cut or written over is seen before a line of it i
 copy of the same bytes elsewhere on the disk is taken for what it is.
 
 Places are made when one is asked for. A batch of thousands of lines asks for its last one.
+
+Idea: docs/files.md.
 """
 
 from __future__ import annotations

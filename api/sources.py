@@ -110,7 +110,10 @@ class _Files(Generic[T]):
         """What stands for a line that is no item, or None. Raises SkerryError: the source stops."""
         if self._rule == "skip":
             return None
-        raw, error = piece.lines[place].rstrip(b"\r\n"), f"{piece.told(place)}: {error}"
+        line, error = piece.lines[place], f"{piece.told(place)}: {error}"
+        if not line.endswith(b"\n"):
+            error += " (it has no end: is it still being written?)"
+        raw = line.rstrip(b"\r\n")
         if self._rule == "dead" and sum(self._bad.values()) <= self._limit:
             if len(raw) > KEPT_BYTES:
                 error += f". The first {KEPT_BYTES:,} of its {len(raw):,} bytes are kept"

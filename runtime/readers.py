@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -82,6 +82,11 @@ class Partition:
         if batch is None:
             return None
         positions, found = batch
+        if len(positions) != len(found):
+            raise SkerryError(
+                f"Source {self.name}, partition {self.partition}: a batch has {len(positions)} "
+                f"positions and {len(found)} items. Give each item its own."
+            )
         if not positions:
             self.finished = True
             return None
@@ -162,6 +167,9 @@ class Readers:
 
     def __init__(self, partitions: Sequence[Partition]) -> None:
         self._partitions = {(p.name, p.partition): p for p in partitions}
+        if len(self._partitions) < len(partitions):
+            (name, twice), _ = Counter((p.name, p.partition) for p in partitions).most_common(1)[0]
+            raise SkerryError(f"Source {name} has two partitions called {twice!r}. Rename one.")
         inline = [p for p in partitions if p.inline]
         self._reading = deque([p for p in partitions if not p.inline] + inline[:OPEN_MAX])
         self._waiting = deque(inline[OPEN_MAX:])

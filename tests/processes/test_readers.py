@@ -77,6 +77,25 @@ def test_a_position_may_be_anything_that_comes_back_as_it_was(position: object) 
     assert items is not None and items.positions[-1] == position
 
 
+class Uneven:
+    """More items than positions."""
+
+    def batches(self, partition: str, after: object, size: int) -> Iterator[tuple[Any, Any]]:
+        """Two and three."""
+        yield [1, 2], [1, 2, 3]
+
+
+def test_a_batch_whose_items_have_no_positions_is_refused() -> None:
+    with pytest.raises(SkerryError, match="partition 0: a batch has 2 positions and 3 items"):
+        Partition("uneven", Uneven(), "0", None, lambda: None).next(10)
+
+
+def test_two_partitions_of_one_name_are_refused() -> None:
+    two = [Partition("twice", Numbers([3]), "0", None, lambda: None) for _ in range(2)]
+    with pytest.raises(SkerryError, match="Source twice has two partitions called '0'"):
+        Readers(two)
+
+
 class Breaking(Numbers):
     """Breaks behind its second batch; counts how much it was asked for."""
 
