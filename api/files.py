@@ -16,6 +16,7 @@ import glob
 import gzip
 import os
 import re
+import stat
 import urllib.parse
 import zlib
 from bisect import bisect_right
@@ -124,12 +125,22 @@ class _RealPaths:
 
 def size_of(name: str) -> int | None:
     """Bytes of a file; None when it is packed, since only reading it tells."""
-    path = path_of(name)
     try:
-        with open(path, "rb") as file:
+        with _opened(name) as file:
             return None if file.read(2) == PACKED else os.fstat(file.fileno()).st_size
     except OSError as error:
-        raise lost(path, error) from error
+        raise lost(name, error) from error
+
+
+def _opened(name: str) -> IO[bytes]:
+    """The file; a pipe that lies there by now keeps nobody waiting. Raises OSError."""
+    file = open(
+        path_of(name), "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)
+    )
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError("it is no regular file any more")
+    return file
 
 
 # ── places ────────────────────────────────────────────────────────────────────
@@ -153,7 +164,8 @@ class Place(Struct, array_like=True, frozen=True):
 class _At(Struct, frozen=True):
     """Where a batch of lines begins."""
 
-    path: str
+    name: str
+    """The file's, as people see it: a path may hold what can't be printed, or stored."""
     offset: int
     line: int
     head: bytes
@@ -170,7 +182,7 @@ class _At(Struct, frozen=True):
             head = (head + text[: min(end, WINDOW_BYTES)])[:WINDOW_BYTES]
         if len(tail) < WINDOW_BYTES:
             tail = (self.tail + tail)[-WINDOW_BYTES:]
-        return _At(self.path, self.offset + end, line, head, tail, self.device, self.inode)
+        return _At(self.name, self.offset + end, line, head, tail, self.device, self.inode)
 
     def place(self, bad: int) -> list[int]:
         """As it is stored: a `Place`."""
@@ -204,7 +216,7 @@ class Places(Sequence[list[int]]):
 
     def told(self, index: int) -> str:
         """One of them, for a person."""
-        return f"{self._at.path}, line {self._numbers[index]:,}"
+        return f"{self._at.name}, line {self._numbers[index]:,}"
 
 
 _sum = xxhash.xxh3_64_intdigest
@@ -233,7 +245,7 @@ class Piece:
 
     def told(self, place: int) -> str:
         """A line of it, for a person."""
-        return f"{self._at.path}, line {self._at.line + place + 1:,}"
+        return f"{self._at.name}, line {self._at.line + place + 1:,}"
 
     def places(self, chosen: Sequence[int], bad: int) -> Places:
         """Behind these of the lines, `bad` lines of the file having been none before."""
@@ -253,9 +265,9 @@ class Piece:
 class Changed(SkerryError):
     """A file is not the one that was read."""
 
-    def __init__(self, path: str, place: Place, what: str, source: str) -> None:
+    def __init__(self, name: str, place: Place, what: str, source: str) -> None:
         super().__init__(
-            f"{path} {what}. Up to line {place.line:,} (byte {place.offset:,}) it was read, and that "
+            f"{name} {what}. Up to line {place.line:,} (byte {place.offset:,}) it was read, and that "
             f"counts. Bring back the file that was read; or start with a new data directory; or, to "
             f'read what lies there now from its first line, write {source}(…, changed="anew").'
         )
@@ -272,7 +284,7 @@ class Reading:
     """
 
     def __init__(self, name: str, after: Any, *, source: str, anew: bool) -> None:
-        self.path, self._source, self._anew = path_of(name), source, anew
+        self.name, self._source, self._anew = name, source, anew
         self._after = None if after is None else self._place(after)
         self._broken: Exception | None = None
         """Why nothing more can be read."""
@@ -284,7 +296,7 @@ class Reading:
             return msgspec.convert(after, Place)
         except msgspec.ValidationError as error:
             raise SkerryError(
-                f"{self.path}: {after!r} is no place in a file: it was another source's that "
+                f"{self.name}: {after!r} is no place in a file: it was another source's that "
                 f"had this one's name. Give the sources names: app.source(…, name=…)."
             ) from error
 
@@ -294,7 +306,7 @@ class Reading:
         Raises Changed; SkerryError: the file can't be read.
         """
         try:
-            with open(self.path, "rb") as raw:
+            with _opened(self.name) as raw:
                 file = self._unpacked(raw)
                 at = self._begin(file)
                 while lines := self._take(file, size):
@@ -308,7 +320,7 @@ class Reading:
                 if file is raw and os.fstat(raw.fileno()).st_size < at.offset:
                     raise OSError(f"it was cut below byte {at.offset:,} while it was read")
         except READ_ERRORS as error:
-            raise lost(self.path, error) from error
+            raise lost(self.name, error) from error
 
     def _take(self, file: IO[bytes], size: int) -> list[bytes]:
         """Some lines: those before what can't be read, too, and none behind it."""
@@ -323,7 +335,7 @@ class Reading:
     def _unpacked(self, raw: IO[bytes]) -> IO[bytes]:
         status = os.fstat(raw.fileno())
         self._device, self._inode = status.st_dev, status.st_ino
-        packed = raw.read(2) == PACKED or self.path.endswith(".gz")
+        packed = raw.read(2) == PACKED or self.name.endswith(".gz")
         raw.seek(0)
         return gzip.GzipFile(fileobj=raw) if packed else raw  # type: ignore[return-value]
 
@@ -340,13 +352,13 @@ class Reading:
         mark = file.read(len(MARK))
         if mark.startswith(WIDE_MARKS):
             raise SkerryError(
-                f"{self.path} is not UTF-8 but UTF-16 or UTF-32, as its first bytes say. Convert it "
+                f"{self.name} is not UTF-8 but UTF-16 or UTF-32, as its first bytes say. Convert it "
                 f"(iconv -f utf-16 -t utf-8), or leave it out."
             )
         if mark != MARK:
             mark = b""
             file.seek(0)
-        return _At(self.path, len(mark), 0, mark, mark, self._device, self._inode)
+        return _At(self.name, len(mark), 0, mark, mark, self._device, self._inode)
 
     def _go_on(self, file: IO[bytes], after: Place) -> _At:
         """Behind what was read, when it is still what it was."""
@@ -361,7 +373,7 @@ class Reading:
             raise self._changed(
                 after, "is another file now" if other else "was changed in what was read of it"
             )
-        at = _At(self.path, after.offset, after.line, head, tail, self._device, self._inode)
+        at = _At(self.name, after.offset, after.line, head, tail, self._device, self._inode)
         return at if tail.endswith(b"\n") else self._end_line(file, after, at)
 
     def _end_line(self, file: IO[bytes], after: Place, at: _At) -> _At:
@@ -380,7 +392,7 @@ class Reading:
         )
 
     def _changed(self, after: Place, what: str) -> Changed:
-        return Changed(self.path, after, what, self._source)
+        return Changed(self.name, after, what, self._source)
 
 
 def _shown(line: bytes) -> str:
@@ -388,9 +400,9 @@ def _shown(line: bytes) -> str:
     return repr(text if len(text) <= SHOWN_BYTES else f"…{text[-SHOWN_BYTES:]}")
 
 
-def lost(path: str, error: Exception) -> SkerryError:
+def lost(name: str, error: Exception) -> SkerryError:
     """The file can't be read."""
     return SkerryError(
-        f"{path} can't be read: {error}. Its lines so far are counted; bring it back, or start "
+        f"{name} can't be read: {error}. Its lines so far are counted; bring it back, or start "
         f"the app without it."
     )

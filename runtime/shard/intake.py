@@ -120,6 +120,15 @@ def _told(positions: Sequence[Any], place: int) -> str:
     return f"position {positions[place]!r}" if told is None else str(told(place))
 
 
+def _why_not_again(letter: DeadLetter) -> str:
+    """Why a dead letter can't be sent anew, and what can be done."""
+    if letter.answered and not letter.handler_id:
+        return "It is no message that could be sent anew; it can be dropped, not retried."
+    if letter.answered:
+        return "Its asker was given an outcome and has acted on it; it can be dropped, not retried."
+    return "This release does not have its handler; start one that has, or drop it."
+
+
 class Intake:
     """Everything that waits for a batch."""
 
@@ -351,12 +360,7 @@ class Intake:
         if event.action == "retry":
             handler = self._delivery.handlers.get(letter.handler_id)
             if letter.answered or handler is None:
-                self._answer(
-                    event,
-                    "Its asker was given an outcome and has acted on it; it can be dropped, not retried."
-                    if letter.answered
-                    else "This release does not have its handler; start one that has, or drop it.",
-                )
+                self._answer(event, _why_not_again(letter))
                 return
             args = self._delivery.by_name(handler, letter.params, letter.args)
             try:

@@ -54,9 +54,12 @@ def test_a_file_that_vanished_is_named(tmp_path: Path) -> None:
 def test_what_is_no_file_is_named_with_the_next_step(tmp_path: Path) -> None:
     with pytest.raises(SkerryError, match=r"is a folder: name its files, as .*/\*"):
         TextFiles(tmp_path).partitions()
-    os.mkfifo(tmp_path / "pipe")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
     with pytest.raises(SkerryError, match="pipe is no regular file"):
-        TextFiles(tmp_path / "pipe").partitions()
+        TextFiles(pipe).partitions()
+    with pytest.raises(SkerryError, match="pipe can't be read: it is no regular file any more"):
+        list(TextFiles().read(str(pipe), None))
 
 
 @pytest.mark.parametrize("harm", ["cut", "spoilt"])

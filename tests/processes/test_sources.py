@@ -39,6 +39,10 @@ else:
 """
 
 
+ODD = os.fsdecode(b"caf\xe9[1].jsonl")
+"""A name that is no UTF-8, and looks like a pattern."""
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Where the app and its files are."""
@@ -102,17 +106,17 @@ def test_bad_rows_become_dead_letters_with_their_place_and_bytes_once_or_are_ski
     folder: Path,
 ) -> None:
     rows = ['{"x": 1}', "[" * 5000, '{"x": 1}', "half", '{"boom": 1}', '{"y": 2}']
-    (folder / "a.jsonl").write_text("\n".join(rows * 3) + "\n")
-    places = [f"{folder}/a.jsonl, line {n}" for n in range(1, 19)]
+    (folder / ODD).write_text("\n".join(rows * 3) + "\n")
+    places = [f"{folder}/caf%e9[1].jsonl, line {n}" for n in range(1, 19)]
     expected = {(places[n], rows[n % 6]) for n in range(18) if n % 6 in (1, 3)}
     expected |= {(f"item at {places[n]}", "{'boom': 1}") for n in range(4, 18, 6)}
     for _ in range(2):  # The second one finds nothing new.
-        assert run(folder, "dead", "a.jsonl") == (0, ANY)
+        assert run(folder, "dead", ODD) == (0, ANY)
         assert counts(folder) == {"x": 6, "y": 3}
         letters = launcher("dead", "list", "--json", cwd=folder).stdout.splitlines()
         found = [(m["error"].partition(": ")[0], *m["arguments"]) for m in map(json.loads, letters)]
         assert sorted(found) == sorted(expected)
-    code, said = run(folder, "skip", "a.jsonl", "--data", "other")
+    code, said = run(folder, "skip", ODD, "--data", "other")
     assert (code, "6 rows were no items and were skipped" in said) == (0, True), said
     assert counts(folder, "--data", "other") == {"x": 6, "y": 3}
 
@@ -175,10 +179,10 @@ def test_a_file_that_vanishes_after_the_start_is_named(folder: Path) -> None:
 
 
 def test_a_file_is_the_same_one_by_any_spelling_and_any_name(folder: Path) -> None:
-    odd = folder / os.fsdecode(b"caf\xe9[1].txt")
+    odd = folder / ODD
     odd.write_text("one\n")
     (folder / "link").symlink_to(odd)
-    for paths in ([odd.name], [str(odd), f"./{odd.name}"], ["caf*.txt", "link"]):
+    for paths in ([odd.name], [str(odd), f"./{odd.name}"], ["caf*.jsonl", "link"]):
         assert run(folder, "text", *paths) == (0, ANY)
         assert counts(folder) == {"one": 1}
 

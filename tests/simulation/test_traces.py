@@ -240,6 +240,13 @@ def test_one_bad_item_does_not_stop_its_source_trace_54() -> None:
     assert [("position 17" in letter.error, letter.answered) for letter in cluster.dead()] == [
         (True, True)
     ], "an item is no message: there is nothing to retry"
+    (letter,) = (
+        (machine.id, key)
+        for machine in cluster.machines
+        for key, _ in machine.disk.scan(Table.DEAD)
+    )
+    kind, body = cluster.operate(letter[0], "retry", letter[1])
+    assert (kind, b"It is no message" in body) == ("invalid", True)
 
 
 def test_a_second_batch_may_follow_one_that_is_not_durable_yet_trace_66() -> None:
