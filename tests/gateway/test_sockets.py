@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from skerry.runtime.gateway import sockets, words
+from skerry.runtime.gateway import knock, sockets, words
 from skerry.runtime.gateway.channel import Broken, Channel
 from skerry.runtime.gateway.sockets import KEPT_FILES, PEER_FILES, Door, callers_that_fit
 
 HELLO = words.encode(words.Hello())
+SECRET = knock.new_secret()
 
 
 class Street:
@@ -21,7 +22,7 @@ class Street:
 
     def __init__(self, folder: Path, *, callers_max: int) -> None:
         self.path = folder / "door"
-        self.door = Door(self.path, callers_max=callers_max)
+        self.door = Door(self.path, SECRET, callers_max=callers_max)
         self.came: list[Channel] = []
 
     def comes(self) -> Channel:
@@ -33,13 +34,19 @@ class Street:
         return caller
 
     def greeted(self) -> Channel:
-        """Somebody who says hello, and is welcomed."""
+        """Somebody who knows the secret and says hello, and is welcomed."""
         caller = self.comes()
-        caller.say(HELLO)
-        for control in self.door.receive():
-            self.door.welcome(control.caller, {"to": "you"})  # type: ignore[union-attr]
-        assert caller.hear()
+        assert self.proves(caller)
+        assert self.serves(caller)
         return caller
+
+    def proves(self, caller: Channel) -> bool:
+        """Whether both ends have proven that they know the secret."""
+        number = knock.drawn()
+        caller.say(knock.knock(SECRET, number))
+        self.door.receive()
+        (answer,) = caller.hear()
+        return knock.is_answer(SECRET, number, answer)
 
     def serves(self, caller: Channel) -> bool:
         """Whether it is still answered."""
@@ -183,4 +190,5 @@ def test_who_knocks_while_no_descriptor_is_left_comes_in_when_somebody_leaves(
     first.close()
     street.door.receive()
     street.door.receive()
+    assert street.proves(waits)
     assert street.serves(waits)

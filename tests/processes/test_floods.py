@@ -18,7 +18,7 @@ import pytest
 
 import skerry
 from skerry import Unavailable, message
-from skerry.runtime.gateway import words
+from skerry.runtime.gateway import knock, words
 from skerry.runtime.gateway.channel import Broken, Channel
 from skerry.runtime.placement_file import running_app
 from tests.processes.apps import Blob, Counter
@@ -41,6 +41,26 @@ def lines_to(data: Path, count: int = 1) -> list[Channel]:
         while line is None:
             line = Channel.to(f"{app.sockets}/door-{shard}", message_bytes_max=1 << 30)
         lines.append(line)
+    return lines
+
+
+def prove(data: Path, line: Channel) -> None:
+    """Show that we know the app's secret. Raises Broken: the door turns us away."""
+    secret, number = running_app(data).secret, knock.drawn()
+    line.say(knock.knock(secret, number))
+    poll = select.poll()
+    poll.register(line, select.POLLIN)
+    assert poll.poll(60_000), "no answer"
+    (answer,) = line.hear()
+    if not knock.is_answer(secret, number, answer):
+        raise Broken("turned away")
+
+
+def known_lines_to(data: Path) -> list[Channel]:
+    """Lines to each door of an app, by which callers of its own say anything."""
+    lines = lines_to(data)
+    for line in lines:
+        prove(data, line)
     return lines
 
 
@@ -74,7 +94,7 @@ def test_looks_without_end_are_refused_and_others_are_served(data: Path, kind: s
         "dead": ["list", b"", 1000],
     }
     asked = [words.encode([kind, n, *args[kind]]) for n in range(1, 3001)]
-    greedy = lines_to(data)
+    greedy = known_lines_to(data)
     try:
         with skerry.Client(data) as client:
             before = client.ask(Counter.at("beside").add)
@@ -100,7 +120,7 @@ def asks(session: bytes, handler: str, now_ns: int) -> bytes:
 
 
 def test_requests_of_a_session_each_leave_a_bounded_number_of_sessions(data: Path) -> None:
-    first, *others = lines_to(data)
+    first, *others = known_lines_to(data)
     before = {shard["shard"]: shard["sessions"] for shard in shards(data)}
     (welcome,) = flood(first, [words.encode(words.Hello())], 1)
     now_ns = welcome[1]["now_ns"]
@@ -186,6 +206,7 @@ def test_who_finds_no_room_is_told_what_limit_to_raise(
                 lines = lines_to(data)
                 inside += lines
                 for line in lines:
+                    prove(data, line)
                     flood(line, [hello], 1)
                     line.hear()
                 if len(inside) > 400:
