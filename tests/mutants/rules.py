@@ -689,6 +689,18 @@ MUTANTS = [
         "        if (oldest.before.no, oldest.before.checksum) != before:\n",
         "        if oldest.before.no != before[0]:\n",
     ),
+    Mutant(
+        "a page of a scan begins with the last key of the one before, in the tree",
+        "store/log.py",
+        "                    if key > after:\n",
+        "                    if key >= after:\n",
+    ),
+    Mutant(
+        "a page of a scan begins with the last key of the one before, in the overlay",
+        "store/log.py",
+        "                if key > behind and key.startswith(begin)\n",
+        "                if key >= behind and key.startswith(begin)\n",
+    ),
     # What goes out to sinks.
     Mutant(
         "an item is handed to its sink before it is durable",

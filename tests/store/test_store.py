@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import lmdb
@@ -322,3 +323,26 @@ def test_a_state_deeper_than_any_decoder_goes_keeps_nobody_from_the_rest(path: P
 def test_a_state_names_its_schema_without_being_decoded(id: int, fields: list[int]) -> None:
     in_range = [n for n in fields if -(2**63) <= n < 2**64]
     assert schema_id_of(msgspec.msgpack.encode([id, *in_range])) == id
+
+
+def test_the_pages_of_a_scan_beside_writes_show_each_key_once(path: Path) -> None:
+    """Keys in the tree, in the overlay and in both; others come, go and change between pages."""
+    writer, stay = Writer(path, log_bytes=1), {}
+    for number in range(12):
+        key = f"stays-{number}"
+        stay[key] = encode(number)
+        writer.append([(key, encode(number)), (f"goes-{number}", encode(number))])
+        writer.settle()
+    pages, after = list[list[tuple[str, bytes]]](), ""
+    while page := list(islice(writer.store.states("Thing", "", after), 2)):
+        pages.append(page)
+        after = page[-1][0]
+        number = len(pages)
+        writer.append(
+            [(f"comes-{number}", encode(0)), (f"goes-{number}", None), (after, encode(9))]
+        )
+        assert number < 40, "a scan that does not end"
+    keys = [key for page in pages for key, _ in page]
+    assert len(keys) == len(set(keys))
+    assert stay.keys() <= set(keys)
+    writer.store.close()
