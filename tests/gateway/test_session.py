@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from itertools import chain
 from typing import Any
 
 import msgspec
+import pytest
 
 from skerry.runtime.gateway import words
 from skerry.runtime.gateway.door import (
@@ -55,10 +57,10 @@ class Doors:
         """See `Lines`."""
         return int(self.now_s * 1e9)
 
-    def welcome(self, shard: int, epoch: int = 1) -> None:
+    def welcome(self, shard: int, epoch: int = 1, incarnation: bytes = bytes(16)) -> None:
         """A door says who it is."""
         greeting = words.Greeting(
-            bytes(16),
+            incarnation,
             shard,
             epoch,
             self.placement,
@@ -233,6 +235,63 @@ def test_a_broken_line_s_requests_are_said_again_with_their_numbers() -> None:
     assert doors.heard() == [], "the line is newer than this epoch"
     doors.welcome(0, epoch=3)
     assert doors.heard() == list(range(21, 51))
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("other_doors", [True, False])
+def test_what_is_under_way_at_a_change_of_workers_is_said_to_the_new_owners_in_order(
+    workers: int, other_doors: bool
+) -> None:
+    """`other_doors`: the app was started anew; if not, a door that stays says who owns what."""
+    doors = Doors(shards=2)
+    said: dict[int, list[int]] = {0: [], 1: []}
+    for of in range(40):
+        doors.ask_one(of, key=f"box-{of % 8}")
+        if of % 10 == 9:  # So that neither door's numbers all come before the other's.
+            for shard, numbers in said.items():
+                numbers += doors.heard(shard)
+    assert all(said.values()), "both doors have some"
+    doors.answer(said[1][:2], shard=1)
+    for of in range(40, 50):
+        doors.ask_one(of, key=f"box-{of % 8}")
+    new = range(2, 2 + workers) if other_doors else range(workers)
+    doors.placement = balanced(list(new), version=2, next_id=2 + workers)
+    if other_doors:
+        doors.session.reroute()
+        for shard in new:
+            doors.session.came_up(shard, doors.now_s)
+    for shard in new:
+        doors.welcome(shard)
+    found = {shard: doors.heard(shard) for shard in new}
+    assert all(numbers == sorted(numbers) for numbers in found.values()), "as a door wants them"
+    open_calls = set(range(1, 51)) - set(said[1][:2])
+    assert sorted(chain.from_iterable(found.values())) == sorted(open_calls)
+    for shard, numbers in found.items():
+        doors.answer(numbers, shard=shard)
+    assert len(doors.outcomes) == 50
+
+
+@pytest.mark.parametrize("refused", [0, 3])
+def test_the_outcome_of_what_was_under_way_at_a_restore_is_unknown_and_it_is_not_said_again(
+    refused: int,
+) -> None:
+    """What the backup has of it counts already. What was never said is said, in another session."""
+    doors = Doors(shards=2)
+    for of in range(20):
+        doors.ask_one(of, key=f"box-{of}")
+    under_way = {shard: doors.heard(shard) for shard in (0, 1)}
+    # What waits to be said again is as unknown as the rest.
+    doors.answer(under_way[0][:refused], "busy")
+    before = doors.session.id
+    doors.ask_one("new", key="box-0")
+    for shard in (0, 1):
+        doors.session.came_up(shard, doors.now_s)
+        doors.welcome(shard, incarnation=bytes(15) + b"r")
+    doors.wait(10)
+    assert [doors.outcomes[of] for of in range(20)] == [UNKNOWN] * 20
+    said = [word for _, word in doors.said if isinstance(word, words.Asks)]
+    assert {word.session for word in said} == {doors.session.id} != {before}
+    assert {number for word in said for run in word.runs for number in run.numbers} == {21}
 
 
 def test_what_nobody_waits_for_any_more_when_it_could_be_said_is_never_said() -> None:

@@ -911,6 +911,32 @@ MUTANTS = [
         "            self._unsorted.discard(slot)\n",
     ),
     Mutant(
+        "a session: what goes to new owners is said door by door, not in the order of its numbers",
+        "gateway/session.py",
+        "        said = sorted(chain.from_iterable(d.take_said() for d in self._all_doors()), key=number_of)\n",
+        "        said = list(chain.from_iterable(d.take_said() for d in self._all_doors()))\n",
+    ),
+    Mutant(
+        "a session: what goes to new owners is said behind what was never said",
+        "gateway/session.py",
+        "        for call in chain(said, unsaid):\n",
+        "        for call in chain(unsaid, said):\n",
+    ),
+    Mutant(
+        "a session: what was under way at a restore is said again to the restored app",
+        "gateway/session.py",
+        "        for call in lost:\n            self._finish(call, UNKNOWN)\n",
+        "        for call in lost:\n"
+        "            call.number = call.previous = 0\n"
+        "            self._owners[call.slot].waiting.append(call)\n",
+    ),
+    Mutant(
+        "a session: what was under way at a restore is forgotten, and nobody is told",
+        "gateway/session.py",
+        "        for call in lost:\n            self._finish(call, UNKNOWN)\n",
+        "",
+    ),
+    Mutant(
         "dead letters of a batch that was thrown away are kept",
         "shard/dead.py",
         "        self.rows.clear()\n",
