@@ -701,6 +701,43 @@ MUTANTS = [
         "                if key > behind and key.startswith(begin)\n",
         "                if key >= behind and key.startswith(begin)\n",
     ),
+    # Second lines of defence.
+    Mutant(
+        "a frame's checksum is not compared at a handshake",
+        "shard/outbound.py",
+        "        if seq and ours != checksum:\n",
+        "        if False:\n",
+    ),
+    Mutant(
+        "a receiver ahead of its sender is not noticed",
+        "shard/outbound.py",
+        "        if seq > self.sealed or seq > self.durable:\n",
+        "        if False:\n",
+    ),
+    Mutant(
+        "a hello of another incarnation is taken",
+        "shard/streams.py",
+        "        if packet.body != self._incarnation:\n",
+        "        if False:\n",
+    ),
+    Mutant(
+        "a packet for a newer epoch of ours does not stop us",
+        "shard/streams.py",
+        "        if packet.dst_epoch > self.epoch:\n",
+        "        if False:\n",
+    ),
+    Mutant(
+        "a request for another's slot is served, one by one",
+        "shard/clients.py",
+        "            if slot not in self._mine:\n",
+        "            if False:\n",
+    ),
+    Mutant(
+        "a request for another's slot is served, in a run",
+        "shard/clients.py",
+        " or not self._mine.issuperset(slots):\n",
+        ":\n",
+    ),
     # What goes out to sinks.
     Mutant(
         "an item is handed to its sink before it is durable",

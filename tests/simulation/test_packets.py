@@ -18,6 +18,7 @@ from skerry.runtime.shard.events import (
     Requested,
     RequestRun,
     Stop,
+    Table,
     Ticked,
     Transmit,
 )
@@ -69,15 +70,21 @@ def request_of(
 class End:
     """A shard on its disk; all packets pass through our hands."""
 
-    def __init__(self, me: int, store: MemoryStore | None = None) -> None:
+    def __init__(self, me: int, store: MemoryStore | None = None, *, slow: bool = False) -> None:
         self.me, self.store, self.asked = me, store or MemoryStore(), 0
+        self.slow = slow
         self.clock_ns = 10**18
         self.open()
 
     def open(self) -> None:
         """Take over from what is on the disk."""
         settings = Settings(
-            me=self.me, incarnation=bytes(16), placement=PLACEMENT, types=TYPES, pipelines={}
+            me=self.me,
+            incarnation=bytes(16),
+            placement=PLACEMENT,
+            types=TYPES,
+            pipelines={},
+            slow=self.slow,
         )
         self.shard = Shard(settings, self.store, self.store.last)
         self.tick()
@@ -420,6 +427,108 @@ def test_an_old_copy_of_a_store_is_named_when_it_opens(restarts: int) -> None:
         talk(a, old)
         a.tick(1)
         talk(a, old)
+
+
+def put_back(end: End) -> End:
+    """It and its disk as they were, which others know newer epochs of: opened until it has one."""
+    copy = End(end.me, end.store.restored())
+    while copy.shard.epoch <= end.shard.epoch:
+        copy.reopen()
+    return copy
+
+
+@pytest.mark.parametrize("acked", [True, False])
+def test_another_frame_under_a_number_that_the_receiver_has_is_named(acked: bool) -> None:
+    """The sender's disk was put back, and has sealed something else since."""
+    a, b = connected()
+    a.store.keep(7)
+    a.forward(1)
+    b.hears(*a.frames())
+    assert b.got == [1]
+    if acked:
+        talk(a, b)
+    old = put_back(a)
+    old.forward(2)
+    with pytest.raises(StoreDamaged, match=r"Frame 1 from shard 0 to shard 1 differs at its two"):
+        talk(old, b)
+
+
+@pytest.mark.parametrize("waits", [0, 1])
+def test_a_receiver_that_has_more_than_its_sender_has_sealed_is_named(waits: int) -> None:
+    """`waits`: so many frames the sender has sealed again, of the three that it had sent."""
+    a, b = connected()
+    a.store.keep(7)
+    for number in range(3):
+        a.forward(number)
+        b.hears(*a.frames())
+    assert b.got == [0, 1, 2]
+    old = put_back(a)
+    for number in range(waits):
+        old.forward(number)
+    with pytest.raises(StoreDamaged, match=r"has frame 3 of shard 0, which knows only .*went back"):
+        talk(old, b)
+
+
+def test_an_ack_beyond_what_was_sealed_is_named() -> None:
+    a, b = connected()
+    a.forward(1)
+    b.hears(*a.frames())
+    (ack,) = b.waits()
+    beyond = wire.unpack(wire.pack(msgspec.structs.replace(ack, ack=2)))
+    with pytest.raises(StoreDamaged, match="acks frame 2 of shard 0, which has sealed only 1"):
+        a.hears(beyond)
+
+
+def test_a_shard_of_another_incarnation_is_refused_and_counted_and_harms_nobody() -> None:
+    a, b = connected()
+    known = b.shard.streams.inbound[0].epoch
+    stranger = msgspec.structs.replace(hello(a, b), src_epoch=known + 5, body=b"another's incarn")
+    assert b.hears(stranger) == []
+    assert list(b.shard.streams.refused.values()) == [1]
+    assert b.shard.streams.inbound[0].epoch == known
+    a.forward(1)
+    b.hears(*a.frames())
+    assert b.got == [1], "who belongs to it is not fenced by a stranger's epoch"
+
+
+def test_a_shard_that_was_replaced_stops_when_a_packet_is_meant_for_its_successor() -> None:
+    """It does not even run what the packet brings: its successor does (I5)."""
+    a, b = connected()
+    b.store.keep(7)
+    successor = End(1, b.store.restored())
+    a.forward(1)
+    talk(a, successor)
+    a.forward(2)
+    (frame,) = a.frames()
+    commit = b.shard.no
+    with pytest.raises(StoreDamaged, match="was replaced and stops"):
+        b.hears(frame)
+    assert (b.shard.no, b.got) == (commit, [])
+    successor.hears(frame)
+    assert successor.got == [1, 2]
+
+
+@pytest.mark.parametrize("slow", [True, False])
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("keys", [[THERE], [HERE, THERE], [THERE, HERE, THERE]])
+def test_a_request_at_the_wrong_door_is_told_that_it_moved_and_leaves_no_trace(
+    keys: list[str], named: bool, slow: bool
+) -> None:
+    a = End(0, slow=slow)
+    session, (run,) = request_of(bytes(16), 1, a.clock_ns, "Post", "", "take", b"")
+    count = len(keys)
+    args = msgspec.Raw(msgspec.msgpack.encode([[7, "x"]] * count))
+    numbers = list(range(1, count + 1))
+    run = msgspec.structs.replace(run, numbers=numbers, previous=[0] * count, keys=keys, args=args)
+    a.shard.accept(Requested("client", session, [run], named=named))
+    while a.shard.runnable:
+        a.commit(a.shard.run())
+    told = {n: reply.kind for reply in a.replies() for n in reply.numbers}
+    assert told == {n: "done" if key == HERE else "moved" for n, key in zip(numbers, keys)}
+    assert a.store.state("Post", THERE) is None
+    assert a.got == [7] * keys.count(HERE)
+    slots = {int.from_bytes(key[:2], "big") for key, _ in a.store.scan(Table.REQUEST)}
+    assert slots <= {slot_of("Post", HERE)}, "its owner has never seen it"
 
 
 def test_garbage_is_refused_and_counted_and_harms_nothing() -> None:
