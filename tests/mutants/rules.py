@@ -701,6 +701,42 @@ MUTANTS = [
         "                if key > behind and key.startswith(begin)\n",
         "                if key >= behind and key.startswith(begin)\n",
     ),
+    Mutant(
+        "a record need not follow the one before it in its file",
+        "store/segments.py",
+        "                    if (decoded.no, decoded.previous) != (last.no + 1, last.checksum):\n",
+        "                    if decoded.no != last.no + 1:\n",
+    ),
+    Mutant(
+        "a file of the log need not follow the one before it",
+        "store/segments.py",
+        "            if segment.before != self.last:\n",
+        "            if segment.before.no != self.last.no:\n",
+    ),
+    Mutant(
+        "both marks are written at one place",
+        "store/segments.py",
+        "MARKS_AT[self._marks % 2])",
+        "MARKS_AT[0])",
+    ),
+    Mutant(
+        "rows that belong to no slot may vanish from the tree",
+        "store/tree.py",
+        "    for slot in range(SLOTS + 1):\n",
+        "    for slot in range(SLOTS):\n",
+    ),
+    Mutant(
+        "--sync 10ms does not sync",
+        "store/log.py",
+        'self._log.append(records, sync=self._sync != "off")\n',
+        'self._log.append(records, sync=self._sync == "commit")\n',
+    ),
+    Mutant(
+        "--sync commit does not sync",
+        "store/log.py",
+        'self._log.append(records, sync=self._sync != "off")\n',
+        'self._log.append(records, sync=self._sync == "10ms")\n',
+    ),
     # Second lines of defence.
     Mutant(
         "a frame's checksum is not compared at a handshake",
