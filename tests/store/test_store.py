@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 
 from skerry.errors import SkerryError, StoreDamaged, StoreLocked
 from skerry.runtime.shard import commit as records
-from skerry.runtime.shard.events import Commit, CommitNo, StateGroup, Table
+from skerry.runtime.shard.events import Commit, CommitNo, Row, StateGroup, Table
 from skerry.runtime.shard.placement import slots_of
 from skerry.runtime.shard.stored import schema_id_of
 from skerry.runtime.store.check import check
 from skerry.runtime.store.checkpoint import STEP_ROWS, Sweep
 from skerry.runtime.store.log import LmdbStore
 from skerry.runtime.store.overlay import Overlay, tree_key
-from skerry.runtime.store.tree import slot_of_row
+from skerry.runtime.store.tree import sealed, slot_of_row
 
 Change = tuple[str, bytes | None]
 
@@ -52,12 +52,19 @@ class Writer:
 
     def append(self, changes: list[Change]) -> None:
         """One commit of states and rows."""
-        self.no += 1
         group = StateGroup.of("Thing", changes)
         rows = [(Table.DEAD, b"\0\1" + key.encode(), value) for key, value in changes]
-        record = records.encode(self.no, 1, self.no, self.checksum, [group], rows)
+        self._append([group], rows)
+
+    def append_row(self, row: Row) -> None:
+        """One commit of a row."""
+        self._append([], [row])
+
+    def _append(self, groups: list[StateGroup], rows: list[Row]) -> None:
+        self.no += 1
+        record = records.encode(self.no, 1, self.no, self.checksum, groups, rows)
         self.checksum = records.checksum_of(record)
-        self.store.append(Commit(CommitNo(self.no), record, [group], rows))
+        self.store.append(Commit(CommitNo(self.no), record, groups, rows))
 
     def settle(self) -> None:
         """Until all is durable."""
@@ -233,6 +240,35 @@ def test_a_row_that_vanished_from_a_small_store_is_noticed_when_it_is_opened(
         txn.delete(of_table[3], db=rows)
         slot = slot_of_row(of_table[3])
     with pytest.raises(StoreDamaged, match=f"Slot {slot} of .* rows vanished"):
+        LmdbStore.open(path, shard=1)
+
+
+HOUSE = (Table.SCHEMA, Table.OUTBOX, Table.STREAM, Table.META)
+
+
+@pytest.mark.parametrize("table", [Table.DEAD, Table.REQUEST, *HOUSE])
+@pytest.mark.parametrize("older", [True, False])
+def test_a_row_that_vanished_from_the_tree_or_is_an_older_one_is_named(
+    path: Path, table: int, older: bool
+) -> None:
+    """No row says so itself: whoever looks for it finds none, or one with a right checksum."""
+    writer = Writer(path, log_bytes=1)
+    for number in range(6):
+        for key in (b"\0\1one", b"\0\1two"):
+            writer.append_row((table, key, encode(number)))
+            writer.settle()
+    writer.store.close()
+    assert not list(check(path, shard=1))
+    with lmdb.open(str(path), max_dbs=3) as env, env.begin(write=True) as txn:
+        rows = env.open_db(b"rows", txn=txn)
+        victim = tree_key(table, b"\0\1one")
+        assert txn.get(victim, db=rows) is not None, "it has been carried down"
+        txn.delete(victim, db=rows)
+        if older:
+            txn.put(victim, sealed([victim], [encode(-1)])[0], db=rows)
+    (said,) = check(path, shard=1)
+    assert "rows vanished" in said
+    with pytest.raises(StoreDamaged, match="rows vanished"):
         LmdbStore.open(path, shard=1)
 
 
