@@ -197,7 +197,9 @@ def test_an_older_file_of_another_life_is_refused_by_the_one_that_follows_it(
     ours, theirs = (folder / segments.name_of(1) for folder in folders)
     list(Log(folders[0], shard=1, newest=7, before=(0, 0)).replay())
     ours.write_bytes(theirs.read_bytes())
-    with pytest.raises(StoreDamaged, match=f"{segments.name_of(4)}.*does not follow the one before"):
+    with pytest.raises(
+        StoreDamaged, match=f"{segments.name_of(4)}.*does not follow the one before"
+    ):
         list(Log(folders[0], shard=1, newest=7, before=(0, 0)).replay())
 
 
