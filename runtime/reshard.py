@@ -13,7 +13,7 @@ Reads and writes stores; nothing runs. Idea: docs/log.md.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -22,6 +22,7 @@ import msgspec
 
 from skerry.runtime import placement_file
 from skerry.runtime.placement_file import AppFile
+from skerry.runtime.ports import Store
 from skerry.runtime.shard import commit as records
 from skerry.runtime.shard import wire
 from skerry.runtime.shard.events import (
@@ -49,20 +50,10 @@ def reshard(data: Path, app: AppFile, workers: int) -> AppFile:
     old = app.placement
     members = list(range(old.next_id, old.next_id + workers))
     placement = balanced(members, version=old.version + 1, next_id=old.next_id + workers)
-    new = {shard: _NewShard(data, shard) for shard in members}
+    new = {shard: _created(data, shard) for shard in members}
     stores = {shard: LmdbStore.open(data / f"shard-{shard}", shard=shard) for shard in old.members}
     try:
-        time_ns = max(store.last.time_ns for store in stores.values())
-        for made in new.values():
-            made.time_ns = time_ns
-        for store in stores.values():
-            _deal_states(store, placement, new)
-            _deal_rows(store, placement, new)
-        for sender in old.members:
-            for receiver in old.members:
-                _deal_frames(stores, sender, receiver, placement, new)
-        for made in new.values():
-            made.finish()
+        deal(stores, placement, new)
     finally:
         for store in stores.values():
             store.close()
@@ -72,25 +63,47 @@ def reshard(data: Path, app: AppFile, workers: int) -> AppFile:
     return moved
 
 
+def _created(data: Path, shard: int) -> LmdbStore:
+    """A new store, in place of what a change of shards that was killed has left of it."""
+    path = data / f"shard-{shard}"
+    placement_file.discard(path)
+    LmdbStore.create(path, shard=shard)
+    return LmdbStore.open(path, shard=shard)
+
+
+def deal(
+    stores: Mapping[int, Store], placement: Placement, new_stores: Mapping[int, Store]
+) -> None:
+    """Fill the new stores with what the old ones hold; all of it is durable then, and they are
+    closed."""
+    time_ns = max(store.last.time_ns for store in stores.values())
+    new = {shard: _NewShard(store, shard, time_ns) for shard, store in new_stores.items()}
+    for store in stores.values():
+        _deal_states(store, placement, new)
+        _deal_rows(store, placement, new)
+    for sender in stores:
+        for receiver in stores:
+            _deal_frames(stores, sender, receiver, placement, new)
+    for made in new.values():
+        made.finish()
+
+
 class _NewShard:
     """A store that is being filled, by ordinary commits."""
 
-    def __init__(self, data: Path, shard: int) -> None:
-        self.shard, self.time_ns = shard, 0
-        placement_file.discard(data / f"shard-{shard}")
-        LmdbStore.create(data / f"shard-{shard}", shard=shard)
-        self._store = LmdbStore.open(data / f"shard-{shard}", shard=shard)
+    def __init__(self, store: Store, shard: int, time_ns: int) -> None:
+        self.shard, self._time_ns = shard, time_ns
+        self._store = store
         self._no = self._checksum = 0
         self.waiting: list[wire.Run] = []
 
     def append(self, states: list[StateGroup], rows: list[Row]) -> None:
         """One commit."""
         self._no += 1
-        record = records.encode(self._no, 0, self.time_ns, self._checksum, states, rows)
+        record = records.encode(self._no, 0, self._time_ns, self._checksum, states, rows)
         self._checksum = records.checksum_of(record)
         self._store.append(Commit(CommitNo(self._no), record, states, rows))
-        while self._store.backlog[0] > BACKLOG_RECORDS:
-            self._store.durable()
+        while self._no - self._store.durable() > BACKLOG_RECORDS:
             time.sleep(0.001)  # Nothing else to do: the disk is the only one at work.
 
     def finish(self) -> None:
@@ -115,7 +128,7 @@ def _pages(rows: Iterator[T]) -> Iterator[list[T]]:
         yield page
 
 
-def _deal_states(store: LmdbStore, placement: Placement, new: dict[int, _NewShard]) -> None:
+def _deal_states(store: Store, placement: Placement, new: dict[int, _NewShard]) -> None:
     described = [msgspec.json.decode(value) for _, value in store.scan(Table.SCHEMA)]
     for name in sorted({known["type"] for known in described if "fields" in known}):
         for page in _pages(store.states(name)):
@@ -127,7 +140,7 @@ def _deal_states(store: LmdbStore, placement: Placement, new: dict[int, _NewShar
                 new[owner].append([StateGroup.of(name, states)], [])
 
 
-def _deal_rows(store: LmdbStore, placement: Placement, new: dict[int, _NewShard]) -> None:
+def _deal_rows(store: Store, placement: Placement, new: dict[int, _NewShard]) -> None:
     for table in sorted(SLOTTED - {Table.STATE}):
         for page in _pages(store.scan(table)):
             dealt: dict[int, list[Row]] = {}
@@ -142,7 +155,7 @@ def _deal_rows(store: LmdbStore, placement: Placement, new: dict[int, _NewShard]
 
 
 def _deal_frames(
-    stores: dict[int, LmdbStore],
+    stores: Mapping[int, Store],
     sender: int,
     receiver: int,
     placement: Placement,
