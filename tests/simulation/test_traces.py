@@ -40,6 +40,7 @@ from skerry.runtime.shard import inbound, wire
 from skerry.runtime.shard.events import (
     Durable,
     Items,
+    Operated,
     Requested,
     RequestRun,
     Table,
@@ -335,6 +336,25 @@ def test_a_dead_letter_that_is_sent_anew_runs_once_behind_the_others_trace_41(
     cluster.settle()
     assert operate(cluster, "retry") == "done"
     assert cluster.state("Box", "b").got == [2, 1]
+    assert cluster.dead() == []
+
+
+@pytest.mark.parametrize("second", ["retry", "drop"])
+def test_a_dead_letter_that_two_operators_send_anew_at_once_runs_once(
+    cluster: Cluster, second: str
+) -> None:
+    """Both words come in one batch, which has not deleted the letter's row yet."""
+    broken.add("take")
+    cluster.ask(message(Box.at("a").fill, "b", 1, 1))
+    cluster.settle()
+    broken.clear()
+    owner = cluster.machines[cluster.placement.slots[slot_of("Box", "b")]]
+    ((id, _),) = owner.disk.scan(Table.DEAD)
+    assert owner.shard is not None
+    for number, action in enumerate(("retry", second)):
+        owner.shard.accept(Operated((("operator", owner.id, 0), number), number, action, id))
+    cluster.settle()
+    assert cluster.state("Box", "b").got == [1]
     assert cluster.dead() == []
 
 
