@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 from typing import TypeVar
 
@@ -81,9 +81,10 @@ def deal(
     for store in stores.values():
         _deal_states(store, placement, new)
         _deal_rows(store, placement, new)
-    for sender in stores:
-        for receiver in stores:
-            _deal_frames(stores, sender, receiver, placement, new)
+    # What an earlier change left in a shard's own stream comes before what its peers have sent
+    # since, as it would there (I2).
+    for sender, receiver in sorted(product(stores, stores), key=lambda ends: ends[0] != ends[1]):
+        _deal_frames(stores, sender, receiver, placement, new)
     for made in new.values():
         made.finish()
 

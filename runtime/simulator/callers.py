@@ -10,7 +10,7 @@ Knows the cluster's network and clock; nothing of shards.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -54,6 +54,10 @@ class Ground(Protocol):
         """A look at a state has its answer."""
         ...
 
+    def scanned(self, id: int, keys: list[str]) -> None:
+        """A scan has come to its end."""
+        ...
+
 
 class _Wish(Struct):
     """A request as the program makes it, until its session has taken it."""
@@ -65,12 +69,24 @@ class _Wish(Struct):
     named: bytes
 
 
+class _Scan(Struct):
+    """A look at all states of a type, page by page, shard by shard."""
+
+    type: str
+    limit: int
+    place: int = 0
+    """Which of the shards is asked."""
+    after: str = ""
+    said: bool = False
+    keys: list[str] = []
+
+
 class Caller:
     """One client process."""
 
-    def __init__(self, number: int, shards: int, ground: Ground) -> None:
+    def __init__(self, number: int, shards: Sequence[int], ground: Ground) -> None:
         self.number, self._ground = number, ground
-        self._shards = range(shards)
+        self._shards = shards
         self._breaks = dict.fromkeys(self._shards, 0)
         self._up: set[int] = set()
         self._asked: dict[int, _Wish] = {}
@@ -78,6 +94,7 @@ class Caller:
         self.refused: set[int] = set()
         """What was refused by a full store, and asked anew: behind what was asked since."""
         self._looks: dict[int, tuple[int, bytes]] = {}
+        self._scans: dict[int, _Scan] = {}
         self.started()
 
     def started(self) -> None:
@@ -87,6 +104,7 @@ class Caller:
         self.session = Session(self._ground.rng.randbytes(16), self)
         self._wishes: list[_Wish] = []
         self._looks.clear()
+        self._scans.clear()
         self._flush = False
         left, self._asked = self._asked, {}
         for wish in left.values():
@@ -98,7 +116,7 @@ class Caller:
     def say(self, shard: int, raw: bytes) -> bool:
         """See `session.Lines`."""
         if shard in self._up:
-            self._ground.to_door((self.number, shard, self._breaks[shard]), raw)
+            self._ground.to_door(self.line(shard), raw)
         return shard in self._up
 
     def up(self, shard: int) -> bool:
@@ -182,10 +200,31 @@ class Caller:
             if said < 0 and self.say(owner, raw):
                 self._looks[id] = (owner, raw)
 
+    def scan(self, id: int, type_name: str, limit: int) -> None:
+        """The keys of a type's states, so many at a time."""
+        self._scans[id] = _Scan(type_name, limit)
+        self._ask_pages()
+
+    def _ask_pages(self) -> None:
+        for id, scan in self._scans.items():
+            shard, page = self._shards[scan.place], (scan.type, "", scan.after, scan.limit)
+            if not scan.said:
+                scan.said = self.say(shard, msgspec.msgpack.encode(["scan", id, *page]))
+
+    def _got_page(self, id: int, rows: list[tuple[str, bytes]]) -> None:
+        scan = self._scans[id]
+        scan.said, scan.keys = False, scan.keys + [key for key, _ in rows]
+        scan.after = rows[-1][0] if rows else ""
+        scan.place += not rows
+        if scan.place == len(self._shards):
+            del self._scans[id]
+            self._ground.scanned(id, scan.keys)
+        self._ask_pages()
+
     @property
     def waits(self) -> bool:
         """Whether anything has no answer yet."""
-        return bool(self._asked or self._looks)
+        return bool(self._asked or self._looks or self._scans)
 
     # ── lines ──
 
@@ -195,6 +234,22 @@ class Caller:
         self._breaks[shard] += 1
         for id, (said, raw) in self._looks.items():
             self._looks[id] = (-1 if said == shard else said, raw)
+        for scan in self._scans.values():
+            scan.said = scan.said and self._shards[scan.place] != shard
+
+    def rerouted(self, shards: Sequence[int]) -> None:
+        """The app was started anew with these doors."""
+        for shard in self._shards:
+            self.broken(shard)
+        self._shards = shards
+        self._breaks |= dict.fromkeys(shards, 0)
+        # Who owns what is another question now: what was seen of it is no part of the answer.
+        self._scans = {id: _Scan(scan.type, scan.limit) for id, scan in self._scans.items()}
+        self.session.reroute()
+
+    def line(self, shard: int) -> Name:
+        """Its line to this door, as it is."""
+        return self.number, shard, self._breaks[shard]
 
     def is_on(self, name: Name) -> bool:
         """Whether this line has not broken since."""
@@ -211,6 +266,8 @@ class Caller:
                 self._ask_looks()
             case words.Answer(id, value) if self._looks.pop(id, None) is not None:
                 self._ground.looked(id, value[0])
+            case words.Answer(id, [rows, _]) if id in self._scans:
+                self._got_page(id, rows)
 
     def step(self) -> None:
         """Lines come up and go down; what was asked leaves; what is overdue is said again."""
@@ -222,6 +279,7 @@ class Caller:
                 self._up.add(shard)
                 self.session.came_up(shard, self._now_s)
                 self._ask_looks()
+                self._ask_pages()
         if self._flush:
             self._flush = False
             self.session.flush(self._now_s)

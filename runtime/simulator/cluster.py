@@ -27,6 +27,7 @@ import msgspec
 from skerry.app import App
 from skerry.message import Message
 from skerry.runtime.gateway import words
+from skerry.runtime.reshard import deal
 from skerry.runtime.shard import wire
 from skerry.runtime.shard.dead import DeadLetter
 from skerry.runtime.shard.events import (
@@ -36,6 +37,7 @@ from skerry.runtime.shard.events import (
     Effect,
     Items,
     Outcome,
+    Placement,
     Reply,
     Rewind,
     Stop,
@@ -51,7 +53,7 @@ from skerry.runtime.shard.wire import Kind
 from skerry.runtime.simulator.callers import SECONDS_PER_STEP, Caller, Name
 from skerry.runtime.simulator.disk import MemoryStore
 from skerry.runtime.simulator.keeper import Keeper
-from skerry.runtime.simulator.ledger import compare
+from skerry.runtime.simulator.ledger import Books, compare
 from skerry.runtime.simulator.machine import Machine
 from skerry.runtime.simulator.picture import Note, svg
 from skerry.runtime.simulator.stranger import Stranger
@@ -106,19 +108,23 @@ class Cluster:
         start_ns: int = START_NS,
         disks: Sequence[MemoryStore] = (),
         life: str = "",
+        placement: Placement | None = None,
     ) -> None:
         self.app, self.seed, self.faults = app, seed, faults
         self.rng = random.Random(seed)
         self.step_no = 0
         self.clock_ns = start_ns
         self.step_ns = STEP_NS
-        self.placement = balanced(list(range(shards)), version=1, next_id=shards)
+        self.placement = placement or balanced(list(range(shards)), version=1, next_id=shards)
         self._limits, self._life = limits, life
         self._incarnation = self.rng.randbytes(16)
         self._stranger = Stranger(seed, self._incarnation)
         self._network: list[tuple[int, int, Callable[[], None]]] = []
         self._order = 0
-        self.machines = [Machine(id, app, self._to_caller) for id in range(shards)]
+        self.machines = [Machine(id, app, self._to_caller) for id in self.placement.members]
+        self._at = {machine.id: machine for machine in self.machines}
+        self._past: list[Books] = []
+        """Of the shards before the last change of their number, oldest first."""
         self.crashes = self.lost = self.repeated = 0
         self.points: Counter[str] = Counter()
         """How often what went wrong, by name."""
@@ -133,19 +139,24 @@ class Cluster:
         self._out: dict[tuple[str, int, str], list[Any]] = {}
         """What came out at each sink's partitions, by number."""
         self.sinks: dict[tuple[str, int], Any] = {}
+        self.astray: Callable[[], bool] = bool
+        """Whether requests are said at a wrong door as well."""
+        self.scans: dict[int, list[str]] = {}
+        """The keys that each scan found, in the order in which they came, by its number."""
         self.looks: dict[int, Any] = {}
         """The state that each look found, by its number."""
         self.asked_at: dict[int, int] = {}
         self.answered_at: dict[int, int] = {}
         """The steps in which a request was first said, and its outcome heard."""
-        self.keeper = Keeper(shards, self._ask_if_quiet)
+        self.keeper = Keeper(self.placement.members, self._ask_if_quiet)
         for shard in slow:
             self.keeper.watches[shard].slow = True
         self._cut = 0
         self._cut_epochs: dict[int, int] = {}
         for machine, disk in zip(self.machines, disks):
             machine.disk = disk
-        self.callers = [Caller(number, shards, self) for number in range(callers)]
+        members = self.placement.members
+        self.callers = [Caller(number, members, self) for number in range(callers)]
         for machine in self.machines:
             self._start(machine)
 
@@ -198,7 +209,7 @@ class Cluster:
 
     def crash(self, id: int, *, by_itself: bool = False) -> None:
         """Kill a shard: what its disk had not finished is gone, and so is all that it held."""
-        machine = self.machines[id]
+        machine = self._at[id]
         if machine.shard is None:
             return
         self.crashes += 1
@@ -217,6 +228,35 @@ class Cluster:
         """The power fails."""
         for machine in self.machines:
             self.crash(machine.id)
+
+    def reshard(self, shards: int) -> None:
+        """All end, killed or stopped, and the app goes on with another number of shards."""
+        for machine in self.machines:
+            if self.rng.random() < 0.5:
+                machine.disk.close()
+        self.crash_all()
+        self.points["re-sharded"] += 1
+        first = self.placement.next_id
+        self.placement = balanced(
+            list(range(first, first + shards)),
+            version=self.placement.version + 1,
+            next_id=first + shards,
+        )
+        new = {id: MemoryStore() for id in self.placement.members}
+        for disk in new.values():
+            disk.prompt = True  # Who deals waits for disks, and no step passes meanwhile.
+        deal({machine.id: machine.disk for machine in self.machines}, self.placement, new)
+        self._past += [machine.books for machine in self.machines]
+        self.machines = [Machine(id, self.app, self._to_caller) for id in new]
+        self._at = {machine.id: machine for machine in self.machines}
+        for machine in self.machines:
+            machine.disk = new[machine.id]
+            machine.disk.prompt = False
+            machine.disk.crash()
+            machine.down_until = self.step_no + self.rng.randrange(1, 50)
+        self.keeper = Keeper(self.placement.members, self._ask_if_quiet)
+        for caller in self.callers:
+            caller.rerouted(self.placement.members)
 
     # ── time ──
 
@@ -434,8 +474,8 @@ class Cluster:
 
     def _arrive(self, shard: int, raw: bytes) -> None:
         """A packet from a peer."""
-        machine = self.machines[shard]
-        if machine.shard is None:
+        machine = self._at.get(shard)
+        if machine is None or machine.shard is None:
             return
         if self._waits_for(machine, lambda: self._arrive(shard, raw)):
             return
@@ -454,7 +494,7 @@ class Cluster:
 
     def reachable(self, shard: int) -> bool:
         """See `callers.Ground`."""
-        return self.machines[shard].shard is not None
+        return self._at[shard].shard is not None
 
     def to_door(self, name: Name, raw: bytes) -> None:
         """See `callers.Ground`. What was on a line that broke may still lie in the door's socket."""
@@ -464,12 +504,25 @@ class Cluster:
         if not lost or self.rng.random() < 0.5:
             steps = self.faults.hold_steps_max if lost else 0
             self._later(lambda: self._knock(name, raw), steps)
+        if self.astray() and isinstance(words.decode_call(raw), words.Asks):
+            self.points["said at a wrong door"] += 1
+            wrong = self.callers[name[0]].line(self.rng.choice(self.placement.members))
+            self._later(lambda: self._knock(wrong, raw))
 
     def _knock(self, name: Any, raw: bytes) -> None:
-        machine = self.machines[name[1]]
-        if machine.shard is None or self._waits_for(machine, lambda: self._knock(name, raw)):
+        machine = self._at.get(name[1])
+        if machine is None or machine.shard is None:
+            return
+        if self._waits_for(machine, lambda: self._knock(name, raw)):
             return
         machine.hear(name, raw)
+
+    def retry_all(self) -> None:
+        """An operator has every dead letter sent anew, and does not wait for an answer."""
+        for machine in self.machines:
+            for id, _ in machine.disk.scan(Table.DEAD):
+                raw = words.encode(words.Dead(1, "retry", id))
+                self._later(partial(self._knock, ("operator", machine.id, 0), raw))
 
     def operate(self, shard: int, action: str, id: bytes) -> Any:
         """An operator's word on a dead letter; what the shard answers."""
@@ -514,6 +567,19 @@ class Cluster:
         self.callers[caller].look(self._asked, type_name, key)
         return self._asked
 
+    def scan(self, type_name: str, *, limit: int, caller: int = 0) -> int:
+        """A client looks at all states of a type, so many at a time; the scan's number. The keys
+        come into `scans` in the end."""
+        self._asked += 1
+        self.asked_at[self._asked] = self.step_no
+        self.callers[caller].scan(self._asked, type_name, limit)
+        return self._asked
+
+    def scanned(self, id: int, keys: list[str]) -> None:
+        """See `callers.Ground`."""
+        self.scans[id] = keys
+        self.answered_at[id] = self.step_no
+
     def answered(self, id: int, outcome: Outcome) -> None:
         """See `callers.Ground`."""
         assert id not in self.outcomes, f"I1: request {id} had two outcomes"
@@ -553,7 +619,7 @@ class Cluster:
         other = Cluster(
             self.app,
             seed=self.seed + 1,
-            shards=len(self.machines),
+            placement=self.placement,
             faults=self.faults,
             limits=self._limits,
             start_ns=self.clock_ns,
@@ -568,6 +634,7 @@ class Cluster:
                 other._out[where[0], where[1], where[2]] = came[:number]
         for machine, ours in zip(other.machines, self.machines):
             machine.books.go_on(ours.books, len(ours.disk.kept[1]))
+        other._past = list(self._past)
         return other
 
     # ── ends ──
@@ -617,7 +684,7 @@ class Cluster:
                 self.clock_ns = max(self.clock_ns, due)  # Nobody waits for an hour to pass.
             still = still + 1 if self.quiet else 0
             if still > 50:
-                wrong = compare(machine.books for machine in self.machines)
+                wrong = compare([*self._past, *(machine.books for machine in self.machines)])
                 assert not wrong, f"seed {self.seed}: " + "; ".join(wrong[:5])
                 return
         raise AssertionError(
@@ -634,7 +701,7 @@ class Cluster:
         notes = self.notes or []
         # Packets may go on for ever; what decides has happened before.
         last = 30 + max((note.step for note in notes if note.peer is None), default=0)
-        return svg(notes, len(self.machines), title=title, last=last)
+        return svg(notes, self.placement.next_id, title=title, last=last)
 
     def dead(self) -> list[DeadLetter]:
         """The dead letters of all shards, oldest first."""
@@ -642,10 +709,13 @@ class Cluster:
         letters = [msgspec.msgpack.decode(row, type=DeadLetter) for row in rows]
         return sorted(letters, key=lambda letter: letter.time_ns)
 
+    def owner(self, type_name: str, key: str) -> int:
+        """The shard of an entity."""
+        return self.placement.slots[slot_of(type_name, key)]
+
     def state(self, type_name: str, key: str) -> Any:
         """The newest state of an entity, wherever it lives; None when it has none."""
-        owner = self.machines[self.placement.slots[slot_of(type_name, key)]]
-        data = owner.disk.state(type_name, key)
+        data = self._at[self.owner(type_name, key)].disk.state(type_name, key)
         if data is None:
             return None
         return self.app.types[type_name].decode(data, key, lambda _: None)

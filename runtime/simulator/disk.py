@@ -24,6 +24,8 @@ class MemoryStore:
         """The number of the newest cut, and the records that it holds."""
         self.ahead: Callable[[int, int], int] = max
         """Between these two commits: how far the disk is when a cut is taken."""
+        self.prompt = False
+        """Whether what is appended is durable at once."""
         self._records: list[bytes] = []
         self._synced = 0
         self._states: dict[tuple[str, str], bytes] = {}
@@ -66,6 +68,8 @@ class MemoryStore:
     def append(self, commit: Commit) -> None:
         """Visible now, durable when synced."""
         self._records.append(commit.record)
+        if self.prompt:
+            self._synced = len(self._records)
         self._apply(records.decode(commit.record))
 
     def keep(self, no: int) -> None:

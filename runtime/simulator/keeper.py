@@ -7,7 +7,7 @@ successor knows nothing of what it knew.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from skerry.runtime.simulator.callers import SECONDS_PER_STEP
@@ -23,8 +23,8 @@ PATIENCE_STEPS = 200
 class Keeper:
     """What one supervisor knows."""
 
-    def __init__(self, shards: int, ask: Callable[[int, int], None]) -> None:
-        self._shards, self._ask = range(shards), ask
+    def __init__(self, shards: Sequence[int], ask: Callable[[int, int], None]) -> None:
+        self._shards, self._ask = shards, ask
         self.started()
 
     def started(self) -> None:

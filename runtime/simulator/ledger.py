@@ -18,6 +18,8 @@ import msgspec
 
 from skerry.entity import Entity
 from skerry.message import Args, Handler
+from skerry.runtime.shard.dead import DeadLetter
+from skerry.runtime.shard.events import Operated, Table, Told
 from skerry.runtime.shard.shard import Shard
 from skerry.runtime.shard.turns import Kept, Place, Raised
 from skerry.runtime.shard.wire import Call
@@ -44,6 +46,8 @@ class Books:
         delivery, turns = shard.delivery, shard.turns
         leave, collect, undo = delivery.leave, delivery.collect, turns.undo
         deliver, spread = delivery.deliver, delivery.spread
+        intake, clients = shard.intake, shard.clients
+        operate = intake._operate
         turn = turns.turn
         turn.sends = sends = _Sends(turn)
 
@@ -101,6 +105,17 @@ class Books:
                 self._open_sent.append(("a source", _message(handler, key, args)))
             spread(handler, keys, column)
 
+        def operated(event: Operated) -> None:
+            row = intake._read(Table.DEAD, event.id)
+            operate(event)
+            answer = clients.replies[-1]
+            if event.action == "retry" and isinstance(answer, Told) and row is not None:
+                letter = msgspec.msgpack.decode(row, type=DeadLetter)
+                if answer.outcome.kind == "done":
+                    message = letter.type, letter.key, letter.handler, letter.args
+                    self._open_sent.append(("an operator later", message))
+
+        intake._operate = operated  # type: ignore[method-assign]
         turns._leave, turns.undo = left, undone  # type: ignore[method-assign]
         turns.run_columns = noted(turns.run_columns)  # type: ignore[method-assign]
         turns.answer_columns = noted(turns.answer_columns)  # type: ignore[method-assign]

@@ -113,6 +113,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "skerry.runtime.gateway.words",
         "skerry.runtime.inquiries",
         "skerry.runtime.ports",
+        "skerry.runtime.reshard",
         "skerry.runtime.watch",
         CORE,
     ),
