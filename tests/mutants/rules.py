@@ -737,6 +737,73 @@ MUTANTS = [
         'self._log.append(records, sync=self._sync != "off")\n',
         'self._log.append(records, sync=self._sync == "10ms")\n',
     ),
+    # A change of workers.
+    Mutant(
+        "a change of workers leaves the outcomes of requests behind",
+        "reshard.py",
+        "    for table in sorted(SLOTTED - {Table.STATE}):\n",
+        "    for table in sorted(SLOTTED - {Table.STATE, Table.REQUEST}):\n",
+    ),
+    Mutant(
+        "a change of workers leaves the floors of requests behind",
+        "reshard.py",
+        "    for table in sorted(SLOTTED - {Table.STATE}):\n",
+        "    for table in sorted(SLOTTED - {Table.STATE, Table.FLOOR}):\n",
+    ),
+    Mutant(
+        "a change of workers leaves pending asks behind",
+        "reshard.py",
+        "    for table in sorted(SLOTTED - {Table.STATE}):\n",
+        "    for table in sorted(SLOTTED - {Table.STATE, Table.ASK}):\n",
+    ),
+    Mutant(
+        "a change of workers leaves timers behind",
+        "reshard.py",
+        "    for table in sorted(SLOTTED - {Table.STATE}):\n",
+        "    for table in sorted(SLOTTED - {Table.STATE, Table.TIMER}):\n",
+    ),
+    Mutant(
+        "a change of workers leaves dead letters behind",
+        "reshard.py",
+        "    for table in sorted(SLOTTED - {Table.STATE}):\n",
+        "    for table in sorted(SLOTTED - {Table.STATE, Table.DEAD}):\n",
+    ),
+    Mutant(
+        "a change of workers leaves what waits for sinks behind",
+        "reshard.py",
+        "    for table in sorted(SLOTTED - {Table.STATE}):\n",
+        "    for table in sorted(SLOTTED - {Table.STATE, Table.OUTPUT}):\n",
+    ),
+    Mutant(
+        "a change of workers begins time anew",
+        "reshard.py",
+        "    time_ns = max(store.last.time_ns for store in stores.values())\n",
+        "    time_ns = 0\n",
+    ),
+    Mutant(
+        "a change of workers goes on from the time of one of its shards",
+        "reshard.py",
+        "    time_ns = max(store.last.time_ns for store in stores.values())\n",
+        "    time_ns = min(store.last.time_ns for store in stores.values())\n",
+    ),
+    Mutant(
+        "after a change of workers peers' frames need not wait for what lay in outboxes",
+        "shard/streams.py",
+        "        self.first = own.sealed\n",
+        "",
+    ),
+    Mutant(
+        "a second change of workers deals out what is newer first",
+        "reshard.py",
+        "key=lambda ends: ends[0] != ends[1]):\n",
+        "key=lambda ends: ends[0] == ends[1]):\n",
+    ),
+    Mutant(
+        "a change of workers deals out what its receivers have taken",
+        "reshard.py",
+        '        if int.from_bytes(key[4:], "big") <= taken:\n',
+        "        if False:\n",
+    ),
     # Second lines of defence.
     Mutant(
         "a frame's checksum is not compared at a handshake",
@@ -1014,6 +1081,12 @@ MUTANTS = [
         "shard/dead.py",
         "        self.rows.clear()\n",
         "        pass\n",
+    ),
+    Mutant(
+        "a dead letter that two operators retry at once runs twice",
+        "shard/intake.py",
+        "        gone = event.id in self._delivery.dead.gone\n",
+        "        gone = False\n",
     ),
     Mutant(
         "an outcome that nobody handled can be retried",

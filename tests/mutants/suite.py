@@ -21,16 +21,16 @@ QUICK = [
     f"tests/simulation/test_{name}.py"
     for name in ("packets", "traces", "watch", "verbs", "forget", "draws", "replies")
 ]
+FIRST = {
+    "store": ["tests/store/test_store.py", "tests/store/test_segments.py"],
+    "reshard.py": ["tests/simulation/test_world.py"],
+}
 CALLER = [f"tests/gateway/test_{name}.py" for name in ("session", "connection")]
 
 
 def main(seeds: int, room: str) -> int:
     """The first thing that finds it."""
-    own = (
-        ["tests/store/test_store.py", "tests/store/test_segments.py"]
-        if room == "store"
-        else ["tests/shard", *CALLER, *QUICK]
-    )
+    own = FIRST.get(room, ["tests/shard", *CALLER, *QUICK])
     return test(*own) or simulate(seeds) or test("tests/store", "tests/simulation")
 
 

@@ -81,7 +81,7 @@ def cut_on(disk: Disk, path: Path, calls: int, sync: str, log_bytes: int) -> int
 
 @SWEEPS
 @pytest.mark.parametrize("sync", ["commit", "10ms"])
-def test_what_was_told_as_durable_survives_a_disk_that_forgets(
+def test_what_was_told_as_durable_outlives_a_disk_that_forgets(
     tmp_path: Path, disk: Disk, sync: str, log_bytes: int
 ) -> None:
     path = tmp_path / "shard-1"
@@ -112,7 +112,7 @@ def really_cut(real: Image, path: Path, count: int, sync: str, log_bytes: int = 
 
 @SWEEPS
 @pytest.mark.parametrize("sync", ["commit", "10ms"])
-def test_what_was_told_as_durable_survives_power_cuts(
+def test_what_was_told_as_durable_outlives_power_cuts(
     tmp_path: Path, sync: str, log_bytes: int
 ) -> None:
     with image(tmp_path, 64) as real:
