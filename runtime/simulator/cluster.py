@@ -141,6 +141,9 @@ class Cluster:
         self.sinks: dict[tuple[str, int], Any] = {}
         self.astray: Callable[[], bool] = bool
         """Whether requests are said at a wrong door as well."""
+        self.dies_opening: Callable[[], bool] = bool
+        """Whether a shard is killed right after its opening, when nothing else has been written over
+        what a torn write left."""
         self.scans: dict[int, list[str]] = {}
         """The keys that each scan found, in the order in which they came, by its number."""
         self.looks: dict[int, Any] = {}
@@ -188,6 +191,8 @@ class Cluster:
             shard, self._incarnation, self.placement, lambda: self._clock(machine).now_ns
         )
         self.keeper.watches[machine.id].started(self._now_s)
+        if self.dies_opening():
+            self.crash(machine.id)
 
     @property
     def _now_s(self) -> float:
@@ -217,7 +222,9 @@ class Cluster:
         again = self.keeper.ended(id, self.step_no, machine.beat, by_itself=by_itself)
         machine.shard = None
         kept = self.rng.randint(machine.disk.durable(), machine.disk.appended)
+        met = machine.disk.met_leftovers
         machine.disk.crash(kept)
+        self.points["leftovers behind a torn write"] += machine.disk.met_leftovers - met
         machine.books.crashed(kept)
         machine.down_until = max(again, self.step_no + self.rng.randrange(1, 50))
         machine.hangs_until, machine.dies_at = 0, ""

@@ -26,6 +26,10 @@ class MemoryStore:
         """Between these two commits: how far the disk is when a cut is taken."""
         self.prompt = False
         """Whether what is appended is durable at once."""
+        self.met_leftovers = 0
+        """How often a replay came to what a torn write had left behind a newer record."""
+        self._leftovers: dict[int, bytes] = {}
+        """Records behind one that a crash took, each where the commit of this number stands."""
         self._records: list[bytes] = []
         self._synced = 0
         self._states: dict[tuple[str, str], bytes] = {}
@@ -68,6 +72,7 @@ class MemoryStore:
     def append(self, commit: Commit) -> None:
         """Visible now, durable when synced."""
         self._records.append(commit.record)
+        self._leftovers.pop(len(self._records), None)
         if self.prompt:
             self._synced = len(self._records)
         self._apply(records.decode(commit.record))
@@ -108,8 +113,13 @@ class MemoryStore:
         return len(self._records)
 
     def crash(self, keep: int = 0) -> None:
-        """The power fails: what was not synced was never there, but for what the disk kept anyway."""
+        """The power fails: what was not synced was never there, but for what the disk kept anyway.
+
+        Of a write that it took, the first record is torn, and the others lie behind it until newer
+        ones are written over them."""
         self._synced = max(self._synced, keep)
+        lost = enumerate(self._records[self._synced + 1 :], self._synced + 2)
+        self._leftovers.update(lost)
         self._records = self._records[: self._synced]
         self._states, self._rows = {}, {}
         previous = 0
@@ -117,8 +127,19 @@ class MemoryStore:
             decoded = records.decode(record)
             assert decoded.previous == previous, f"I6: the chain breaks at commit {decoded.no}"
             previous = decoded.checksum
-            self._apply(decoded)
-            self.last = Last(decoded.no, decoded.checksum, decoded.epoch, decoded.time_ns)
+            self._replay(decoded)
+        while (left := self._leftovers.get(self.last.no + 1)) is not None:
+            self.met_leftovers += 1
+            decoded = records.decode(left)
+            if decoded.previous != self.last.checksum:
+                return
+            self._records.append(left)
+            self._synced += 1
+            self._replay(decoded)
+
+    def _replay(self, decoded: Decoded) -> None:
+        self._apply(decoded)
+        self.last = Last(decoded.no, decoded.checksum, decoded.epoch, decoded.time_ns)
 
     def _apply(self, decoded: Decoded) -> None:
         for group in decoded.states:

@@ -23,6 +23,7 @@ import msgspec
 from skerry.runtime.simulator.cluster import Cluster
 from skerry.testing import KINDS, Faults
 from tests.simulation import workload
+from tests.simulation.world import World, drawn
 
 Met = collections.Counter[str]
 TESTS = Path(__file__).parents[1]
@@ -49,9 +50,9 @@ def one(seed: int) -> tuple[int, Met, str]:
     return seed, cluster.points + Met(crashes | {"packets repeated": cluster.repeated}), ""
 
 
-def _fails(seed: int, faults: Faults, size: workload.Size) -> str:
+def _fails(seed: int, faults: Faults, size: workload.Size, around: World) -> str:
     try:
-        workload.run(seed, faults, size)
+        workload.run(seed, faults, size, world=around)
     except Exception as error:
         return f"{type(error).__name__}: {error}"[:300]
     return ""
@@ -59,23 +60,28 @@ def _fails(seed: int, faults: Faults, size: workload.Size) -> str:
 
 def shrink(seed: int, picture: Path) -> int:
     """Make a failing seed small: fewer kinds of faults, fewer messages; then draw it."""
-    faults, size = Faults(), workload.Size()
-    found = _fails(seed, faults, size)
+    faults, size, around = Faults(), workload.Size(), drawn(seed)
+    found = _fails(seed, faults, size, around)
     if not found:
         print(f"seed {seed} keeps every promise: nothing to shrink")
         return 0
+    for name in World._fields:
+        calmer = around._replace(**{name: 0})
+        if calmer != around and (smaller := _fails(seed, faults, size, calmer)):
+            around, found = calmer, smaller
     for name in KINDS:
         fewer = msgspec.structs.replace(faults, **{name: 0})
-        if smaller := _fails(seed, fewer, size):
+        if smaller := _fails(seed, fewer, size, around):
             faults, found = fewer, smaller
     for name in ("steps", "roots", "senders"):
         for value in (0, 1, 2, 5, 10, 20):
             less = size._replace(**{name: value})
-            if value < getattr(size, name) and (smaller := _fails(seed, faults, less)):
+            if value < getattr(size, name) and (smaller := _fails(seed, faults, less, around)):
                 size, found = less, smaller
                 break
-    print("from skerry.testing import Faults\nfrom tests.simulation import workload")
-    print(f"workload.run({seed}, {faults}, workload.{size})\n{found}")
+    print("from skerry.testing import Faults")
+    print("from tests.simulation import workload\nfrom tests.simulation.world import World")
+    print(f"workload.run({seed}, {faults}, workload.{size}, world={around})\n{found}")
     clusters: list[Cluster] = []
 
     def watch(cluster: Cluster) -> None:
@@ -83,7 +89,7 @@ def shrink(seed: int, picture: Path) -> int:
         clusters.append(cluster)
 
     with contextlib.suppress(Exception):
-        workload.run(seed, faults, size, watch)
+        workload.run(seed, faults, size, watch, around)
     (cluster,) = clusters
     picture.write_text(cluster.picture(f"seed {seed}: {found[:150]}"))
     print(f"drawn in {picture}")

@@ -24,6 +24,7 @@ WORLDS = {
     "dead letters retried in bulk": World(retries=0.3),
     "arguments of another release": World(releases=0.5),
     "said at a wrong door": World(astray=0.2),
+    "leftovers behind a torn write": World(torn=0.7),
 }
 
 

@@ -10,6 +10,7 @@ import random
 from typing import Any, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from skerry.message import Message, message
 from skerry.runtime.simulator.cluster import Cluster
@@ -37,6 +38,8 @@ class World(NamedTuple):
     """The same of requests whose arguments are as another release has them."""
     astray: float = 0
     """Messages to a door that another one hears as well."""
+    torn: float = 0
+    """Openings that end in another kill: what a torn write left stands right behind them."""
 
 
 NONE = World()
@@ -57,6 +60,7 @@ def drawn(seed: int) -> World:
         retries=sometimes(0.1),
         releases=sometimes(0.2),
         astray=sometimes(0.05),
+        torn=sometimes(0.5),
     )
 
 
@@ -79,7 +83,6 @@ class Events:
     def __init__(self, world: World, cluster: Cluster, opened: list[int], steps: int) -> None:
         self._world, self._cluster, self._opened = world, cluster, opened
         self._rng = random.Random(f"events {cluster.seed}")
-        self._faults = cluster.faults
         self._plan: dict[int, list[str]] = {}
         for name, times in [
             ("reshard", world.reshards),
@@ -94,6 +97,12 @@ class Events:
         """How many have passed."""
         if world.astray:
             cluster.astray = lambda: self._rng.random() < world.astray
+        if world.torn:
+            cluster.dies_opening = lambda: self._rng.random() < world.torn
+            # A slower disk, and more kills: more of what a kill takes was one write.
+            faults = cluster.faults
+            cluster.faults = replace(faults, sync=faults.sync / 5, crash=faults.crash * 4)
+        self._faults = cluster.faults
 
     def step(self, number: int) -> None:
         """What happens in this step of the workload."""
