@@ -137,6 +137,13 @@ class MemoryStore:
             self._synced += 1
             self._replay(decoded)
 
+    def lose(self, kept: int) -> None:
+        """The power fails, and nothing behind this commit was ever synced."""
+        self._synced = kept
+        self._records = self._records[:kept]
+        self.last = Last()
+        self.crash()
+
     def _replay(self, decoded: Decoded) -> None:
         self._apply(decoded)
         self.last = Last(decoded.no, decoded.checksum, decoded.epoch, decoded.time_ns)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import random
+import re
 from collections import Counter
 
+import msgspec
 import pytest
 
+from skerry import App, StoreDamaged
 from skerry.message import message
 from skerry.runtime.gateway import words
 from skerry.runtime.shard.events import Table
@@ -13,7 +17,7 @@ from skerry.runtime.simulator.callers import Name
 from skerry.runtime.simulator.cluster import Cluster
 from skerry.testing import NO_FAULTS
 from tests.simulation import workload
-from tests.simulation.apps import Alarm, Tally, app
+from tests.simulation.apps import Account, Alarm, Sender, Tally, app
 from tests.simulation.world import World, drawn
 
 WORLDS = {
@@ -100,3 +104,67 @@ def test_a_timer_and_an_idempotency_key_outlive_a_change_of_workers() -> None:
     assert cluster.outcomes[again] == cluster.outcomes[first]
     assert cluster.state("Tally", "t").count == 1
     assert cluster.state("Alarm", "a").rung == ["rings"]
+
+
+def put_back(seed: int, cut_off_steps: int) -> str:
+    """What is said when a shard's folder is replaced by an older copy; nothing: all drains, and no
+    message between entities is lost, doubled or overtaken."""
+    rng = random.Random(f"put back {seed}")
+    cluster = Cluster(App("bank", entities=[Account]), seed=seed, shards=3)
+    machine = cluster.machines[rng.randrange(3)]
+
+    def transfers(rounds: int) -> None:
+        for _ in range(rounds):
+            for _ in range(3):
+                give = Account.at(f"a{rng.randrange(9)}").transfer
+                cluster.ask(message(give, f"a{rng.randrange(9)}", 0), reply=False)
+            cluster.run(8)
+
+    try:
+        transfers(rng.randrange(5, 15))
+        machine.disk.keep(1)
+        copy = machine.disk.restored()
+        transfers(rng.randrange(2, 15))
+        cluster.put_back(machine.id, copy)
+        cluster.cut_off(machine.id, cut_off_steps)
+        transfers(20)
+        cluster.crash_all()  # Who is opened greets all that it had to do with.
+        cluster.settle()
+    except StoreDamaged as damage:
+        return str(damage)
+    return ""
+
+
+@pytest.mark.parametrize("cut_off_steps", [0, 150])
+def test_a_shard_that_is_put_back_to_an_older_copy_of_its_disk_is_noticed(
+    cut_off_steps: int,
+) -> None:
+    """`cut_off_steps`: so long it seals other frames under the numbers of those that it forgot."""
+    said = [put_back(seed, cut_off_steps) for seed in range(12)]
+    named = [one for one in said if one]
+    assert len(named) > 6, "the others forgot nothing that anybody knew of"
+    for one in named:
+        assert re.search("went back in time|was replaced", one)
+    differ = ["differs at its two ends" in one for one in named]
+    assert any(differ) or not cut_off_steps
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_an_app_that_lost_commits_with_sync_off_goes_on_with_what_is_there(seed: int) -> None:
+    """It comes to rest, its clients are told that they can't know, and it takes what is new."""
+    cluster = Cluster(app(drums=2), seed=seed, shards=3, callers=2)
+    for n in range(4):
+        cluster.ask(message(Sender.at(f"s{n}").begin, 8))
+    asked = [cluster.ask(message(Tally.at("t").next), caller=n % 2) for n in range(40)]
+    cluster.run(60 + 20 * seed)
+    told = {n: cluster.outcomes[n] for n in asked if n in cluster.outcomes}
+    cluster.accept_loss(1 + seed % 4)
+    cluster.run(200)
+    new = [cluster.ask(message(Tally.at("t").next), caller=n % 2) for n in range(40)]
+    cluster.settle()
+    kinds = {cluster.outcomes[n].kind for n in asked if n not in told}
+    assert kinds <= {"done", "late"}
+    places = [msgspec.msgpack.decode(cluster.outcomes[n].body) for n in new]
+    count = cluster.state("Tally", "t").count
+    assert sorted(places) == list(range(count - 39, count + 1))
+    assert count <= len(told) + 80
