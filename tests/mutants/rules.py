@@ -692,8 +692,8 @@ MUTANTS = [
     Mutant(
         "a page of a scan begins with the last key of the one before, in the tree",
         "store/log.py",
-        "                    if key > after:\n",
-        "                    if key >= after:\n",
+        "if key > after:\n",
+        "if key >= after:\n",
     ),
     Mutant(
         "a page of a scan begins with the last key of the one before, in the overlay",
@@ -1085,8 +1085,8 @@ MUTANTS = [
     Mutant(
         "a dead letter that two operators retry at once runs twice",
         "shard/intake.py",
-        "        gone = event.id in self._delivery.dead.gone\n",
-        "        gone = False\n",
+        " or event.id in self._delivery.dead.gone:\n",
+        ":\n",
     ),
     Mutant(
         "an outcome that nobody handled can be retried",
