@@ -43,8 +43,12 @@ class Channel:
 
     @classmethod
     def to(cls, path: str, *, message_bytes_max: int) -> Channel | None:
-        """To who listens at this path; None when nobody does, or too many want to."""
-        end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        """To who listens at this path; None when nobody does, too many want to, or no file can be
+        opened just now."""
+        try:
+            end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        except OSError:
+            return None
         end.setblocking(False)
         try:
             end.connect(path)

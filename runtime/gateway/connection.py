@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from skerry.errors import Unavailable, UnknownEntity, as_named
+from skerry.errors import SkerryError, Unavailable, UnknownEntity, as_named
 from skerry.runtime.gateway import words
 from skerry.runtime.gateway.line import Line, Way
 from skerry.runtime.gateway.session import Session
@@ -306,8 +306,10 @@ class Connection:
         try:
             running = running_app(self.data)
             owners = trusted(self.data, self.data / "run.json")
-        except (Unavailable, OSError):
-            return  # It may come back; how long that is waited for is the callers' affair.
+        except (SkerryError, OSError):
+            # It may come back, and so may its disk, or our descriptors; how long that is waited for
+            # is the callers' affair.
+            return
         doors = running.sockets, running.shards, running.secret
         if doors != (self._running.sockets, self._running.shards, self._running.secret):
             self._owners = owners

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from msgspec import Raw
 
+from skerry.errors import StoreDamaged
 from skerry.runtime.gateway import connection as connections
 from skerry.runtime.gateway import knock, words
 from skerry.runtime.gateway.channel import Channel
 from skerry.runtime.gateway.connection import Connection
 from skerry.runtime.gateway.door import WINDOW_MAX
+from skerry.runtime.gateway.session import UNSAID, WAITED
 from skerry.runtime.placement_file import Running
+from skerry.runtime.shard.events import Outcome
 from skerry.runtime.shard.placement import balanced
 
 SECRET = knock.new_secret()
@@ -63,6 +68,54 @@ class Door:
             self._caller.close()
 
 
+async def opened(door: Door, folder: Path) -> Connection:
+    """A connection to this door."""
+    opening = asyncio.create_task(Connection.open(folder))
+    while not opening.done():
+        door.serve()
+        await asyncio.sleep(0)
+    return opening.result()
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "a disk that is gone"), StoreDamaged("lost")])
+def test_who_waits_is_told_in_time_though_the_app_s_folder_can_t_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    door, told = Door(tmp_path), list[Outcome]()
+    running = Running(1, "app", str(tmp_path), [0])
+    monkeypatch.setattr(connections, "running_app", lambda data: running)
+
+    def tell(of: None, outcome: Outcome) -> None:
+        told.append(outcome)
+
+    async def play() -> None:
+        connection = await opened(door, tmp_path)
+        door.close()
+        monkeypatch.setattr(connections, "running_app", mock.Mock(side_effect=error))
+        until_s = asyncio.get_running_loop().time() + 1
+        connection.request("Box", "box", "put", b"\x90", tell, until_s=until_s)
+        while not told:
+            await asyncio.sleep(0.01)
+        await connection.close()
+
+    asyncio.run(asyncio.wait_for(play(), 20))
+    assert told[0] in (UNSAID, WAITED)
+
+
+def test_a_line_for_which_no_file_can_be_opened_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    door = Door(tmp_path)
+    with monkeypatch.context() as none_left:
+        error = OSError(errno.EMFILE, "too many open files")
+        none_left.setattr(socket, "socket", mock.Mock(side_effect=error))
+        assert Channel.to(f"{tmp_path}/door-0", message_bytes_max=1) is None
+    channel = Channel.to(f"{tmp_path}/door-0", message_bytes_max=1)
+    assert channel is not None
+    channel.close()
+    door.close()
+
+
 def test_a_loop_that_comes_by_rarely_hears_what_came_before_it_asks_for_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,15 +131,8 @@ def test_a_loop_that_comes_by_rarely_hears_what_came_before_it_asks_for_more(
         nonlocal told
         told += outcome.kind == "done"
 
-    async def opened() -> Connection:
-        opening = asyncio.create_task(Connection.open(tmp_path))
-        while not opening.done():
-            door.serve()
-            await asyncio.sleep(0)
-        return opening.result()
-
     async def play() -> int:
-        connection = await opened()
+        connection = await opened(door, tmp_path)
         count = windows * WINDOW_MAX
         for number in range(count):
             connection.request("Box", f"box-{number}", "put", b"\x90", tell, of=number)
