@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -15,9 +17,10 @@ import pytest
 
 import skerry
 from examples.bank import Account
-from skerry import StoreFull, message
+from skerry import SkerryError, StoreFull, message
 from tests.processes.apps import Blob, Counter
 from tests.processes.started import launcher, running
+from tests.store.image import image
 
 
 def test_a_store_that_reaches_its_quota_takes_nothing_new_and_loses_nothing(tmp_path: Path) -> None:
@@ -99,6 +102,38 @@ def test_softer_syncs_keep_everything_when_all_processes_are_killed(
         process.wait()
     with running(data, "--sync", sync), skerry.Client(data) as client:
         assert {c.count for _, c in client.scan(Counter)} == {100}
+
+
+@pytest.mark.parametrize("sync", ["commit", "10ms"])
+def test_what_clients_were_told_is_there_after_power_cuts_under_load(
+    tmp_path: Path, sync: str
+) -> None:
+    told = dict.fromkeys(("a", "b", "c", "d"), 0)
+
+    def load(client: skerry.Client, key: str) -> None:
+        """One request after the other, until there is no answer any more."""
+        with suppress(SkerryError):
+            while True:
+                told[key] = client.ask(Counter.at(key).add)
+
+    with image(tmp_path, 128) as real, ThreadPoolExecutor() as pool:
+        data, said = real.path / "data", tmp_path / "said"
+        for count in (30, 90):
+            before = sum(told.values())
+            with running(data, "--sync", sync, said=said) as process, skerry.Client(data) as client:
+                loads = [pool.submit(load, client.options(timeout=1), key) for key in told]
+                while sum(told.values()) < before + count:
+                    assert not any(one.done() for one in loads), said.read_text()
+                    os.sched_yield()
+                real.power_fails()
+                process.kill()
+                wait(loads)
+            real.power_comes_back()
+            assert launcher("check", str(data)).returncode == 0
+            with running(data, said=said), skerry.Client(data) as client:
+                for key, known in told.items():
+                    told[key] = client.ask(Counter.at(key).value)
+                    assert known <= told[key] <= known + 1
 
 
 def test_after_a_power_cut_with_sync_off_a_start_needs_a_word(tmp_path: Path) -> None:

@@ -48,9 +48,14 @@ class Image:
             os.close(folder)
 
     def power_comes_back(self) -> None:
-        """It holds what was synced. Nobody may use it meanwhile."""
-        subprocess.run(["umount", str(self.path)], check=True)
+        """It holds what was synced. Who used it must be gone, or about to end."""
+        while "busy" in (said := self._unmount()):
+            os.sched_yield()
+        assert not said
         assert not self.mount()
+
+    def _unmount(self) -> str:
+        return subprocess.run(["umount", str(self.path)], capture_output=True, text=True).stderr
 
 
 @contextmanager
