@@ -82,11 +82,14 @@ def test_who_waits_is_told_in_time_though_the_app_s_folder_can_t_be_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     door, told = Door(tmp_path), list[Outcome]()
-    running = Running(1, "app", str(tmp_path), [0])
+    running = Running(1, "app", str(tmp_path), [0], SECRET)
     monkeypatch.setattr(connections, "running_app", lambda data: running)
+    (tmp_path / "run.json").touch()
+    come = asyncio.Event()
 
     def tell(of: None, outcome: Outcome) -> None:
         told.append(outcome)
+        come.set()
 
     async def play() -> None:
         connection = await opened(door, tmp_path)
@@ -94,8 +97,7 @@ def test_who_waits_is_told_in_time_though_the_app_s_folder_can_t_be_read(
         monkeypatch.setattr(connections, "running_app", mock.Mock(side_effect=error))
         until_s = asyncio.get_running_loop().time() + 1
         connection.request("Box", "box", "put", b"\x90", tell, until_s=until_s)
-        while not told:
-            await asyncio.sleep(0.01)
+        await come.wait()
         await connection.close()
 
     asyncio.run(asyncio.wait_for(play(), 20))

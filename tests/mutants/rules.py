@@ -696,12 +696,6 @@ MUTANTS = [
         "if key >= after:\n",
     ),
     Mutant(
-        "a page of a scan begins with the last key of the one before, in the overlay",
-        "store/log.py",
-        "                if key > behind and key.startswith(begin)\n",
-        "                if key >= behind and key.startswith(begin)\n",
-    ),
-    Mutant(
         "a record need not follow the one before it in its file",
         "store/segments.py",
         "                    if (decoded.no, decoded.previous) != (last.no + 1, last.checksum):\n",
