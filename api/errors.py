@@ -94,7 +94,8 @@ class OutsideTurn(SkerryError):
 
     def __init__(self, verb: str) -> None:
         super().__init__(
-            f"`{verb}` works inside a turn only: in a handler while a message is handled. "
+            f"`{verb}` works inside a turn only: in a handler while a message is handled, on the "
+            f"handler's own thread and in its own process. "
             f"To try an entity alone, wrap the call in `with skerry.testing.turn(entity):`."
         )
 

@@ -18,7 +18,6 @@ from typing import Any, Generic, ParamSpec, TypeVar, cast
 import msgspec
 from msgspec import Struct
 
-from skerry import turn as _seam
 from skerry.app import App
 from skerry.client import named_entity, value_of
 from skerry.entity import Entity
@@ -27,7 +26,7 @@ from skerry.host import Simulated, launch
 from skerry.message import Message, message
 from skerry.output import Output
 from skerry.stream import Sink
-from skerry.turn import Turn
+from skerry.turn import Turn, here
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -102,11 +101,11 @@ def turn(entity: Entity, *, key: str = "test", now: datetime | None = None) -> I
         entity._key = key
     running.entity = entity
     running.now_ns = int((now or datetime.now(UTC)).timestamp() * 1e9)
-    before, _seam.current = _seam.current, running
+    before, here.turn = here.turn, running
     try:
         yield Observed(running)
     finally:
-        _seam.current = before
+        here.turn = before
     type(entity).__skerry__.seal([entity])
 
 

@@ -3,12 +3,14 @@
 The verbs write intentions here, and whoever runs the handler reads them when it returns:
 a worker, the simulator or a test. Nothing else is shared between programs and runtime.
 
-`current` is the turn that runs now in this process, or None.
+`here.turn` is the turn that runs now on this thread, or None. A thread or a fork that a handler
+starts is in no turn: what it did at some moment would count for whichever entity ran just then.
 """
 
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,7 +22,23 @@ if TYPE_CHECKING:
     from skerry.output import Output
     from skerry.verbs import Asked
 
-current: Turn | None = None
+
+class _Here(threading.local):
+    """What each thread has of its own."""
+
+    turn: Turn | None = None
+    strayed = False
+    """Whether this is the thread that a fork left, in a process that began no turn."""
+
+
+here = _Here()
+
+
+class Strayed(BaseException):
+    """A turn has ended in a process that did not begin it: a handler forked, and its child returned.
+
+    No handler's error: nothing of what this process holds counts.
+    """
 
 
 class Emits(Protocol):
@@ -119,9 +137,21 @@ class Turn:
         return self._rng
 
 
+def leave(turn: Turn) -> None:
+    """No turn runs any more on this thread. Raises Strayed: it began in another process."""
+    here.turn = turn.entity = None
+    if here.strayed:
+        raise Strayed
+
+
+def stray() -> None:
+    """This process is the child of a fork: whatever turn ran here runs in its parent alone."""
+    here.turn, here.strayed = None, True
+
+
 def running(verb: str) -> Turn:
     """The turn that runs now, for a verb that changes something. Raises OutsideTurn."""
-    turn = current
+    turn = here.turn
     if turn is None:
         raise OutsideTurn(verb)
     if turn.reading:

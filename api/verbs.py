@@ -3,7 +3,7 @@
 A verb takes the handler and its arguments apart: `send(Account.at("bob").deposit, 10)`.
 Nothing happens when it is called; everything happens when the turn commits, or nothing.
 
-Reads and writes `skerry.turn.current` only. Idea: docs/entities.md.
+Reads and writes `skerry.turn.here` only. Idea: docs/entities.md.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
-from skerry import turn as _turn
 from skerry.errors import Failed, OutsideTurn, Rejected
 from skerry.message import (
     KEY_BYTES_MAX,
@@ -25,7 +24,7 @@ from skerry.message import (
     target,
 )
 from skerry.output import Output
-from skerry.turn import running
+from skerry.turn import here, running
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -64,7 +63,7 @@ def send(handler: Any, /, *args: Any, **kwargs: Any) -> None:
     Example:
         >>> send(Account.at("bob").deposit, 10)
     """
-    turn = _turn.current
+    turn = here.turn
     if turn is None or turn.reading:
         turn = running("send")
     if handler.__class__ is Message:
@@ -141,7 +140,7 @@ def _check_name(name: str) -> None:
 
 def _own(verb: str, handler: Any) -> Handler:
     """A handler of the entity that runs. Raises TypeError."""
-    turn = _turn.current
+    turn = here.turn
     assert turn is not None, "the verb has looked for a turn"
     if turn.entity is None or getattr(handler, "__self__", None) is not turn.entity:
         raise TypeError(
@@ -296,7 +295,7 @@ def forget() -> None:
 
 def now() -> datetime:
     """This turn's time (UTC): the same in the whole turn, never earlier than before."""
-    turn = _turn.current
+    turn = here.turn
     if turn is None:
         raise OutsideTurn("now")
     return _EPOCH + timedelta(microseconds=turn.now_ns // 1000)
@@ -304,7 +303,7 @@ def now() -> datetime:
 
 def rng() -> random.Random:
     """This turn's random generator: tried again, a turn draws the same numbers."""
-    turn = _turn.current
+    turn = here.turn
     if turn is None:
         raise OutsideTurn("rng")
     return turn.rng()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -108,6 +110,30 @@ def test_verbs_outside_a_turn_name_the_way_to_try_them() -> None:
             verb()
     with pytest.raises(OutsideTurn):
         Account().key
+
+
+def test_a_thread_of_a_handler_is_in_no_turn_whichever_runs_meanwhile() -> None:
+    verbs: list[Callable[[], Any]] = [
+        lambda: send(Account.at("b").deposit, 1),
+        lambda: ask(Account.at("b").deposit, 1),
+        lambda: send_later(1, Account.at("b").deposit, 1),
+        forget,
+        now,
+        rng,
+    ]
+    with testing.turn(Account()) as t, ThreadPoolExecutor(1) as other:
+        for verb in verbs:
+            assert isinstance(other.submit(verb).exception(), OutsideTurn)
+            assert isinstance(asyncio.run(asyncio.to_thread(_raised_by, verb)), OutsideTurn)
+    assert (t.sent, t.asked, t.laters, t.forgotten) == ([], [], [], False)
+
+
+def _raised_by(verb: Callable[[], Any]) -> Exception | None:
+    try:
+        verb()
+    except OutsideTurn as error:
+        return error
+    return None
 
 
 def test_the_turn_gives_the_time_and_the_same_random_numbers_when_it_runs_again() -> None:
