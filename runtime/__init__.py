@@ -38,6 +38,7 @@ runtime/    How programs run; imported as `skerry.runtime`.
     inquiries.py       What a worker is asked that is no message to an entity: states, counts, dead letters.
     ports.py           What the worker needs from the outside, each with its promise.
     causes.py          Says of an error that nobody meant to raise what it is, and what a person can do about it.
+    forks.py           What a process that user code forks off gets of what is ours: nothing.
     printable.py       Text of strangers on a terminal: nothing in it moves the cursor, hides a line or makes another.
     private.py         Folders that nobody else may write to: an app's data, its logs, and where its sockets are.
 

@@ -12,6 +12,7 @@ Runs in the main thread of its process, since a child dies with the thread that 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import resource
 import select
@@ -31,7 +32,7 @@ import psutil
 from msgspec import Struct
 
 from skerry.errors import SkerryError, storable
-from skerry.runtime import heartbeat, placement_file
+from skerry.runtime import forks, heartbeat, placement_file
 from skerry.runtime.gateway import knock, words
 from skerry.runtime.gateway.channel import Broken, Channel
 from skerry.runtime.placement_file import AppFile, Running
@@ -57,6 +58,8 @@ LOOK_S = 2.0
 
 FILES, FILES_PER_WORKER = 48, 8
 """Files that a worker has open: store, log, sockets; and to each other worker, or for it."""
+SAME_WISH_S = 1.0
+"""Told to end twice within this time, we were told once; but for Ctrl-C, which a person presses."""
 
 STOP_S = 30.0
 """How long a worker may take to commit what runs, when told to stop."""
@@ -153,6 +156,7 @@ class Supervisor:
         self._data = Path(options.data)
         self._children: list[_Child] = []
         self._signals = 0
+        self._told_s = -math.inf
         self._exit: int | None = None
         self._folder: SocketsFolder | None = None
         self._secret = knock.new_secret()
@@ -184,6 +188,7 @@ class Supervisor:
             self._make_logs()
             self._announce()
             self._children = [_Child(shard) for shard in self._file.placement.members]
+            forks.let_go_in_children([self._data, Path(self._sockets)])
             return self._supervise()
         finally:
             self._clean_up()
@@ -260,13 +265,15 @@ class Supervisor:
     def _supervise(self) -> int:
         previous = {
             number: signal.signal(number, self._on_signal)
-            for number in (signal.SIGINT, signal.SIGTERM)
+            for number in forks.OURS_TO_HANDLE
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN
         }
         started = time.monotonic()
         try:
             while not all(child.done for child in self._children):
                 self._spawn_due()
                 self._listen()
+                self._heed()
                 self._reap()
                 self._watch()
                 self._ask()
@@ -280,7 +287,16 @@ class Supervisor:
         return self._exit or 0
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._signals += 1
+        # Service managers and `timeout` tell the group, and us besides: that is one wish, not two.
+        now = time.monotonic()
+        if number == signal.SIGINT or now - self._told_s > SAME_WISH_S:
+            self._signals, self._told_s = self._signals + 1, now
+
+    def _heed(self) -> None:
+        """Stop when told to. Before any worker's end is looked at: it may have been told so, too."""
+        if self._signals and self._exit is None:
+            self._say("stopping: what runs is committed …")
+            self._stop(0)
 
     def _clean_up(self) -> None:
         for child in self._children:
@@ -330,15 +346,20 @@ class Supervisor:
         environment["PYTHONUNBUFFERED"] = "1"  # What a handler prints is seen when it prints it.
         # Its own, if it comes so far: who ends without one has not served.
         Path(self._beat_file(child)).unlink(missing_ok=True)
-        child.process = subprocess.Popen(
-            # Not -m alone: it would import from the folder that we are in, whatever lies there.
-            [sys.executable, "-P", "-m", "skerry.runtime.worker"],
-            cwd=options.folder,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=environment,
-        )
+        # Until it has its own way with signals to all of us, it is not ended by one.
+        forks.block_signals()
+        try:
+            child.process = subprocess.Popen(
+                # Not -m alone: it would import from the folder that we are in, whatever lies there.
+                [sys.executable, "-P", "-m", "skerry.runtime.worker"],
+                cwd=options.folder,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=environment,
+            )
+        finally:
+            forks.unblock_signals()
         assert child.process.stdin is not None, "a worker has a lifeline"
         try:
             child.process.stdin.write(config.line())
@@ -374,6 +395,8 @@ class Supervisor:
                 continue
             code = child.process.returncode
             child.process = None
+            # Whatever still holds its listener, nobody knocks there any more.
+            Path(f"{self._sockets}/door-{child.shard}").unlink(missing_ok=True)
             # Its last words: what it says to "stop" counts all its turns.
             self._hear(child)
             self._close_door(child.shard)
@@ -543,9 +566,6 @@ class Supervisor:
     def _ask(self) -> None:
         """Begin a round of questions when the one before has ended; act on what was said."""
         now = time.monotonic()
-        if self._signals and self._exit is None:
-            self._say("stopping: what runs is committed …")
-            self._stop(0)
         if self._exit is not None and (self._signals > 1 or now > self._stop_by):
             for child in self._children:
                 if child.process is not None:

@@ -6,7 +6,8 @@ Everything is done once per round, never per message: one poll, one batch, one a
 disk works on the store's own thread while the next batch runs; what a batch wants to say
 leaves when its commit is durable.
 
-Started by the supervisor, which holds our standard input open: its end is our end.
+Started by the supervisor, which holds what was our standard input open: its end is our end.
+User code and what it starts meet an empty one, and have nothing of what is ours.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import traceback
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 import zmq
@@ -34,6 +35,7 @@ import zmq
 from skerry import portable
 from skerry.app import App
 from skerry.errors import SkerryError, StoreDamaged, StoreLocked
+from skerry.runtime import forks
 from skerry.runtime.causes import explained, passes
 from skerry.runtime.gateway.sockets import Door, callers_that_fit, raise_limit
 from skerry.runtime.gateway.words import Control
@@ -61,11 +63,13 @@ from skerry.runtime.shard.events import (
 from skerry.runtime.shard.intake import partition_slot
 from skerry.runtime.shard.shard import Limits, Settings, Shard
 from skerry.runtime.shard.streams import ACK_NS
+from skerry.runtime.shard.turns import Raised
 from skerry.runtime.stopwatch import Stopwatch
 from skerry.runtime.store.files import Copied
 from skerry.runtime.store.log import LmdbStore
 from skerry.runtime.transport.pipe import Pipe
 from skerry.runtime.writers import Writers
+from skerry.turn import Strayed, stray
 
 TICK_MS = 100
 """The longest that a worker sleeps: peers are asked again and timers looked at this often."""
@@ -136,8 +140,8 @@ class Config(msgspec.Struct, kw_only=True):
 class Worker:
     """The loop around one shard."""
 
-    def __init__(self, config: Config, app: App) -> None:
-        self._config, self._app = config, app
+    def __init__(self, config: Config, app: App, lifeline: int) -> None:
+        self._config, self._app, self._lifeline = config, app, lifeline
         folder = Path(config.sockets)
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._store = self._open_store()
@@ -175,8 +179,15 @@ class Worker:
         self._turns = self._commits = 0
         self._started = time.monotonic()
         self._poller = zmq.Poller()
-        for source in (self._pipe.socket, self._door.fd, self._wake_fd, sys.stdin.fileno()):
+        for source in (self._pipe.socket, self._door.fd, self._wake_fd, lifeline):
             self._poller.register(source, zmq.POLLIN)
+        forks.let_go_in_children(
+            [folder, self._store_folder], [lifeline, self._wake_fd, self._door.fd], also=stray
+        )
+
+    @property
+    def _store_folder(self) -> Path:
+        return Path(self._config.data) / f"shard-{self._config.shard}"
 
     def _open_store(self) -> LmdbStore:
         """Ours; for a moment the worker of a supervisor that was killed may still hold it."""
@@ -184,7 +195,7 @@ class Worker:
         while True:
             try:
                 return LmdbStore.open(
-                    Path(self._config.data) / f"shard-{self._config.shard}",
+                    self._store_folder,
                     shard=self._config.shard,
                     sync=self._config.sync,
                     quota_bytes=self._config.quota,
@@ -242,7 +253,7 @@ class Worker:
     def _listen(self, timeout_ms: int) -> None:
         """One poll; what came is given to the shard."""
         ready = dict(self._poller.poll(timeout_ms))
-        if sys.stdin.fileno() in ready and not os.read(sys.stdin.fileno(), 1):
+        if self._lifeline in ready and not os.read(self._lifeline, 1):
             raise SystemExit(0)  # The supervisor is gone: kill -9 of us is always safe, so is this.
         if self._wake_fd in ready:
             os.eventfd_read(self._wake_fd)
@@ -463,14 +474,36 @@ def _prepare(config: Config) -> None:
     libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR2, all_threads=False)
-    # The terminal's Ctrl-C reaches the whole process group; the supervisor decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    forks.ignore_signals()
+    forks.heed_signals_in_children()
     raise_limit()
     if config.core is not None:
         os.sched_setaffinity(0, {config.core})
     # A committer that has finished its fsync waits this long for a busy interpreter.
     sys.setswitchinterval(0.0005)
     assert len(config.placement.slots) == SLOTS, "a placement owns every slot"
+
+
+def _lifeline() -> int:
+    """What was our standard input, from now on an empty one. Not inherited by what we start."""
+    lifeline = os.dup(sys.stdin.fileno())
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, sys.stdin.fileno())
+    os.close(null)
+    return lifeline
+
+
+def _end_child(strayed: Strayed) -> NoReturn:
+    """A handler has forked, and this is its child, back from the handler. It ends as it was going to:
+    with the code of its `sys.exit`, or with the traceback of what it raised."""
+    cause = strayed.__context__
+    while isinstance(cause, Raised):
+        cause = cause.__cause__
+    code = cause.code if isinstance(cause, SystemExit) else 0 if cause is None else 1
+    if cause is not None and not isinstance(cause, SystemExit):
+        traceback.print_exception(cause)
+    sys.stdout.flush()
+    os._exit(code if isinstance(code, int) else 0 if code is None else 1)
 
 
 def _load(config: Config) -> App:
@@ -485,11 +518,13 @@ def _load(config: Config) -> App:
     return load(config.app["target"], path)
 
 
-def _start(config: Config) -> Worker:
+def _start(config: Config, lifeline: int) -> Worker:
     """A worker that can serve. Raises SkerryError: it can't, and starting it again mends nothing."""
     try:
         _prepare(config)
-        worker = Worker(config, _load(config))
+        app = _load(config)
+        forks.ignore_signals()  # A program may have set handlers of its own, as for a server.
+        worker = Worker(config, app, lifeline)
         worker.open()
         return worker
     except SkerryError:
@@ -512,7 +547,7 @@ def main() -> int:
     crashed."""
     config = Config.of(sys.stdin.buffer.readline())
     try:
-        worker = _start(config)
+        worker = _start(config, _lifeline())
     except StoreDamaged as damage:
         return _end(damage, DAMAGED)
     except SkerryError as error:
@@ -521,6 +556,8 @@ def main() -> int:
         return _end(SkerryError(explained(error)), AGAIN)
     try:
         worker.run()
+    except Strayed as strayed:
+        _end_child(strayed)
     except StoreDamaged as damage:
         return _end(damage, DAMAGED)
     except SkerryError as error:

@@ -13,8 +13,10 @@ known. Knows nothing of what the messages say.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
+from pathlib import Path
 
 from skerry.runtime.gateway import knock
 
@@ -142,5 +144,17 @@ class Channel:
             raise Broken(str(error)) from error
 
     def close(self) -> None:
-        """Let go. What was sent is still read by the other end."""
+        """Let go. What was sent is still read by the other end, which then finds that we are gone,
+        whoever else may hold our socket."""
+        with contextlib.suppress(OSError):  # The other end was faster.
+            self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
+
+
+def listener(path: str) -> tuple[int, int] | None:
+    """Who listens at a path, as long as nobody else does. None: nobody."""
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_ctime_ns

@@ -294,6 +294,8 @@ class Connection:
     def _tick(self) -> None:
         """What is overdue is said again; an app that is gone is looked for."""
         self._timer = None
+        for line in self._lines.values():
+            line.look()
         self._session.tick(self._loop.time())
         away = not all(line.up for line in self._lines.values())
         if away:

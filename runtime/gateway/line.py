@@ -4,6 +4,9 @@ While no door answers, nothing is queued: what could not be said is refused at o
 called when there is somebody to say it to. So a door that was away never finds a heap of old
 messages, and its callers learn that it was away.
 
+A connection may outlive the door: a process that the worker's own code has forked can hold its end
+of it. So now and then one looks whether the door at this place is still the same.
+
 Nothing is said before the door has proven that it is the app's own (`knock.py`).
 """
 
@@ -15,7 +18,7 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from skerry.runtime.gateway import knock
-from skerry.runtime.gateway.channel import Broken, Channel
+from skerry.runtime.gateway.channel import Broken, Channel, listener
 from skerry.runtime.gateway.words import turns_away
 
 TRY_S = 0.02
@@ -51,6 +54,8 @@ class Line:
         self._channel: Channel | None = None
         self._number = b""
         """What the door has still to prove itself with."""
+        self._listener: tuple[int, int] | None = None
+        """The door that it leads to."""
         self._try_s = TRY_S
         self._next_try: asyncio.Handle | None = loop.call_soon(self._try)
 
@@ -61,6 +66,7 @@ class Line:
 
     def _try(self) -> None:
         """Connect, now or in a while."""
+        self._listener = listener(self._way.path)
         channel = Channel.to(self._way.path, message_bytes_max=HEARD_BYTES_MAX)
         if channel is not None and (doubt := self._way.doubt(channel.user)):
             channel.close()
@@ -97,6 +103,11 @@ class Line:
             return
         if not channel.unsent:
             self._loop.remove_writer(channel.fileno())
+
+    def look(self) -> None:
+        """Go to the door that is at this place now, if it is another."""
+        if self._channel is not None and listener(self._way.path) not in (None, self._listener):
+            self._broke(self._channel)
 
     def hear(self) -> None:
         """Hear what has come, before the loop gets to it."""

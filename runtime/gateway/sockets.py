@@ -182,6 +182,8 @@ class Door:
         self._strangers.discard(fd)
         self._unread -= caller.unread
         self._unsent -= caller.unsent
+        # Not by closing alone: a child that is about to be another program may hold it still.
+        self._epoll.unregister(fd)
         caller.close()
         if not self._listens:
             self._listens = True

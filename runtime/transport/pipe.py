@@ -4,12 +4,15 @@ Its queues, retries and identities carry no promise: a killed peer loses what Ze
 taken for it. The streams above number, keep and resend everything, so here a full queue may
 drop, and a message is one part or refused.
 
-One PULL socket that all peers push into, one PUSH socket per peer. Idea: docs/streams.md.
+One PULL socket that all peers push into, one PUSH socket per peer. A connection may outlive the
+peer, in the hands of a process that its handlers have forked: so now and then one looks whether the
+socket at a peer's place is still the one that it leads to. Idea: docs/streams.md.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,11 @@ from skerry.runtime.shard.wire import FRAME_BYTES_MAX
 
 QUEUED_MESSAGES = 1000
 """Packets that ZeroMQ may hold per peer; credit bounds their bytes."""
+
+LOOK_S = 1.0
+"""How often one looks whether a peer has bound anew, while one has something to say to it."""
+
+LINGER_MS = 1000
 
 DRAIN_MESSAGES = 256
 """Packets taken per round: the rest waits for the next, so that no peer starves the door."""
@@ -36,6 +44,9 @@ class Pipe:
         self.socket.setsockopt(zmq.MAXMSGSIZE, 4 * FRAME_BYTES_MAX)
         self.socket.bind(self._address(me))
         self._peers: dict[int, zmq.Socket[bytes]] = {}
+        self._places: dict[int, tuple[int, int] | None] = {}
+        """The file of each peer's socket, as it was when we last looked."""
+        self._look_s = 0.0
         self.refused = 0
 
     def _address(self, shard: int) -> Any:
@@ -44,8 +55,11 @@ class Pipe:
 
     def send(self, peer: int, raw: bytes) -> bool:
         """Whether ZeroMQ took it; when not, the stream sends it again in time."""
+        if time.monotonic() > self._look_s:
+            self._look()
         socket = self._peers.get(peer)
         if socket is None:
+            self._places[peer] = self._place(peer)
             socket = self._peers[peer] = self._context.socket(zmq.PUSH)
             socket.setsockopt(zmq.LINGER, 0)
             socket.setsockopt(zmq.SNDHWM, QUEUED_MESSAGES)
@@ -57,6 +71,25 @@ class Pipe:
         except zmq.Again:
             return False
         return True
+
+    def _look(self) -> None:
+        """Connect anew to peers that have bound anew. Mostly ZeroMQ has done so itself: then what it
+        holds still arrives."""
+        self._look_s = time.monotonic() + LOOK_S
+        for peer, before in list(self._places.items()):
+            place = self._place(peer)
+            if place is None or place == before:
+                continue
+            self._places[peer] = place
+            if before is not None:
+                self._peers.pop(peer).close(LINGER_MS)
+
+    def _place(self, peer: int) -> tuple[int, int] | None:
+        try:
+            found = (self._folder / f"pipe-{peer}").stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_ctime_ns
 
     def receive(self) -> list[bytes]:
         """What has arrived."""

@@ -151,3 +151,37 @@ def test_a_loop_that_comes_by_rarely_hears_what_came_before_it_asks_for_more(
         assert asyncio.run(play()) <= windows + 2
     finally:
         door.close()
+
+
+def test_a_door_that_was_made_anew_is_found_though_somebody_holds_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that the old worker has forked may hold its socket: then no line ever breaks."""
+    running = Running(1, "app", str(tmp_path), [0], SECRET)
+    monkeypatch.setattr(connections, "running_app", lambda data: running)
+    monkeypatch.setattr(connections, "TICK_S", 0.01)
+    (tmp_path / "run.json").touch()
+    told: list[str] = []
+
+    async def play() -> None:
+        old = Door(tmp_path)
+        opening = asyncio.create_task(Connection.open(tmp_path))
+        while not opening.done():
+            old.serve()
+            await asyncio.sleep(0)
+        connection = opening.result()
+        (tmp_path / "door-0").unlink()
+        new = Door(tmp_path)
+        connection.request(
+            "Box", "a", "put", b"\x90", lambda of, outcome: told.append(outcome.kind)
+        )
+        async with asyncio.timeout(30):
+            while not told:
+                new.serve()
+                await asyncio.sleep(0)
+        await connection.close()
+        old.close()
+        new.close()
+
+    asyncio.run(play())
+    assert told == ["done"]

@@ -42,6 +42,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     ),
     "skerry.runtime.supervisor": (
         "skerry.runtime.worker",
+        "skerry.runtime.forks",
         "skerry.runtime.heartbeat",
         "skerry.runtime.watch",
         "skerry.runtime.reshard",
@@ -64,6 +65,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     ),
     "skerry.runtime.worker": (
         "skerry.runtime.causes",
+        "skerry.runtime.forks",
         "skerry.runtime.inquiries",
         "skerry.runtime.gateway.sockets",
         "skerry.runtime.gateway.words",

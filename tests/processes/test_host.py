@@ -1,0 +1,114 @@
+"""Handlers use the process that they run in as any program does, and nothing of ours is in their way."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+import skerry
+from tests.processes.hosted import Job
+from tests.processes.started import CLI, ROOT, launcher, running
+
+TARGET = "tests.processes.hosted"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The data directory of an app that runs."""
+    folder = tmp_path_factory.mktemp("host") / "data"
+    with running(folder, "--workers", "1", target=TARGET):
+        yield folder
+
+
+def test_there_is_nothing_to_read_for_a_handler_and_for_what_it_starts(data: Path) -> None:
+    with skerry.Client(data) as client:
+        assert client.ask(Job.at("a").read) == ["", ""]
+
+
+def test_what_a_handler_starts_ends_by_signals_as_everywhere(data: Path) -> None:
+    with skerry.Client(data) as client:
+        assert client.ask(Job.at("a").end_children) == [-signal.SIGTERM, -signal.SIGTERM]
+
+
+def test_a_forked_child_has_nothing_of_its_worker(data: Path) -> None:
+    sockets = json.loads((data / "run.json").read_text())["sockets"]
+    with skerry.Client(data) as client:
+        inherited = client.ask(Job.at("a").inherited)
+    assert [place for place in inherited if str(data) in place or sockets in place] == []
+    assert [place for place in inherited if place.startswith("socket:")] == []
+
+
+@pytest.mark.parametrize(("how", "code"), [("exit", 3), ("send", 4), ("return", 0)])
+def test_a_forked_child_never_acts_as_its_worker(data: Path, how: str, code: int) -> None:
+    with skerry.Client(data) as client:
+        before = client.ask(Job.at("counted").add)
+        assert client.ask(Job.at("counted").stray, how) == code
+        assert client.ask(Job.at("counted").add) == before + 1
+        assert client.get(Job.at("other")).count == 0
+
+
+def test_a_thread_of_a_handler_acts_in_nobodys_turn(data: Path) -> None:
+    with skerry.Client(data) as client:
+        client.ask(Job.at("a").later)
+        for _ in range(20):
+            client.ask(Job.at("a").slow, 0.001)
+        assert client.get(Job.at("never")).count == 0
+
+
+def test_who_was_connected_meets_the_successor_though_a_fork_of_the_worker_lives_on(
+    tmp_path: Path,
+) -> None:
+    data = tmp_path / "data"
+    pool: list[int] = []
+    try:
+        with running(data, "--workers", "1", target=TARGET) as process:
+            with skerry.Client(data) as client:
+                pool = client.ask(Job.at("a").pool)
+                worker = client.ask(Job.at("a").pid)
+                os.kill(worker, signal.SIGKILL)
+                assert client.ask(Job.at("a").pid) != worker
+                assert all(psutil.pid_exists(child) for child in pool), "who would hold it"
+            assert launcher("stop", "--data", str(data)).returncode == 0
+            assert process.wait() == 0, "it was told to stop, and did"
+    finally:
+        for child in pool:
+            os.kill(child, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_to_all_processes_of_an_app_ends_it_as_one_to_the_launcher(
+    tmp_path: Path, number: int
+) -> None:
+    data, said, begun = tmp_path / "data", tmp_path / "said", tmp_path / "begun"
+    answers: list[int] = []
+    with said.open("wb") as out:
+        process = subprocess.Popen(
+            [*CLI, "run", TARGET, "--data", str(data), "--workers", "1", "--serve"],
+            cwd=ROOT,
+            stderr=out,
+            start_new_session=True,
+        )
+    while not (data / "run.json").exists():
+        assert process.poll() is None, said.read_text()
+    with skerry.Client(data) as client:
+        client.ask(Job.at("a").add)
+        asking = threading.Thread(
+            target=lambda: answers.append(client.ask(Job.at("a").slow, 0.5, str(begun))),
+            daemon=True,
+        )
+        asking.start()
+        while not begun.exists():
+            os.sched_yield()
+        os.killpg(process.pid, number)
+        assert process.wait(60) == 0
+        asking.join(60)
+    assert answers == [2], "the turn under way was committed, and its caller was told"
+    assert "started again" not in said.read_text()
