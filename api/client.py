@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import queue
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
@@ -59,15 +60,22 @@ class AsyncClient:
         self._data = data
         self._timeout = TIMEOUT_S
         self._idempotency_key: str | None = None
-        self._opened: list[Session] = []
+        self._opened: list[tuple[Session, int]] = []
+        """The session, and the process that opened it."""
 
     async def __aenter__(self) -> Self:
-        self._opened.append(await launch().connect(self._data))
+        self._let_go_of_parents()
+        self._opened.append((await launch().connect(self._data), os.getpid()))
         return self
 
     async def __aexit__(self, *error: object) -> None:
+        self._let_go_of_parents()
         while self._opened:
-            await self._opened.pop().close()
+            await self._opened.pop()[0].close()
+
+    def _let_go_of_parents(self) -> None:
+        """In a forked child: forget the session, and leave it open, since it is the parent's."""
+        self._opened[:] = [(session, by) for session, by in self._opened if by == os.getpid()]
 
     @property
     def _session(self) -> Session:
@@ -75,7 +83,9 @@ class AsyncClient:
             raise SkerryError(
                 "This client is not open: use it as `async with AsyncClient() as c:`."
             )
-        session = self._opened[0]
+        session, by = self._opened[0]
+        if by != os.getpid():
+            raise SkerryError(_forked(by))
         if session.loop is not asyncio.get_running_loop():
             raise SkerryError(
                 "This client was opened in another event loop, and can be used in that one only: "
@@ -351,12 +361,13 @@ class Client:
 
     def __init__(self, data: str | Path | None = None) -> None:
         self._client = AsyncClient(data)
-        self._loop = asyncio.new_event_loop()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._opened_by = 0
+        """The process that opened it."""
 
     def __enter__(self) -> Self:
-        if self._loop.is_closed():
-            self._loop = asyncio.new_event_loop()
+        self._loop, self._opened_by = asyncio.new_event_loop(), os.getpid()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         try:
@@ -367,28 +378,34 @@ class Client:
         return self
 
     def __exit__(self, *error: object) -> None:
+        if self._opened_by != os.getpid():
+            return  # It is the parent's to close.
         try:
             self._run(self._client.__aexit__())
         finally:
             self._end()
 
     def _end(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        loop = self._running_loop()
+        loop.call_soon_threadsafe(loop.stop)
         if self._thread is not None:
             self._thread.join()
-        self._loop.close()
+        loop.close()
 
-    def _check_open(self) -> None:
-        if self._thread is None or self._loop.is_closed():
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None or self._loop.is_closed():
             raise SkerryError("This client is not open: use it as `with Client() as client:`.")
+        if self._opened_by != os.getpid():
+            raise SkerryError(_forked(self._opened_by))
+        return self._loop
 
     def _run(self, what: Coroutine[Any, Any, R]) -> R:
         try:
-            self._check_open()
+            loop = self._running_loop()
         except SkerryError:
             what.close()
             raise
-        running = asyncio.run_coroutine_threadsafe(what, self._loop)
+        running = asyncio.run_coroutine_threadsafe(what, loop)
         try:
             return running.result()
         except TimedOut as error:
@@ -401,11 +418,12 @@ class Client:
         other = object.__new__(type(self))
         other._client = self._client.options(timeout=timeout, idempotency_key=idempotency_key)
         other._loop, other._thread = self._loop, self._thread
+        other._opened_by = self._opened_by
         return other
 
     def _one(self, handler: Handler, key: str, args: Args, *, reply: bool) -> Any:
         """Ask for one without a task or a future: each is a hop more between two threads."""
-        self._check_open()
+        loop = self._running_loop()
         wait = _Wait()
 
         def begin() -> None:
@@ -414,7 +432,7 @@ class Client:
             except Exception as error:  # Raised where it was asked.
                 wait.put(error)
 
-        self._loop.call_soon_threadsafe(begin)
+        loop.call_soon_threadsafe(begin)
         outcome = wait.get()
         if isinstance(outcome, Exception):
             raise outcome
@@ -455,6 +473,13 @@ class Client:
                 yield self._run(cast("Coroutine[Any, Any, tuple[str, E]]", anext(rows)))
             except StopAsyncIteration:
                 return
+
+
+def _forked(opened_by: int) -> str:
+    return (
+        f"This client was opened by process {opened_by}, and this is a child that was forked off: "
+        f"process {os.getpid()}. Open a client in the child."
+    )
 
 
 def named_id(entity: str, key: str, handler: str, idempotency_key: str) -> bytes:

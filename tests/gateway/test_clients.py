@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -293,3 +294,65 @@ def test_an_app_runs_from_a_notebook_s_own_classes_while_a_context_is_open() -> 
     with App("local", entities=[Local]).running() as client:
         assert [client.ask(Local.at("a").see) for _ in range(3)] == [1, 2, 3]
         assert client.get(Local.at("a")).seen == 3
+
+
+def in_a_fork(act: Callable[[], str]) -> str:
+    """What it gives, or the error that it raises, in a forked child."""
+    ours, theirs = os.pipe()
+    child = os.fork()
+    if not child:
+        with open(theirs, "w") as out:
+            try:
+                out.write(act())
+            except skerry.SkerryError as error:
+                out.write(str(error))
+        os._exit(0)
+    os.close(theirs)
+    with open(ours) as told:
+        said = told.read()
+    os.waitpid(child, 0)
+    return said
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_client_in_a_forked_child_says_so_at_once_and_its_parent_goes_on(data: Path) -> None:
+    says = rf"opened by process {os.getpid()}, .*Open a client in the child"
+    entity = Counter.at("forked")
+
+    def leave(client: skerry.Client) -> str:
+        client.__exit__()
+        return "left"
+
+    def again(client: skerry.Client) -> str:
+        with client:
+            return str(client.ask(entity.add))
+
+    with skerry.Client(data) as client:
+        assert client.ask(entity.add) == 1
+        for use in (
+            lambda: client.ask(entity.add),
+            lambda: client.options(timeout=1).send(entity.add),
+            lambda: client.ask_many([message(entity.add)]),
+            lambda: client.get(entity),
+            lambda: next(client.scan(Counter)),
+        ):
+            assert re.search(says, in_a_fork(lambda use=use: str(use())))  # type: ignore[misc]
+        assert in_a_fork(lambda: leave(client)) == "left"
+        assert in_a_fork(lambda: again(client)) == "2"
+        assert client.ask(entity.add) == 3
+
+    async def play() -> None:
+        async with skerry.AsyncClient(data) as client:
+
+            async def asked(client: skerry.AsyncClient) -> str:
+                return str(await client.ask(entity.add))
+
+            async def leave() -> str:
+                await client.__aexit__()
+                return "left"
+
+            assert re.search(says, in_a_fork(lambda: asyncio.run(asked(client))))
+            assert in_a_fork(lambda: asyncio.run(leave())) == "left"
+            assert await client.ask(entity.add) == 4
+
+    asyncio.run(play())
