@@ -30,6 +30,8 @@ LOOK_S = 0.25
 _BEAT = struct.Struct("<QQQQQB")
 _MOVES = struct.Struct("<Q")
 _MOVES_AT = 64
+_LAST_WORD = struct.Struct("<B")
+_LAST_WORD_AT = 128
 
 _MAIN = vars(sys.modules["__main__"])
 """Of a worker, the module of its loop."""
@@ -71,6 +73,28 @@ class Heartbeat:
                 moves += 1
                 _MOVES.pack_into(self._page, _MOVES_AT, moves)
             call = latest
+
+
+def leave_word(path: Path, code: int) -> None:
+    """Say that we end with this exit code ourselves: a handler may end our process with any."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError:
+        return  # The folder was swept away.
+    try:
+        os.pwrite(fd, _LAST_WORD.pack(code), _LAST_WORD_AT)
+    finally:
+        os.close(fd)
+
+
+def last_word(path: str) -> int:
+    """The exit code that the worker gave itself; 0: none, or that."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(_LAST_WORD_AT)
+            return (file.read(_LAST_WORD.size) or b"\0")[0]
+    except OSError:
+        return 0
 
 
 def read(path: str) -> Beat | None:

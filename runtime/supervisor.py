@@ -340,6 +340,7 @@ class Supervisor:
             core=cores[place] if options.pin and len(self._children) <= len(cores) else None,
             slow=child.watch.slow,
             poison=child.watch.poison,
+            verdict=child.watch.verdict,
         )
         environment = dict(os.environ)
         environment.pop("PYTHONOPTIMIZE", None)  # Assertions stay on: they stop a worker loudly.
@@ -395,6 +396,7 @@ class Supervisor:
                 continue
             code = child.process.returncode
             child.process = None
+            named = code == heartbeat.last_word(self._beat_file(child))
             # Whatever still holds its listener, nobody knocks there any more.
             Path(f"{self._sockets}/door-{child.shard}").unlink(missing_ok=True)
             # Its last words: what it says to "stop" counts all its turns.
@@ -404,11 +406,11 @@ class Supervisor:
             self._rounds.interrupted()
             if self._exit is not None:
                 child.done = True
-            elif code == DAMAGED:
+            elif code == DAMAGED and named:
                 self._say(f"worker {child.shard} stopped: its store needs a person. The app ends.")
                 self._stop(DAMAGED)
                 child.done = True
-            elif code == HOPELESS:
+            elif code == HOPELESS and named:
                 self._say(f"worker {child.shard} stopped for the reason above. The app ends.")
                 self._stop(1)
                 child.done = True
@@ -420,6 +422,7 @@ class Supervisor:
         how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
         oom_kills, before = oom_kills_so_far(), self._oom_kills
         self._oom_kills = oom_kills
+        did = _what_its_handler_did(code, for_memory=oom_kills != before)
         if code in (-signal.SIGBUS, -signal.SIGSEGV):
             store = self._data / f"shard-{child.shard}"
             if damage := check_apart(store, shard=child.shard):
@@ -437,9 +440,9 @@ class Supervisor:
             child.done = True
             return
         if killed and oom_kills == before:
-            verdict: Restart | GiveUp = child.watch.killed(now)
+            verdict: Restart | GiveUp = child.watch.killed(now, self._beat(child), did)
         else:
-            verdict = child.watch.crashed(now, self._beat(child))
+            verdict = child.watch.crashed(now, self._beat(child), did)
         match verdict:
             case Restart(at_s):
                 self._say(f"worker {child.shard} ended ({how}) and is started again")
@@ -485,7 +488,9 @@ class Supervisor:
                 case "kill":
                     child.process.kill()
                     child.process.wait()
-                    child.watch.hung(beat)
+                    child.watch.hung(
+                        beat, f"did not return within {hang_s:g} s and its worker was killed"
+                    )
 
     def _data_stands(self) -> bool:
         """Whether the data directory is still the one that we have locked."""
@@ -642,6 +647,16 @@ class Supervisor:
                     *(answer[of] for of in ("turns", "items", "commits", "dead", "skipped"))
                 )
         self._with(child.shard, door.go_on)
+
+
+def _what_its_handler_did(code: int, *, for_memory: bool) -> str:
+    """What a message did to its worker that ended so, if it was the message that did it."""
+    if code >= 0:
+        return f"ended its process with exit code {code}"
+    number = -code
+    name = signal.Signals(number).name if number in set(signal.Signals) else str(number)
+    why = ", which the system sends when memory runs out" if for_memory else ""
+    return f"ended its process by signal {name}{why}"
 
 
 def is_stopped(pid: int) -> bool:

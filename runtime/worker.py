@@ -35,7 +35,7 @@ import zmq
 from skerry import portable
 from skerry.app import App
 from skerry.errors import SkerryError, StoreDamaged, StoreLocked
-from skerry.runtime import forks
+from skerry.runtime import forks, heartbeat
 from skerry.runtime.causes import explained, passes
 from skerry.runtime.gateway.sockets import Door, callers_that_fit, raise_limit
 from skerry.runtime.gateway.words import Control
@@ -68,6 +68,7 @@ from skerry.runtime.stopwatch import Stopwatch
 from skerry.runtime.store.files import Copied
 from skerry.runtime.store.log import LmdbStore
 from skerry.runtime.transport.pipe import Pipe
+from skerry.runtime.watch import NOTHING
 from skerry.runtime.writers import Writers
 from skerry.turn import Strayed, stray
 
@@ -126,6 +127,12 @@ class Config(msgspec.Struct, kw_only=True):
     core: int | None = None
     slow: bool = False
     poison: tuple[int, int, int] | None = None
+    verdict: str = ""
+
+    @property
+    def beat(self) -> Path:
+        """Where its worker writes of itself."""
+        return Path(self.sockets) / f"beat-{self.shard}"
 
     def line(self) -> bytes:
         """As it is sent. Names of files need not be UTF-8, which msgspec's JSON has to be."""
@@ -157,6 +164,9 @@ class Worker:
             limits=Limits(cache_bytes=config.cache),
             slow=config.slow,
             poison=config.poison,
+            verdict=config.verdict,
+            # Nobody presses Ctrl-C here: who raises KeyboardInterrupt is the handler.
+            turn_errors=(BaseException,),
         )
         self._shard = Shard(settings, self._store, self._store.last)
         self._shard.watch = self._watch
@@ -164,12 +174,12 @@ class Worker:
         self._pipe = Pipe(folder, config.shard)
         fit = callers_that_fit(len(config.placement.members))
         self._door = Door(folder / f"door-{config.shard}", config.secret, callers_max=fit)
-        self._heartbeat = Heartbeat(folder / f"beat-{config.shard}")
+        self._heartbeat = Heartbeat(config.beat)
         self._pace, self._stopwatch = Pace(settings.limits.turns_per_batch_max), Stopwatch()
         self._rounds = 0
         self._hurry = False
         """Whether the newest batch was for clients first."""
-        self._watched = (0, 0, 0)
+        self._watched = NOTHING
         self._inquiries = Inquiries(self._shard, self._store, self._door, self)
         self._writers = Writers(app.outlets, self._wake)
         self._draining = self._stopping = False
@@ -314,6 +324,8 @@ class Worker:
         shard.intake.turns_max = pace.turns
         self._stopwatch.start()
         commit = shard.run()
+        if self._watched != NOTHING:
+            self._watch(*NOTHING)
         pace.took(
             self._stopwatch.clock_s,
             self._stopwatch.own_s,
@@ -546,8 +558,14 @@ def main() -> int:
     that starting it again does not mend, and that it has named; 75: one that may pass; else it
     crashed."""
     config = Config.of(sys.stdin.buffer.readline())
+    code = _run(config, _lifeline())
+    heartbeat.leave_word(config.beat, code)
+    return code
+
+
+def _run(config: Config, lifeline: int) -> int:
     try:
-        worker = _start(config, _lifeline())
+        worker = _start(config, lifeline)
     except StoreDamaged as damage:
         return _end(damage, DAMAGED)
     except SkerryError as error:

@@ -68,6 +68,8 @@ class Delivery:
         asks: Asks,
         outputs: Outputs,
         turn: Turn,
+        turn_errors: tuple[type[BaseException], ...] = TURN_ERRORS,
+        verdict: str = "",
     ) -> None:
         self.me = me
         self.types = types
@@ -87,7 +89,8 @@ class Delivery:
         """Whether local messages must join the shard's own stream."""
         self.careful = False
         self.poison = False
-        """The message that runs next hung a worker before: a dead letter instead of a turn."""
+        """The message that runs next has ended workers before: a dead letter instead of a turn."""
+        self._verdict, self._turn_errors = verdict, turn_errors
         self._epoch = self._commit = self._index = 0
         self._placement = placement
         turn.timer_set = self._timer_set
@@ -302,7 +305,7 @@ class Delivery:
         """Run one turn, or what poison becomes instead."""
         if self.poison:
             self.poison = False
-            return Broke("the handler did not return and its worker was killed, twice", "")
+            return Broke(f"the handler {self._verdict}", "")
         kept = self.turns.kept[handler.entity]
         return self.turns.run(kept, handler, key, args, wanted=wanted, careful=self.careful)
 
@@ -366,9 +369,9 @@ class Delivery:
         try:
             if self.poison:
                 self.poison = False
-                raise RuntimeError("its stages did not return and the worker was killed, twice")
+                raise RuntimeError(f"a stage {self._verdict}")
             self.outputs.take(type_name.removeprefix(home("")), partition, item)
-        except TURN_ERRORS as error:
+        except self._turn_errors as error:
             failure = broke(error)
             self.dead.bury(
                 type_name,

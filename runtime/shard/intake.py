@@ -44,7 +44,7 @@ from skerry.runtime.shard.placement import slot_of
 from skerry.runtime.shard.requests import Requests
 from skerry.runtime.shard.streams import Streams
 from skerry.runtime.shard.timers import Timer, Timers
-from skerry.runtime.shard.turns import TURN_ERRORS, Raised, broke
+from skerry.runtime.shard.turns import Raised, broke
 from skerry.runtime.shard.wire import Call, Packet
 from skerry.stream import BadRow, Columns, Exit, check_keys
 
@@ -404,7 +404,8 @@ class Intake:
         """One item: when its pipeline raises, it alone becomes a dead letter."""
         if self._delivery.poison:
             self._delivery.poison = False
-            self._bury_item(event, place, "its pipeline or handler did not return, twice")
+            verdict = f"a stage or the handler {self._settings.verdict}"
+            self._bury_item(event, place, verdict)
             return
         columns, error = self._apply(pipeline, [event.items[place]])
         try:
@@ -433,7 +434,7 @@ class Intake:
         """Run the user's stages. Guarded, as handlers are."""
         try:
             return pipeline.apply(items), None
-        except TURN_ERRORS as error:
+        except self._settings.turn_errors as error:
             return [], error
 
     def _bury_item(self, event: Items, place: int, error: str, traceback: str = "") -> None:

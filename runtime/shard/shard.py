@@ -56,7 +56,7 @@ from skerry.runtime.shard.outputs import Outlet, Outputs
 from skerry.runtime.shard.requests import Requests
 from skerry.runtime.shard.streams import Streams
 from skerry.runtime.shard.timers import Timers
-from skerry.runtime.shard.turns import Raised, Turns
+from skerry.runtime.shard.turns import TURN_ERRORS, Raised, Turns
 from skerry.turn import Turn
 
 HOUSE_NS = 60 * 10**9
@@ -142,9 +142,13 @@ class Settings(Struct, frozen=True):
     retries: int = 3
     limits: Limits = Limits()
     slow: bool = False
-    """One message per commit: after a worker was killed for a handler that did not return."""
+    """One message per commit: after a worker hung or ended, to find the message that it was in."""
     poison: tuple[int, int, int] | None = None
-    """The message that hung it then: a dead letter instead of a turn."""
+    """The message that was found then: a dead letter instead of a turn."""
+    verdict: str = ""
+    """What its handler did, again and again."""
+    turn_errors: tuple[type[BaseException], ...] = TURN_ERRORS
+    """What a handler may raise that ends its own turn only."""
 
 
 class _Held(Struct, frozen=True):
@@ -208,6 +212,8 @@ class Shard:
             asks=self.asks,
             outputs=self.outputs,
             turn=self.turn,
+            turn_errors=settings.turn_errors,
+            verdict=settings.verdict,
         )
         self.turns = Turns(
             settings.types,
@@ -218,6 +224,7 @@ class Shard:
             turn=self.turn,
             leave=self.delivery.leave,
             elsewhere=self.delivery.elsewhere,
+            turn_errors=settings.turn_errors,
         )
         self.delivery.turns = self.turns
         self.clients = Clients(self.me, placement, self.delivery, self.requests)

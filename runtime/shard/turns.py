@@ -94,8 +94,8 @@ Result = Done | Refused | Broke
 
 
 TURN_ERRORS = (Exception, SystemExit, GeneratorExit)
-"""What a handler may raise that ends its own turn only. Not Ctrl-C: in a test it ends the test; workers
-are not told of it."""
+"""What a handler may raise that ends its own turn only. Not Ctrl-C: in a test it ends the test. In a
+worker, which is not told of it, everything does: see `Settings.turn_errors`."""
 
 
 Given = Args | Callable[[], tuple[Any, ...]]
@@ -188,7 +188,9 @@ class Turns:
         turn: Turn,
         leave: Callable[[Entity], None],
         elsewhere: Callable[[int], Buffer | None],
+        turn_errors: tuple[type[BaseException], ...] = TURN_ERRORS,
     ) -> None:
+        self._turn_errors = turn_errors
         self.kept = {name: Kept(entity_type) for name, entity_type in types.items()}
         self._elsewhere = elsewhere
         self._states = states
@@ -291,7 +293,7 @@ class Turns:
         here.turn = turn
         try:
             return loop(turn, self._leave, kept.dirty, *given)
-        except TURN_ERRORS as error:
+        except self._turn_errors as error:
             raise Raised(kept.name) from error
         finally:
             leave(turn)
@@ -418,7 +420,7 @@ class Turns:
         try:
             reply = handler.function(entity, *values)
             return (handler.encode_reply(reply) if wanted else None), None
-        except TURN_ERRORS as error:
+        except self._turn_errors as error:
             return None, error
         finally:
             leave(turn)

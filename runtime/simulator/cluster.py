@@ -179,6 +179,7 @@ class Cluster:
             limits=self._limits,
             slow=self.keeper.watches[machine.id].slow,
             poison=self.keeper.watches[machine.id].poison,
+            verdict=self.keeper.watches[machine.id].verdict,
         )
         shard = Shard(settings, machine.disk, machine.disk.last)
         machine.books.follow(shard)

@@ -42,7 +42,12 @@ class Keeper:
         self._answers = {}
         self._rounds.interrupted()
         watch, now_s = self.watches[shard], step * SECONDS_PER_STEP
-        verdict = watch.crashed(now_s, beat) if by_itself else watch.killed(now_s)
+        # Nobody is killed from outside within a turn here.
+        verdict = (
+            watch.crashed(now_s, beat, "ended its process")
+            if by_itself
+            else watch.killed(now_s, None, "")
+        )
         match verdict:
             case Restart(at_s):
                 return int(at_s / SECONDS_PER_STEP)
@@ -54,7 +59,7 @@ class Keeper:
         watch = self.watches[shard]
         if watch.look(step * SECONDS_PER_STEP, beat, hang_s, lambda: False) != "kill":
             return False
-        watch.hung(beat)
+        watch.hung(beat, "did not return")
         return True
 
     def answered(self, shard: int, round: int, answer: dict[str, Any]) -> None:

@@ -1115,13 +1115,13 @@ MUTANTS = [
     Mutant(
         "a message that ends its worker is never found",
         "watch.py",
-        "            self.poison = beat.running if beat.running == self._suspect else None\n",
-        "            self.poison = None\n",
+        "            known = NOTHING != beat.running == self._suspect\n",
+        "            known = False\n",
     ),
     Mutant(
         "the first message that ends a worker is buried at once",
         "watch.py",
-        "            self.poison = beat.running if beat.running == self._suspect else None\n",
-        "            self.poison = beat.running\n",
+        "            known = NOTHING != beat.running == self._suspect\n",
+        "            known = beat.running != NOTHING\n",
     ),
 ]

@@ -6,8 +6,10 @@ import asyncio
 import json
 import os
 import signal
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -15,6 +17,7 @@ import pytest
 import skerry
 from skerry import Failed, message
 from tests.processes.apps import Counter
+from tests.processes.hosted import Job
 from tests.processes.started import launcher, running
 
 
@@ -23,6 +26,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The data directory of an app that runs."""
     folder = tmp_path_factory.mktemp("poison") / "data"
     with running(folder):
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def hosted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The data directory of an app whose handlers do to their process what they like."""
+    folder = tmp_path_factory.mktemp("hosted") / "data"
+    with running(folder, target="tests.processes.hosted"):
         yield folder
 
 
@@ -60,6 +71,31 @@ def test_a_message_that_kills_its_worker_again_and_again_becomes_a_dead_letter(
     letters = launcher("dead", "list", "--data", str(data)).stdout
     assert (letters.count("\n"), "Counter/a  crash" in letters) == (1, True)
     assert launcher("check", str(data)).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("handler", "args", "said"),
+    [
+        (Job.interrupt, (), "KeyboardInterrupt"),
+        (Job.leave, (0,), "the handler ended its process with exit code 0, twice"),
+        (Job.leave, (3,), "the handler ended its process with exit code 3, twice"),
+        (Job.kill, (signal.SIGSEGV,), "the handler ended its process by signal SIGSEGV, twice"),
+        (Job.kill, (signal.SIGKILL,), "by signal SIGKILL, again and again"),
+    ],
+)
+def test_how_a_handler_ended_its_process_is_told_and_kept(
+    hosted: Path, handler: Any, args: tuple[Any, ...], said: str
+) -> None:
+    name = f"a{uuid.uuid4()}"
+    call = getattr(Job.at(name), handler.__name__)
+    with skerry.Client(hosted) as client:
+        asked = [message(Job.at(name).add), message(call, *args), message(Job.at(name).add)]
+        before, failed, after = client.options(timeout=90).ask_many([*asked])
+    assert isinstance(failed, Failed)
+    assert said in str(failed)
+    assert (before, after) == (1, 2)
+    letters = launcher("dead", "list", "--data", str(hosted)).stdout.splitlines()
+    assert [said in letter for letter in letters if name in letter] == [True]
 
 
 def test_a_worker_that_is_stopped_by_somebody_is_waited_for(tmp_path: Path) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from skerry.runtime.watch import Beat, GiveUp, Restart, Rounds, Watch
+from skerry.runtime.watch import NOTHING, Beat, GiveUp, Restart, Rounds, Watch
 
 POISON = (1, 7, 0)
+HOW = "ended its process"
 
 
 def slow(running: tuple[int, int, int]) -> Beat:
@@ -19,31 +20,53 @@ FAST = Beat(9, 3, (0, 0, 0), False)
 
 def test_a_message_is_buried_when_it_ends_its_worker_for_the_second_time_not_before() -> None:
     watch = Watch()
-    watch.crashed(1.0, FAST)
+    watch.crashed(1.0, FAST, HOW)
     assert not watch.slow, "one crash is no pattern"
-    watch.crashed(1.1, FAST)
+    watch.crashed(1.1, FAST, HOW)
     assert watch.slow
-    watch.crashed(1.2, slow(POISON))
+    watch.crashed(1.2, slow(POISON), HOW)
     assert watch.poison is None, "it may have had bad luck"
-    watch.crashed(1.3, slow(POISON))
-    assert watch.poison == POISON
+    watch.crashed(1.3, slow(POISON), HOW)
+    assert (watch.poison, watch.verdict) == (POISON, "ended its process, twice")
 
 
 def test_another_message_that_ends_a_worker_is_no_second_time() -> None:
     watch = Watch()
     for n in range(3):
-        watch.crashed(1.0 + n, FAST)
-    watch.crashed(5.0, slow(POISON))
-    watch.crashed(6.0, slow((1, 8, 0)))
+        watch.crashed(1.0 + n, FAST, HOW)
+    watch.crashed(5.0, slow(POISON), HOW)
+    watch.crashed(6.0, slow((1, 8, 0)), HOW)
     assert watch.poison is None
 
 
 def test_who_is_killed_from_outside_is_started_again_at_once_however_often() -> None:
     watch = Watch()
     for n in range(1000):
-        assert watch.killed(n / 100) == Restart(n / 100)
+        # Somebody else hits another message each time, and mostly none.
+        beat = slow((1, n, 0) if n % 3 else NOTHING) if watch.slow else FAST
+        assert watch.killed(n / 100, beat, HOW) == Restart(n / 100)
+        assert watch.poison is None
+    assert watch.killed(11.0, None, HOW) == Restart(11.0), "it had written nothing yet"
+
+
+def test_who_is_killed_again_and_again_in_one_message_is_killed_by_that() -> None:
+    watch = Watch()
+    while not watch.slow:
+        watch.killed(1.0, FAST, HOW)
+    watch.killed(2.0, slow((1, 6, 0)), HOW)
+    for _ in range(2):
+        watch.killed(2.0, slow(POISON), HOW)
+        assert watch.poison is None, "somebody else may have hit it by chance"
+    watch.killed(3.0, slow(POISON), HOW)
+    assert (watch.poison, watch.verdict) == (POISON, "ended its process, again and again")
+
+
+def test_who_is_killed_between_two_messages_is_fast_again() -> None:
+    watch = Watch()
+    while not watch.slow:
+        watch.killed(1.0, FAST, HOW)
+    watch.killed(2.0, slow(NOTHING), HOW)
     assert not watch.slow
-    assert watch.poison is None
 
 
 def test_crashes_wait_longer_and_longer_and_many_in_a_row_end_the_app() -> None:
@@ -51,7 +74,7 @@ def test_crashes_wait_longer_and_longer_and_many_in_a_row_end_the_app() -> None:
     waits = []
     verdict: Restart | GiveUp = Restart(0)
     while isinstance(verdict, Restart):
-        verdict = watch.crashed(10.0, FAST)
+        verdict = watch.crashed(10.0, FAST, HOW)
         waits.append(verdict.at_s - 10.0 if isinstance(verdict, Restart) else None)
     assert verdict == GiveUp(9)
     assert waits[:-1] == sorted(waits[:-1])  # type: ignore[type-var]
@@ -60,7 +83,7 @@ def test_crashes_wait_longer_and_longer_and_many_in_a_row_end_the_app() -> None:
 
 def test_crashes_that_lie_far_apart_never_end_the_app() -> None:
     watch = Watch()
-    assert all(isinstance(watch.crashed(n * 20.1, FAST), Restart) for n in range(100))
+    assert all(isinstance(watch.crashed(n * 20.1, FAST, HOW), Restart) for n in range(100))
 
 
 def test_rounds_that_stand_still_are_a_hang_unless_somebody_has_stopped_the_process() -> None:
@@ -74,7 +97,7 @@ def test_rounds_that_stand_still_are_a_hang_unless_somebody_has_stopped_the_proc
     assert watch.look(22.0, beat, 10.0, lambda: False) == "dump"
     assert watch.look(22.1, beat, 10.0, lambda: False) == ""
     assert watch.look(22.4, beat, 10.0, lambda: False) == "kill"
-    watch.hung(beat)
+    watch.hung(beat, "did not return")
     assert (watch.slow, watch.poison) == (True, POISON)
 
 
