@@ -29,7 +29,8 @@ def let_go_in_children(
 ) -> None:
     """From now on each child that this process forks lets go of these descriptors and of every
     file and socket whose place is in one of these folders; and does `also`."""
-    below = tuple(f"{folder}/" for folder in folders)
+    places = {place for folder in folders for place in (folder, folder.resolve())}
+    below = tuple(f"{place}/" for place in places)
     os.register_at_fork(after_in_child=partial(_let_go, below, frozenset(descriptors), also))
 
 

@@ -153,7 +153,7 @@ class Supervisor:
         show: Callable[[Progress], None] = lambda progress: None,
     ) -> None:
         self._options, self._say, self._show = options, say, show
-        self._data = Path(options.data)
+        self._data = Path(options.data).absolute()
         self._children: list[_Child] = []
         self._signals = 0
         self._told_s = -math.inf

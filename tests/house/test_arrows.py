@@ -74,6 +74,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "skerry.runtime.stopwatch",
         "skerry.runtime.heartbeat",
         "skerry.runtime.readers",
+        "skerry.runtime.watch",
         "skerry.runtime.writers",
         "skerry.runtime.ports",
         "skerry.runtime.store",

@@ -63,6 +63,44 @@ def test_a_thread_of_a_handler_acts_in_nobodys_turn(data: Path) -> None:
         assert client.get(Job.at("never")).count == 0
 
 
+def test_nothing_depends_on_the_folder_in_which_a_handler_works(tmp_path: Path) -> None:
+    """Sources, sinks, new files of the log: all are where they were when the app was started."""
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "lines.txt").write_text("".join(f"{n}\n" for n in range(100)))
+    (tmp_path / "app" / "moving.py").write_text(
+        "import os\n"
+        "from skerry import App, Entity, JsonLines, Output, TextFiles, emit\n"
+        "out = Output('out')\n"
+        "class Doc(Entity):\n    text: str = ''\n"
+        "    def fill(self, line: str) -> None:\n"
+        "        os.chdir('/')\n        self.text = line * 100_000\n        emit(out, int(line))\n"
+        "app = App('moving', entities=[Doc], outputs=[out])\n"
+        "app.source(TextFiles('lines.txt')).key_by(str).to(Doc.fill)\n"
+        "app.stream(out).sink(JsonLines('found'))\n"
+    )
+    done = launcher("run", "moving.py", "--workers", "1", "--quota", "64M", cwd=tmp_path / "app")
+    assert done.returncode == 0, done.stderr
+    found = [
+        line for path in tmp_path.glob("app/found/*.jsonl") for line in path.read_text().split()
+    ]
+    assert sorted(map(int, found)) == list(range(100))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["app"]
+
+
+@pytest.mark.parametrize("target", ["sub/elsewhere.py", "sub/elsewhere.py:app"])
+def test_a_program_may_change_the_folder_when_it_is_imported(tmp_path: Path, target: str) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "elsewhere.py").write_text(
+        "import os\nos.chdir('/')\nfrom skerry import App, Entity, Generate\n"
+        "class N(Entity):\n    n: int = 0\n    def see(self) -> None:\n        self.n += 1\n"
+        "app = App('elsewhere', entities=[N])\n"
+        "app.source(Generate(lambda p, at: at, count=5)).key_by(str).to(N.see)\n"
+    )
+    done = launcher("run", target, "--workers", "1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / ".skerry" / "elsewhere" / "app.json").exists()
+
+
 def test_who_was_connected_meets_the_successor_though_a_fork_of_the_worker_lives_on(
     tmp_path: Path,
 ) -> None:
