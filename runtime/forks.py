@@ -11,6 +11,7 @@ holds it closes what is nobody's.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import socket
@@ -63,6 +64,13 @@ def _places(fd: int) -> list[str]:
             names.append(name)
     end.detach()
     return names
+
+
+def adopts_orphans() -> bool:
+    """Whether processes whose parents have ended become our children: in a container, mostly."""
+    flag = ctypes.c_int()
+    ctypes.CDLL(None).prctl(37, ctypes.byref(flag))  # PR_GET_CHILD_SUBREAPER
+    return os.getpid() == 1 or bool(flag.value)
 
 
 def ignore_signals() -> None:

@@ -5,7 +5,8 @@ that runs. Rounds that stand still mean that a handler does not return. But a ba
 messages, each of some milliseconds, is one long round and no harm. So when a round takes long, a
 thread looks now and then at which call of the app's own code is under way: while these follow each
 other, there is movement. It costs the turns nothing; and where a handler never lets go of the
-interpreter, the thread does not run, and there is none.
+interpreter, the thread does not run, and there is none. While the loop sleeps, so does the thread;
+and the page says until when, so that nobody takes it for a loop that stands still.
 
 Threads and a file; knows nothing of shards. Idea: docs/entities.md.
 """
@@ -30,6 +31,10 @@ LOOK_S = 0.25
 _BEAT = struct.Struct("<QQQQQB")
 _MOVES = struct.Struct("<Q")
 _MOVES_AT = 64
+_SLEEP = struct.Struct("<d")
+_SLEEP_AT = 72
+_STIRS = struct.Struct("<Q")
+_STIRS_AT = 80
 _LAST_WORD = struct.Struct("<B")
 _LAST_WORD_AT = 128
 
@@ -49,11 +54,33 @@ class Heartbeat:
             os.close(fd)
         self._rounds = 0
         self._thread = threading.get_ident()
+        self._asleep = False
+        self._needed = threading.Event()
 
     def write(self, rounds: int, commit: int, running: Identity, *, slow: bool) -> None:
         """Where the loop stands."""
         self._rounds = rounds
         _BEAT.pack_into(self._page, 0, rounds, commit, *running, slow)
+
+    def sleep(self, until_s: float) -> None:
+        """The loop sleeps now, until then at the latest."""
+        self._asleep = True
+        _SLEEP.pack_into(self._page, _SLEEP_AT, until_s)
+
+    def wake(self) -> None:
+        """It sleeps no more."""
+        _SLEEP.pack_into(self._page, _SLEEP_AT, 0.0)
+
+    def stir(self, stirs: int) -> None:
+        """Something came, so often by now."""
+        _STIRS.pack_into(self._page, _STIRS_AT, stirs)
+        self.work()
+
+    def work(self) -> None:
+        """From now on the app's own code may run."""
+        self._asleep = False
+        if not self._needed.is_set():
+            self._needed.set()
 
     def watch_calls(self) -> None:
         """From now on calls that follow each other within a round are movement, too."""
@@ -63,6 +90,10 @@ class Heartbeat:
         rounds, moves = self._rounds, 0
         call: FrameType | None = None
         while True:
+            if self._asleep:
+                self._needed.clear()
+                if self._asleep:  # Who woke meanwhile may have found it set.
+                    self._needed.wait()
             time.sleep(LOOK_S)
             if rounds != self._rounds:
                 rounds, call = self._rounds, None
@@ -104,9 +135,11 @@ def read(path: str) -> Beat | None:
             page = file.read(mmap.PAGESIZE)
         rounds, commit, peer, seq, index, slow = _BEAT.unpack_from(page)
         (moves,) = _MOVES.unpack_from(page, _MOVES_AT)
+        (until_s,) = _SLEEP.unpack_from(page, _SLEEP_AT)
+        (stirs,) = _STIRS.unpack_from(page, _STIRS_AT)
     except (OSError, struct.error):
         return None
-    return Beat(rounds + moves, commit, (peer, seq, index), bool(slow))
+    return Beat(rounds + moves, commit, (peer, seq, index), bool(slow), stirs, until_s)
 
 
 def _outermost_call(frame: FrameType | None) -> FrameType | None:

@@ -45,7 +45,12 @@ from skerry.runtime.worker import AGAIN, DAMAGED, HOPELESS, Config
 
 T = TypeVar("T")
 
-POLL_MS = 50
+POLL_S = 0.05
+"""How often one looks while workers come up or end."""
+
+BEATS_S = 0.5
+"""How often one looks at the least, and what a worker that has no more to tell may leave untold."""
+
 QUIET_EVERY_S = 0.1
 
 ANSWER_S = 1.0
@@ -112,6 +117,7 @@ class _Child:
         self.before = Progress()
         """What earlier processes of this shard have done."""
         self.latest = Progress()
+        self.beat: Beat | None = None
         self.done = False
 
 
@@ -167,9 +173,14 @@ class Supervisor:
         self._asked_at = 0.0
         self._round = 0
         self._answers: dict[int, dict[str, Any]] = {}
+        self._judged = self._ends = False
+        """Whether the newest round was looked at; whether it may have been the last but one."""
+        self._stirs: list[int] = []
+        """What had happened at each worker before it was asked."""
         self._rounds = Rounds()
         self.progress = Progress()
         self._oom_kills = oom_kills_so_far()
+        self._adopts = forks.adopts_orphans()
 
     # ── the whole run ──
 
@@ -268,6 +279,10 @@ class Supervisor:
             for number in forks.OURS_TO_HANDLE
             if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN
         }
+        # That a child has ended wakes us, as does any signal.
+        previous[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        self._bell, rung = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        before = signal.set_wakeup_fd(rung, warn_on_full_buffer=False)
         started = time.monotonic()
         try:
             while not all(child.done for child in self._children):
@@ -275,6 +290,7 @@ class Supervisor:
                 self._listen()
                 self._heed()
                 self._reap()
+                self._reap_orphans()
                 self._watch()
                 self._ask()
                 self._look_at_sockets()
@@ -282,8 +298,11 @@ class Supervisor:
                 self._show(self.progress)
             self._count()
         finally:
+            signal.set_wakeup_fd(before)
             for number, handler in previous.items():
                 signal.signal(number, handler)
+            os.close(self._bell)
+            os.close(rung)
         return self._exit or 0
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
@@ -417,6 +436,16 @@ class Supervisor:
             else:
                 self._restart(child, code)
 
+    def _reap_orphans(self) -> None:
+        """Where we are process 1, or in its place: what handlers have started and left behind."""
+        if not self._adopts:
+            return
+        ours = {child.process.pid for child in self._children if child.process is not None}
+        look = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        with contextlib.suppress(ChildProcessError):
+            while (ended := os.waitid(os.P_ALL, 0, look)) and ended.si_pid not in ours:
+                os.waitpid(ended.si_pid, 0)
+
     def _restart(self, child: _Child, code: int) -> None:
         now = time.monotonic()
         how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
@@ -472,7 +501,7 @@ class Supervisor:
     def _watch(self) -> None:
         """Rounds that stand still: a handler does not return."""
         for child in self._children:
-            beat = self._beat(child)
+            beat = child.beat = self._beat(child)
             if child.process is None or self._exit is not None or beat is None:
                 continue
             hang_s, stopped = self._options.hang_s, partial(is_stopped, child.process.pid)
@@ -585,23 +614,37 @@ class Supervisor:
             self._asked_at = now
             return
         if len(self._answers) == len(self._children):
-            self._judge_round()
-            if self._exit is not None:
+            if not self._judged:
+                self._judge_round()
+            if self._exit is not None or self._nothing_new():
                 return
         elif len(self._doors) == len(self._children) and now - self._asked_at < ANSWER_S:
             return  # Each has its question; one that is not there yet is asked again at once.
         self._round += 1
         self._answers.clear()
+        self._judged = False
+        self._stirs = self._stirs_now()
         self._asked_at = now
         for child in self._children:
             self._tell(child.shard, "quiet")
 
     def _judge_round(self) -> None:
+        self._judged = True
         self._sum_up()
         over = self._rounds.over(self._answers)
-        finite = self._options.finite and all(a["finite"] for a in self._answers.values())
+        answers = self._answers.values()
+        finite = self._options.finite and all(answer["finite"] for answer in answers)
+        self._ends = finite and all(answer["quiet"] for answer in answers)
         if over and finite:
             self._stop(0)
+
+    def _stirs_now(self) -> list[int]:
+        return [0 if child.beat is None else child.beat.stirs for child in self._children]
+
+    def _nothing_new(self) -> bool:
+        """Whether all have told all that there is, and nothing has happened at any since they were
+        asked. But when all are quiet, one more round says whether that is the end."""
+        return self._judged and not self._ends and self._stirs_now() == self._stirs
 
     def _sum_up(self) -> None:
         """What a whole round says of the run."""
@@ -621,11 +664,27 @@ class Supervisor:
         self.progress.dead = sum(a.dead + b.dead for a, b in whole)
         self.progress.skipped = sum(a.skipped + b.skipped for a, b in whole)
 
+    def _patience_s(self) -> float:
+        """How long one waits for something to happen before one looks again."""
+        if self._exit is not None or len(self._doors) < len(self._children):
+            return POLL_S
+        longest = min(BEATS_S, self._options.hang_s / 4)
+        if any(child.watch.dumping for child in self._children):
+            longest = POLL_S
+        whole = len(self._answers) == len(self._children)
+        if whole and self._nothing_new():
+            return longest
+        due = self._asked_at + (QUIET_EVERY_S if whole else ANSWER_S)
+        return min(longest, max(0.0, due - time.monotonic()))
+
     def _listen(self) -> None:
         poll = select.poll()
         for door in self._doors.values():
             poll.register(door, select.POLLIN | (select.POLLOUT if door.unsent else 0))
-        poll.poll(POLL_MS)
+        poll.register(self._bell, select.POLLIN)
+        poll.poll(self._patience_s() * 1000)
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._bell, 4096)
         for child in self._children:
             self._hear(child)
 

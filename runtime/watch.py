@@ -59,6 +59,10 @@ class Beat(NamedTuple):
     running: Identity
     """In slow mode: the message that runs."""
     slow: bool
+    stirs: int = 0
+    """How often anything came or was done: what is the same has nothing new to tell."""
+    asleep_until_s: float = 0.0
+    """When it wakes at the latest, if nothing wakes it; 0: it is awake."""
 
 
 class Restart(Struct, frozen=True):
@@ -130,9 +134,14 @@ class Watch:
             return GiveUp(crashes)
         return Restart(now_s + BACKOFF_S[min(crashes, len(BACKOFF_S) - 1)])
 
+    @property
+    def dumping(self) -> bool:
+        """Whether it is to be killed in a moment."""
+        return self._dumped_s is not None
+
     def look(self, now_s: float, beat: Beat, hang_s: float, stopped: Callable[[], bool]) -> str:
         """Whether its rounds stand still: '', 'stopped' (by a person), 'dump' its stack, 'kill' it."""
-        still_s = now_s - self._moved_s
+        still_s = now_s - max(self._moved_s, beat.asleep_until_s)
         if beat.rounds != self._rounds:
             self._rounds, self._moved_s, self._dumped_s = beat.rounds, now_s, None
         elif self._dumped_s is not None:

@@ -73,7 +73,10 @@ from skerry.runtime.writers import Writers
 from skerry.turn import Strayed, stray
 
 TICK_MS = 100
-"""The longest that a worker sleeps: peers are asked again and timers looked at this often."""
+"""The longest that a worker sleeps while a peer owes it something, and is asked again."""
+
+IDLE_MS = 1000
+"""The longest that it sleeps at all: then it sees that the clock was set, and is seen to live."""
 
 ACK_MS = ACK_NS // 1_000_000 + 1
 """The same while a peer waits for an ack."""
@@ -176,7 +179,7 @@ class Worker:
         self._door = Door(folder / f"door-{config.shard}", config.secret, callers_max=fit)
         self._heartbeat = Heartbeat(config.beat)
         self._pace, self._stopwatch = Pace(settings.limits.turns_per_batch_max), Stopwatch()
-        self._rounds = 0
+        self._rounds = self._stirs = 0
         self._hurry = False
         """Whether the newest batch was for clients first."""
         self._watched = NOTHING
@@ -254,7 +257,8 @@ class Worker:
 
     def _patience_ms(self) -> int:
         # A peer that hears late what is durable keeps its frames, and may be asked if all is over.
-        longest = ACK_MS if self._shard.streams.owes else TICK_MS
+        streams = self._shard.streams
+        longest = ACK_MS if streams.owes else TICK_MS if streams.restless else IDLE_MS
         due = self._shard.timers.next_ns
         if due is None:
             return longest
@@ -262,7 +266,13 @@ class Worker:
 
     def _listen(self, timeout_ms: int) -> None:
         """One poll; what came is given to the shard."""
-        ready = dict(self._poller.poll(timeout_ms))
+        if timeout_ms:
+            self._heartbeat.sleep(time.monotonic() + timeout_ms / 1000)
+            ready = dict(self._poller.poll(timeout_ms))
+            self._heartbeat.wake()
+        else:
+            ready = dict(self._poller.poll(0))
+        stirred = not timeout_ms or self._wake_fd in ready or self._pipe.socket in ready
         if self._lifeline in ready and not os.read(self._lifeline, 1):
             raise SystemExit(0)  # The supervisor is gone: kill -9 of us is always safe, so is this.
         if self._wake_fd in ready:
@@ -275,10 +285,14 @@ class Worker:
             for event in self._door.receive():
                 if isinstance(event, Control):
                     self._inquiries.serve(event)
-                elif self._draining and isinstance(event, Requested):
+                    continue
+                stirred = True
+                if self._draining and isinstance(event, Requested):
                     continue  # Unanswered: the caller tries again, and meets our successor.
-                else:
-                    self._shard.accept(event)
+                self._shard.accept(event)
+        if stirred:
+            self._stirs += 1
+            self._heartbeat.stir(self._stirs)
 
     def _round(self) -> bool:
         """One batch. Whether there is more to do at once."""
@@ -322,6 +336,7 @@ class Worker:
         """One batch; the bounds of the next follow the time that it took."""
         shard, pace = self._shard, self._pace
         shard.intake.turns_max = pace.turns
+        self._heartbeat.work()
         self._stopwatch.start()
         commit = shard.run()
         if self._watched != NOTHING:

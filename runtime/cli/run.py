@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?", re.IGNORECASE)
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 PLAIN_EVERY_S = 5.0
+SHOW_EVERY_S = 0.1
 
 
 def size(text: str) -> int:
@@ -171,10 +172,12 @@ class _Bar:
             TimeElapsedColumn(),
             console=Console(file=sys.__stderr__),  # It moves the cursor.
             transient=True,
+            auto_refresh=False,
         )
         self._bar.start()
         self._task = self._bar.add_task(name, total=None, turns=0, rate=0.0)
         self._before = (0.0, 0)
+        self._shown_s = 0.0
 
     def say(self, line: str) -> None:
         self._bar.console.print(one_line(line), markup=False, highlight=False)
@@ -189,6 +192,9 @@ class _Bar:
         self._bar.update(
             self._task, total=total, completed=progress.part or 0, turns=progress.turns, rate=rate
         )
+        if time.monotonic() - self._shown_s > SHOW_EVERY_S:
+            self._shown_s = time.monotonic()
+            self._bar.refresh()
 
     def end(self) -> None:
         self._bar.stop()

@@ -538,6 +538,11 @@ class Streams:
         return bool(self._unacked) or self.waits
 
     @property
+    def restless(self) -> bool:
+        """Whether any peer may have to be asked again by the next ticks."""
+        return bool(self._unacked or self._pressed)
+
+    @property
     def owes(self) -> bool:
         """Whether a peer waits for an ack that the next ticks will say."""
         return bool(self._unsaid)

@@ -54,6 +54,11 @@ class Job(Entity):
                 os._exit(4)
         return 0
 
+    def orphan(self) -> int:
+        """A grandchild whose parent has ended, and that ends, too."""
+        started = subprocess.run(["sh", "-c", "sleep 0.01 & echo $!"], stdout=subprocess.PIPE)
+        return int(started.stdout)
+
     def inherited(self) -> list[str]:
         """What the descriptors of a forked child lead to."""
         ours, theirs = os.pipe()

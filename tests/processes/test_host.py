@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -150,3 +151,68 @@ def test_a_signal_to_all_processes_of_an_app_ends_it_as_one_to_the_launcher(
         asking.join(60)
     assert answers == [2], "the turn under way was committed, and its caller was told"
     assert "started again" not in said.read_text()
+
+
+def wakeups(process: psutil.Process) -> int:
+    """How often its threads have woken so far."""
+    threads = Path(f"/proc/{process.pid}/task").iterdir()
+    lines = [line for each in threads for line in (each / "status").read_text().splitlines()]
+    return sum(int(line.split()[1]) for line in lines if line.startswith("voluntary"))
+
+
+def test_an_idle_app_sleeps(tmp_path: Path) -> None:
+    """Two wake-ups a second, for the supervisor and for each worker, once all has come to rest."""
+    with (
+        running(tmp_path / "data", target=TARGET) as process,
+        skerry.Client(tmp_path / "data") as c,
+    ):
+        c.ask(Job.at("a").add)
+        supervisor = psutil.Process(process.pid)
+        processes = [supervisor, *supervisor.children()]
+        assert len(processes) == 3
+        counts: list[int] = []
+        for _ in range(20):
+            before = [wakeups(each) for each in processes]
+            threading.Event().wait(2)
+            counts = [wakeups(each) - begun for each, begun in zip(processes, before, strict=True)]
+            if max(counts) <= 5:
+                return
+    raise AssertionError(f"wake-ups in two seconds: {counts}")
+
+
+@pytest.fixture
+def adopting(tmp_path: Path) -> Iterator[tuple[Path, psutil.Process]]:
+    """An app whose launcher takes in what has lost its parent, as process 1 of a container does."""
+    data = tmp_path / "data"
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import ctypes, os, sys\n"
+            "ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER\n"
+            "os.execv(sys.argv[1], sys.argv[1:])",
+            *CLI,
+            *("run", TARGET, "--data", str(data), "--workers", "1"),
+        ],
+        cwd=ROOT,
+    )
+    while not (data / "run.json").exists():
+        assert process.poll() is None
+    yield data, psutil.Process(process.pid)
+    process.terminate()
+    assert process.wait(60) == 0
+
+
+def test_what_a_handler_left_behind_is_reaped_where_nobody_else_does(
+    adopting: tuple[Path, psutil.Process],
+) -> None:
+    data, launcher = adopting
+    with skerry.Client(data) as client:
+        for _ in range(5):
+            orphan = client.ask(Job.at("a").orphan)
+            while psutil.pid_exists(orphan):
+                os.sched_yield()
+        worker = client.ask(Job.at("a").pid)
+        os.kill(worker, signal.SIGKILL)
+        assert client.ask(Job.at("a").pid) != worker, "of its own workers it knows how they end"
+    assert len(launcher.children()) == 1
