@@ -22,6 +22,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -99,6 +100,9 @@ FAILED_S = 10.0
 
 LOCKED_S = 5.0
 """How long a store may be held by a worker that is about to die."""
+
+LINGER_S = 2.0
+"""How long what handlers have started may keep a process that is at its end."""
 
 DAMAGED, HOPELESS = 3, 5
 """Exit codes after which a worker is not started again."""
@@ -520,6 +524,17 @@ def _lifeline() -> int:
     return lifeline
 
 
+def end_soon(code: int) -> None:
+    """The shard has come to its end. What handlers have started gets a moment to do so, too: else a
+    thread or a child that nobody ends would be waited for by the interpreter, for ever."""
+
+    def end() -> None:
+        time.sleep(LINGER_S)
+        os._exit(code)
+
+    threading.Thread(target=end, daemon=True).start()
+
+
 def _end_child(strayed: Strayed) -> NoReturn:
     """A handler has forked, and this is its child, back from the handler. It ends as it was going to:
     with the code of its `sys.exit`, or with the traceback of what it raised."""
@@ -573,8 +588,12 @@ def main() -> int:
     that starting it again does not mend, and that it has named; 75: one that may pass; else it
     crashed."""
     config = Config.of(sys.stdin.buffer.readline())
-    code = _run(config, _lifeline())
-    heartbeat.leave_word(config.beat, code)
+    code = 1
+    try:
+        code = _run(config, _lifeline())
+        heartbeat.leave_word(config.beat, code)
+    finally:
+        end_soon(code)
     return code
 
 

@@ -153,6 +153,28 @@ def test_a_signal_to_all_processes_of_an_app_ends_it_as_one_to_the_launcher(
     assert "started again" not in said.read_text()
 
 
+def test_no_worker_waits_at_its_end_for_a_thread_or_a_child_that_nobody_ends() -> None:
+    program = (
+        "import multiprocessing, signal, sys, threading\n"
+        "from skerry.runtime.worker import end_soon\n"
+        "child = multiprocessing.get_context('fork').Process(target=signal.pause)\n"
+        "child.start()\n"
+        "threading.Thread(target=threading.Event().wait).start()\n"
+        "print(child.pid, flush=True)\n"
+        "end_soon(7)\n"
+    )
+    ended = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert ended.stdout is not None
+    child = int(ended.stdout.readline())
+    try:
+        assert ended.wait(100) == 7
+    finally:
+        os.kill(child, signal.SIGKILL)
+        ended.kill()
+        ended.wait()
+        ended.stdout.close()
+
+
 def wakeups(process: psutil.Process) -> int:
     """How often its threads have woken so far."""
     threads = Path(f"/proc/{process.pid}/task").iterdir()
