@@ -297,6 +297,9 @@ class Intake:
     def _gather_one(self, now_ns: int) -> Work:
         """One message, or one peer's frame to be cut into messages of the own stream."""
         self._slow_left -= 1
+        if not self.slow:
+            # Frames of peers were cut into the own stream; theirs that follow run whole again (I2).
+            self._streams.own_first()
         if self._streams.own.waiting:
             return Work([self._streams.own.take()], [], [], False)
         if self._streams.ready:

@@ -82,7 +82,7 @@ class Streams:
         self.own = self._meet(me)
         """What waits on the shard's own stream."""
         self.first = 0
-        """Own frames up to this number run before any peer's: see `load`."""
+        """Own frames up to this number run before any peer's: see `load` and `own_first`."""
         self.ready: deque[Inbound] = deque()
         """Streams from peers on which frames wait, each once, in the order of their turn."""
         self.refused: dict[str, int] = {}
@@ -146,7 +146,11 @@ class Streams:
         own = self.outbound[self.me]
         for frame in own.outbox:
             self._receive_own(frame)
-        self.first = own.sealed
+        self.own_first()
+
+    def own_first(self) -> None:
+        """What lies in the own stream by now came before any peer's next frame."""
+        self.first = self.outbound[self.me].sealed
 
     # ── the shard's own stream ──
 

@@ -1101,6 +1101,12 @@ MUTANTS = [
         "        no = self._shard.durable\n",
     ),
     Mutant(
+        "what slow mode has cut is overtaken when it ends",
+        "shard/intake.py",
+        "            self._streams.own_first()\n",
+        "            pass\n",
+    ),
+    Mutant(
         "one quiet round is the end",
         "watch.py",
         "        over = quiet and positions == self._before\n",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest import mock
 
 import msgspec
 import pytest
@@ -25,7 +26,10 @@ from skerry import (
     send_later,
     set_timer,
 )
+from skerry.runtime.shard import intake
 from skerry.runtime.shard.events import Table
+from skerry.runtime.shard.placement import slot_of
+from skerry.runtime.shard.shard import Limits
 from skerry.runtime.simulator.cluster import Cluster
 from skerry.testing import NO_FAULTS, Faults
 
@@ -318,3 +322,42 @@ def test_of_a_failure_that_a_client_was_told_the_dead_letter_can_only_be_dropped
     shop = cluster.state("Shop", "s")
     assert (shop.heard[:1] if shop else []) == ([] if asked else ["always"])
     assert dead(cluster) == []
+
+
+class Reader(Entity):
+    """Reads in the order in which it was written to."""
+
+    read: list[int] = []
+
+    def take(self, number: int) -> None:
+        self.read.append(number)
+
+
+class Writer(Entity):
+    def write(self, first: int, to: str) -> None:
+        for number in range(first, first + 100):
+            send(Reader.at(to).take, number)
+
+
+@pytest.mark.parametrize("slow_messages", [1, 2, 30, 150, 320])
+def test_what_slow_mode_has_not_come_to_is_not_overtaken_when_it_ends(slow_messages: int) -> None:
+    """There a peer's frame is cut into messages of the shard's own stream, and the next frame of
+    the same peer must not run before these have."""
+    with mock.patch.object(intake, "SLOW_MESSAGES", slow_messages):
+        cluster = Cluster(
+            App("writing", entities=[Reader, Writer]),
+            seed=1,
+            shards=2,
+            faults=NO_FAULTS,
+            limits=Limits(turns_per_batch_max=4),
+            slow={1},
+        )
+        slots = cluster.placement.slots
+        here, there = (
+            next(key for key in map(str, range(99)) if slots[slot_of(kind, key)] == shard)
+            for kind, shard in (("Writer", 0), ("Reader", 1))
+        )
+        for first in range(0, 1000, 100):
+            cluster.ask(message(Writer.at(here).write, first, there))
+        cluster.settle()
+    assert cluster.state("Reader", there).read == list(range(1000))

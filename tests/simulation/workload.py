@@ -11,7 +11,7 @@ from unittest import mock
 import msgspec
 
 from skerry.message import message
-from skerry.runtime.shard import inbound, outbound, shard, streams, wire
+from skerry.runtime.shard import inbound, intake, outbound, shard, streams, wire
 from skerry.runtime.shard.events import Table
 from skerry.runtime.shard.shard import Limits
 from skerry.runtime.simulator.cluster import Cluster
@@ -64,24 +64,31 @@ def run(
     """
     rng = random.Random(f"workload {seed}")
     world = drawn(seed) if world is None else world
-    with _limits(rng, world):
+    with _limits(rng, world, bombs=_has_bomb(seed)):
         return _run(seed, rng, faults, size, watch, world)
 
 
 @contextmanager
-def _limits(rng: random.Random, world: World) -> Iterator[None]:
+def _limits(rng: random.Random, world: World, *, bombs: bool) -> Iterator[None]:
     """The core's sizes, small for some seeds: what happens at a limit happens often then. Where
-    hours pass, the rows of a slot are looked through every few steps, not every minute."""
+    hours pass, the rows of a slot are looked through every few steps, not every minute. Where a
+    message ends its worker, slow mode lasts until it is found."""
     house_ns = 4_000_000 if world.leaps or world.days else shard.HOUSE_NS
     small = rng.random() < 0.5
+    slow = 60 if small and not bombs else intake.SLOW_MESSAGES
     with (
         mock.patch.object(inbound, "CREDIT_BYTES", 600 if small else inbound.CREDIT_BYTES),
         mock.patch.object(wire, "FRAME_BYTES", 300 if small else wire.FRAME_BYTES),
         mock.patch.object(outbound, "BODIES_IN_MEMORY_BYTES", 2000 if small else 32 << 20),
         mock.patch.object(streams, "PRESSED_BYTES", 5000 if small else streams.PRESSED_BYTES),
         mock.patch.object(shard, "HOUSE_NS", house_ns),
+        mock.patch.object(intake, "SLOW_MESSAGES", slow),
     ):
         yield
+
+
+def _has_bomb(seed: int) -> bool:
+    return seed % 5 == 0
 
 
 def _run(
@@ -112,7 +119,7 @@ def _run(
     plan.opened = [cluster.ask(message(Account.at(f"a{n}").deposit, 100)) for n in range(ACCOUNTS)]
     for n in range(size.senders):
         cluster.ask(message(Sender.at(f"s{n}").begin, 8))
-    if seed % 5 == 0:
+    if _has_bomb(seed):
         plan.lit = [cluster.ask(message(Bomb.at("b").light, rng.choice(["dies", "hangs"])))]
     events = Events(world, cluster, plan.opened, size.steps)
     for number in range(size.steps):
