@@ -263,19 +263,21 @@ class Connection:
         self, type_name: str, prefix: str, shard: int, after: str
     ) -> tuple[list[tuple[str, bytes]], dict[int, bytes | None]]:
         """A page of (key, state) of one shard behind `after`, and the schemas of the states."""
-        if type_name not in self.greeting.types and type_name not in self.greeting.kept:
-            raise UnknownEntity(type_name, self.greeting.types)
+        self._check_known(type_name)
         rows, schemas = await self.control(shard, "scan", type_name, prefix, after, words.PAGE_ROWS)
         return rows, schemas
 
     async def count(self, type_name: str) -> int:
         """How many entities of a type have a state. Raises UnknownEntity."""
-        if type_name not in self.greeting.types:
-            raise UnknownEntity(type_name, self.greeting.types)
+        self._check_known(type_name)
         counted = (
             self.control(shard, "count", type_name, timeout=COUNT_S) for shard in self.shards
         )
         return sum(await asyncio.gather(*counted))
+
+    def _check_known(self, type_name: str) -> None:
+        if type_name not in self.greeting.types and type_name not in self.greeting.kept:
+            raise UnknownEntity(type_name, self.greeting.types)
 
     # ── time ──
 
