@@ -25,6 +25,7 @@ runtime/    How programs run; imported as `skerry.runtime`.
     launch.py          The door: programs come in here to be run, and to reach an app that runs.
     load.py            Finds the app that a target names: `module:app`, `package.module`, `file.py` or `file.py:app`.
     placement_file.py  What an app's data directory says of it: the app, its placement, and who runs it now.
+    membership.py      Compares an app's description with its stores, and says which folders are in nobody's way.
     backup.py          Backups of a whole app at one moment, and apps from backups.
     reshard.py         Deals a stopped app's slots out to another number of shards.
     supervisor.py      Spawns workers, watches them, restarts them within a budget, gives up loudly.
@@ -75,14 +76,16 @@ runtime/shard/    The core: no I/O, no clock, no thread.
     commit.py     The record of a batch: what it holds, its chain of checksums, its replay.
 
 runtime/store/    Down to the disk.
-    log.py         A shard's commits, made durable: append, sync on a thread, recover, checkpoint.
-    segments.py    The files of a shard's log: records of commits, each synced by the write that appends it.
-    overlay.py     Rows newer than the tree: what was sealed and is not in the B-tree yet.
-    checkpoint.py  A sweep: what the overlay holds, carried down to the tree, a bounded piece at a time.
-    tree.py        Rows in the B-tree: each with a checksum over key and value, each slot with a fingerprint.
-    files.py       A store's folder: its lock, its format, its LMDB environment, where its log stands.
-    check.py       Verifies a store that nobody runs: every record's chain, every row's checksum, every slot's count.
-    order.py       Keys of a layer of the overlay in the order of the tree, without a sort of the layer for each look.
+    log.py          A shard's commits, made durable: append, sync on a thread, recover, checkpoint.
+    segments.py     The files of a shard's log: records of commits, each synced by the write that appends it.
+    overlay.py      Rows newer than the tree: what was sealed and is not in the B-tree yet.
+    checkpoint.py   A sweep: what the overlay holds, carried down to the tree, a bounded piece at a time.
+    tree.py         Rows in the B-tree: each with a checksum over key and value, each slot with a fingerprint.
+    files.py        A store's folder: its lock, its format, its LMDB environment, where its log stands.
+    label.py        A store's label: what it says of itself, beside its tree.
+    sealed_file.py  Small files of which every bit counts: JSON behind its checksum, written whole or not at all.
+    check.py        Verifies a store that nobody runs: every record's chain, every row's checksum, every slot's count.
+    order.py        Keys of a layer of the overlay in the order of the tree, without a sort of the layer for each look.
 
 runtime/transport/    Across to the next shard.
     pipe.py  ZeroMQ as a mere pipe between shards: bytes in, maybe bytes out.

@@ -23,10 +23,11 @@ from pathlib import Path
 from msgspec import Struct
 
 from skerry.errors import SkerryError, StoreDamaged
-from skerry.runtime import placement_file
+from skerry.runtime import membership, placement_file
 from skerry.runtime.gateway.connection import Connection
 from skerry.runtime.placement_file import AppFile, Backup
-from skerry.runtime.store.check import check_apart
+from skerry.runtime.store import label
+from skerry.runtime.store.files import TREE
 from skerry.runtime.store.log import LmdbStore
 from skerry.runtime.store.segments import NAMES, sync_path
 
@@ -114,9 +115,10 @@ def restore(backup: Path, data: Path, say: Say) -> AppFile:
                 f"The backup {backup} is damaged, and nothing was restored. "
                 f"{damage.replace(str(partial), str(backup))} Take another backup."
             )
-        app.backup = None
+        app.backup, app.directory = None, os.urandom(16).hex()
         placement_file.begin_anew(app)
         app.boot_id, app.clean = placement_file.boot_id(), True
+        membership.adopt(partial, app)
         _finish(partial, data, app)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -127,7 +129,7 @@ def restore(backup: Path, data: Path, say: Say) -> AppFile:
 def _copy_store(backup: Path, partial: Path, name: str) -> None:
     copy = partial / name
     copy.mkdir(mode=0o700)
-    files = [backup / name / "data.mdb", *(backup / name).glob(NAMES)]
+    files = [backup / name / TREE, backup / name / label.NAME, *(backup / name).glob(NAMES)]
     for file in files:
         try:
             shutil.copyfile(file, copy / file.name)
@@ -169,9 +171,11 @@ def _finish(partial: Path, target: Path, app: AppFile) -> None:
 
 def _damages(folder: Path, app: AppFile, say: Say) -> Iterator[tuple[int, str]]:
     """(shard, sentence) for what is wrong with the copies; none when every checksum is right."""
+    for shard, damage in membership.disagreements(folder, app):
+        yield shard, damage
     for shard in app.placement.members:
         say(f"verifying shard {shard} …")
-        for damage in check_apart(folder / f"shard-{shard}", shard=shard):
+        for damage in membership.damages(folder, app, shard):
             yield shard, damage
 
 
@@ -181,7 +185,7 @@ def _of_stopped(data: Path, app: AppFile, partial: Path, say: Say) -> _Copies:
     copies = {}
     try:
         # It may have run since it was looked at, with other shards.
-        app = placement_file.load(data) or app
+        app = membership.described(data)
         if placement_file.may_have_lost(app):
             # Its copies would be as torn, under a new name: the loss is accepted first (trace 26).
             raise SkerryError(

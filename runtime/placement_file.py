@@ -1,7 +1,7 @@
 """What an app's data directory says of it: the app, its placement, and who runs it now.
 
-    app.json    the app's identity and placement; written anew as a whole, synced, renamed
-    run.json    while it runs: the supervisor, the folder of its sockets, its shards
+    app.json    the app's identity and placement, behind a checksum; replaced as a whole
+    run.json    while it runs, likewise: the supervisor, the folder of its sockets, its shards
     lock        held by the supervisor that runs it
 
 Does file I/O and decides nothing. Idea: docs/log.md.
@@ -17,15 +17,16 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from skerry.errors import SkerryError, StoreDamaged, StoreLocked, Unavailable
-from skerry.runtime.private import IN_DATA, trusted
+from skerry.errors import StoreDamaged, StoreLocked, Unavailable
+from skerry.runtime.private import trusted
 from skerry.runtime.shard.events import SLOTS, Placement
-from skerry.runtime.shard.placement import balanced
-from skerry.runtime.store.files import has_commits
-from skerry.runtime.store.log import LmdbStore
-from skerry.runtime.store.segments import sync_path
+from skerry.runtime.store import sealed_file
 
-FORMAT = 1
+NAME, RUNNING = "app.json", "run.json"
+FORMAT = 2
+UNSEALED_FORMAT = 1
+"""Had no checksum."""
+
 PROBED_S = 0.5
 """How long a lock may be held by others who only look whether it is."""
 
@@ -41,11 +42,21 @@ class Backup(Struct, kw_only=True):
     """The newest commit of each shard."""
 
 
+class _Written(Struct):
+    """What every description says, whatever its format."""
+
+    format: int
+
+
 class AppFile(Struct):
     """app.json."""
 
     format: int
+    generation: int
+    """Grows with each start, so that of two descriptions the older one is known."""
     app: str
+    directory: str
+    """A name for this data directory, drawn when it is made, by a first start or a restore."""
     target: str
     incarnation: str
     placement: Placement
@@ -83,100 +94,66 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-def write_durably(path: Path, data: bytes) -> None:
-    """The file has its old content or its new one, whenever the power fails."""
-    fresh = path.with_suffix(".new")
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        os.write(fd, data)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    fresh.rename(path)
-    sync_path(path.parent)
-
-
 def save(data: Path, app: AppFile) -> None:
-    """Write app.json."""
-    write_durably(data / "app.json", msgspec.json.format(msgspec.json.encode(app), indent=1))
+    """Write app.json. Raises StoreFull, SkerryError: it is as it was."""
+    sealed_file.write(data / NAME, sealed_file.encoded(app, indent=1))
 
 
 def load(data: Path) -> AppFile | None:
     """Read app.json; None when there is no app in this folder. Raises StoreDamaged."""
-    path = data / "app.json"
+    path = data / NAME
     try:
-        app = msgspec.json.decode(path.read_bytes(), type=AppFile)
+        raw = path.read_bytes()
     except FileNotFoundError:
         return None
-    except msgspec.MsgspecError as error:
-        raise StoreDamaged(
-            f"{path} does not read as an app's description: {error}. Restore the app's last backup."
-        ) from error
-    if app.format != FORMAT:
-        raise StoreDamaged(
-            f"{path} has format {app.format}; this skerry reads {FORMAT}. Install the release that "
-            f"wrote it, or a newer one."
-        )
-    if len(app.placement.slots) != SLOTS:
-        raise StoreDamaged(f"{path} places {len(app.placement.slots)} slots, not {SLOTS}.")
-    return app
+    return description(raw, path)
 
 
-def create(data: Path, *, app: str, workers: int) -> AppFile:
-    """A new app: its stores first, then app.json, which makes them members."""
-    data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    foreign = [
-        entry.name for entry in data.iterdir() if entry.name not in {"lock", "logs", IN_DATA}
-    ]
-    foreign = [name for name in foreign if not name.startswith("shard-")]
-    if foreign:
-        raise SkerryError(
-            f"{data} holds {foreign[0]!r} and no app.json: it is no data directory of skerry. "
-            f"Choose an empty or new folder with --data."
-        )
-    for folder in data.glob("shard-*"):
-        if has_commits(folder):
+def description(raw: bytes, path: Path) -> AppFile:
+    """What the bytes of an app.json say. Raises StoreDamaged."""
+    try:
+        written = sealed_file.decoded(raw, _Written).format
+        if written == FORMAT:
+            return _sound(sealed_file.decoded(raw, AppFile))
+    except ValueError as error:
+        if (written := _unsealed_format(raw)) != UNSEALED_FORMAT:
             raise StoreDamaged(
-                f"{data} holds the store {folder.name} and no app.json, which says what it is a part "
-                f"of. Restore app.json, or the app's last backup; or choose another folder with --data."
-            )
-        discard(folder)  # Of a first start that did not come to its end.
-    members = list(range(workers))
-    for shard in members:
-        LmdbStore.create(data / f"shard-{shard}", shard=shard)
-    made = AppFile(
-        FORMAT,
-        app,
-        "",
-        os.urandom(16).hex(),
-        balanced(members, version=1, next_id=workers),
-        "commit",
-        boot_id(),
+                f"{path} does not read as an app's description: {error}. Nothing was changed. Put "
+                f"the newest app.json back, or restore the app's last backup."
+            ) from error
+    raise StoreDamaged(
+        f"{path} has format {written}; this skerry reads {FORMAT}. Install the release that "
+        f"wrote it, or a newer one."
     )
-    save(data, made)
-    return made
+
+
+def _unsealed_format(raw: bytes) -> int:
+    """The format that a description without a checksum names; 0: it is none."""
+    try:
+        return msgspec.json.decode(raw, type=_Written).format
+    except msgspec.MsgspecError:
+        return 0
+
+
+def _sound(app: AppFile) -> AppFile:
+    """The same. Raises ValueError: it contradicts itself, so no release has written it."""
+    placement = app.placement
+    members = set(placement.members)
+    if len(placement.slots) != SLOTS:
+        raise ValueError(f"it places {len(placement.slots)} slots, not {SLOTS}")
+    if len(members) != len(placement.members):
+        raise ValueError(f"two of its shards have one id: {placement.members}")
+    if not members >= set(placement.slots):
+        raise ValueError(f"a slot's owner is none of its shards: {set(placement.slots) - members}")
+    if placement.next_id <= max(members):
+        raise ValueError(f"the id that it would give next, {placement.next_id}, is in use")
+    return app
 
 
 def begin_anew(app: AppFile) -> None:
     """The data goes on from an earlier moment: nothing may take its numbers for the old ones."""
     app.incarnation = os.urandom(16).hex()
     app.life = app.incarnation[:8]
-
-
-def discard_strangers(data: Path, app: AppFile) -> None:
-    """Throw away stores that are not of members: of a change that did not finish, or did."""
-    members = {f"shard-{shard}" for shard in app.placement.members}
-    for folder in data.glob("shard-*"):
-        if folder.name not in members:
-            discard(folder)
-
-
-def discard(folder: Path) -> None:
-    """A store without a member."""
-    if folder.is_dir():
-        for entry in folder.iterdir():
-            entry.unlink()
-        folder.rmdir()
 
 
 def _held(fd: int) -> bool:
@@ -197,12 +174,26 @@ def lock(data: Path, app: str) -> int:
         if time.monotonic() < deadline:
             time.sleep(0.01)
             continue
-        owner = os.pread(fd, 20, 0).decode().strip()
+        owner = os.pread(fd, 20, 0).decode(errors="replace").strip()
         os.close(fd)
-        raise StoreLocked(data, int(owner) if owner.isdigit() else 0)
+        raise StoreLocked(data, int(owner) if owner.isdecimal() else 0)
     os.ftruncate(fd, 0)
     os.pwrite(fd, str(os.getpid()).encode(), 0)
     return fd
+
+
+def holds(data: Path, lock: int) -> bool:
+    """Whether the folder is still the one that we have locked. Somebody may have removed it, and
+    begun another app there, whose files are not ours."""
+    try:
+        return os.path.samestat(os.fstat(lock), (data / "lock").stat())
+    except OSError:
+        return False
+
+
+def announce(data: Path, running: Running) -> None:
+    """Write run.json."""
+    sealed_file.write(data / RUNNING, sealed_file.encoded(running))
 
 
 def is_running(data: Path) -> bool:
@@ -223,16 +214,30 @@ def is_running(data: Path) -> bool:
 def last_running(data: Path) -> Running | None:
     """Who runs this app, or ran it last and was killed; None: nobody says so."""
     try:
-        return msgspec.json.decode((data / "run.json").read_bytes(), type=Running)
-    except (FileNotFoundError, msgspec.MsgspecError):
+        return _announced(data)
+    except ValueError:
+        return None
+
+
+def _announced(data: Path) -> Running | None:
+    """What run.json says. Raises ValueError: it is damaged."""
+    try:
+        return sealed_file.decoded((data / RUNNING).read_bytes(), Running)
+    except FileNotFoundError:  # It comes up, or has ended.
         return None
 
 
 def running_app(data: Path) -> Running:
     """Who runs this app. Raises Unavailable."""
-    if is_running(data) and (running := last_running(data)) is not None:
-        trusted(data, data / "run.json")
-        return running
+    try:
+        if is_running(data) and (running := _announced(data)) is not None:
+            trusted(data, data / RUNNING)
+            return running
+    except ValueError as error:
+        raise Unavailable(
+            f"{data / RUNNING}, which says where the app's sockets are, is damaged: {error}. End "
+            f"the process that {data / 'lock'} names, and start the app again."
+        ) from error
     raise Unavailable(f"No app runs in {data}. Start it with `skerry run TARGET --data {data}`.")
 
 

@@ -5,8 +5,9 @@ outboxes and was not taken yet becomes messages of the new owners' own streams, 
 of the stream that it was in: so order per pair of entities is kept, since all that x had sent
 to y stood in one stream, and what x sends later joins behind.
 
-Safe against a crash at any moment: new shards have new ids and new folders, and app.json,
-written last, makes them members. Folders that are not of members are thrown away.
+Safe against a crash at any moment: new shards have new ids and new folders. When all is synced,
+the labels of the old stores say that they were dealt out; app.json, written last, makes the new
+ones members, and the old ones go.
 Reads and writes stores; nothing runs. Idea: docs/log.md.
 """
 
@@ -20,7 +21,7 @@ from typing import TypeVar
 
 import msgspec
 
-from skerry.runtime import placement_file
+from skerry.runtime import membership, placement_file
 from skerry.runtime.placement_file import AppFile
 from skerry.runtime.ports import Store
 from skerry.runtime.shard import commit as records
@@ -37,6 +38,7 @@ from skerry.runtime.shard.events import (
 from skerry.runtime.shard.inbound import Inbound, InboundRow
 from skerry.runtime.shard.outbound import Outbound, OutboundRow, OutboxRow, outbox_key
 from skerry.runtime.shard.placement import balanced, slot_of, slots_of
+from skerry.runtime.store.label import Label
 from skerry.runtime.store.log import LmdbStore
 
 T = TypeVar("T")
@@ -48,26 +50,26 @@ _encode = msgspec.msgpack.Encoder().encode
 def reshard(data: Path, app: AppFile, workers: int) -> AppFile:
     """The app on `workers` shards; app.json is written when all is synced."""
     old = app.placement
-    members = list(range(old.next_id, old.next_id + workers))
-    placement = balanced(members, version=old.version + 1, next_id=old.next_id + workers)
-    new = {shard: _created(data, shard) for shard in members}
+    members = membership.free_ids(data, app, workers)
+    placement = balanced(members, version=old.version + 1, next_id=members[-1] + 1)
+    moved = msgspec.structs.replace(app, placement=placement, generation=app.generation + 1)
+    label = membership.label_of(moved)
+    new = {shard: _created(data, shard, label) for shard in members}
     stores = {shard: LmdbStore.open(data / f"shard-{shard}", shard=shard) for shard in old.members}
     try:
         deal(stores, placement, new)
     finally:
         for store in stores.values():
             store.close()
-    moved = msgspec.structs.replace(app, placement=placement)
+    membership.dealt_out(data, app, placement.version)
     placement_file.save(data, moved)
-    placement_file.discard_strangers(data, moved)
+    membership.clear(data, moved)
     return moved
 
 
-def _created(data: Path, shard: int) -> LmdbStore:
-    """A new store, in place of what a change of shards that was killed has left of it."""
+def _created(data: Path, shard: int, label: Label) -> LmdbStore:
     path = data / f"shard-{shard}"
-    placement_file.discard(path)
-    LmdbStore.create(path, shard=shard)
+    LmdbStore.create(path, shard=shard, label=label)
     return LmdbStore.open(path, shard=shard)
 
 

@@ -31,8 +31,8 @@ import msgspec
 import psutil
 from msgspec import Struct
 
-from skerry.errors import SkerryError, storable
-from skerry.runtime import forks, heartbeat, placement_file
+from skerry.errors import SkerryError, StoreDamaged, storable
+from skerry.runtime import forks, heartbeat, membership, placement_file
 from skerry.runtime.gateway import knock, words
 from skerry.runtime.gateway.channel import Broken, Channel
 from skerry.runtime.placement_file import AppFile, Running
@@ -212,12 +212,12 @@ class Supervisor:
         known = placement_file.load(self._data)
         if known is None:
             workers = options.workers or len(usable_cores())
-            known = placement_file.create(self._data, app=options.name, workers=workers)
+            known = membership.create(self._data, app=options.name, workers=workers)
         else:
             known = self._checked(known)
         known.sync, known.target, known.renamed = options.sync, target, options.renamed
         known.boot_id, known.clean = placement_file.boot_id(), False
-        placement_file.save(self._data, known)
+        membership.enlist(self._data, known)
         return known
 
     def _checked(self, known: AppFile) -> AppFile:
@@ -233,7 +233,10 @@ class Supervisor:
                 f"{self._data} is a backup, which is kept as it is. `skerry restore {self._data} "
                 f"--data DIR` makes a data directory from it that can run."
             )
-        placement_file.discard_strangers(self._data, known)
+        for _, damage in membership.disagreements(self._data, known):
+            raise StoreDamaged(damage)
+        for sentence in membership.clear(self._data, known):
+            self._say(sentence)
         shards = len(known.placement.members)
         workers = options.workers or shards
         lost = placement_file.may_have_lost(known)
@@ -266,7 +269,7 @@ class Supervisor:
             self._file.placement.members,
             self._secret,
         )
-        placement_file.write_durably(self._data / "run.json", msgspec.json.encode(running))
+        placement_file.announce(self._data, running)
 
     @property
     def _sockets(self) -> str:

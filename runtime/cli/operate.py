@@ -145,12 +145,12 @@ def _each(folder: Path) -> Iterator[Letter]:
 
 def _stored(folder: Path) -> Iterator[Letter]:
     """All dead letters of a stopped app."""
+    from skerry.runtime import membership
     from skerry.runtime.shard.dead import DeadLetter
     from skerry.runtime.shard.events import Table
     from skerry.runtime.store.log import LmdbStore
 
-    app = load(folder)
-    assert app is not None, "find_data has looked for the app"
+    app = membership.described(folder)
     for shard in app.placement.members:
         store = LmdbStore.open(folder / f"shard-{shard}", shard=shard)
         try:
@@ -337,23 +337,25 @@ def check(
     data: Data = None,
     as_json_: Json = False,
 ) -> None:
-    """Verify every checksum of a stopped app's stores.
+    """Verify every checksum of a stopped app's stores, and that they fit its description.
 
-    Each record, each link between records, each row. Exit code 3: damage."""
-    from skerry.runtime.store.check import check_apart
+    Each record, each link between records, each row, and whose its slot is. Exit code 3: damage."""
+    from skerry.runtime import membership
 
     folder = find_data(directory or data)
-    app = load(folder)
-    assert app is not None, "find_data has looked for the app"
     if is_running(folder):
         raise StoreLocked(folder, running_app(folder).pid)
-    wrong = [
+    app, wrong = membership.compared(folder)
+    wrong += [
         sentence
         for shard in app.placement.members
-        for sentence in check_apart(folder / f"shard-{shard}", shard=shard)
+        for sentence in membership.damages(folder, app, shard)
+        if sentence not in wrong
     ]
+    unknown = membership.unknown(folder, app)
     if as_json_:
-        print(json.dumps({"clean": not wrong, "damage": wrong}))
+        print(json.dumps({"clean": not wrong, "damage": wrong, "unknown": unknown}))
     else:
-        print("\n".join(wrong) or f"{folder}: {len(app.placement.members)} shards, all clean")
+        all_clean = [f"{folder}: {len(app.placement.members)} shards, all clean"]
+        print("\n".join([*unknown, *(wrong or all_clean)]))
     raise typer.Exit(3 if wrong else 0)

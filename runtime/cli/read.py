@@ -20,7 +20,7 @@ from msgspec import Raw
 
 from skerry.errors import UnknownEntity
 from skerry.runtime.cli.message import Data, Target, as_json, split
-from skerry.runtime.placement_file import find_data, is_running, load, stored_name
+from skerry.runtime.placement_file import find_data, is_running, stored_name
 from skerry.runtime.printable import one_line
 from skerry.runtime.shard.events import Table
 from skerry.runtime.shard.placement import slot_of
@@ -57,14 +57,14 @@ def states(data: Path, type_name: str, prefix: str = "") -> Iterator[tuple[str, 
     """(key, state) of every entity of a type, from the doors or from the stores.
 
     Raises UnknownEntity."""
-    known = load(data)
-    assert known is not None, "find_data has looked for the app"
-    type_name = known.renamed.get(type_name, type_name)
+    type_name = stored_name(data, type_name)
     if is_running(data):
         yield from _running_states(data, type_name, prefix)
         return
+    from skerry.runtime.membership import described
     from skerry.runtime.store.log import LmdbStore
 
+    known = described(data)
     types: set[str] = set()
     for shard in known.placement.members:
         store = LmdbStore.open(data / f"shard-{shard}", shard=shard)
@@ -146,10 +146,10 @@ def _state(folder: Path, type_name: str, key: str) -> dict[str, Any] | None:
 
         state, schema = asyncio.run(ask())
         return None if state is None else fields_of(state, lambda id: schema)
+    from skerry.runtime.membership import described
     from skerry.runtime.store.log import LmdbStore
 
-    known = load(folder)
-    assert known is not None, "find_data has looked for the app"
+    known = described(folder)
     shard = known.placement.slots[slot_of(type_name, key)]
     store = LmdbStore.open(folder / f"shard-{shard}", shard=shard)
     try:

@@ -7,18 +7,27 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import lmdb
+import msgspec
 
 from skerry.errors import StoreDamaged, StoreLocked
+from skerry.runtime.shard.events import SLOTTED
+from skerry.runtime.shard.placement import slots_of
 from skerry.runtime.store.files import Environment, open_log
 from skerry.runtime.store.tree import verify
 
+NAMED = 8
+"""Slots that a sentence names."""
 
-def check(path: Path, *, shard: int) -> Iterator[str]:
-    """A sentence for each thing that is wrong with the store; none when it is clean."""
+
+def check(path: Path, *, shard: int, owners: Sequence[int] = ()) -> Iterator[str]:
+    """A sentence for each thing that is wrong with the store; none when it is clean.
+
+    owners: the owner of each slot, when it is known.
+    """
     try:
         store = Environment(path, shard=shard, quota_bytes=1 << 40)
     except StoreDamaged as damage:
@@ -26,27 +35,48 @@ def check(path: Path, *, shard: int) -> Iterator[str]:
         return
     try:
         with store.env.begin() as txn:
-            yield from _log(txn, store)
-            yield from verify(txn, store.rows, store.slots, path)
+            seen: set[int] = set()
+            yield from _log(txn, store, seen)
+            yield from verify(txn, store.rows, store.slots, path, seen)
+            yield from _strays(path, shard, owners, seen)
     except lmdb.Error as error:
         yield str(store.unreadable(error))
     finally:
         store.close()
 
 
-def _log(txn: lmdb.Transaction, store: Environment) -> Iterator[str]:
+def _log(txn: lmdb.Transaction, store: Environment, seen: set[int]) -> Iterator[str]:
     """The records: each checksum, and the chain between them, up to the first that is wrong."""
     try:
-        for _ in open_log(store, store.position(txn)).replay():
-            pass
+        for decoded in open_log(store, store.position(txn)).replay():
+            for group in decoded.states:
+                seen.update(slots_of(group.type, group.keys))
+            kept = (
+                key for table, key, value in decoded.rows if table in SLOTTED and value is not None
+            )
+            seen.update(int.from_bytes(key[:2], "big") for key in kept)
     except StoreDamaged as damage:
         yield str(damage)
 
 
-def check_apart(path: Path, *, shard: int) -> list[str]:
+def _strays(path: Path, shard: int, owners: Sequence[int], seen: set[int]) -> Iterator[str]:
+    """Rows that nobody reads here, since another shard owns their slots."""
+    if others := {
+        slot: owner for slot, owner in enumerate(owners) if slot in seen and owner != shard
+    }:
+        slots = ", ".join(f"{slot} (shard {owner})" for slot, owner in list(others.items())[:NAMED])
+        yield (
+            f"{path} holds rows of {len(others)} slots that app.json gives to other shards: {slots}"
+            f"{', …' if len(others) > NAMED else ''}. Description and stores are of different times, "
+            f"or one of them is wrong: restore the app's last backup."
+        )
+
+
+def check_apart(path: Path, *, shard: int, owners: Sequence[int] = ()) -> list[str]:
     """The same in a process of its own: pages may be so damaged that reading them kills it."""
     apart = [sys.executable, "-P", "-m", "skerry.runtime.store.check", str(path), str(shard)]
-    done = subprocess.run(apart, capture_output=True, text=True)
+    told = msgspec.json.encode(owners).decode()
+    done = subprocess.run(apart, input=told, capture_output=True, text=True)
     if done.returncode < 0:
         return [
             f"The store {path} is damaged so that reading it ends the process with signal "
@@ -59,7 +89,8 @@ def check_apart(path: Path, *, shard: int) -> list[str]:
 
 if __name__ == "__main__":
     try:
-        for sentence in check(Path(sys.argv[1]), shard=int(sys.argv[2])):
+        told = msgspec.json.decode(sys.stdin.buffer.read(), type=list[int])
+        for sentence in check(Path(sys.argv[1]), shard=int(sys.argv[2]), owners=told):
             sys.stdout.write(f"{sentence}\n")
     except StoreLocked as locked:
         sys.exit(f"skerry: {locked}")

@@ -25,6 +25,8 @@ from msgspec import Struct
 from skerry.errors import SkerryError, StoreDamaged, StoreLocked
 from skerry.runtime.causes import explained
 from skerry.runtime.ports import Last
+from skerry.runtime.store import label as labels
+from skerry.runtime.store.label import Label
 from skerry.runtime.store.segments import (
     NAMES,
     RECORDS_AT,
@@ -38,7 +40,8 @@ from skerry.runtime.store.segments import (
 )
 from skerry.runtime.store.tree import verify
 
-FORMAT = 3
+FORMAT = 4
+TREE = "data.mdb"
 PRESSED = 0.8
 """Above this part of the quota intake from outside pauses, so that drains still have room."""
 
@@ -61,6 +64,7 @@ DAMAGE = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.P
 class _Identity(Struct, array_like=True):
     format: int
     shard: int
+    store: str = ""
 
 
 class Position(Struct, frozen=True):
@@ -91,11 +95,8 @@ class Environment:
 
     def __init__(self, path: Path, *, shard: int, quota_bytes: int) -> None:
         self.path, self.shard, self.quota_bytes = path, shard, quota_bytes
-        if not (path / "data.mdb").is_file():
-            raise StoreDamaged(
-                f"The store {path} is missing, but the app has a shard {shard} there. Mount the disk "
-                f"that holds it, or restore the app's last backup: all shards together."
-            )
+        if not (path / TREE).is_file():
+            raise StoreDamaged(missing(path, shard))
         self._lock = _locked(path)
         try:
             self.env = _open(path, quota_bytes)
@@ -114,28 +115,32 @@ class Environment:
             ) from error
 
     @classmethod
-    def create(cls, path: Path, *, shard: int) -> None:
-        """A new, empty store, synced with its folder. The log is first: a tree has always one.
+    def create(cls, path: Path, *, shard: int, label: Label) -> None:
+        """A new, empty store, synced with its folder.
 
-        Raises SkerryError: the system refuses.
+        The label is first, so that one whose making was cut short says what it is; the log is
+        next: a tree has always one. Raises SkerryError: the system refuses, or something is there.
         """
         try:
-            cls._create(path, shard)
+            cls._create(path, shard, label)
         except (lmdb.Error, OSError) as error:
             raise SkerryError(
                 f"The store {path} can't be made. {explained(error)} Nothing is lost: it is new."
             ) from error
 
     @classmethod
-    def _create(cls, path: Path, shard: int) -> None:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    def _create(cls, path: Path, shard: int, label: Label) -> None:
+        path.mkdir(mode=0o700, parents=True)
+        label = msgspec.structs.replace(label, shard=shard, store=os.urandom(16).hex())
+        labels.write(path, label)
         Segment.create(path, shard=shard, before=Last())
         env = lmdb.open(_bytes(path), map_size=1 << 26, max_dbs=3, mode=0o600)
         for name in (b"rows", b"slots", b"meta"):
             env.open_db(name)
         with env.begin(write=True) as txn:
             meta = env.open_db(b"meta", txn=txn)
-            txn.put(b"identity", msgspec.msgpack.encode(_Identity(FORMAT, shard)), db=meta)
+            identity = _Identity(FORMAT, shard, label.store)
+            txn.put(b"identity", msgspec.msgpack.encode(identity), db=meta)
             txn.put(b"position", _packed(Position()), db=meta)
         env.sync(True)
         env.close()
@@ -144,7 +149,7 @@ class Environment:
 
     def _check_length(self) -> None:
         """A map reads behind the end of its file only once: then the process is killed."""
-        pages, size = self.env.info()["last_pgno"] + 1, (self.path / "data.mdb").stat().st_size
+        pages, size = self.env.info()["last_pgno"] + 1, (self.path / TREE).stat().st_size
         needed = pages * self.env.stat()["psize"]
         if size < needed:
             raise StoreDamaged(
@@ -158,7 +163,7 @@ class Environment:
         Heads have no checksum: with the newer one damaged, LMDB would go on from the older one,
         a commit back, and say nothing.
         """
-        with open(self.path / "data.mdb", "rb") as file:
+        with open(self.path / TREE, "rb") as file:
             first, second = (self._head(file, number) for number in (0, 1))
         if abs(first - second) != 1 and max(first, second) > 1:
             raise StoreDamaged(
@@ -197,6 +202,16 @@ class Environment:
                 f"The store {self.path} belongs to shard {identity.shard}, not {self.shard}: "
                 f"folders were swapped. Put them back."
             )
+        self.label = self._labelled(identity)
+
+    def _labelled(self, identity: _Identity) -> Label:
+        label = labels.read(self.path)
+        if (label.store, label.shard) != (identity.store, identity.shard):
+            raise StoreDamaged(
+                f"{self.path / labels.NAME} is the label of another store than the tree beside it: "
+                f"files were swapped. Put them back, or restore the app's last backup."
+            )
+        return label
 
     def position(self, txn: lmdb.Transaction) -> Position:
         """As this transaction sees it. Raises StoreDamaged."""
@@ -225,10 +240,10 @@ class Environment:
             folder.mkdir(mode=0o700)
             size = log.copy(folder)
             self.env.copy(_bytes(folder), compact=True, txn=txn)
-            file = folder / "data.mdb"
+            file = folder / TREE
             file.chmod(0o600)
-            for path in (file, folder):
-                sync_path(path)
+            sync_path(file)
+            labels.write(folder, self.label)  # With the folder.
             return Copied(log.no, size + file.stat().st_size)
         except DAMAGE as error:
             raise self.unreadable(error) from error
@@ -305,12 +320,20 @@ def _open(path: Path, quota_bytes: int) -> lmdb.Environment:
                 raise
 
 
+def missing(path: Path, shard: int) -> str:
+    """What is said of a member that is not there."""
+    return (
+        f"The store {path} is missing, but the app has a shard {shard} there. Mount the disk that "
+        f"holds it, or restore the app's last backup: all shards together."
+    )
+
+
 def has_commits(path: Path) -> bool:
     """Whether there is a store with records, or a file that is no store of ours."""
     logs = list(path.glob(NAMES))
     if any(log.name != name_of(1) or log.stat().st_size > RECORDS_AT for log in logs):
         return True
-    return not logs and (path / "data.mdb").is_file()
+    return not logs and (path / TREE).is_file()
 
 
 def _packed(position: Position) -> bytes:
@@ -324,9 +347,9 @@ def _locked(path: Path) -> int:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        owner = os.read(fd, 20).decode().strip()
+        owner = os.read(fd, 20).decode(errors="replace").strip()
         os.close(fd)
-        raise StoreLocked(path, int(owner) if owner.isdigit() else 0) from error
+        raise StoreLocked(path, int(owner) if owner.isdecimal() else 0) from error
     _let_go_in_children()
     _locks.add(fd)
     os.ftruncate(fd, 0)

@@ -36,6 +36,7 @@ from skerry.runtime.shard.events import SLOTS, Commit, Table
 from skerry.runtime.store import checkpoint
 from skerry.runtime.store.checkpoint import Rows, Sweep
 from skerry.runtime.store.files import PRESSED, Copied, Environment, Position, open_log
+from skerry.runtime.store.label import NOBODYS, Label
 from skerry.runtime.store.order import K
 from skerry.runtime.store.overlay import ABSENT, Overlay, states_in, tree_key
 from skerry.runtime.store.segments import Held
@@ -130,9 +131,9 @@ class LmdbStore:
     # ── opening ──
 
     @classmethod
-    def create(cls, path: Path, *, shard: int) -> None:
+    def create(cls, path: Path, *, shard: int, label: Label = NOBODYS) -> None:
         """A new, empty store, synced. Only who adds a member calls this."""
-        Environment.create(path, shard=shard)
+        Environment.create(path, shard=shard, label=label)
 
     @classmethod
     def open(

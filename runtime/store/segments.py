@@ -78,7 +78,7 @@ class Segment(Struct, frozen=True):
         )
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            _write(fd, sealed(head).ljust(RECORDS_AT, b"\0"), 0)
+            write_all(fd, sealed(head).ljust(RECORDS_AT, b"\0"), 0)
             _put_marks(fd, before.no)
             os.fsync(fd)
         finally:
@@ -260,7 +260,7 @@ class Log:
             ahead = AHEAD_BYTES - size if size < SMALL_BYTES else 0
             parts.append(_ZEROS[:ahead])
             self._room = end + ahead
-        _write(self._fd, b"".join(parts), at, os.RWF_DSYNC if sync else 0)
+        write_all(self._fd, b"".join(parts), at, os.RWF_DSYNC if sync else 0)
         self._tail = Last(*records.head_of(waiting[-1])), end
         if sync:
             assert not self._unsynced, "I6: such a write syncs itself and nothing before it"
@@ -277,7 +277,7 @@ class Log:
     def _mark(self) -> None:
         """Not synced by itself: the kernel gives it to the disk within half a minute."""
         self._marks += 1
-        _write(self._fd, sealed(_MARK.pack(self.last.no)), MARKS_AT[self._marks % 2])
+        write_all(self._fd, sealed(_MARK.pack(self.last.no)), MARKS_AT[self._marks % 2])
 
     def begin_segment(self) -> Segment:
         """A new file, synced, for what comes from `turn` on; so is all that came before."""
@@ -359,7 +359,7 @@ def _sealed_at(page: bytes, at: int, form: struct.Struct) -> bytes:
 
 def _put_marks(fd: int, no: int) -> None:
     for place in MARKS_AT:
-        _write(fd, sealed(_MARK.pack(no)), place)
+        write_all(fd, sealed(_MARK.pack(no)), place)
 
 
 def _mark(page: bytes) -> int:
@@ -373,7 +373,7 @@ def _mark(page: bytes) -> int:
     return max(found)
 
 
-def _write(fd: int, data: bytes, at: int, flags: int = 0) -> None:
+def write_all(fd: int, data: bytes, at: int, flags: int = 0) -> None:
     """All of it: the system may take less, as when the disk is full, and say why at the next call."""
     rest = memoryview(data)
     while rest:

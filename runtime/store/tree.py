@@ -84,8 +84,11 @@ def _fingerprint(txn: Any, slots: Any, slot: int, path: Path) -> tuple[int, int]
     return _FINGERPRINT.unpack(found)
 
 
-def verify(txn: Any, rows: Any, slots: Any, path: Path) -> Iterator[str]:
-    """Every checksum and fingerprint of a store; a sentence for each that is wrong."""
+def verify(
+    txn: Any, rows: Any, slots: Any, path: Path, seen: set[int] | None = None
+) -> Iterator[str]:
+    """Every checksum and fingerprint of a store; a sentence for each that is wrong. The slots
+    that have rows are added to `seen`."""
     found: dict[int, tuple[int, int]] = {}
     for key, stored in txn.cursor(db=rows).iternext(keys=True, values=True):
         try:
@@ -96,6 +99,8 @@ def verify(txn: Any, rows: Any, slots: Any, path: Path) -> Iterator[str]:
         slot = slot_of_row(key)
         count, total = found.get(slot, (0, 0))
         found[slot] = count + 1, (total + checksums((bytes(stored),))[0]) % _WRAP
+    if seen is not None:
+        seen |= found.keys()
     for slot in range(SLOTS + 1):
         try:
             expected = _fingerprint(txn, slots, slot, path)

@@ -44,6 +44,7 @@ WALK = (
         "launch",
         "load",
         "placement_file",
+        "membership",
         "backup",
         "reshard",
         "supervisor",
@@ -72,7 +73,8 @@ WALK = (
         "commit",
     ),
     # Down to the disk, across to the next shard.
-    *("log", "segments", "overlay", "checkpoint", "tree", "files", "pipe"),
+    *("log", "segments", "overlay", "checkpoint", "tree", "files", "label"),
+    *("sealed_file", "pipe"),
 )
 
 

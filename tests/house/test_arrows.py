@@ -16,6 +16,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     # Longest name first: a module's own line counts before its room's.
     "skerry.runtime.backup": (
         "skerry.runtime.gateway.connection",
+        "skerry.runtime.membership",
         "skerry.runtime.placement_file",
         "skerry.runtime.store",
     ),
@@ -24,6 +25,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "skerry.runtime.causes",
         "skerry.runtime.launch",
         "skerry.runtime.load",
+        "skerry.runtime.membership",
         "skerry.runtime.placement_file",
         "skerry.runtime.printable",
         "skerry.runtime.gateway",
@@ -46,6 +48,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "skerry.runtime.heartbeat",
         "skerry.runtime.watch",
         "skerry.runtime.reshard",
+        "skerry.runtime.membership",
         "skerry.runtime.placement_file",
         "skerry.runtime.printable",
         "skerry.runtime.private",
@@ -82,12 +85,19 @@ ARROWS: dict[str, tuple[str, ...]] = {
         CORE,
     ),
     "skerry.runtime.reshard": (
+        "skerry.runtime.membership",
         "skerry.runtime.placement_file",
         "skerry.runtime.store",
         "skerry.runtime.ports",
         # It writes the rows of streams, as their two ends would.
         f"{CORE}.inbound",
         f"{CORE}.outbound",
+        *WORDS,
+    ),
+    "skerry.runtime.membership": (
+        "skerry.runtime.placement_file",
+        "skerry.runtime.private",
+        "skerry.runtime.store",
         *WORDS,
     ),
     "skerry.runtime.placement_file": ("skerry.runtime.private", "skerry.runtime.store", *WORDS),

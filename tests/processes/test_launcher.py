@@ -21,7 +21,7 @@ import typer
 
 import skerry
 from skerry import SkerryError, message
-from skerry.runtime import cli, launch
+from skerry.runtime import cli, launch, placement_file
 from skerry.runtime.cli.defaults import from_pyproject
 from tests.processes.apps import Counter
 from tests.processes.started import CLI, ROOT, launcher, running
@@ -158,7 +158,11 @@ def test_states_are_exported_and_counted_also_when_stopped(tmp_path: Path) -> No
     assert json.loads(ok("get", "Counter/b", "--json", *at)) == {"count": 1, "names": []}
     assert json.loads(ok("status", "--json", *at))["running"] is False
     assert "all clean" in ok("check", str(folder))
-    assert json.loads(ok("check", str(folder), "--json")) == {"clean": True, "damage": []}
+    assert json.loads(ok("check", str(folder), "--json")) == {
+        "clean": True,
+        "damage": [],
+        "unknown": [],
+    }
     assert "No app runs" in refused(1, "ask", "Counter/a", "add", *at)
 
 
@@ -434,10 +438,12 @@ def test_folders_that_are_no_data_directory_are_left_alone(tmp_path: Path) -> No
     with running(data):
         ok("ask", "Counter/a", "add", "--data", str(data))
     kept = (data / "app.json").read_bytes()
+    known = placement_file.load(data)
+    assert known is not None
     (data / "app.json").unlink()
     said = refused(3, "run", "tests.processes.apps", "--data", str(data))
     assert "no app.json" in said
-    (data / "app.json").write_bytes(kept.replace(b'"format": 1', b'"format": 99'))
+    placement_file.save(data, msgspec.structs.replace(known, format=99))
     assert "format 99" in refused(3, "run", "tests.processes.apps", "--data", str(data))
     (data / "app.json").write_bytes(kept[:40])
     assert "app.json does not read" in refused(3, "count", "Counter", "--data", str(data))

@@ -1,10 +1,10 @@
-"""Writes commits into a store, or moves shards, and kills itself at a named point of that work.
+"""Works on a store or an app's folder, and kills itself at a named point of that work.
 
-    python -m tests.store.dying POINT WHEN NTH FOLDER
+    python -m tests.store.dying POINT WHEN NTH FOLDER [WORK]
 
-POINT is a function of the code that touches the disk; WHEN is before or after its NTH call.
-With POINT "a write" the disk refuses what goes beyond NTH KiB instead (RLIMIT_FSIZE).
-Prints each commit that it was told is durable.
+WORK is a function below; `write` when it is not said, which writes commits and prints each that it
+was told is durable. POINT is a function of the code that touches the disk; WHEN is before or after
+its NTH call. With POINT "a write" the disk refuses what goes beyond NTH KiB instead (RLIMIT_FSIZE).
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from typing import Any
 
 import msgspec
 
-from skerry.runtime import placement_file, reshard
+from skerry.runtime import backup, membership, placement_file, reshard
 from skerry.runtime.shard import commit as records
 from skerry.runtime.shard.events import Commit, CommitNo, StateGroup
-from skerry.runtime.store import checkpoint, files
+from skerry.runtime.store import checkpoint, files, label
 from skerry.runtime.store.log import LmdbStore
 from skerry.runtime.store.segments import Log
 
@@ -37,10 +37,13 @@ POINTS: dict[str, tuple[Any, str]] = {
     "a sweep's end": (LmdbStore, "_note"),
     "an old file's removal": (Log, "drop"),
     "a new store": (files.Environment, "create"),
-    "a file's rename": (Path, "rename"),
+    "a file's rename": (os, "rename"),
     "a file's sync": (os, "fsync"),
     "a description of the app": (placement_file, "save"),
-    "an old store thrown away": (placement_file, "discard"),
+    "a store's label": (label, "write"),
+    "old stores marked": (membership, "dealt_out"),
+    "a store thrown away": (membership, "_remove"),
+    "a file's removal": (Path, "unlink"),
 }
 
 
@@ -103,10 +106,27 @@ def write(path: Path) -> None:
 
 def move(folder: Path) -> None:
     """The app in this folder, on one shard more."""
-    app = placement_file.load(folder)
-    assert app is not None
-    placement_file.discard_strangers(folder, app)
+    app = membership.described(folder)
+    assert membership.clear(folder, app) == []
     reshard.reshard(folder, app, len(app.placement.members) + 1)
+
+
+def begin(folder: Path) -> None:
+    """A new app in this folder, unless there is one."""
+    if placement_file.load(folder) is None:
+        membership.create(folder, app="dying", workers=2)
+
+
+def start(folder: Path) -> None:
+    """What a start writes, before it starts workers."""
+    app = membership.described(folder)
+    app.clean = False
+    membership.enlist(folder, app)
+
+
+def restore(folder: Path) -> None:
+    """An app from the backup beside this folder."""
+    backup.restore(folder.with_name("backup"), folder, lambda line: None)
 
 
 if __name__ == "__main__":
@@ -114,5 +134,7 @@ if __name__ == "__main__":
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]) << 10, resource.RLIM_INFINITY))
     else:
         die_at(sys.argv[1], sys.argv[2], int(sys.argv[3]))
-    target = Path(sys.argv[4])
-    move(target) if (target / "app.json").exists() else write(target)
+    work = sys.argv[5] if len(sys.argv) > 5 else "write"
+    {"write": write, "move": move, "begin": begin, "start": start, "restore": restore}[work](
+        Path(sys.argv[4])
+    )

@@ -30,6 +30,7 @@ class Disk:
         self._synced: dict[str, bytearray] = {}
         self._waiting: dict[str, list[tuple[int, bytes]]] = {}
         self._named: set[str] = set()
+        self._replaced: dict[str, bytearray] = {}
         self.left = 1 << 30
         """How many calls it still does."""
 
@@ -76,12 +77,23 @@ class Disk:
                 name: held for name, held in self._synced.items() if Path(name).exists()
             }
             self._named = set(self._synced)
+            self._replaced = {}
             return
         for at, data in self._waiting[path]:
             _put(self._synced[path], at, data)
         self._waiting[path] = []
 
     fdatasync = fsync
+
+    def rename(self, old: Path, new: Path) -> None:
+        """Like `os.rename`: for the disk it has happened when the folder is synced."""
+        self._count()
+        old.replace(new)
+        if str(new) in self._synced:
+            self._replaced[str(new)] = self._synced[str(new)]
+            self._named.add(str(new))
+        self._synced[str(new)] = self._synced.pop(str(old))
+        self._waiting[str(new)] = self._waiting.pop(str(old))
 
     # ── what happens to it ──
 
@@ -93,6 +105,8 @@ class Disk:
                 Path(name).unlink(missing_ok=True)
                 del self._synced[name]
                 continue
+            if name in self._replaced and self._rng.random() < 0.5:
+                synced, self._waiting[name] = self._replaced[name], []
             for at, data in self._waiting[name]:
                 for piece in range(0, len(data), PAGE):
                     if self._rng.random() < 0.5:

@@ -31,13 +31,16 @@ MOVES = [
     "a file's rename",
     "a file's sync",
     "a description of the app",
-    "an old store thrown away",
+    "a store's label",
+    "old stores marked",
+    "a store thrown away",
+    "a file's removal",
 ]
 
 
-def die(point: str, when: str, nth: int, folder: Path) -> tuple[bool, int]:
+def die(point: str, when: str, nth: int, folder: Path, work: str = "write") -> tuple[bool, int]:
     """Whether it died, and the newest commit that was said to be durable."""
-    command = [sys.executable, "-m", "tests.store.dying", point, when, str(nth), str(folder)]
+    command = [sys.executable, "-m", "tests.store.dying", point, when, str(nth), str(folder), work]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode in (0, -9), done.stderr
     return done.returncode == -9, int((done.stdout.split() or ["0"])[-1])
@@ -116,7 +119,7 @@ def test_a_change_of_shards_killed_at_this_point_is_done_or_not_begun(
     shutil.copytree(app, data)
     deaths = 0
     for nth in (1, 2, 4):
-        deaths += die(point, when, nth, data)[0]
+        deaths += die(point, when, nth, data, "move")[0]
         assert money(data) == 3000
     assert deaths
 

@@ -1,0 +1,82 @@
+"""Small files of which every bit counts: JSON behind its checksum, written whole or not at all.
+
+    {"checksum":"9f1c…", "the rest": …}    the checksum is of all bytes behind it
+
+A file is written beside the old one, synced, and renamed over it. So the old one is whole when
+the disk is full, when a write takes less than it was given, and when the power fails.
+
+Does file I/O. Idea: docs/log.md.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import xxhash
+from msgspec import Struct
+
+from skerry.errors import SkerryError, StoreFull
+from skerry.runtime.store.segments import sync_path, write_all
+
+T = TypeVar("T", bound=Struct)
+
+_HEAD = b'{"checksum":"%016x",'
+_HEAD_BYTES = len(_HEAD % 0)
+
+
+def encoded(value: Struct, *, indent: int = -1) -> bytes:
+    """The file's bytes. With `indent` a person reads them line by line."""
+    text = msgspec.json.format(msgspec.json.encode(value), indent=indent)
+    return _sealed(text[1:])
+
+
+def _sealed(text: bytes) -> bytes:
+    return _HEAD % xxhash.xxh3_64_intdigest(text) + text
+
+
+def decoded(raw: bytes, type: type[T]) -> T:
+    """What `encoded` was given. Raises ValueError: a bit was changed, or the file was cut."""
+    text = raw[_HEAD_BYTES:]
+    if _sealed(text) != raw:
+        raise ValueError("its checksum does not match its bytes: it was changed, or cut short")
+    try:
+        return msgspec.json.decode(b"{" + text, type=type)
+    except msgspec.MsgspecError as error:
+        raise ValueError(str(error)) from error
+
+
+def name_meanwhile(name: str) -> str:
+    """What a file is called until it is whole."""
+    return f"{name}.new"
+
+
+def write(path: Path, data: bytes) -> None:
+    """The file has its old content or all of its new one, whenever the power fails.
+
+    Raises StoreFull, SkerryError: it has the old one.
+    """
+    fresh = path.with_name(name_meanwhile(path.name))
+    try:
+        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            write_all(fd, data, 0)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        fresh.rename(path)
+        sync_path(path.parent)
+    except OSError as error:
+        fresh.unlink(missing_ok=True)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreFull(
+                f"The disk that holds {path} is full. Nothing acknowledged is lost, and the file is "
+                f"as it was. Make room and start again."
+            ) from error
+        raise SkerryError(
+            f"{path} could not be written: {error.strerror}. Nothing acknowledged is lost, and the "
+            f"file is as it was. Look at the disk and its limits, and start again."
+        ) from error
