@@ -182,15 +182,6 @@ def lock(data: Path, app: str) -> int:
     return fd
 
 
-def holds(data: Path, lock: int) -> bool:
-    """Whether the folder is still the one that we have locked. Somebody may have removed it, and
-    begun another app there, whose files are not ours."""
-    try:
-        return os.path.samestat(os.fstat(lock), (data / "lock").stat())
-    except OSError:
-        return False
-
-
 def announce(data: Path, running: Running) -> None:
     """Write run.json."""
     sealed_file.write(data / RUNNING, sealed_file.encoded(running))

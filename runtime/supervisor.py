@@ -327,12 +327,19 @@ class Supervisor:
                 child.process.wait()
         for door in self._doors.values():
             door.close()
-        if self._folder is not None:
+        ours = self._data_stands()
+        if self._folder is not None and (ours or self._folder.path.parent != self._data.resolve()):
             self._folder.remove()
+        if not ours:
+            self._say(f"{self._data} was removed or replaced; what is there now is left alone.")
+            return
         (self._data / "run.json").unlink(missing_ok=True)
         if self._exit == 0 and self._children:
             self._file.clean = True
-            placement_file.save(self._data, self._file)
+            try:
+                placement_file.save(self._data, self._file)
+            except SkerryError as error:
+                self._say(str(error))  # Only a start behind `--sync off` would have liked to know.
 
     # ── children ──
 
