@@ -124,9 +124,10 @@ def described(data: Path) -> AppFile:
 def compared(data: Path) -> tuple[AppFile, list[str]]:
     """The app that nobody runs, and a sentence for each of its stores that is not the one that its
     description means."""
-    # The labels first: a start that begins meanwhile writes the description before them.
-    found = _labels(data)
-    app = load(data)
+    while True:
+        app, found = load(data), _labels(data)
+        if load(data) == app:  # Else a start has begun meanwhile, and is described anew.
+            break
     assert app is not None, "who calls has looked for the app"
     return app, [damage for _, damage in disagreements(data, app, found)]
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -70,7 +71,8 @@ def write(path: Path, data: bytes) -> None:
         fresh.rename(path)
         sync_path(path.parent)
     except OSError as error:
-        fresh.unlink(missing_ok=True)
+        with suppress(OSError):
+            fresh.unlink()
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StoreFull(
                 f"The disk that holds {path} is full. Nothing acknowledged is lost, and the file is "

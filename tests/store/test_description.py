@@ -160,6 +160,26 @@ def test_a_description_from_before_a_change_of_shards_is_refused_and_takes_nothi
     assert held(data) == ALL
 
 
+@pytest.mark.parametrize("workers", [2, 3])
+def test_a_look_at_an_app_that_starts_meanwhile_takes_nothing_for_older(
+    data: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    look, calls = membership._labels, 0
+
+    def after_a_start(folder: Path) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            known = placement_file.load(data)
+            assert known is not None
+            membership.enlist(data, known if workers == 2 else reshard(data, known, workers))
+        return look(folder)
+
+    monkeypatch.setattr(membership, "_labels", after_a_start)
+    assert len(membership.described(data).placement.members) == workers
+    assert calls == 2
+
+
 def test_an_older_store_is_refused_beside_a_newer_description(data: Path, tmp_path: Path) -> None:
     shutil.copytree(data / "shard-1", tmp_path / "older")
     for _ in range(2):
