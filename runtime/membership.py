@@ -24,7 +24,7 @@ from msgspec.structs import replace
 
 from skerry.errors import SkerryError, StoreDamaged
 from skerry.runtime import placement_file
-from skerry.runtime.placement_file import AppFile, boot_id, load, save
+from skerry.runtime.placement_file import NAME, RUNNING, AppFile, boot_id, load, save
 from skerry.runtime.private import IN_DATA
 from skerry.runtime.shard.placement import balanced
 from skerry.runtime.store import label as labels
@@ -36,11 +36,10 @@ from skerry.runtime.store.log import LmdbStore
 from skerry.runtime.store.segments import NAMES, sync_path
 
 OWN = {
+    *(NAME, RUNNING, *map(sealed_file.name_meanwhile, (NAME, RUNNING))),
     *("lock", "logs", IN_DATA, "lost+found"),
-    *(placement_file.NAME, sealed_file.name_meanwhile(placement_file.NAME)),
-    *(placement_file.RUNNING, sealed_file.name_meanwhile(placement_file.RUNNING)),
 }
-"""What may lie in a data directory beside stores; the last but one on a disk of its own."""
+"""What may lie in a data directory beside stores; the last is there on a disk of its own."""
 
 _STORE = re.compile(r"shard-(0|[1-9]\d*)")
 _LABEL_FILES = (labels.NAME, sealed_file.name_meanwhile(labels.NAME))
@@ -137,21 +136,18 @@ def disagreements(
 ) -> Iterator[tuple[int, str]]:
     """(shard, sentence) for each store that is not the one that the description means."""
     found = _labels(data) if found is None else found
-    for shard in app.placement.members:
-        folder, label = folder_of(data, shard), found.get(shard)
-        if label is None or not (folder / TREE).is_file():
-            yield shard, missing(folder, shard)
-        elif isinstance(label, str):
-            yield shard, label
-        elif damage := _disagreement(folder, label, app):
-            yield shard, damage
+    members = app.placement.members
     for shard, label in found.items():
-        if (
-            shard not in app.placement.members
-            and isinstance(label, Label)
-            and _outlives(label, app)
-        ):
+        if shard not in members and isinstance(label, Label) and _outlives(label, app):
             yield shard, _older(data, app, folder_of(data, shard), label)
+    for shard in members:
+        folder, known = folder_of(data, shard), found.get(shard)
+        if known is None or not (folder / TREE).is_file():
+            yield shard, missing(folder, shard)
+        elif isinstance(known, str):
+            yield shard, known
+        elif damage := _disagreement(folder, shard, known, app):
+            yield shard, damage
 
 
 def _labels(data: Path) -> dict[int, Label | str]:
@@ -173,35 +169,40 @@ def _outlives(label: Label, app: AppFile) -> bool:
     return label.directory == app.directory and later and label.opened
 
 
-def _disagreement(folder: Path, label: Label, app: AppFile) -> str | None:
+def _disagreement(folder: Path, shard: int, label: Label, app: AppFile) -> str | None:
     """What is wrong with a member, if anything is."""
-    version, generation = app.placement.version, app.generation
+    described, version, generation = folder.parent / NAME, app.placement.version, app.generation
     if label.directory != app.directory:
         return (
             f"The store {folder} is of the app {label.app!r} in another data directory than "
-            f"{folder.parent / placement_file.NAME} describes: one of them was put here from elsewhere. Put "
-            f"the right one back, or restore the app's last backup. Nothing was changed."
+            f"{described} describes: one of them was put here from elsewhere. Put the right one "
+            f"back, or restore the app's last backup. Nothing was changed."
+        )
+    if label.shard != shard:
+        return (
+            f"The store {folder} belongs to shard {label.shard}, not {shard}: folders were swapped. "
+            f"Put them back. Nothing was changed."
         )
     if (label.version, label.generation) > (version, generation):
         return _older(folder.parent, app, folder, label)
     oldest = generation if app.clean else generation - 1
     if label.version < version or label.generation < oldest:
         return (
-            f"The store {folder} is older than {folder.parent / placement_file.NAME}: it was last opened at "
-            f"start {label.generation}, and start {generation} has been. Put the newest one back, "
-            f"or restore the app's last backup: all shards together. Nothing was changed."
+            f"The store {folder} is older than {described}: it was last opened at start "
+            f"{label.generation}, and start {generation} has been. Put the newest one back, or "
+            f"restore the app's last backup: all shards together. Nothing was changed."
         )
     if label.incarnation != app.incarnation:
         return (
-            f"The store {folder} is of another incarnation than {folder.parent / placement_file.NAME} "
-            f"describes: {label.incarnation}, not {app.incarnation}. Restore the app's last backup."
+            f"The store {folder} is of another incarnation than {described} describes: "
+            f"{label.incarnation}, not {app.incarnation}. Restore the app's last backup."
         )
     return None
 
 
 def _older(data: Path, app: AppFile, folder: Path, label: Label) -> str:
     return (
-        f"{data / placement_file.NAME} is older than the store {folder}: it describes start "
+        f"{data / NAME} is older than the store {folder}: it describes start "
         f"{app.generation}, and that one has seen start {label.generation}. Put the newest app.json "
         f"back, or restore the app's last backup. Nothing was changed."
     )

@@ -1130,4 +1130,71 @@ MUTANTS = [
         "            known = NOTHING != beat.running == self._suspect\n",
         "            known = beat.running != NOTHING\n",
     ),
+    # The description and its stores.
+    Mutant(
+        "a small file gets its name before it is synced",
+        "store/sealed_file.py",
+        "            write_all(fd, data, 0)\n            os.fsync(fd)\n",
+        "            write_all(fd, data, 0)\n",
+    ),
+    Mutant(
+        "the checksum of a small file is not compared",
+        "store/sealed_file.py",
+        "    if _sealed(text) != raw:\n",
+        "    if not raw:\n",
+    ),
+    Mutant(
+        "a write that took less is a write",
+        "store/segments.py",
+        "    while rest:\n        written = os.pwritev",
+        "    if rest:\n        written = os.pwritev",
+    ),
+    Mutant(
+        "the description is written before the new stores are synced",
+        "reshard.py",
+        "        deal(stores, placement, new)\n",
+        "        membership.dealt_out(data, app, placement.version)\n"
+        "        placement_file.save(data, moved)\n"
+        "        deal(stores, placement, new)\n",
+    ),
+    Mutant(
+        "old stores are marked after the description has the new ones",
+        "reshard.py",
+        "    membership.dealt_out(data, app, placement.version)\n"
+        "    placement_file.save(data, moved)\n",
+        "    placement_file.save(data, moved)\n"
+        "    membership.dealt_out(data, app, placement.version)\n",
+    ),
+    Mutant(
+        "a folder that no description mentions is thrown away",
+        "membership.py",
+        "        if _replaceable(data, app, entry):\n            _remove(entry)\n",
+        "        if _STORE.fullmatch(entry.name) and _only_ours(entry):\n            _remove(entry)\n",
+    ),
+    Mutant(
+        "an old store is removed beside members that are not whole",
+        "membership.py",
+        "    return (superseded or unfinished) and _whole(data, app.placement.members)\n",
+        "    return superseded or unfinished\n",
+    ),
+    Mutant(
+        "a start writes the labels before the description",
+        "membership.py",
+        "    save(data, app)\n    for shard, label in known.items():\n",
+        "    for shard, label in known.items():\n        told = replace(label, generation=app.generation)\n"
+        "        labels.write(folder_of(data, shard), told)\n"
+        "    save(data, app)\n    for shard, label in known.items():\n",
+    ),
+    Mutant(
+        "an older description of the same placement passes",
+        "membership.py",
+        "    if (label.version, label.generation) > (version, generation):\n",
+        "    if label.version > version:\n",
+    ),
+    Mutant(
+        "new shards take ids whatever folders are there",
+        "membership.py",
+        "        if not os.path.lexists(folder_of(data, candidate)):\n            found.append(candidate)\n",
+        "        found.append(candidate)\n",
+    ),
 ]

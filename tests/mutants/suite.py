@@ -21,9 +21,11 @@ QUICK = [
     f"tests/simulation/test_{name}.py"
     for name in ("packets", "traces", "watch", "verbs", "forget", "draws", "replies")
 ]
+DESCRIPTION = "tests/store/test_description.py"
 FIRST = {
-    "store": ["tests/store/test_store.py", "tests/store/test_segments.py"],
-    "reshard.py": ["tests/simulation/test_world.py"],
+    "store": ["tests/store/test_store.py", "tests/store/test_segments.py", DESCRIPTION],
+    "reshard.py": ["tests/simulation/test_world.py", DESCRIPTION],
+    "membership.py": [DESCRIPTION],
 }
 CALLER = [f"tests/gateway/test_{name}.py" for name in ("session", "connection")]
 

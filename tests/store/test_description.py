@@ -148,7 +148,7 @@ def test_a_description_from_before_a_change_of_shards_is_refused_and_takes_nothi
     kept = (data / "app.json").read_bytes()
     (data / "app.json").write_bytes(older)
     before = files(data)
-    with pytest.raises(StoreDamaged):
+    with pytest.raises(StoreDamaged, match=r"app\.json is older than the store"):
         membership.described(data)
     # With its stores beside it, too: the newer ones have been worked on.
     for shard in (0, 1):
@@ -224,6 +224,14 @@ def test_a_restored_app_s_stores_are_not_the_backed_up_app_s(data: Path, tmp_pat
     shutil.copy(data / "app.json", tmp_path / "again" / "app.json")
     with pytest.raises(StoreDamaged, match="in another data directory"):
         membership.described(tmp_path / "again")
+
+
+def test_stores_that_were_swapped_are_refused_before_anything_is_written(data: Path) -> None:
+    (data / "shard-0").rename(data / "swapped")
+    (data / "shard-1").rename(data / "shard-0")
+    (data / "swapped").rename(data / "shard-1")
+    with pytest.raises(StoreDamaged, match="folders were swapped"):
+        membership.described(data)
 
 
 def test_a_tree_under_the_label_of_another_is_refused(data: Path, tmp_path: Path) -> None:
