@@ -165,7 +165,7 @@ def test_the_end_of_an_app_removes_nothing_of_one_that_was_begun_in_its_place(
             assert client.ask(Counter.at("a").add) == 1
             known, announced = placement_file.load(data), (data / "run.json").read_bytes()
             old.terminate()
-            assert old.wait(timeout=60) == 0
+            assert old.wait(timeout=60) in (0, 1)  # It may have seen it itself.
             assert placement_file.load(data) == known
             assert (data / "run.json").read_bytes() == announced
             with skerry.Client(data) as another:

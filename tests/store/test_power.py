@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import pytest
 from skerry.errors import StoreDamaged
 from skerry.runtime.shard import commit as records
 from skerry.runtime.shard.events import Commit, CommitNo, StateGroup
-from skerry.runtime.store import log, segments
+from skerry.runtime.store import log, sealed_file, segments
 from skerry.runtime.store.check import check
 from skerry.runtime.store.log import LmdbStore
 from tests.store.dying import changes, model
@@ -63,6 +64,8 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     """Under the log."""
     disk = Disk(random.Random(1))
     monkeypatch.setattr(segments, "os", disk)
+    monkeypatch.setattr(sealed_file, "os", disk)
+    monkeypatch.setattr(os, "rename", disk.rename)
     monkeypatch.setattr(log, "GROUP_S", 0.0005)
     return disk
 
