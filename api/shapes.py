@@ -126,28 +126,35 @@ def _is_utc_or_naive(value: datetime.datetime | datetime.time) -> bool:
     return zone is None or zone is datetime.UTC or zone.tzname(None) == "UTC"
 
 
-class Items(Shape):
+class Nested(Shape):
+    """What has pieces, one level further down."""
+
+    def holds(self, values: Iterable[Any], levels: int) -> bool:
+        values = list(values)
+        if not values:
+            return True
+        return levels > 0 and super().holds(values, levels) and self._inside(values, levels - 1)
+
+    def _inside(self, values: list[Any], levels: int) -> bool:
+        """Whether the pieces of these values, which are all of the right class, fit."""
+        raise NotImplementedError
+
+
+class Items(Nested):
     """A list, set, frozenset or tuple of like items."""
 
     def __init__(self, declared: str, cls: type, item: Shape | None = None) -> None:
         super().__init__(declared, cls)
         self.item = item or ANY
 
-    def holds(self, values: Iterable[Any], levels: int) -> bool:
-        values = list(values)
-        if not values:
-            return True
-        return (
-            levels > 0
-            and super().holds(values, levels)
-            and self.item.holds(chain.from_iterable(values), levels - 1)
-        )
+    def _inside(self, values: list[Any], levels: int) -> bool:
+        return self.item.holds(chain.from_iterable(values), levels)
 
     def parts(self, value: Any) -> Iterator[Part]:
         return ((f"[{at}]", self.item, part) for at, part in enumerate(value))
 
 
-class Fields(Shape):
+class Fields(Nested):
     """What has a fixed set of pieces: a Struct, a dataclass, a tuple, a typed dict."""
 
     def __init__(self, declared: str, cls: type) -> None:
@@ -155,13 +162,8 @@ class Fields(Shape):
         self.fields: list[tuple[str, Any, Shape]] = []
         """(how it is reached in words, what gets it, its rule)."""
 
-    def holds(self, values: Iterable[Any], levels: int) -> bool:
-        values = list(values)
-        if not values:
-            return True
-        if levels <= 0 or not super().holds(values, levels):
-            return False
-        return all(shape.holds(map(get, values), levels - 1) for _, get, shape in self.fields)
+    def _inside(self, values: list[Any], levels: int) -> bool:
+        return all(shape.holds(map(get, values), levels) for _, get, shape in self.fields)
 
     def parts(self, value: Any) -> Iterator[Part]:
         return ((step, shape, get(value)) for step, get, shape in self.fields)
@@ -170,11 +172,9 @@ class Fields(Shape):
 class FixedTuple(Fields):
     """A tuple of so many pieces."""
 
-    def holds(self, values: Iterable[Any], levels: int) -> bool:
-        values = list(values)
+    def _inside(self, values: list[Any], levels: int) -> bool:
         size = len(self.fields)
-        right = Shape.holds(self, values, levels) and all(len(value) == size for value in values)
-        return right and super().holds(values, levels)
+        return all(len(value) == size for value in values) and super()._inside(values, levels)
 
     def parts(self, value: Any) -> Iterator[Part]:
         return super().parts(value) if len(value) == len(self.fields) else iter(())
@@ -183,7 +183,7 @@ class FixedTuple(Fields):
         return f"{len(value)} items where {self.declared} is declared"
 
 
-class NamedItems(Shape):
+class NamedItems(Nested):
     """A dict whose keys are declared; some may be missing."""
 
     constrained = True
@@ -192,14 +192,9 @@ class NamedItems(Shape):
         super().__init__(declared, dict)
         self.fields: dict[str, Shape] = {}
 
-    def holds(self, values: Iterable[Any], levels: int) -> bool:
-        values = list(values)
-        if not values:
-            return True
-        if levels <= 0 or not super().holds(values, levels):
-            return False
+    def _inside(self, values: list[Any], levels: int) -> bool:
         return all(map(self.fields.keys().__ge__, (value.keys() for value in values))) and all(
-            shape.holds([value[name] for value in values if name in value], levels - 1)
+            shape.holds([value[name] for value in values if name in value], levels)
             for name, shape in self.fields.items()
         )
 
@@ -215,23 +210,16 @@ class NamedItems(Shape):
         return f"{self.declared} has no {', '.join(unknown)}"
 
 
-class Dict(Shape):
+class Dict(Nested):
     """A dict of like keys and like values."""
 
     def __init__(self, declared: str, keys: Shape, values: Shape) -> None:
         super().__init__(declared, dict)
         self.keys, self.values = keys, values
 
-    def holds(self, values: Iterable[Any], levels: int) -> bool:
-        values = list(values)
-        if not values:
-            return True
-        return (
-            levels > 0
-            and super().holds(values, levels)
-            and self.keys.holds(chain.from_iterable(values), levels - 1)
-            and self.values.holds(chain.from_iterable(map(dict.values, values)), levels - 1)
-        )
+    def _inside(self, values: list[Any], levels: int) -> bool:
+        keys, items = chain.from_iterable(values), chain.from_iterable(map(dict.values, values))
+        return self.keys.holds(keys, levels) and self.values.holds(items, levels)
 
     def parts(self, value: Any) -> Iterator[Part]:
         keys = ((f": its key {key!r:.60}", self.keys, key) for key in value)
