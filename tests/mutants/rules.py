@@ -783,8 +783,8 @@ MUTANTS = [
     Mutant(
         "after a change of workers peers' frames need not wait for what lay in outboxes",
         "shard/streams.py",
-        "        self.first = own.sealed\n",
-        "",
+        "            self._receive_own(frame)\n        self.own_first()\n",
+        "            self._receive_own(frame)\n",
     ),
     Mutant(
         "a second change of workers deals out what is newer first",

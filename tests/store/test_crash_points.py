@@ -62,7 +62,7 @@ def test_a_disk_that_refuses_a_write_ends_the_store_and_loses_nothing_durable_tr
             [*command, str(kilobytes), str(path)],
             cwd=ROOT, capture_output=True, text=True, timeout=60,
         )  # fmt: skip
-        refused += "The disk refused a commit" in done.stderr
+        refused += "raise `ulimit -f`" in done.stderr
         store = LmdbStore.open(path, shard=1)
         assert store.last.no >= int((done.stdout.split() or ["0"])[-1])
         assert dict(store.states("Thing")) == model(store.last.no)
