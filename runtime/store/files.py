@@ -42,6 +42,8 @@ from skerry.runtime.store.tree import verify
 
 FORMAT = 4
 TREE = "data.mdb"
+TABLES = (b"rows", b"slots", b"meta")
+"""LMDB's tables in it."""
 PRESSED = 0.8
 """Above this part of the quota intake from outside pauses, so that drains still have room."""
 
@@ -102,9 +104,10 @@ class Environment:
             self.env = _open(path, quota_bytes)
             self._check_length()
             self._check_heads()
-            self.rows = self.env.open_db(b"rows")
-            self.slots = self.env.open_db(b"slots")
-            self.meta = self.env.open_db(b"meta")
+            # Never made here: a damaged name would be an empty table, and all rows be gone.
+            self.rows, self.slots, self.meta = (
+                self.env.open_db(name, create=False) for name in TABLES
+            )
             self._check()
         except BaseException as error:
             self.close()
@@ -135,7 +138,7 @@ class Environment:
         labels.write(path, label)
         Segment.create(path, shard=shard, before=Last())
         env = lmdb.open(_bytes(path), map_size=1 << 26, max_dbs=3, mode=0o600)
-        for name in (b"rows", b"slots", b"meta"):
+        for name in TABLES:
             env.open_db(name)
         with env.begin(write=True) as txn:
             meta = env.open_db(b"meta", txn=txn)

@@ -21,6 +21,7 @@ from skerry.runtime.shard.placement import slots_of
 from skerry.runtime.shard.stored import schema_id_of
 from skerry.runtime.store.check import check
 from skerry.runtime.store.checkpoint import STEP_ROWS, Sweep
+from skerry.runtime.store.files import TABLES
 from skerry.runtime.store.log import LmdbStore
 from skerry.runtime.store.overlay import Overlay, tree_key
 from skerry.runtime.store.tree import sealed, slot_of_row
@@ -382,3 +383,23 @@ def test_the_pages_of_a_scan_beside_writes_show_each_key_once(path: Path) -> Non
     assert len(keys) == len(set(keys))
     assert stay.keys() <= set(keys)
     writer.store.close()
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_flip_in_the_name_of_a_table_is_damage_and_not_an_empty_table(
+    path: Path, table: bytes
+) -> None:
+    writer = Writer(path, log_bytes=1)
+    for number in range(20):
+        writer.append([(f"key-{number}", encode(number))])
+        writer.settle()
+    writer.store.close()
+    tree = path / "data.mdb"
+    before = tree.read_bytes()
+    for bit in range(8 * len(table)):
+        flipped = bytearray(table)
+        flipped[bit // 8] ^= 1 << bit % 8
+        tree.write_bytes(before.replace(table, bytes(flipped)))
+        assert list(check(path, shard=1)), f"{table!r} as {bytes(flipped)!r} is named"
+        with pytest.raises(StoreDamaged, match="backup"):
+            LmdbStore.open(path, shard=1)
