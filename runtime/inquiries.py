@@ -164,9 +164,15 @@ class Inquiries:
                 raise ValueError(f"a door does not know {unknown!r}")
 
     def step(self) -> None:
-        """Let go of what is durable now, and look at one more slice."""
+        """Look at one more slice, and let go of what is durable now.
+
+        In this order: nobody may come by again for a while, so an answer that is ready leaves.
+        """
+        self._look()
         for caller, looks in list(self._callers.items()):
             self._tell(caller, looks)
+
+    def _look(self) -> None:
         for caller, looks in self._callers.items():
             if looks.under_way and self._answers.has_read(caller):
                 # Its next turn is behind all others'.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import resource
 import shutil
@@ -21,7 +20,7 @@ from skerry.runtime import private
 from skerry.runtime.gateway import connection as connections
 from skerry.runtime.gateway import knock
 from skerry.runtime.gateway.connection import Connection
-from skerry.runtime.placement_file import Running
+from skerry.runtime.placement_file import Running, running_app
 from tests.processes.apps import Counter
 from tests.processes.started import CLI, ROOT, launcher, running
 from tests.processes.test_start import limited
@@ -41,7 +40,7 @@ def short() -> Iterator[Path]:
 
 def run_file(data: Path) -> Running:
     """Who runs an app."""
-    return Running(**json.loads((data / "run.json").read_text()))
+    return running_app(data)
 
 
 def serves(data: Path) -> bool:
