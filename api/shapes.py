@@ -167,7 +167,11 @@ class Fields(Nested):
         """(how it is reached in words, what gets it, its rule)."""
 
     def _inside(self, values: list[Any], levels: int) -> bool:
-        return all(shape.holds(map(get, values), levels) for _, get, shape in self.fields)
+        # No `all(…)`, which takes a frame more of the interpreter's stack for each level.
+        for _, get, shape in self.fields:  # noqa: SIM110
+            if not shape.holds(map(get, values), levels):
+                return False
+        return True
 
     def parts(self, value: Any) -> Iterator[Part]:
         return ((step, shape, get(value)) for step, get, shape in self.fields)
