@@ -35,13 +35,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def lines_to(data: Path, count: int = 1) -> list[Channel]:
     """Lines to each door of an app, by which anything can be said."""
-    app, lines = running_app(data), list[Channel]()
-    for shard in app.shards * count:
-        line = None
-        while line is None:
-            line = Channel.to(f"{app.sockets}/door-{shard}", message_bytes_max=1 << 30)
-        lines.append(line)
-    return lines
+    return [line_to(data, shard) for shard in running_app(data).shards * count]
+
+
+def line_to(data: Path, shard: int) -> Channel:
+    """A line to one of them."""
+    line = None
+    while line is None:
+        path = f"{running_app(data).sockets}/door-{shard}"
+        line = Channel.to(path, message_bytes_max=1 << 30)
+    return line
 
 
 def prove(data: Path, line: Channel) -> None:
@@ -194,28 +197,35 @@ def test_silent_lines_without_end_leave_descriptors_to_the_log_and_room_to_who_s
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+def fill(data: Path, shard: int, inside: list[Channel]) -> None:
+    """Callers come to one door until it turns the next away."""
+    while len(inside) < 400:
+        inside.append(line_to(data, shard))
+        try:
+            prove(data, inside[-1])
+            flood(inside[-1], [words.encode(words.Hello())], 1)
+        except Broken:
+            return
+    raise AssertionError("there is no end of room")
+
+
 def test_who_finds_no_room_is_told_what_limit_to_raise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("skerry.runtime.gateway.connection.WELCOME_S", 2)
-    data, hello = tmp_path / "data", words.encode(words.Hello())
+    data = tmp_path / "data"
     with with_few_files(data, 100):
         inside: list[Channel] = []
         try:
-            while True:
-                lines = lines_to(data)
-                inside += lines
-                for line in lines:
-                    prove(data, line)
-                    flood(line, [hello], 1)
-                    line.hear()
-                if len(inside) > 400:
-                    raise AssertionError("there is no end of room")
-        except Broken:
-            pass
-        with pytest.raises(Unavailable, match=r"can have no more.*ulimit -n"), skerry.Client(data):
-            pass
-        for line in inside:
-            line.close()
+            for shard in running_app(data).shards:
+                fill(data, shard, inside)
+            with (
+                pytest.raises(Unavailable, match=r"can have no more.*ulimit -n"),
+                skerry.Client(data),
+            ):
+                pass
+        finally:
+            for line in inside:
+                line.close()
         with skerry.Client(data) as client:
             assert client.ask(Counter.at("a").add) == 1
