@@ -93,6 +93,15 @@ def check_key(key: object) -> None:
         )
 
 
+def measured(body: bytes, what: str, instead: str = "") -> bytes:
+    """What is not too large for a message. Raises ValueError: `what` has so many bytes."""
+    if len(body) > MESSAGE_BYTES_MAX:
+        raise ValueError(
+            f"{what} {len(body):,} bytes, more than the {MESSAGE_BYTES_MAX:,} of a message{instead}"
+        )
+    return body
+
+
 def is_text(text: str) -> bool:
     """Whether UTF-8 can carry a text: it holds no half characters."""
     try:
@@ -175,6 +184,7 @@ class Handler:
             for param in self.params[int(self.takes_error) :]
         }
         self._returned = RoundTrip(self.returns)
+        self._arguments_have = f"{entity}.{name}: the arguments have"
         self.encode_reply = self._compiled_reply()
         self.check = self._compiled_check(self.params)
         behind = self._compiled_check(self.params[1:]) if self.params else self.check
@@ -242,12 +252,7 @@ class Handler:
 
     def _measured(self, body: bytes) -> bytes:
         """Arguments that are not too large. Raises ValueError."""
-        if len(body) > MESSAGE_BYTES_MAX:
-            raise ValueError(
-                f"{self.entity}.{self.name}: the arguments have {len(body):,} bytes, more than the "
-                f"{MESSAGE_BYTES_MAX:,} of a message; send parts, or the name of a file"
-            )
-        return body
+        return measured(body, self._arguments_have, "; send parts, or the name of a file")
 
     def _compiled_check(self, params: Sequence[Param]) -> Check:
         """What checks a call's arguments by position, and gives them as they are annotated."""
@@ -300,6 +305,7 @@ class Handler:
         It raises TypeError or ValueError.
         """
         exact = self.returns if self.returns in _INLINE else None
+        what = f"{self.entity}.{self.name}: its reply has"
 
         def encode_reply(reply: Any) -> bytes:
             try:
@@ -309,12 +315,7 @@ class Handler:
             if reply.__class__ is not exact and not self._returned.holds((reply,)):
                 fault = self._returned.fault(reply)
                 raise TypeError(f"{self.entity}.{self.name}: its reply{fault}")
-            if len(body) > MESSAGE_BYTES_MAX:
-                raise ValueError(
-                    f"{self.entity}.{self.name}: its reply has {len(body):,} bytes, more than the "
-                    f"{MESSAGE_BYTES_MAX:,} of a message"
-                )
-            return body
+            return measured(body, what)
 
         return encode_reply
 

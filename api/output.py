@@ -19,7 +19,7 @@ from typing import Any, Generic, TypeVar, get_args
 import msgspec
 
 from skerry.errors import BadApp
-from skerry.message import MESSAGE_BYTES_MAX
+from skerry.message import measured
 from skerry.roundtrip import NESTING_MAX, RoundTrip
 from skerry.stream import Exit, KeyedStage, Pipeline, Sink, Stream
 
@@ -53,6 +53,7 @@ class Output(Generic[T]):
         if not isinstance(partitions, int) or not 1 <= partitions <= PARTITIONS_MAX:
             raise BadApp(f"Output {name}: partitions is 1 to {PARTITIONS_MAX}, not {partitions!r}.")
         self.name, self.partitions = name, partitions
+        self._item_has = f"{self!r}: an item has"
 
     def __repr__(self) -> str:
         return f"Output({self.name!r})"
@@ -73,12 +74,7 @@ class Output(Generic[T]):
                 raise ValueError(f"it nests deeper than {NESTING_MAX} levels")
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise TypeError(f"{self!r}: {item!r:.80} can't be emitted: {error}") from error
-        if len(body) > MESSAGE_BYTES_MAX:
-            raise ValueError(
-                f"{self!r}: an item has {len(body):,} bytes, more than the {MESSAGE_BYTES_MAX:,} "
-                f"of a message; emit parts, or the name of a file"
-            )
-        return body
+        return measured(body, self._item_has, "; emit parts, or the name of a file")
 
     @property
     def item_type(self) -> Any:

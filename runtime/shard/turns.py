@@ -23,7 +23,7 @@ from msgspec import Raw, Struct
 
 from skerry.entity import Entity, EntityType
 from skerry.errors import InvalidMessage, Rejected, StoreDamaged, UnknownEntity, storable, told
-from skerry.message import MESSAGE_BYTES_MAX, Args, Handler
+from skerry.message import Args, Handler, measured
 from skerry.roundtrip import RoundTrip
 from skerry.runtime.shard.buffer import Buffer, Extra, Runs
 from skerry.runtime.shard.events import StateGroup
@@ -586,12 +586,7 @@ def _refusal(reason: Any, details: Any) -> bytes:
     for text, value, rule in (("reason", reason, _REASON), ("details", details, _DETAILS)):
         if not rule.holds((value,)):
             raise TypeError(f"Rejected: its {text}{rule.fault(value)}")
-    if len(body) > MESSAGE_BYTES_MAX:
-        raise ValueError(
-            f"Rejected: its details have {len(body):,} bytes, more than the {MESSAGE_BYTES_MAX:,} "
-            f"of a message"
-        )
-    return body
+    return measured(body, "Rejected: its details have")
 
 
 def broke(error: BaseException) -> Broke:
