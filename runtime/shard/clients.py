@@ -23,7 +23,7 @@ import xxhash
 from msgspec import Raw
 
 from skerry.errors import InvalidMessage
-from skerry.message import Args, Handler
+from skerry.message import MESSAGE_BYTES_MAX, Args, Handler
 from skerry.runtime.shard.delivery import Delivery, outcome_of
 from skerry.runtime.shard.events import (
     Outcome,
@@ -143,9 +143,12 @@ class Clients:
         replies = delivery.turns.ask_columns(kept, handler, run.keys, column, wanted=run.reply)
         delivery.collect()
         try:
-            bodies = Raw(_encode(replies))
+            told = _encode(replies)
         except (ValueError, OverflowError) as error:  # Beyond 64 bits, or half a character.
             raise Raised(handler.entity) from error
+        if len(told) > MESSAGE_BYTES_MAX and _one_is_too_large(replies):
+            raise Raised(handler.entity)
+        bodies = Raw(told)
         requests.ran(session, "done", run.numbers, slots, replies)
         self.replies.append(Reply(event.caller, "done", run.numbers, bodies))
         if session.held:
@@ -234,3 +237,8 @@ class Clients:
     def _answer(self, request: Request, outcome: Outcome) -> None:
         bodies = Raw(b"\x91" + outcome.body)
         self.replies.append(Reply(request.caller, outcome.kind, [request.number], bodies))
+
+
+def _one_is_too_large(replies: Sequence[Any]) -> bool:
+    """Whether one of many is, and not only all together."""
+    return any(len(_encode(reply)) > MESSAGE_BYTES_MAX for reply in replies)

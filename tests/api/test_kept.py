@@ -104,6 +104,9 @@ class Box(Entity):
         self.data += bytes(size)
         return len(self.data)
 
+    def repeat(self, size: int) -> bytes:
+        return bytes(size)
+
     @query
     def look(self) -> int:
         return self.n
@@ -343,3 +346,10 @@ def test_a_state_larger_than_any_reader_takes_fails_its_turn_and_names_the_field
     with pytest.raises(Failed, match=r"more than the 134,217,728 .* of them are its field data"):
         h.ask(Box.at("a").grow, 1000)
     assert len(h[Box.at("a")].data) == STATE_BYTES_MAX - 1000
+
+
+def test_a_reply_larger_than_a_message_fails_its_turn_the_very_first_one_too() -> None:
+    h = testing.Harness(app())
+    with pytest.raises(Failed, match=r"Box\.repeat: its reply has 9,437,1.. bytes"):
+        h.ask(Box.at("a").repeat, 9 << 20)
+    assert len(h.ask(Box.at("b").repeat, 7 << 20)) == 7 << 20
