@@ -47,7 +47,7 @@ simulate: .venv/.dev ## run the core on a simulated network, disk and clock: SEE
 
 .PHONY: reach
 reach: .venv/.dev ## lines and branches of the core that are reached under faults: SEEDS=200
-	$(BIN)/coverage run --rcfile=/dev/null --branch --source=skerry.runtime.shard -m tests.simulation.reach $(SEEDS)
+	$(BIN)/coverage run --rcfile=/dev/null --branch --source=skerry.runtime.core -m tests.simulation.reach $(SEEDS)
 	$(BIN)/coverage report --rcfile=/dev/null
 
 .PHONY: mutants

@@ -167,4 +167,4 @@ class Simulated(Protocol):
 
 def launch() -> Launch:
     """The runtime, imported when it is first needed."""
-    return cast(Launch, importlib.import_module("skerry.runtime.launch"))
+    return cast(Launch, importlib.import_module("skerry.runtime.app.launch"))

@@ -19,7 +19,7 @@ from msgspec import Struct
 import skerry
 from benchmarks.open_loop import Done
 from benchmarks.sized_app import Counter, name
-from skerry.runtime.launch import connect
+from skerry.runtime.app.launch import connect
 
 KEYS = 10_000
 FOR_EVER_S = 3600.0

@@ -17,7 +17,7 @@ import msgspec
 import skerry
 from benchmarks import running, starting, stored
 from benchmarks.figures import Job, Sample
-from skerry.runtime.supervisor import Options
+from skerry.runtime.app.supervisor import Options
 
 PARTITIONS = 4
 SIZES = {"10k": 10_000, "1m": 1_000_000}

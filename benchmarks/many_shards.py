@@ -30,7 +30,7 @@ from rich.table import Table
 from benchmarks import command_line
 from benchmarks.figures import number
 from skerry import App, Entity, Generate
-from skerry.runtime.shard.events import (
+from skerry.runtime.core.events import (
     Arrived,
     Commit,
     Durable,
@@ -40,9 +40,9 @@ from skerry.runtime.shard.events import (
     Ticked,
     Transmit,
 )
-from skerry.runtime.shard.placement import balanced, slots_of
-from skerry.runtime.shard.shard import Settings, Shard
-from skerry.runtime.shard.wire import Kind
+from skerry.runtime.core.placement import balanced, slots_of
+from skerry.runtime.core.shard import Settings, Shard
+from skerry.runtime.core.wire import Kind
 from skerry.runtime.simulator.disk import MemoryStore
 
 SHARDS = (10, 30, 100, 300, 1000)

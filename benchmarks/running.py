@@ -23,13 +23,13 @@ import psutil
 from msgspec import Struct
 
 from benchmarks.figures import ROOT
-from skerry.runtime.placement_file import is_running
-from skerry.runtime.supervisor import Options, Progress, Supervisor
+from skerry.runtime.app.directory import is_running
+from skerry.runtime.app.supervisor import Options, Progress, Supervisor
 
 CORES = len(os.sched_getaffinity(0))
 LOOK_EVERY_S = 0.1
 SEARCH_EVERY_S = 1.0
-WORKER = "skerry.runtime.worker"
+WORKER = "skerry.runtime.worker.process"
 
 
 class TooShort(Exception):
@@ -197,7 +197,7 @@ def measured(given: Options, warm_turns: int = 0) -> Measured:
 def started(given: Options) -> subprocess.Popen[bytes]:
     """A supervisor in a process of its own; returns when its app can be reached."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "skerry.runtime.supervisor"], stdin=subprocess.PIPE
+        [sys.executable, "-m", "skerry.runtime.app.supervisor"], stdin=subprocess.PIPE
     )
     assert process.stdin is not None, "the supervisor has a lifeline"
     process.stdin.write(msgspec.json.encode(given) + b"\n")

@@ -17,7 +17,7 @@ from pathlib import Path
 import skerry
 from benchmarks import apps, running, stored
 from benchmarks.figures import ROOT, Allowed, Job, Sample
-from skerry.runtime.gateway.connection import Connection
+from skerry.runtime.client.connection import Connection
 
 WORKERS = 2
 LIBRARIES = "import sys, subprocess, pathlib, msgspec, lmdb, zmq, psutil, xxhash, cloudpickle"

@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from skerry.runtime.app.directory import load
 from skerry.runtime.cli.read import fields_of, states
-from skerry.runtime.placement_file import load
-from skerry.runtime.shard.events import Table
-from skerry.runtime.shard.placement import slot_of
-from skerry.runtime.store.log import LmdbStore
+from skerry.runtime.core.events import Table
+from skerry.runtime.core.placement import slot_of
+from skerry.runtime.store.store import LmdbStore
 
 
 def total(data: str, type_name: str, field: str, keys: Iterable[str] | None = None) -> int:

@@ -22,66 +22,76 @@ api/    What programs are written in; imported as `skerry`.
     pytest_plugin.py  Fixtures for pytest: an app that runs, and an app under simulated faults.
 
 runtime/    How programs run; imported as `skerry.runtime`.
-    launch.py          The door: programs come in here to be run, and to reach an app that runs.
-    load.py            Finds the app that a target names: `module:app`, `package.module`, `file.py` or `file.py:app`.
-    placement_file.py  What an app's data directory says of it: the app, its placement, and who runs it now.
-    membership.py      Compares an app's description with its stores, and says which folders are in nobody's way.
-    backup.py          Backups of a whole app at one moment, and apps from backups.
-    reshard.py         Deals a stopped app's slots out to another number of shards.
-    supervisor.py      Spawns workers, watches them, restarts them within a budget, gives up loudly.
-    watch.py           What a supervisor makes of what it sees: start a worker again, slowly, without its poison; end.
-    worker.py          One process: a shard, its store, its ports, its loop. The only place where they meet.
-    pace.py            How much a batch takes in: as much as runs while nobody waits too long for it.
-    stopwatch.py       How long something took, by the clock and by the thread's own time.
-    heartbeat.py       What a worker writes of itself where its supervisor reads it, also after its end.
-    readers.py         Reads source partitions for a worker, batch by batch, without ever making it wait.
-    writers.py         Hands items to sinks for a worker, a thread per sink, without ever making it wait.
-    inquiries.py       What a worker is asked that is no message to an entity: states, counts, dead letters.
-    ports.py           What the worker needs from the outside, each with its promise.
-    causes.py          Says of an error that nobody meant to raise what it is, and what a person can do about it.
-    forks.py           What a process that user code forks off gets of what is ours: nothing.
-    printable.py       Text of strangers on a terminal: nothing in it moves the cursor, hides a line or makes another.
-    private.py         Folders that nobody else may write to: an app's data, its logs, and where its sockets are.
+    ports.py      What the worker needs from the outside, each with its promise.
+    causes.py     Says of an error that nobody meant to raise what it is, and what a person can do about it.
+    forks.py      What a process that user code forks off gets of what is ours: nothing.
+    printable.py  Text of strangers on a terminal: nothing in it moves the cursor, hides a line or makes another.
+    private.py    Folders that nobody else may write to: an app's data, its logs, and where its sockets are.
 
-runtime/gateway/    A client comes in.
+runtime/app/    An app starts, and is watched.
+    launch.py      The door: programs come in here to be run, and to reach an app that runs.
+    load.py        Finds the app that a target names: `module:app`, `package.module`, `file.py` or `file.py:app`.
+    directory.py   What an app's data directory says of it: the app, its placement, and who runs it now.
+    membership.py  Compares an app's description with its stores, and says which folders are in nobody's way.
+    backup.py      Backups of a whole app at one moment, and apps from backups.
+    reshard.py     Deals a stopped app's slots out to another number of shards.
+    supervisor.py  Spawns workers, watches them, restarts them within a budget, gives up loudly.
+    watch.py       What a supervisor makes of what it sees: start a worker again, slowly, without its poison; end.
+
+runtime/worker/    A process around one shard.
+    sources.py    Reads source partitions for a worker, batch by batch, without ever making it wait.
+    process.py    One process: a shard, its store, its ports, its loop. The only place where they meet.
+    pace.py       How much a batch takes in: as much as runs while nobody waits too long for it.
+    stopwatch.py  How long something took, by the clock and by the thread's own time.
+    heartbeat.py  What a worker writes of itself where its supervisor reads it, also after its end.
+    sinks.py      Hands items to sinks for a worker, a thread per sink, without ever making it wait.
+
+runtime/client/    A caller's end of the lines.
     session.py     The caller's end of exactly once: numbers requests, says them again, never doubles.
-    door.py        One shard's door as a caller sees it: what waits, what is on its way, how much may be.
+    window.py      One shard's door as a caller sees it: what waits, what is on its way, how much may be.
     connection.py  The caller's end of the lines: one session with a running app, on an asyncio loop.
     line.py        One line to one door: says and hears, and knows whether anybody is there.
-    channel.py     Messages over a stream socket: whole ones in, whole ones out, nothing waits.
-    knock.py       Who is at the other end of a line: both prove that they know the app's secret.
-    words.py       What callers and doors say to each other, and what it means; nothing that acts on it.
-    sockets.py     The worker's end of the clients' lines: many callers, one list of events for the shard.
 
-runtime/shard/    The core: no I/O, no clock, no thread.
+runtime/gateway/    A worker's end of them.
+    channel.py    Messages over a stream socket: whole ones in, whole ones out, nothing waits.
+    knock.py      Who is at the other end of a line: both prove that they know the app's secret.
+    protocol.py   What callers and doors say to each other, and what it means; nothing that acts on it.
+    listener.py   The worker's end of the clients' lines: many callers, one list of events for the shard.
+    inquiries.py  What a worker is asked that is no message to an entity: states, counts, dead letters.
+
+runtime/core/    The core: no I/O, no clock, no thread.
     events.py     The words: all that can reach a shard, and all that it can want.
     stored.py     Stored bytes, taken apart without a look inside: states in their array, a state's schema.
     shard.py      The life of a batch: events in, turns, one commit, effects out.
     placement.py  Where a key lives: the slot of an entity, the shard of a slot, at a version.
-    streams.py    All streams of a shard: handshakes, epochs, acks, and who must stop.
-    outbound.py   The sending end of one stream: numbers, outbox, credit, resume.
     wire.py       What crosses a pipe, as bytes and back; what is refused and why.
-    inbound.py    The receiving end of one stream: which frame is next, and what may be acked.
     intake.py     What waits to be run, and the order in which a batch takes it.
     clients.py    What clients ask: judged, run as one loop where that is safe, remembered, answered.
-    requests.py   A client's request seen before? Its first outcome, kept with the target's slot.
     delivery.py   One message to its entity, and what becomes of it: sends, outcomes, dead letters.
     buffer.py     Messages on their way, in order, as runs of one handler.
     turns.py      Runs handlers: optimistic, careful, rejected, failed.
     loops.py      The loop over the messages of a run: one for each shape of column, made from one text.
-    asks.py       What an entity has asked and not been told yet.
-    timers.py     Messages that wait for a time: named timers, send_later, ask time-outs.
-    outputs.py    What goes out to sinks: numbered once, kept until its sink has it.
-    dead.py       Dead letters: messages that were refused or failed with nobody to tell.
     commit.py     The record of a batch: what it holds, its chain of checksums, its replay.
 
+runtime/core/tables/    What a shard remembers, a kind of row a file.
+    requests.py      A client's request seen before? Its first outcome, kept with the target's slot.
+    asks.py          What an entity has asked and not been told yet.
+    timers.py        Messages that wait for a time: named timers, send_later, ask time-outs.
+    outputs.py       What goes out to sinks: numbered once, kept until its sink has it.
+    dead_letters.py  Dead letters: messages that were refused or failed with nobody to tell.
+
+runtime/core/streams/    Ordered messages between two shards.
+    links.py     All streams of a shard: handshakes, epochs, acks, and who must stop.
+    outbound.py  The sending end of one stream: numbers, outbox, credit, resume.
+    inbound.py   The receiving end of one stream: which frame is next, and what may be acked.
+
 runtime/store/    Down to the disk.
-    log.py          A shard's commits, made durable: append, sync on a thread, recover, checkpoint.
+    store.py        A shard's commits, made durable: append, sync on a thread, recover, checkpoint.
     segments.py     The files of a shard's log: records of commits, each synced by the write that appends it.
-    overlay.py      Rows newer than the tree: what was sealed and is not in the B-tree yet.
+    memtable.py     Rows newer than the tree: what was sealed and is not in the B-tree yet.
     checkpoint.py   A sweep: what the overlay holds, carried down to the tree, a bounded piece at a time.
     tree.py         Rows in the B-tree: each with a checksum over key and value, each slot with a fingerprint.
-    files.py        A store's folder: its lock, its format, its LMDB environment, where its log stands.
+    environment.py  A store's folder: its lock, its format, its LMDB environment, where its log stands.
     label.py        A store's label: what it says of itself, beside its tree.
     sealed_file.py  Small files of which every bit counts: JSON behind its checksum, written whole or not at all.
     check.py        Verifies a store that nobody runs: every record's chain, every row's checksum, every slot's count.

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from skerry.runtime.shard.events import Commit
+from skerry.runtime.core.events import Commit
 
 
 class Committed(Protocol):

@@ -14,12 +14,12 @@ import pytest
 
 from benchmarks.apps import Account
 from skerry import App
-from skerry.runtime.shard import commit as records
-from skerry.runtime.shard import wire
-from skerry.runtime.shard.events import Arrived, Durable, StateGroup, Ticked, Transmit
-from skerry.runtime.shard.placement import balanced, slot_of
-from skerry.runtime.shard.shard import Settings, Shard
-from skerry.runtime.shard.wire import Call
+from skerry.runtime.core import commit as records
+from skerry.runtime.core import wire
+from skerry.runtime.core.events import Arrived, Durable, StateGroup, Ticked, Transmit
+from skerry.runtime.core.placement import balanced, slot_of
+from skerry.runtime.core.shard import Settings, Shard
+from skerry.runtime.core.wire import Call
 from skerry.runtime.simulator.disk import MemoryStore
 
 MESSAGES = 2048

@@ -10,8 +10,8 @@ from typing import Annotated
 import msgspec
 import typer
 
+from skerry.runtime.app.directory import find_data, load
 from skerry.runtime.cli.message import Data
-from skerry.runtime.placement_file import find_data, load
 
 Json = Annotated[bool, typer.Option("--json", help="as JSON")]
 
@@ -33,7 +33,7 @@ def backup(
     \b
     Example: skerry backup /mnt/backups/bank-monday
     """
-    from skerry.runtime.backup import back_up
+    from skerry.runtime.app.backup import back_up
 
     made = back_up(find_data(data), directory, _say)
     if as_json:
@@ -56,7 +56,7 @@ def restore(
     \b
     Example: skerry restore /mnt/backups/bank-monday && skerry run bank.py
     """
-    from skerry.runtime.backup import restore as restored_from
+    from skerry.runtime.app.backup import restore as restored_from
 
     known = load(directory)
     folder = data or Path(".skerry") / (known.app if known else "app")

@@ -12,8 +12,8 @@ import msgspec
 import typer
 
 from skerry.message import check_key
+from skerry.runtime.core.stored import patiently
 from skerry.runtime.printable import one_line
-from skerry.runtime.shard.stored import patiently
 
 Target = Annotated[str, typer.Argument(help="TYPE/KEY, as Account/alice")]
 Data = Annotated[
@@ -148,8 +148,8 @@ async def _outcome(
 ) -> Any:
     from skerry.client import named_id
     from skerry.errors import SkerryError
-    from skerry.runtime.launch import connect
-    from skerry.runtime.placement_file import find_data, stored_name
+    from skerry.runtime.app.directory import find_data, stored_name
+    from skerry.runtime.app.launch import connect
 
     folder = find_data(data)
     type_name = stored_name(folder, type_name)

@@ -19,8 +19,8 @@ import msgspec
 import typer
 
 from skerry.errors import StoreLocked
+from skerry.runtime.app.directory import find_data, is_running, load, running_app, stored_name
 from skerry.runtime.cli.message import Data, as_json
-from skerry.runtime.placement_file import find_data, is_running, load, running_app, stored_name
 from skerry.runtime.printable import one_line
 
 T = TypeVar("T")
@@ -40,7 +40,7 @@ dead = typer.Typer(help="Dead letters: messages that were refused or failed.", n
 
 def _with_connection(data: Path, job: Any) -> Any:
     async def all_of_it() -> Any:
-        from skerry.runtime.gateway.connection import Connection
+        from skerry.runtime.client.connection import Connection
 
         connection = await Connection.open(data)
         try:
@@ -127,7 +127,7 @@ def _each(folder: Path) -> Iterator[Letter]:
     if not is_running(folder):
         yield from _stored(folder)
         return
-    from skerry.runtime.gateway.connection import Connection
+    from skerry.runtime.client.connection import Connection
 
     with asyncio.Runner() as runner:
         connection = runner.run(Connection.open(folder))
@@ -145,10 +145,10 @@ def _each(folder: Path) -> Iterator[Letter]:
 
 def _stored(folder: Path) -> Iterator[Letter]:
     """All dead letters of a stopped app."""
-    from skerry.runtime import membership
-    from skerry.runtime.shard.dead import DeadLetter
-    from skerry.runtime.shard.events import Table
-    from skerry.runtime.store.log import LmdbStore
+    from skerry.runtime.app import membership
+    from skerry.runtime.core.events import Table
+    from skerry.runtime.core.tables.dead_letters import DeadLetter
+    from skerry.runtime.store.store import LmdbStore
 
     app = membership.described(folder)
     for shard in app.placement.members:
@@ -162,7 +162,7 @@ def _stored(folder: Path) -> Iterator[Letter]:
 
 def _letter(row: Any) -> Letter:
     """One of a page."""
-    from skerry.runtime.shard.dead import DeadLetter
+    from skerry.runtime.core.tables.dead_letters import DeadLetter
 
     return row[0], msgspec.convert(row[1], DeadLetter)
 
@@ -340,7 +340,7 @@ def check(
     """Verify every checksum of a stopped app's stores, and that they fit its description.
 
     Each record, each link between records, each row, and whose its slot is. Exit code 3: damage."""
-    from skerry.runtime import membership
+    from skerry.runtime.app import membership
 
     folder = find_data(directory or data)
     if is_running(folder):

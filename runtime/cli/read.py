@@ -19,13 +19,13 @@ import typer
 from msgspec import Raw
 
 from skerry.errors import UnknownEntity
+from skerry.runtime.app.directory import find_data, is_running, stored_name
 from skerry.runtime.cli.message import Data, Target, as_json, split
-from skerry.runtime.placement_file import find_data, is_running, stored_name
+from skerry.runtime.core.events import Table
+from skerry.runtime.core.placement import slot_of
+from skerry.runtime.core.stored import patiently
+from skerry.runtime.core.stored import split as split_array
 from skerry.runtime.printable import one_line
-from skerry.runtime.shard.events import Table
-from skerry.runtime.shard.placement import slot_of
-from skerry.runtime.shard.stored import patiently
-from skerry.runtime.shard.stored import split as split_array
 
 TypeName = Annotated[str, typer.Argument(help="an entity type, as Account")]
 Schemas = Callable[[int], bytes | None]
@@ -61,8 +61,8 @@ def states(data: Path, type_name: str, prefix: str = "") -> Iterator[tuple[str, 
     if is_running(data):
         yield from _running_states(data, type_name, prefix)
         return
-    from skerry.runtime.membership import described
-    from skerry.runtime.store.log import LmdbStore
+    from skerry.runtime.app.membership import described
+    from skerry.runtime.store.store import LmdbStore
 
     known = described(data)
     types: set[str] = set()
@@ -93,7 +93,7 @@ def _stored_schemas(store: Any) -> Schemas:
 def _running_states(
     data: Path, type_name: str, prefix: str
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    from skerry.runtime.launch import connect
+    from skerry.runtime.app.launch import connect
 
     loop = asyncio.new_event_loop()
     session = loop.run_until_complete(connect(data))
@@ -136,7 +136,7 @@ def _state(folder: Path, type_name: str, key: str) -> dict[str, Any] | None:
     if is_running(folder):
 
         async def ask() -> tuple[bytes | None, bytes | None]:
-            from skerry.runtime.launch import connect
+            from skerry.runtime.app.launch import connect
 
             session = await connect(folder)
             try:
@@ -146,8 +146,8 @@ def _state(folder: Path, type_name: str, key: str) -> dict[str, Any] | None:
 
         state, schema = asyncio.run(ask())
         return None if state is None else fields_of(state, lambda id: schema)
-    from skerry.runtime.membership import described
-    from skerry.runtime.store.log import LmdbStore
+    from skerry.runtime.app.membership import described
+    from skerry.runtime.store.store import LmdbStore
 
     known = described(folder)
     shard = known.placement.slots[slot_of(type_name, key)]
@@ -217,7 +217,7 @@ def count(
 
 async def _counted(folder: Path, type_name: str) -> int:
     """Counted by the workers, each its own. Raises UnknownEntity."""
-    from skerry.runtime.gateway.connection import Connection
+    from skerry.runtime.client.connection import Connection
 
     connection = await Connection.open(folder)
     try:

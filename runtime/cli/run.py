@@ -17,7 +17,7 @@ from skerry.errors import BadApp
 from skerry.runtime.printable import one_line
 
 if TYPE_CHECKING:
-    from skerry.runtime.launch import Progress
+    from skerry.runtime.app.launch import Progress
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?", re.IGNORECASE)
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -83,8 +83,8 @@ def run(
         skerry run examples/word_count.py -- books/*.txt
         skerry run shop:app --workers 4 --data /var/lib/shop
     """
-    from skerry.runtime.launch import Options, supervise
-    from skerry.runtime.load import hidden, load, path_for, resolved
+    from skerry.runtime.app.launch import Options, supervise
+    from skerry.runtime.app.load import hidden, load, path_for, resolved
 
     if sync not in {"commit", "10ms", "off"}:
         raise typer.BadParameter("--sync is commit, 10ms or off")

@@ -18,9 +18,9 @@ from msgspec import Struct
 
 from skerry.errors import UnknownEntity, UnknownHandler
 from skerry.message import Message
-from skerry.runtime.gateway import words
-from skerry.runtime.gateway.session import Session
-from skerry.runtime.shard.events import Outcome
+from skerry.runtime.client.session import Session
+from skerry.runtime.core.events import Outcome
+from skerry.runtime.gateway import protocol
 
 SECONDS_PER_STEP = 0.005
 """A caller's second is 200 steps: its patience is then some restarts of a shard long."""
@@ -259,14 +259,14 @@ class Caller:
         """Bytes from a door."""
         if not self.is_on(name):
             return
-        match words.decode_word(raw):
-            case words.Outcomes() | words.Welcome() as word:
+        match protocol.decode_word(raw):
+            case protocol.Outcomes() | protocol.Welcome() as word:
                 self.session.heard(name[1], word, self._now_s)
                 self._grant()
                 self._ask_looks()
-            case words.Answer(id, value) if self._looks.pop(id, None) is not None:
+            case protocol.Answer(id, value) if self._looks.pop(id, None) is not None:
                 self._ground.looked(id, value[0])
-            case words.Answer(id, [rows, _]) if id in self._scans:
+            case protocol.Answer(id, [rows, _]) if id in self._scans:
                 self._got_page(id, rows)
 
     def step(self) -> None:

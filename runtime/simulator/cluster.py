@@ -1,6 +1,6 @@
 """n shards on a simulated network, disk and clock, driven by one seed.
 
-The shards are the production core (`runtime/shard`), unchanged; so are the clients' sessions,
+The shards are the production core (`runtime/core`), unchanged; so are the clients' sessions,
 what the supervisor decides, and what workers answer for themselves. What is simulated is what
 they stand on: packets are lost, repeated, delayed and overtaken as wholes, pipes are cut and
 lines break; commits become durable late, and a crash takes those that were not; a disk is slow,
@@ -26,11 +26,9 @@ import msgspec
 
 from skerry.app import App
 from skerry.message import Message
-from skerry.runtime.gateway import words
-from skerry.runtime.reshard import deal
-from skerry.runtime.shard import wire
-from skerry.runtime.shard.dead import DeadLetter
-from skerry.runtime.shard.events import (
+from skerry.runtime.app.reshard import deal
+from skerry.runtime.core import wire
+from skerry.runtime.core.events import (
     Arrived,
     Cut,
     Durable,
@@ -47,9 +45,11 @@ from skerry.runtime.shard.events import (
     Transmit,
     Write,
 )
-from skerry.runtime.shard.placement import balanced, slot_of
-from skerry.runtime.shard.shard import Limits, Settings, Shard
-from skerry.runtime.shard.wire import Kind
+from skerry.runtime.core.placement import balanced, slot_of
+from skerry.runtime.core.shard import Limits, Settings, Shard
+from skerry.runtime.core.tables.dead_letters import DeadLetter
+from skerry.runtime.core.wire import Kind
+from skerry.runtime.gateway import protocol
 from skerry.runtime.simulator.callers import SECONDS_PER_STEP, Caller, Name
 from skerry.runtime.simulator.disk import MemoryStore
 from skerry.runtime.simulator.keeper import Keeper
@@ -540,7 +540,7 @@ class Cluster:
         if not lost or self.rng.random() < 0.5:
             steps = self.faults.hold_steps_max if lost else 0
             self._later(lambda: self._knock(name, raw), steps)
-        if self.astray() and isinstance(words.decode_call(raw), words.Asks):
+        if self.astray() and isinstance(protocol.decode_call(raw), protocol.Asks):
             self.points["said at a wrong door"] += 1
             wrong = self.callers[name[0]].line(self.rng.choice(self.placement.members))
             self._later(lambda: self._knock(wrong, raw))
@@ -557,13 +557,13 @@ class Cluster:
         """An operator has every dead letter sent anew, and does not wait for an answer."""
         for machine in self.machines:
             for id, _ in machine.disk.scan(Table.DEAD):
-                raw = words.encode(words.Dead(1, "retry", id))
+                raw = protocol.encode(protocol.Dead(1, "retry", id))
                 self._later(partial(self._knock, ("operator", machine.id, 0), raw))
 
     def operate(self, shard: int, action: str, id: bytes) -> Any:
         """An operator's word on a dead letter; what the shard answers."""
         self._operated: Any = None
-        self._knock(("operator", shard, 0), words.encode(words.Dead(1, action, id)))
+        self._knock(("operator", shard, 0), protocol.encode(protocol.Dead(1, action, id)))
         while self._operated is None:
             self.step()
         return self._operated
@@ -584,7 +584,7 @@ class Cluster:
             self._later(lambda: caller.heard(name, raw))
 
     def _ask_if_quiet(self, shard: int, round: int) -> None:
-        raw = words.encode(words.Steer(round, "quiet"))
+        raw = protocol.encode(protocol.Steer(round, "quiet"))
         self._later(lambda: self._knock(("supervisor", shard, round), raw))
 
     def ask(

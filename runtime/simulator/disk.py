@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from skerry.runtime.core import commit as records
+from skerry.runtime.core.commit import Decoded, state_key
+from skerry.runtime.core.events import Commit, Row
+from skerry.runtime.core.placement import slots_of
 from skerry.runtime.ports import Last
-from skerry.runtime.shard import commit as records
-from skerry.runtime.shard.commit import Decoded, state_key
-from skerry.runtime.shard.events import Commit, Row
-from skerry.runtime.shard.placement import slots_of
 
 
 class MemoryStore:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from skerry.runtime.app.watch import Beat, GiveUp, Restart, Rounds, Watch
 from skerry.runtime.simulator.callers import SECONDS_PER_STEP
-from skerry.runtime.watch import Beat, GiveUp, Restart, Rounds, Watch
 
 ROUND_STEPS = 20
 """How often a round of questions is begun."""

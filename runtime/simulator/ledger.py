@@ -18,11 +18,11 @@ import msgspec
 
 from skerry.entity import Entity
 from skerry.message import Args, Handler
-from skerry.runtime.shard.dead import DeadLetter
-from skerry.runtime.shard.events import Operated, Table, Told
-from skerry.runtime.shard.shard import Shard
-from skerry.runtime.shard.turns import Kept, Place, Raised
-from skerry.runtime.shard.wire import Call
+from skerry.runtime.core.events import Operated, Table, Told
+from skerry.runtime.core.shard import Shard
+from skerry.runtime.core.tables.dead_letters import DeadLetter
+from skerry.runtime.core.turns import Kept, Place, Raised
+from skerry.runtime.core.wire import Call
 from skerry.turn import Turn
 
 _encode = msgspec.msgpack.Encoder().encode

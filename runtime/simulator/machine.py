@@ -11,14 +11,14 @@ from itertools import chain, islice
 from typing import Any
 
 from skerry.app import App
-from skerry.runtime.gateway import words
-from skerry.runtime.inquiries import Inquiries
-from skerry.runtime.shard.events import Placement, Reply
-from skerry.runtime.shard.intake import Identity, partition_slot
-from skerry.runtime.shard.shard import Shard
+from skerry.runtime.app.watch import Beat
+from skerry.runtime.core.events import Placement, Reply
+from skerry.runtime.core.intake import Identity, partition_slot
+from skerry.runtime.core.shard import Shard
+from skerry.runtime.gateway import protocol
+from skerry.runtime.gateway.inquiries import Inquiries
 from skerry.runtime.simulator.disk import MemoryStore
 from skerry.runtime.simulator.ledger import Books
-from skerry.runtime.watch import Beat
 from skerry.stream import BadRow
 
 Partition = tuple[str, str]
@@ -117,15 +117,15 @@ class Machine:
     def hear(self, caller: Any, raw: bytes) -> None:
         """Bytes from a caller."""
         assert self.shard is not None, "only what runs hears"
-        for event in words.events(caller, words.decode_call(raw), len(raw)):
-            if isinstance(event, words.Control):
+        for event in protocol.events(caller, protocol.decode_call(raw), len(raw)):
+            if isinstance(event, protocol.Control):
                 self.inquiries.serve(event)
             else:
                 self.shard.accept(event)
 
     def answer(self, caller: Any, n: int, value: Any) -> None:
         """See `inquiries.Answers`."""
-        self._answer(caller, words.encode(words.Answer(n, value)))
+        self._answer(caller, protocol.encode(protocol.Answer(n, value)))
 
     def error(self, caller: Any, n: int, error: Exception) -> None:
         """See `inquiries.Answers`."""
@@ -139,25 +139,25 @@ class Machine:
         """See `inquiries.Answers`."""
         raise AssertionError("every simulated caller reads")
 
-    def welcome(self, caller: Any, greeting: words.Greeting) -> None:
+    def welcome(self, caller: Any, greeting: protocol.Greeting) -> None:
         """See `inquiries.Answers`."""
-        self._answer(caller, words.encode(words.Welcome(greeting)))
+        self._answer(caller, protocol.encode(protocol.Welcome(greeting)))
 
     def replies(self, replies: list[Reply]) -> None:
         """Outcomes, one message per caller, as the real door says them."""
-        for caller, outcomes in words.outcomes(replies):
-            self._answer(caller, words.encode(outcomes))
+        for caller, outcomes in protocol.outcomes(replies):
+            self._answer(caller, protocol.encode(outcomes))
 
     # ── what inquiries need of it ──
 
-    def greeting(self) -> words.Greeting:
+    def greeting(self) -> protocol.Greeting:
         """See `inquiries.Host`."""
         assert self.shard is not None, "only what runs greets"
         public = {
             name: [handler.name for handler in kind.handlers.values() if not handler.private]
             for name, kind in self._app.types.items()
         }
-        return words.Greeting(
+        return protocol.Greeting(
             self._incarnation,
             self.id,
             self.shard.epoch,

@@ -16,10 +16,10 @@ import msgspec
 from msgspec import Raw
 from msgspec.structs import replace
 
-from skerry.runtime.shard import wire
-from skerry.runtime.shard.inbound import Inbound
-from skerry.runtime.shard.shard import Shard
-from skerry.runtime.shard.wire import Call, Kind, Packet, Run
+from skerry.runtime.core import wire
+from skerry.runtime.core.shard import Shard
+from skerry.runtime.core.streams.inbound import Inbound
+from skerry.runtime.core.wire import Call, Kind, Packet, Run
 
 FAR = 10**9
 LARGEST = 2**63 - 1

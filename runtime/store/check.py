@@ -14,9 +14,9 @@ import lmdb
 import msgspec
 
 from skerry.errors import StoreDamaged, StoreLocked
-from skerry.runtime.shard.events import SLOTTED
-from skerry.runtime.shard.placement import slots_of
-from skerry.runtime.store.files import Environment, open_log
+from skerry.runtime.core.events import SLOTTED
+from skerry.runtime.core.placement import slots_of
+from skerry.runtime.store.environment import Environment, open_log
 from skerry.runtime.store.tree import verify
 
 NAMED = 8

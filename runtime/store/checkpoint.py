@@ -21,11 +21,11 @@ from typing import Any, TypeVar
 
 from msgspec import Struct
 
-from skerry.runtime.shard import commit as records
-from skerry.runtime.shard.events import SLOTTED, Table
-from skerry.runtime.shard.placement import slots_of
-from skerry.runtime.store.files import Environment
-from skerry.runtime.store.overlay import Entry, Groups, Layer, States, tree_key
+from skerry.runtime.core import commit as records
+from skerry.runtime.core.events import SLOTTED, Table
+from skerry.runtime.core.placement import slots_of
+from skerry.runtime.store.environment import Environment
+from skerry.runtime.store.memtable import Entry, Groups, Layer, States, tree_key
 from skerry.runtime.store.tree import HOUSE_SLOT, note, sealed
 
 T = TypeVar("T")

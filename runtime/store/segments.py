@@ -31,9 +31,9 @@ import xxhash
 from msgspec import Struct
 
 from skerry.errors import StoreDamaged
+from skerry.runtime.core import commit as records
+from skerry.runtime.core.commit import Decoded
 from skerry.runtime.ports import Last
-from skerry.runtime.shard import commit as records
-from skerry.runtime.shard.commit import Decoded
 
 FORMAT = 1
 RECORDS_AT = 4096

@@ -19,7 +19,7 @@ from typing import Any
 import xxhash
 
 from skerry.errors import StoreDamaged
-from skerry.runtime.shard.events import SLOTS, SLOTTED, Table
+from skerry.runtime.core.events import SLOTS, SLOTTED, Table
 
 _FINGERPRINT = struct.Struct("<QQ")
 _SIZE = 4

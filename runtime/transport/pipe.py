@@ -18,7 +18,7 @@ from typing import Any
 
 import zmq
 
-from skerry.runtime.shard.wire import FRAME_BYTES_MAX
+from skerry.runtime.core.wire import FRAME_BYTES_MAX
 
 QUEUED_MESSAGES = 1000
 """Packets that ZeroMQ may hold per peer; credit bounds their bytes."""

@@ -25,10 +25,10 @@ import msgspec
 import skerry
 from skerry.errors import SkerryError, TimedOut, Unavailable
 from skerry.message import message
-from skerry.runtime import placement_file
+from skerry.runtime.app import directory
+from skerry.runtime.app.supervisor import Options
 from skerry.runtime.store.check import check
-from skerry.runtime.store.log import LmdbStore
-from skerry.runtime.supervisor import Options
+from skerry.runtime.store.store import LmdbStore
 from tests.crash.apps import RECEIVERS, Account, Counter, Receiver, Sender
 
 ACCOUNTS, COUNTERS, START = 20, 20, 1000
@@ -67,7 +67,7 @@ class Witness:
             hang_s=HANG_S,
         )
         self.supervisor = subprocess.Popen(
-            [sys.executable, "-m", "skerry.runtime.supervisor"],
+            [sys.executable, "-m", "skerry.runtime.app.supervisor"],
             stdin=subprocess.PIPE,
             stderr=open(self.data.parent / "supervisor.log", "ab"),
         )
@@ -181,7 +181,7 @@ def children_of(pid: int) -> list[int]:
 def stored(data: Path, cls: type[skerry.Entity]) -> dict[str, skerry.Entity]:
     """All states of a type, read from the stores of the stopped app."""
     found = {}
-    app = placement_file.load(data)
+    app = directory.load(data)
     assert app is not None
     for shard in app.placement.members:
         store = LmdbStore.open(data / f"shard-{shard}", shard=shard)
@@ -193,7 +193,7 @@ def stored(data: Path, cls: type[skerry.Entity]) -> dict[str, skerry.Entity]:
 
 def judge(data: Path, acknowledged: int, unknown: int) -> list[str]:
     """What is wrong; nothing when every promise was kept."""
-    app = placement_file.load(data)
+    app = directory.load(data)
     assert app is not None
     wrong = [
         damage

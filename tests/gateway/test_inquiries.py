@@ -8,12 +8,12 @@ import msgspec
 import pytest
 
 from skerry import App, Entity, Rejected
-from skerry.runtime import inquiries
-from skerry.runtime.gateway.words import Control
-from skerry.runtime.inquiries import Inquiries
-from skerry.runtime.shard.events import Durable, Operated, Requested, RequestRun, Table, Ticked
-from skerry.runtime.shard.placement import balanced
-from skerry.runtime.shard.shard import Limits, Settings, Shard
+from skerry.runtime.core.events import Durable, Operated, Requested, RequestRun, Table, Ticked
+from skerry.runtime.core.placement import balanced
+from skerry.runtime.core.shard import Limits, Settings, Shard
+from skerry.runtime.gateway import inquiries
+from skerry.runtime.gateway.inquiries import Inquiries
+from skerry.runtime.gateway.protocol import Control
 from skerry.runtime.simulator.disk import MemoryStore
 
 

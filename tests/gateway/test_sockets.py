@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from skerry.runtime.gateway import knock, sockets, words
+from skerry.runtime.gateway import knock, listener, protocol
 from skerry.runtime.gateway.channel import Broken, Channel
-from skerry.runtime.gateway.sockets import KEPT_FILES, PEER_FILES, Door, callers_that_fit
+from skerry.runtime.gateway.listener import KEPT_FILES, PEER_FILES, Door, callers_that_fit
 
-HELLO = words.encode(words.Hello())
+HELLO = protocol.encode(protocol.Hello())
 SECRET = knock.new_secret()
 
 
@@ -85,8 +85,8 @@ def test_a_full_door_says_why_and_serves_those_that_it_has(street: Street) -> No
     inside = [street.greeted() for _ in range(5)]
     away = street.comes()
     (raw,) = away.hear()
-    word = words.decode_word(raw)
-    assert isinstance(word, words.Refusal)
+    word = protocol.decode_word(raw)
+    assert isinstance(word, protocol.Refusal)
     assert word.error == "Busy"
     assert "5 callers" in word.text
     assert "ulimit -n" in word.text
@@ -102,7 +102,7 @@ def test_a_full_door_says_why_and_serves_those_that_it_has(street: Street) -> No
 def test_who_keeps_most_unread_is_let_go_and_not_who_happens_to_be_told_something(
     street: Street, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sockets, "UNSENT_BYTES_MAX", 4 << 20)
+    monkeypatch.setattr(listener, "UNSENT_BYTES_MAX", 4 << 20)
     honest, greedy = street.greeted(), street.greeted()
     callers = list(street.door._callers.values())
     for _ in range(15):
@@ -123,7 +123,7 @@ def test_who_keeps_most_unread_is_let_go_and_not_who_happens_to_be_told_somethin
 def test_who_is_at_one_large_answer_is_not_let_go_for_what_others_are_told(
     street: Street, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sockets, "UNSENT_BYTES_MAX", 4 << 20)
+    monkeypatch.setattr(listener, "UNSENT_BYTES_MAX", 4 << 20)
     large, other = street.greeted(), street.greeted()
     callers = list(street.door._callers.values())
     street.door.answer(callers[0], 1, bytes(16 << 20))
@@ -143,7 +143,7 @@ def test_who_is_at_one_large_answer_is_not_let_go_for_what_others_are_told(
 def test_who_brings_most_of_what_is_not_whole_is_let_go(
     street: Street, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sockets, "UNREAD_BYTES_MAX", 1 << 20)
+    monkeypatch.setattr(listener, "UNREAD_BYTES_MAX", 1 << 20)
     honest, greedy = street.greeted(), street.greeted()
     half = (8 << 20).to_bytes(4, "little")
     greedy._send(memoryview(half))
@@ -170,7 +170,7 @@ def test_callers_leave_descriptors_to_everything_else(
     monkeypatch.setattr(resource, "setrlimit", lambda which, to: raised.append(to))
     fit = callers_that_fit(peers)
     assert raised == ([(limit, limit)] if limit > 1024 else [])
-    assert 1 <= fit <= sockets.CALLERS_MAX
+    assert 1 <= fit <= listener.CALLERS_MAX
     assert fit <= max(1, limit // 2, limit - KEPT_FILES - PEER_FILES * peers)
 
 

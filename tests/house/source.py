@@ -21,7 +21,7 @@ def tree(path: Path) -> ast.Module:
 
 
 def name_of(path: Path) -> str:
-    """What a file is imported as: `runtime/shard/wire.py` is `skerry.runtime.shard.wire`."""
+    """What a file is imported as: `runtime/core/wire.py` is `skerry.runtime.core.wire`."""
     parts = list(path.with_suffix("").parts)
     if parts[0] == "api":
         parts[0] = "skerry"

@@ -8,141 +8,144 @@ import pytest
 
 from tests.house.source import ROOT, files, first_line, imports, name_of, path_of, tree
 
-CORE = "skerry.runtime.shard"
+CORE = "skerry.runtime.core"
 WORDS = tuple(f"{CORE}.{name}" for name in ("events", "stored", "wire", "commit", "placement"))
 """The core's vocabulary and formats: pure, and known to whoever stores or carries them."""
 
 ARROWS: dict[str, tuple[str, ...]] = {
     # Longest name first: a module's own line counts before its room's.
-    "skerry.runtime.backup": (
-        "skerry.runtime.gateway.connection",
-        "skerry.runtime.membership",
-        "skerry.runtime.placement_file",
+    "skerry.runtime.app.backup": (
+        "skerry.runtime.client.connection",
+        "skerry.runtime.app.membership",
+        "skerry.runtime.app.directory",
         "skerry.runtime.store",
     ),
     "skerry.runtime.cli": (
-        "skerry.runtime.backup",
+        "skerry.runtime.app.backup",
         "skerry.runtime.causes",
-        "skerry.runtime.launch",
-        "skerry.runtime.load",
-        "skerry.runtime.membership",
-        "skerry.runtime.placement_file",
+        "skerry.runtime.app.launch",
+        "skerry.runtime.app.load",
+        "skerry.runtime.app.membership",
+        "skerry.runtime.app.directory",
         "skerry.runtime.printable",
+        "skerry.runtime.client",
         "skerry.runtime.gateway",
         "skerry.runtime.store",
-        f"{CORE}.dead",
+        f"{CORE}.tables.dead_letters",
         *WORDS,
     ),
-    "skerry.runtime.launch": (
+    "skerry.runtime.app.launch": (
         "skerry.runtime.simulator",
         f"{CORE}.shard",
-        "skerry.runtime.supervisor",
+        "skerry.runtime.app.supervisor",
+        "skerry.runtime.client",
         "skerry.runtime.gateway",
-        "skerry.runtime.load",
-        "skerry.runtime.placement_file",
+        "skerry.runtime.app.load",
+        "skerry.runtime.app.directory",
         "skerry.runtime.printable",
     ),
-    "skerry.runtime.supervisor": (
-        "skerry.runtime.worker",
+    "skerry.runtime.app.supervisor": (
+        "skerry.runtime.worker.process",
         "skerry.runtime.forks",
-        "skerry.runtime.heartbeat",
-        "skerry.runtime.watch",
-        "skerry.runtime.reshard",
-        "skerry.runtime.membership",
-        "skerry.runtime.placement_file",
+        "skerry.runtime.worker.heartbeat",
+        "skerry.runtime.app.watch",
+        "skerry.runtime.app.reshard",
+        "skerry.runtime.app.membership",
+        "skerry.runtime.app.directory",
         "skerry.runtime.printable",
         "skerry.runtime.private",
         "skerry.runtime.gateway.channel",
         "skerry.runtime.gateway.knock",
-        "skerry.runtime.gateway.words",
+        "skerry.runtime.gateway.protocol",
         "skerry.runtime.store.check",
         *WORDS,
     ),
-    "skerry.runtime.watch": (f"{CORE}.intake",),
-    "skerry.runtime.inquiries": (
-        "skerry.runtime.gateway.words",
+    "skerry.runtime.app.watch": (f"{CORE}.intake",),
+    "skerry.runtime.gateway.inquiries": (
+        "skerry.runtime.gateway.protocol",
         "skerry.runtime.ports",
-        f"{CORE}.dead",
+        f"{CORE}.tables.dead_letters",
         f"{CORE}.shard",
         *WORDS,
     ),
-    "skerry.runtime.worker": (
+    "skerry.runtime.worker.process": (
         "skerry.runtime.causes",
         "skerry.runtime.forks",
-        "skerry.runtime.inquiries",
-        "skerry.runtime.gateway.sockets",
-        "skerry.runtime.gateway.words",
-        "skerry.runtime.load",
-        "skerry.runtime.pace",
-        "skerry.runtime.stopwatch",
-        "skerry.runtime.heartbeat",
-        "skerry.runtime.readers",
-        "skerry.runtime.watch",
-        "skerry.runtime.writers",
+        "skerry.runtime.gateway.inquiries",
+        "skerry.runtime.gateway.listener",
+        "skerry.runtime.gateway.protocol",
+        "skerry.runtime.app.load",
+        "skerry.runtime.worker.pace",
+        "skerry.runtime.worker.stopwatch",
+        "skerry.runtime.worker.heartbeat",
+        "skerry.runtime.worker.sources",
+        "skerry.runtime.app.watch",
+        "skerry.runtime.worker.sinks",
         "skerry.runtime.ports",
         "skerry.runtime.store",
         "skerry.runtime.transport",
         CORE,
     ),
-    "skerry.runtime.reshard": (
-        "skerry.runtime.membership",
-        "skerry.runtime.placement_file",
+    "skerry.runtime.app.reshard": (
+        "skerry.runtime.app.membership",
+        "skerry.runtime.app.directory",
         "skerry.runtime.store",
         "skerry.runtime.ports",
         # It writes the rows of streams, as their two ends would.
-        f"{CORE}.inbound",
-        f"{CORE}.outbound",
+        f"{CORE}.streams.inbound",
+        f"{CORE}.streams.outbound",
         *WORDS,
     ),
-    "skerry.runtime.membership": (
-        "skerry.runtime.placement_file",
+    "skerry.runtime.app.membership": (
+        "skerry.runtime.app.directory",
         "skerry.runtime.private",
         "skerry.runtime.store",
         *WORDS,
     ),
-    "skerry.runtime.placement_file": ("skerry.runtime.private", "skerry.runtime.store", *WORDS),
+    "skerry.runtime.app.directory": ("skerry.runtime.private", "skerry.runtime.store", *WORDS),
     "skerry.runtime.private": ("skerry.runtime.causes",),
-    "skerry.runtime.readers": (f"{CORE}.events",),
-    "skerry.runtime.writers": (f"{CORE}.events",),
+    "skerry.runtime.worker.sources": (f"{CORE}.events",),
+    "skerry.runtime.worker.sinks": (f"{CORE}.events",),
     "skerry.runtime.ports": (f"{CORE}.events",),
     "skerry.runtime.causes": (),
-    "skerry.runtime.load": (),
-    "skerry.runtime.pace": (),
-    "skerry.runtime.stopwatch": (),
-    "skerry.runtime.heartbeat": ("skerry.runtime.watch", f"{CORE}.intake"),
-    "skerry.runtime.gateway.connection": (
+    "skerry.runtime.app.load": (),
+    "skerry.runtime.worker.pace": (),
+    "skerry.runtime.worker.stopwatch": (),
+    "skerry.runtime.worker.heartbeat": ("skerry.runtime.app.watch", f"{CORE}.intake"),
+    "skerry.runtime.client.connection": (
+        "skerry.runtime.client",
         "skerry.runtime.gateway",
-        "skerry.runtime.placement_file",
+        "skerry.runtime.app.directory",
         "skerry.runtime.private",
         *WORDS,
     ),
-    "skerry.runtime.gateway.door": WORDS,
+    "skerry.runtime.client": ("skerry.runtime.gateway", *WORDS),
     "skerry.runtime.gateway": WORDS,
     "skerry.runtime.store": ("skerry.runtime.causes", "skerry.runtime.ports", *WORDS),
     "skerry.runtime.transport": WORDS,
     # The real thing on simulated ground: all that does no I/O.
     "skerry.runtime.simulator": (
-        "skerry.runtime.gateway.session",
-        "skerry.runtime.gateway.words",
-        "skerry.runtime.inquiries",
+        "skerry.runtime.client.session",
+        "skerry.runtime.client.window",
+        "skerry.runtime.gateway.protocol",
+        "skerry.runtime.gateway.inquiries",
         "skerry.runtime.ports",
-        "skerry.runtime.reshard",
-        "skerry.runtime.watch",
+        "skerry.runtime.app.reshard",
+        "skerry.runtime.app.watch",
         CORE,
     ),
     # The core: `shard` knows all its siblings; below it each knows those that it is made of.
     f"{CORE}.shard": ("skerry.runtime.ports", CORE),
-    f"{CORE}.intake": tuple(
-        f"{CORE}.{name}"
-        for name in ("clients", "delivery", "requests", "streams", "timers", "turns", "dead")
+    f"{CORE}.intake": (
+        *(f"{CORE}.{name}" for name in ("clients", "delivery", "turns", "streams.links")),
+        *(f"{CORE}.tables.{name}" for name in ("requests", "timers", "dead_letters")),
     ),
-    f"{CORE}.clients": (f"{CORE}.delivery", f"{CORE}.requests", f"{CORE}.turns"),
-    f"{CORE}.requests": ("skerry.runtime.ports",),
-    f"{CORE}.delivery": tuple(
-        f"{CORE}.{name}" for name in ("turns", "buffer", "timers", "asks", "outputs", "dead")
-    ),
+    f"{CORE}.clients": (f"{CORE}.delivery", f"{CORE}.tables.requests", f"{CORE}.turns"),
+    f"{CORE}.tables.requests": ("skerry.runtime.ports",),
+    f"{CORE}.delivery": (f"{CORE}.turns", f"{CORE}.buffer", f"{CORE}.tables"),
     f"{CORE}.turns": (f"{CORE}.buffer", f"{CORE}.loops"),
-    f"{CORE}.streams": (f"{CORE}.outbound", f"{CORE}.inbound"),
+    f"{CORE}.streams": WORDS,
+    f"{CORE}.tables": WORDS,
     CORE: WORDS,
     "skerry.runtime": (),
     "skerry": (),
@@ -179,7 +182,7 @@ def test_arrows(path: Path) -> None:
         assert within(target, allowed(name)), f"{path} must not import {target}"
 
 
-@pytest.mark.parametrize("path", files("runtime/shard"), ids=str)
+@pytest.mark.parametrize("path", files("runtime/core"), ids=str)
 def test_the_core_has_no_io_no_clock_no_thread(path: Path) -> None:
     for target in imports(path):
         first = target.partition(".")[0]

@@ -39,7 +39,7 @@ def test_pickle_is_used_in_one_place() -> None:
 def test_the_core_opens_no_file() -> None:
     opened = [
         f"{path}:{node.lineno}"
-        for path, node in nodes("runtime/shard")
+        for path, node in nodes("runtime/core")
         if isinstance(node, ast.Call) and ast.unparse(node.func) in {"open", "print", "input"}
     ]
     assert opened == []

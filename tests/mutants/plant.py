@@ -63,7 +63,7 @@ def hunt(mutant: Mutant, seeds: int, longest_s: float = LONGEST_S) -> Finding:
                     "-m",
                     "tests.mutants.suite",
                     str(seeds),
-                    mutant.file.split("/")[0],
+                    mutant.file,
                 ],
                 cwd=ROOT,
                 env=os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"},

@@ -1,8 +1,8 @@
 """What looks for a planted bug: quick tests, then seeds of the simulation, then all of the core's.
 
-    python -m tests.mutants.suite SEEDS ROOM
+    python -m tests.mutants.suite SEEDS FILE
 
-A bug in the room `store` is looked for by the store's own tests: the simulated disk has none of
+A bug in a file of the room `store` is looked for by the store's own tests: the simulated disk has none of
 its code. Says what found it in one line; the exit code is then 1. 0: nothing did.
 """
 
@@ -24,15 +24,16 @@ QUICK = [
 DESCRIPTION = "tests/store/test_description.py"
 FIRST = {
     "store": ["tests/store/test_store.py", "tests/store/test_segments.py", DESCRIPTION],
-    "reshard.py": ["tests/simulation/test_world.py", DESCRIPTION],
-    "membership.py": [DESCRIPTION],
+    "app/reshard.py": ["tests/simulation/test_world.py", DESCRIPTION],
+    "app/membership.py": [DESCRIPTION],
 }
-CALLER = [f"tests/gateway/test_{name}.py" for name in ("session", "connection")]
+CALLER = ["tests/client"]
 
 
-def main(seeds: int, room: str) -> int:
+def main(seeds: int, file: str) -> int:
     """The first thing that finds it."""
-    own = FIRST.get(room, ["tests/shard", *CALLER, *QUICK])
+    rest = ["tests/core", *CALLER, *QUICK]
+    own = next((tests for place, tests in FIRST.items() if file.startswith(place)), rest)
     return test(*own) or simulate(seeds) or test("tests/store", "tests/simulation")
 
 

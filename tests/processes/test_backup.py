@@ -13,9 +13,9 @@ import pytest
 
 import skerry
 from skerry import SkerryError, message
-from skerry.runtime import backup as backups
-from skerry.runtime import placement_file
-from skerry.runtime.backup import back_up
+from skerry.runtime.app import backup as backups
+from skerry.runtime.app import directory
+from skerry.runtime.app.backup import back_up
 from tests.crash.apps import RECEIVERS, SENDERS, Account, Receiver
 from tests.processes.apps import Counter
 from tests.processes.started import launcher, running
@@ -180,7 +180,7 @@ def test_a_clock_that_was_set_back_stops_no_backup(
         back_up(data, tmp_path / "first", lambda line: None)
         monkeypatch.setattr(backups.time, "time_ns", lambda: 1)
         back_up(data, tmp_path / "second", lambda line: None)
-    first, second = (placement_file.load(tmp_path / name) for name in ("first", "second"))
+    first, second = (directory.load(tmp_path / name) for name in ("first", "second"))
     assert first is not None and first.backup is not None
     assert second is not None and second.backup is not None
     assert second.backup.cut == first.backup.cut + 1
@@ -192,10 +192,10 @@ def test_a_loss_that_was_not_accepted_is_not_laundered_by_a_backup_trace_26(
     data = tmp_path / "data"
     with running(data), skerry.Client(data) as client:
         client.ask(Counter.at("a").add)
-    app = placement_file.load(data)
+    app = directory.load(data)
     assert app is not None
     app.sync, app.clean, app.boot_id = "off", False, "the boot before"
-    placement_file.save(data, app)
+    directory.save(data, app)
     made = launcher("backup", str(tmp_path / "backup"), "--data", str(data))
     assert (made.returncode, "--accept-loss" in made.stderr) == (1, True), made.stderr
     assert list(tmp_path.glob("backup*")) == []

@@ -14,7 +14,7 @@ import pytest
 
 import skerry
 from skerry import message
-from skerry.runtime import placement_file
+from skerry.runtime.app import directory
 from tests.processes.apps import Counter
 from tests.processes.started import launcher, running
 from tests.processes.test_storage import small_disk
@@ -163,10 +163,10 @@ def test_the_end_of_an_app_removes_nothing_of_one_that_was_begun_in_its_place(
         lose(data)
         with running(data) as new, skerry.Client(data) as client:
             assert client.ask(Counter.at("a").add) == 1
-            known, announced = placement_file.load(data), (data / "run.json").read_bytes()
+            known, announced = directory.load(data), (data / "run.json").read_bytes()
             old.terminate()
             assert old.wait(timeout=60) in (0, 1)  # It may have seen it itself.
-            assert placement_file.load(data) == known
+            assert directory.load(data) == known
             assert (data / "run.json").read_bytes() == announced
             with skerry.Client(data) as another:
                 assert another.ask(Counter.at("a").add) == 2

@@ -18,9 +18,9 @@ import pytest
 
 import skerry
 from skerry import Unavailable, message
-from skerry.runtime.gateway import knock, words
+from skerry.runtime.app.directory import running_app
+from skerry.runtime.gateway import knock, protocol
 from skerry.runtime.gateway.channel import Broken, Channel
-from skerry.runtime.placement_file import running_app
 from tests.processes.apps import Blob, Counter
 from tests.processes.started import CLI, ROOT, launcher, running
 
@@ -96,7 +96,7 @@ def test_looks_without_end_are_refused_and_others_are_served(data: Path, kind: s
         "get": ["Counter", "a"],
         "dead": ["list", b"", 1000],
     }
-    asked = [words.encode([kind, n, *args[kind]]) for n in range(1, 3001)]
+    asked = [protocol.encode([kind, n, *args[kind]]) for n in range(1, 3001)]
     greedy = known_lines_to(data)
     try:
         with skerry.Client(data) as client:
@@ -119,13 +119,13 @@ def test_looks_without_end_are_refused_and_others_are_served(data: Path, kind: s
 def asks(session: bytes, handler: str, now_ns: int) -> bytes:
     """A request of a session of its own."""
     run = ["Counter", handler, True, now_ns, [1], [0], ["flood"], [[]]]
-    return words.encode(["asks", session, False, [run]])
+    return protocol.encode(["asks", session, False, [run]])
 
 
 def test_requests_of_a_session_each_leave_a_bounded_number_of_sessions(data: Path) -> None:
     first, *others = known_lines_to(data)
     before = {shard["shard"]: shard["sessions"] for shard in shards(data)}
-    (welcome,) = flood(first, [words.encode(words.Hello())], 1)
+    (welcome,) = flood(first, [protocol.encode(protocol.Hello())], 1)
     now_ns = welcome[1]["now_ns"]
     for handler, most in (("value", 0), ("add", 17)):
         kinds: dict[str, int] = {}
@@ -203,7 +203,7 @@ def fill(data: Path, shard: int, inside: list[Channel]) -> None:
         inside.append(line_to(data, shard))
         try:
             prove(data, inside[-1])
-            flood(inside[-1], [words.encode(words.Hello())], 1)
+            flood(inside[-1], [protocol.encode(protocol.Hello())], 1)
         except Broken:
             return
     raise AssertionError("there is no end of room")
@@ -212,7 +212,7 @@ def fill(data: Path, shard: int, inside: list[Channel]) -> None:
 def test_who_finds_no_room_is_told_what_limit_to_raise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("skerry.runtime.gateway.connection.WELCOME_S", 2)
+    monkeypatch.setattr("skerry.runtime.client.connection.WELCOME_S", 2)
     data = tmp_path / "data"
     with with_few_files(data, 100):
         inside: list[Channel] = []

@@ -156,7 +156,7 @@ def test_a_signal_to_all_processes_of_an_app_ends_it_as_one_to_the_launcher(
 def test_no_worker_waits_at_its_end_for_a_thread_or_a_child_that_nobody_ends() -> None:
     program = (
         "import multiprocessing, signal, sys, threading\n"
-        "from skerry.runtime.worker import end_soon\n"
+        "from skerry.runtime.worker.process import end_soon\n"
         "child = multiprocessing.get_context('fork').Process(target=signal.pause)\n"
         "child.start()\n"
         "threading.Thread(target=threading.Event().wait).start()\n"

@@ -10,11 +10,11 @@ import pytest
 
 import skerry
 from skerry import Failed, message
-from skerry.runtime import placement_file
-from skerry.runtime.shard import commit as records
-from skerry.runtime.shard.events import Commit, CommitNo, StateGroup
-from skerry.runtime.shard.placement import slot_of
-from skerry.runtime.store.log import LmdbStore
+from skerry.runtime.app import directory
+from skerry.runtime.core import commit as records
+from skerry.runtime.core.events import Commit, CommitNo, StateGroup
+from skerry.runtime.core.placement import slot_of
+from skerry.runtime.store.store import LmdbStore
 from tests.processes.apps import Blob, Counter
 from tests.processes.started import launcher, running
 
@@ -49,7 +49,7 @@ def test_one_wrong_state_in_a_busy_batch_fails_alone_and_names_its_field(tmp_pat
 
 def plant(data: Path, key: str, state: bytes) -> None:
     """A state in the store of a stopped app, as an older release would have left it."""
-    described = placement_file.load(data)
+    described = directory.load(data)
     assert described is not None
     shard = described.placement.slots[slot_of("Counter", key)]
     store = LmdbStore.open(data / f"shard-{shard}", shard=shard)

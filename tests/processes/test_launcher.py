@@ -21,7 +21,8 @@ import typer
 
 import skerry
 from skerry import SkerryError, message
-from skerry.runtime import cli, launch, placement_file
+from skerry.runtime import cli
+from skerry.runtime.app import directory, launch
 from skerry.runtime.cli.defaults import from_pyproject
 from tests.processes.apps import Counter
 from tests.processes.started import CLI, ROOT, launcher, running
@@ -438,12 +439,12 @@ def test_folders_that_are_no_data_directory_are_left_alone(tmp_path: Path) -> No
     with running(data):
         ok("ask", "Counter/a", "add", "--data", str(data))
     kept = (data / "app.json").read_bytes()
-    known = placement_file.load(data)
+    known = directory.load(data)
     assert known is not None
     (data / "app.json").unlink()
     said = refused(3, "run", "tests.processes.apps", "--data", str(data))
     assert "no app.json" in said
-    placement_file.save(data, msgspec.structs.replace(known, format=99))
+    directory.save(data, msgspec.structs.replace(known, format=99))
     assert "format 99" in refused(3, "run", "tests.processes.apps", "--data", str(data))
     (data / "app.json").write_bytes(kept[:40])
     assert "app.json does not read" in refused(3, "count", "Counter", "--data", str(data))

@@ -17,10 +17,10 @@ import pytest
 import skerry
 from skerry import SkerryError, Unavailable
 from skerry.runtime import private
-from skerry.runtime.gateway import connection as connections
+from skerry.runtime.app.directory import Running, running_app
+from skerry.runtime.client import connection as connections
+from skerry.runtime.client.connection import Connection
 from skerry.runtime.gateway import knock
-from skerry.runtime.gateway.connection import Connection
-from skerry.runtime.placement_file import Running, running_app
 from tests.processes.apps import Counter
 from tests.processes.started import CLI, ROOT, launcher, running
 from tests.processes.test_start import limited

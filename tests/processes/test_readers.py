@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skerry.errors import SkerryError
-from skerry.runtime.readers import OPEN_MAX, SPELL_BATCHES, Partition, Readers
+from skerry.runtime.worker.sources import OPEN_MAX, SPELL_BATCHES, Partition, Readers
 from skerry.stream import BadRow
 
 BATCH = 3

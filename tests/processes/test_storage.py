@@ -20,7 +20,7 @@ import pytest
 import skerry
 from examples.bank import Account
 from skerry import SkerryError, StoreFull, message
-from skerry.runtime import placement_file
+from skerry.runtime.app import directory
 from tests.processes.apps import Blob, Counter
 from tests.processes.started import launcher, running
 from tests.store.image import image
@@ -141,9 +141,9 @@ def test_what_clients_were_told_is_there_after_power_cuts_under_load(
 
 def describe(data: Path, **changes: Any) -> None:
     """Write an app's description anew, otherwise as it was."""
-    known = placement_file.load(data)
+    known = directory.load(data)
     assert known is not None
-    placement_file.save(data, msgspec.structs.replace(known, **changes))
+    directory.save(data, msgspec.structs.replace(known, **changes))
 
 
 def test_after_a_power_cut_with_sync_off_a_start_needs_a_word(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from skerry import App, Entity, message, query
-from skerry.runtime.gateway.door import OVERDUE_S
+from skerry.runtime.client.window import OVERDUE_S
 from skerry.runtime.simulator.callers import SECONDS_PER_STEP
 from skerry.runtime.simulator.cluster import Cluster
 from skerry.testing import NO_FAULTS, Faults

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from skerry.runtime.shard.events import Row, Table, Write, Written
-from skerry.runtime.shard.outputs import WRITE_BYTES, Outputs
+from skerry.runtime.core.events import Row, Table, Write, Written
+from skerry.runtime.core.tables.outputs import WRITE_BYTES, Outputs
 
 
 class Outlet:

@@ -9,8 +9,8 @@ import pytest
 
 from skerry import App, Entity, StoreDamaged, send
 from skerry.message import message
-from skerry.runtime.shard import inbound, streams, wire
-from skerry.runtime.shard.events import (
+from skerry.runtime.core import wire
+from skerry.runtime.core.events import (
     Arrived,
     Cut,
     Durable,
@@ -22,9 +22,10 @@ from skerry.runtime.shard.events import (
     Ticked,
     Transmit,
 )
-from skerry.runtime.shard.placement import balanced, slot_of
-from skerry.runtime.shard.shard import Settings, Shard
-from skerry.runtime.shard.wire import Kind, Packet
+from skerry.runtime.core.placement import balanced, slot_of
+from skerry.runtime.core.shard import Settings, Shard
+from skerry.runtime.core.streams import inbound, links
+from skerry.runtime.core.wire import Kind, Packet
 from skerry.runtime.simulator.disk import MemoryStore
 
 
@@ -603,7 +604,7 @@ def test_what_was_sealed_before_a_cut_and_leaves_behind_it_says_the_cut_trace_62
 
 def test_a_peer_that_was_pressed_is_asked_until_it_says_that_it_is_not() -> None:
     """No packet is lost: its last ack said "pressed", and it has had nothing to say since."""
-    with mock.patch.object(streams, "PRESSED_BYTES", 1):
+    with mock.patch.object(links, "PRESSED_BYTES", 1):
         a, b = connected()
         b.forward(1)
         under_way = b.frames()

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from skerry.message import message
-from skerry.runtime.shard.events import Table
+from skerry.runtime.core.events import Table
 from skerry.runtime.simulator.cluster import Cluster
 from skerry.runtime.simulator.ledger import compare
 from skerry.testing import NO_FAULTS

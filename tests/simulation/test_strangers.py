@@ -10,10 +10,11 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from skerry import StoreDamaged
-from skerry.runtime.shard import streams, wire
-from skerry.runtime.shard.dead import DeadLetter
-from skerry.runtime.shard.events import Arrived, Table
-from skerry.runtime.shard.wire import Call, Kind, Packet, Run
+from skerry.runtime.core import wire
+from skerry.runtime.core.events import Arrived, Table
+from skerry.runtime.core.streams import links
+from skerry.runtime.core.tables.dead_letters import DeadLetter
+from skerry.runtime.core.wire import Call, Kind, Packet, Run
 from skerry.testing import Faults
 from tests.simulation import workload
 from tests.simulation.test_packets import THERE, TYPES, End, connected, hello, kinds, talk
@@ -201,7 +202,7 @@ def test_reasons_that_name_a_number_of_a_packet_are_counted_and_do_not_pile_up()
     for dst in range(2, 400):
         b.shard.accept(Arrived(wire.pack(sealed(replace(frame, dst=dst)))))
     assert refused(b) == 398
-    assert len(b.shard.streams.refused) <= streams.REASONS_MAX + 1
+    assert len(b.shard.streams.refused) <= links.REASONS_MAX + 1
 
 
 @pytest.mark.parametrize("seed", range(400, 420))

@@ -36,8 +36,8 @@ from skerry import (
     send_later,
     set_timer,
 )
-from skerry.runtime.shard import inbound, wire
-from skerry.runtime.shard.events import (
+from skerry.runtime.core import wire
+from skerry.runtime.core.events import (
     Durable,
     Items,
     Operated,
@@ -47,9 +47,10 @@ from skerry.runtime.shard.events import (
     Write,
     Written,
 )
-from skerry.runtime.shard.placement import slot_of
-from skerry.runtime.shard.shard import Shard
-from skerry.runtime.shard.wire import Kind
+from skerry.runtime.core.placement import slot_of
+from skerry.runtime.core.shard import Shard
+from skerry.runtime.core.streams import inbound
+from skerry.runtime.core.wire import Kind
 from skerry.runtime.simulator.cluster import Cluster, Died
 from skerry.sources import Generate
 from skerry.testing import NO_FAULTS

@@ -26,10 +26,10 @@ from skerry import (
     send_later,
     set_timer,
 )
-from skerry.runtime.shard import intake
-from skerry.runtime.shard.events import Table
-from skerry.runtime.shard.placement import slot_of
-from skerry.runtime.shard.shard import Limits
+from skerry.runtime.core import intake
+from skerry.runtime.core.events import Table
+from skerry.runtime.core.placement import slot_of
+from skerry.runtime.core.shard import Limits
 from skerry.runtime.simulator.cluster import Cluster
 from skerry.testing import NO_FAULTS, Faults
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from skerry.runtime.watch import NOTHING, Beat, GiveUp, Restart, Rounds, Watch
+from skerry.runtime.app.watch import NOTHING, Beat, GiveUp, Restart, Rounds, Watch
 
 POISON = (1, 7, 0)
 HOW = "ended its process"

@@ -11,8 +11,8 @@ import pytest
 
 from skerry import App, StoreDamaged
 from skerry.message import message
-from skerry.runtime.gateway import words
-from skerry.runtime.shard.events import Table
+from skerry.runtime.core.events import Table
+from skerry.runtime.gateway import protocol
 from skerry.runtime.simulator.callers import Name
 from skerry.runtime.simulator.cluster import Cluster
 from skerry.testing import NO_FAULTS
@@ -82,7 +82,7 @@ def test_a_late_copy_of_a_confirmed_request_does_not_run_after_a_change_of_worke
     cluster = Cluster(app(), seed=1, shards=2, faults=NO_FAULTS)
     cluster.ask(message(Tally.at("t").next))
     cluster.settle()
-    (asked,) = (raw for raw in said if isinstance(words.decode_call(raw), words.Asks))
+    (asked,) = (raw for raw in said if isinstance(protocol.decode_call(raw), protocol.Asks))
     assert not any(list(m.disk.scan(Table.REQUEST)) for m in cluster.machines), "it is confirmed"
     cluster.reshard(3)
     cluster.run(100)

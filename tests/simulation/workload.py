@@ -11,9 +11,10 @@ from unittest import mock
 import msgspec
 
 from skerry.message import message
-from skerry.runtime.shard import inbound, intake, outbound, shard, streams, wire
-from skerry.runtime.shard.events import Table
-from skerry.runtime.shard.shard import Limits
+from skerry.runtime.core import intake, shard, wire
+from skerry.runtime.core.events import Table
+from skerry.runtime.core.shard import Limits
+from skerry.runtime.core.streams import inbound, links, outbound
 from skerry.runtime.simulator.cluster import Cluster
 from skerry.testing import Faults
 from tests.simulation import program
@@ -80,7 +81,7 @@ def _limits(rng: random.Random, world: World, *, bombs: bool) -> Iterator[None]:
         mock.patch.object(inbound, "CREDIT_BYTES", 600 if small else inbound.CREDIT_BYTES),
         mock.patch.object(wire, "FRAME_BYTES", 300 if small else wire.FRAME_BYTES),
         mock.patch.object(outbound, "BODIES_IN_MEMORY_BYTES", 2000 if small else 32 << 20),
-        mock.patch.object(streams, "PRESSED_BYTES", 5000 if small else streams.PRESSED_BYTES),
+        mock.patch.object(links, "PRESSED_BYTES", 5000 if small else links.PRESSED_BYTES),
         mock.patch.object(shard, "HOUSE_NS", house_ns),
         mock.patch.object(intake, "SLOW_MESSAGES", slow),
     ):

@@ -7,14 +7,14 @@ from pathlib import Path
 import msgspec
 from msgspec import Raw
 
-from skerry.runtime import membership, placement_file
-from skerry.runtime.placement_file import AppFile
-from skerry.runtime.shard import commit as records
-from skerry.runtime.shard import wire
-from skerry.runtime.shard.events import Commit, CommitNo, Row, StateGroup, Table
-from skerry.runtime.shard.outbound import Outbound, OutboundRow, OutboxRow, outbox_key
-from skerry.runtime.shard.placement import slot_of
-from skerry.runtime.store.log import LmdbStore
+from skerry.runtime.app import directory, membership
+from skerry.runtime.app.directory import AppFile
+from skerry.runtime.core import commit as records
+from skerry.runtime.core import wire
+from skerry.runtime.core.events import Commit, CommitNo, Row, StateGroup, Table
+from skerry.runtime.core.placement import slot_of
+from skerry.runtime.core.streams.outbound import Outbound, OutboundRow, OutboxRow, outbox_key
+from skerry.runtime.store.store import LmdbStore
 
 KEYS = [f"k{n}" for n in range(40)]
 UNDER_WAY = [f"m{n}" for n in range(12)]
@@ -94,6 +94,6 @@ def files(data: Path) -> dict[str, bytes]:
 
 def change(data: Path, **changes: object) -> None:
     """Write the description anew, otherwise as it was, with the right checksum."""
-    app = placement_file.load(data)
+    app = directory.load(data)
     assert app is not None
-    placement_file.save(data, msgspec.structs.replace(app, **changes))
+    directory.save(data, msgspec.structs.replace(app, **changes))

@@ -20,12 +20,12 @@ from typing import Any
 
 import msgspec
 
-from skerry.runtime import backup, membership, placement_file, reshard
-from skerry.runtime.shard import commit as records
-from skerry.runtime.shard.events import Commit, CommitNo, StateGroup
-from skerry.runtime.store import checkpoint, files, label
-from skerry.runtime.store.log import LmdbStore
+from skerry.runtime.app import backup, directory, membership, reshard
+from skerry.runtime.core import commit as records
+from skerry.runtime.core.events import Commit, CommitNo, StateGroup
+from skerry.runtime.store import checkpoint, environment, label
 from skerry.runtime.store.segments import Log
+from skerry.runtime.store.store import LmdbStore
 
 COMMITS = 120
 POINTS: dict[str, tuple[Any, str]] = {
@@ -36,10 +36,10 @@ POINTS: dict[str, tuple[Any, str]] = {
     "its turn": (Log, "turn"),
     "a sweep's end": (LmdbStore, "_note"),
     "an old file's removal": (Log, "drop"),
-    "a new store": (files.Environment, "create"),
+    "a new store": (environment.Environment, "create"),
     "a file's rename": (os, "rename"),
     "a file's sync": (os, "fsync"),
-    "a description of the app": (placement_file, "save"),
+    "a description of the app": (directory, "save"),
     "a store's label": (label, "write"),
     "old stores marked": (membership, "dealt_out"),
     "a store thrown away": (membership, "_remove"),
@@ -113,7 +113,7 @@ def move(folder: Path) -> None:
 
 def begin(folder: Path) -> None:
     """A new app in this folder, unless there is one."""
-    if placement_file.load(folder) is None:
+    if directory.load(folder) is None:
         membership.create(folder, app="dying", workers=2)
 
 

@@ -20,10 +20,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from skerry.errors import StoreDamaged, Unavailable
-from skerry.runtime import membership, placement_file
-from skerry.runtime.placement_file import Running
+from skerry.runtime.app import directory, membership
+from skerry.runtime.app.directory import Running
 from skerry.runtime.store.check import check
-from skerry.runtime.store.log import LmdbStore
+from skerry.runtime.store.store import LmdbStore
 from tests.store import described
 from tests.store.dying import COMMITS, model
 
@@ -50,9 +50,9 @@ def judge(path: Path) -> str:
 def judge_directory(data: Path) -> str:
     """What becomes of a damaged app: what a start does before its workers, and what they read."""
     before = sorted(path for path in data.rglob("*") if path.name not in LOCKS)
-    lock = placement_file.lock(data, "described")
+    lock = directory.lock(data, "described")
     try:
-        placement_file.running_app(data)
+        directory.running_app(data)
         app = membership.described(data)
         unknown = membership.clear(data, app)
         for shard in app.placement.members:
@@ -109,12 +109,12 @@ def store(folder: Path) -> list[Path]:
     return [folder / "data.mdb", folder / "store.json", *sorted(folder.glob("log-*"))]
 
 
-def directory(folder: Path) -> list[Path]:
+def app_in(folder: Path) -> list[Path]:
     """An app in this folder; its files."""
     described.make(folder)
     running = Running(os.getpid(), "described", "/tmp/nowhere", [0, 1])
-    placement_file.announce(folder, running)
-    os.close(placement_file.lock(folder, "described"))
+    directory.announce(folder, running)
+    os.close(directory.lock(folder, "described"))
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
@@ -142,7 +142,7 @@ def campaign(
 def main() -> int:
     """0: none was read as good."""
     count, seed = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0
-    found = campaign(directory, judge_directory, count // 3, seed)
+    found = campaign(app_in, judge_directory, count // 3, seed)
     found += campaign(store, judge, count - count // 3, seed)
     for what, times in found.most_common():
         print(f"{times:>8,}  {what}")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from skerry.runtime.store.check import check
-from skerry.runtime.store.log import LmdbStore
+from skerry.runtime.store.store import LmdbStore
 from tests.processes.started import ROOT
 from tests.store.dying import model
 

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from skerry import Entity
 from skerry.message import Args
-from skerry.runtime import reshard
-from skerry.runtime.shard import wire
-from skerry.runtime.shard.buffer import Runs
-from skerry.runtime.shard.events import Table
-from skerry.runtime.shard.outbound import OutboxRow, outbox_key
-from skerry.runtime.shard.placement import balanced, slot_of
-from skerry.runtime.shard.wire import Call
+from skerry.runtime.app import reshard
+from skerry.runtime.core import wire
+from skerry.runtime.core.buffer import Runs
+from skerry.runtime.core.events import Table
+from skerry.runtime.core.placement import balanced, slot_of
+from skerry.runtime.core.streams.outbound import OutboxRow, outbox_key
+from skerry.runtime.core.wire import Call
 
 
 class Thing(Entity):

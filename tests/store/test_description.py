@@ -16,13 +16,13 @@ import msgspec
 import pytest
 
 from skerry.errors import SkerryError, StoreDamaged, StoreFull, StoreLocked, Unavailable
-from skerry.runtime import membership, placement_file
-from skerry.runtime.backup import back_up, restore
-from skerry.runtime.placement_file import Running
-from skerry.runtime.reshard import reshard
-from skerry.runtime.shard.events import Table
+from skerry.runtime.app import directory, membership
+from skerry.runtime.app.backup import back_up, restore
+from skerry.runtime.app.directory import Running
+from skerry.runtime.app.reshard import reshard
+from skerry.runtime.core.events import Table
 from skerry.runtime.store import label, sealed_file, segments
-from skerry.runtime.store.log import LmdbStore
+from skerry.runtime.store.store import LmdbStore
 from tests.processes.started import ROOT
 from tests.store import described
 from tests.store.described import ALL, change, files, held
@@ -53,13 +53,13 @@ def quiet(line: str) -> None:
 
 def test_a_description_with_any_bit_flipped_or_cut_anywhere_is_refused(data: Path) -> None:
     path = data / "app.json"
-    stored, known = path.read_bytes(), placement_file.load(data)
-    assert known == placement_file.description(stored, path)
+    stored, known = path.read_bytes(), directory.load(data)
+    assert known == directory.description(stored, path)
     damaged = [*flips(stored), *(stored[:size] for size in range(len(stored)))]
     read = []
     for bytes_of in damaged:
         try:
-            read.append(placement_file.description(bytes_of, path))
+            read.append(directory.description(bytes_of, path))
         except StoreDamaged as damage:
             assert str(path) in str(damage)
     assert read == []
@@ -78,23 +78,23 @@ def test_a_label_with_any_bit_flipped_is_refused(data: Path) -> None:
 
 
 def test_who_runs_the_app_is_never_read_from_a_flipped_file(data: Path) -> None:
-    lock = placement_file.lock(data, "described")
+    lock = directory.lock(data, "described")
     running = Running(os.getpid(), "described", "/tmp/sockets", [0, 1])
-    placement_file.announce(data, running)
-    assert placement_file.running_app(data) == running
+    directory.announce(data, running)
+    assert directory.running_app(data) == running
     for flipped in flips((data / "run.json").read_bytes()):
         (data / "run.json").write_bytes(flipped)
         with pytest.raises(Unavailable, match="is damaged"):
-            placement_file.running_app(data)
+            directory.running_app(data)
     os.close(lock)
 
 
 def test_a_lock_with_any_bit_flipped_still_locks(data: Path) -> None:
-    lock = placement_file.lock(data, "described")
+    lock = directory.lock(data, "described")
     for flipped in random.Random(1).sample(list(flips((data / "lock").read_bytes())), 4):
         (data / "lock").write_bytes(flipped)
         with pytest.raises(StoreLocked, match="is in use"):
-            placement_file.lock(data, "described")
+            directory.lock(data, "described")
     os.close(lock)
 
 
@@ -111,11 +111,11 @@ def test_a_lock_with_any_bit_flipped_still_locks(data: Path) -> None:
 def test_a_description_that_contradicts_itself_is_refused_though_its_checksum_is_right(
     data: Path, changes: dict[str, Any], said: str
 ) -> None:
-    known = placement_file.load(data)
+    known = directory.load(data)
     assert known is not None
     change(data, placement=msgspec.structs.replace(known.placement, **changes))
     with pytest.raises(StoreDamaged, match=said):
-        placement_file.load(data)
+        directory.load(data)
 
 
 # ── older and foreign ──
@@ -170,7 +170,7 @@ def test_a_look_at_an_app_that_starts_meanwhile_takes_nothing_for_older(
         nonlocal calls
         calls += 1
         if calls == 1:
-            known = placement_file.load(data)
+            known = directory.load(data)
             assert known is not None
             membership.enlist(data, known if workers == 2 else reshard(data, known, workers))
         return look(folder)
@@ -445,7 +445,7 @@ def test_a_first_start_killed_at_any_step_is_begun_again(tmp_path: Path) -> None
         for nth in (1, 2, 3):
             data = tmp_path / f"{point}-{nth}"
             died += die("begin", point, "after", nth, data)
-            if placement_file.load(data) is None:
+            if directory.load(data) is None:
                 membership.create(data, app="dying", workers=3)
             app = membership.described(data)
             assert membership.clear(data, app) == []

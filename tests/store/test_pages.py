@@ -12,13 +12,13 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from skerry.runtime.shard.commit import state_key
-from skerry.runtime.shard.events import StateGroup, Table
-from skerry.runtime.shard.placement import slots_of
-from skerry.runtime.store import overlay
-from skerry.runtime.store.log import READY_KEYS, LmdbStore
+from skerry.runtime.core.commit import state_key
+from skerry.runtime.core.events import StateGroup, Table
+from skerry.runtime.core.placement import slots_of
+from skerry.runtime.store import memtable
+from skerry.runtime.store.memtable import Overlay, States, states_in
 from skerry.runtime.store.order import slots_of_rows
-from skerry.runtime.store.overlay import Overlay, States, states_in
+from skerry.runtime.store.store import READY_KEYS, LmdbStore
 from tests.store.test_store import Writer
 
 encode = msgspec.msgpack.encode
@@ -133,7 +133,7 @@ def test_a_page_costs_what_is_on_it_and_what_came_since_not_what_lies_above_the_
     writer.store.close()
     assert seen == 1000
     assert dealt == 10, "each key is put in its place once"
-    assert read <= 10 * (100 + overlay.PIECE_KEYS)
+    assert read <= 10 * (100 + memtable.PIECE_KEYS)
 
 
 def test_rows_of_a_slot_are_found_without_a_look_at_the_others() -> None:

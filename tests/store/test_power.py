@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from skerry.errors import StoreDamaged
-from skerry.runtime.shard import commit as records
-from skerry.runtime.shard.events import Commit, CommitNo, StateGroup
-from skerry.runtime.store import log, sealed_file, segments
+from skerry.runtime.core import commit as records
+from skerry.runtime.core.events import Commit, CommitNo, StateGroup
+from skerry.runtime.store import sealed_file, segments, store
 from skerry.runtime.store.check import check
-from skerry.runtime.store.log import LmdbStore
+from skerry.runtime.store.store import LmdbStore
 from tests.store.dying import changes, model
 from tests.store.image import Image, image
 from tests.store.power import Disk, PowerFailed
@@ -66,7 +66,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     monkeypatch.setattr(segments, "os", disk)
     monkeypatch.setattr(sealed_file, "os", disk)
     monkeypatch.setattr(os, "rename", disk.rename)
-    monkeypatch.setattr(log, "GROUP_S", 0.0005)
+    monkeypatch.setattr(store, "GROUP_S", 0.0005)
     return disk
 
 

@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from skerry.errors import StoreDamaged
+from skerry.runtime.core import commit as records
+from skerry.runtime.core.events import Row
 from skerry.runtime.ports import Last
-from skerry.runtime.shard import commit as records
-from skerry.runtime.shard.events import Row
 from skerry.runtime.store import segments
 from skerry.runtime.store.segments import AHEAD_BYTES, NAMES, SMALL_BYTES, Log, Segment
 from tests.store.power import Disk, PowerFailed

@@ -15,15 +15,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from skerry.errors import SkerryError, StoreDamaged, StoreLocked
-from skerry.runtime.shard import commit as records
-from skerry.runtime.shard.events import Commit, CommitNo, Row, StateGroup, Table
-from skerry.runtime.shard.placement import slots_of
-from skerry.runtime.shard.stored import schema_id_of
+from skerry.runtime.core import commit as records
+from skerry.runtime.core.events import Commit, CommitNo, Row, StateGroup, Table
+from skerry.runtime.core.placement import slots_of
+from skerry.runtime.core.stored import schema_id_of
 from skerry.runtime.store.check import check
 from skerry.runtime.store.checkpoint import STEP_ROWS, Sweep
-from skerry.runtime.store.files import TABLES
-from skerry.runtime.store.log import LmdbStore
-from skerry.runtime.store.overlay import Overlay, tree_key
+from skerry.runtime.store.environment import TABLES
+from skerry.runtime.store.memtable import Overlay, tree_key
+from skerry.runtime.store.store import LmdbStore
 from skerry.runtime.store.tree import sealed, slot_of_row
 
 Change = tuple[str, bytes | None]

@@ -1,0 +1,278 @@
+"""Backups of a whole app at one moment, and apps from backups.
+
+    begin: every shard's epoch -> a cut everywhere, copied -> the same epochs still -> app.json, last
+
+The cut is what makes the copies fit (`Streams.cut_at`); here it is begun, and judged: when a
+shard was started anew meanwhile, it may have forgotten the cut and told others things from
+behind it, so the backup is thrown away. A backup is an app's data directory with a mark, which
+can be read and checked and not run. It is restored under a new incarnation: what is left of the
+old app can't talk to it, and its clients begin anew.
+
+Does file I/O. Idea: docs/backup.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from msgspec import Struct
+
+from skerry.errors import SkerryError, StoreDamaged
+from skerry.runtime.app import directory, membership
+from skerry.runtime.app.directory import AppFile, Backup
+from skerry.runtime.client.connection import Connection
+from skerry.runtime.store import label
+from skerry.runtime.store.environment import TREE
+from skerry.runtime.store.segments import NAMES, sync_path
+from skerry.runtime.store.store import LmdbStore
+
+COPY_S = 24 * 3600.0
+"""How long the copying of one shard may take."""
+
+LOOK_S = 1.0
+"""How often it is looked whether the app still runs, while shards are copied."""
+
+GRACE_S = 5.0
+"""How long the other shards may go on when one has failed: what writes is not to be swept away."""
+
+Say = Callable[[str], None]
+
+
+class Made(Struct):
+    """A finished backup."""
+
+    backup: str
+    shards: int
+    bytes: int
+    commits: dict[int, int]
+    seconds: float
+
+
+class _Copies(Struct):
+    """All shards, copied."""
+
+    app: AppFile
+    """As it was while they were copied."""
+    cut: int
+    """0: nobody ran meanwhile."""
+    of: dict[int, tuple[int, int]]
+    """(newest commit, bytes) by shard."""
+
+
+def back_up(data: Path, target: Path, say: Say) -> Made:
+    """Back up the app in `data`, running or stopped, to the new folder `target`.
+
+    Raises SkerryError: the folder is not new, or a shard failed; StoreDamaged: a copy is damaged.
+    """
+    started = time.time()
+    app = directory.load(data)
+    assert app is not None, "who calls has looked for the app"
+    if app.backup is not None:
+        raise SkerryError(f"{data} is a backup, and no app. Copy it like any folder: `cp -r`.")
+    _refuse_used(target)
+    partial = _begun(target)
+    try:
+        if directory.is_running(data):
+            copies = asyncio.run(_of_running(data, partial, say))
+        else:
+            copies = _of_stopped(data, app, partial, say)
+        for shard, damage in _damages(partial, copies.app, say):
+            raise StoreDamaged(
+                f"No backup was made: the copy of {data / f'shard-{shard}'} is damaged. {damage} "
+                f"Stop the app and run `skerry check {data}`, which says whether the store is, too."
+            )
+        commits = {shard: commit for shard, (commit, _) in copies.of.items()}
+        copies.app.backup = Backup(time_s=started, cut=copies.cut, commits=commits)
+        _finish(partial, target, copies.app)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    size = sum(size for _, size in copies.of.values())
+    return Made(str(target), len(copies.of), size, commits, time.time() - started)
+
+
+def restore(backup: Path, data: Path, say: Say) -> AppFile:
+    """Make the app's data directory `data`, which is new, from a backup.
+
+    Raises SkerryError: it is no backup, or the folder is not new; StoreDamaged.
+    """
+    app = directory.load(backup)
+    if app is None or app.backup is None:
+        raise SkerryError(f"{backup} is no backup: `skerry backup DIR` makes one.")
+    _refuse_used(data)
+    partial = _begun(data)
+    try:
+        for shard in app.placement.members:
+            say(f"copying shard {shard} …")
+            _copy_store(backup, partial, f"shard-{shard}")
+        for _, damage in _damages(partial, app, say):
+            raise StoreDamaged(
+                f"The backup {backup} is damaged, and nothing was restored. "
+                f"{damage.replace(str(partial), str(backup))} Take another backup."
+            )
+        app.backup, app.directory = None, os.urandom(16).hex()
+        directory.begin_anew(app)
+        app.boot_id, app.clean = directory.boot_id(), True
+        membership.adopt(partial, app)
+        _finish(partial, data, app)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return app
+
+
+def _copy_store(backup: Path, partial: Path, name: str) -> None:
+    copy = partial / name
+    copy.mkdir(mode=0o700)
+    files = [backup / name / TREE, backup / name / label.NAME, *(backup / name).glob(NAMES)]
+    for file in files:
+        try:
+            shutil.copyfile(file, copy / file.name)
+        except FileNotFoundError as error:
+            raise StoreDamaged(
+                f"The backup {backup} is incomplete: it has no {name}/{file.name}. Nothing was "
+                f"restored; copy the whole backup to here, or take another."
+            ) from error
+        (copy / file.name).chmod(0o600)
+        sync_path(copy / file.name)
+    sync_path(copy)
+
+
+def _refuse_used(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise SkerryError(f"{folder} is there already. Choose a new folder; nothing was written.")
+
+
+def _begun(target: Path) -> Path:
+    """A folder beside the target, of which nobody takes half for the whole; ours alone."""
+    whole = target.resolve()
+    partial = whole.with_name(f"{whole.name}.partial")
+    try:
+        partial.mkdir(mode=0o700, parents=True)
+    except FileExistsError as error:
+        raise SkerryError(
+            f"{partial} is there already: of one that is under way, or was killed. Remove it if "
+            f"nobody writes to it, or choose another folder; nothing was written."
+        ) from error
+    return partial
+
+
+def _finish(partial: Path, target: Path, app: AppFile) -> None:
+    """The description last, then the name: each is on the disk before the next is begun."""
+    directory.save(partial, app)
+    partial.rename(target)
+    sync_path(target.resolve().parent)
+
+
+def _damages(folder: Path, app: AppFile, say: Say) -> Iterator[tuple[int, str]]:
+    """(shard, sentence) for what is wrong with the copies; none when every checksum is right."""
+    for shard, damage in membership.disagreements(folder, app):
+        yield shard, damage
+    for shard in app.placement.members:
+        say(f"verifying shard {shard} …")
+        for damage in membership.damages(folder, app, shard):
+            yield shard, damage
+
+
+def _of_stopped(data: Path, app: AppFile, partial: Path, say: Say) -> _Copies:
+    """Copies of the stores of an app that nobody runs meanwhile."""
+    lock = directory.lock(data, app.app)
+    copies = {}
+    try:
+        # It may have run since it was looked at, with other shards.
+        app = membership.described(data)
+        if directory.may_have_lost(app):
+            # Its copies would be as torn, under a new name: the loss is accepted first (trace 26).
+            raise SkerryError(
+                f"{data} ran with --sync off when the machine went down: its last commits may be "
+                f"lost, and its shards no longer agree. Run it with --accept-loss, then back it up."
+            )
+        for shard in app.placement.members:
+            say(f"copying shard {shard} …")
+            store = LmdbStore.open(data / f"shard-{shard}", shard=shard)
+            try:
+                store.keep(1)
+                copied = store.copy_kept(1, partial / f"shard-{shard}")()
+            finally:
+                store.close()
+            copies[shard] = (copied.commit, copied.size)
+    finally:
+        os.close(lock)
+    return _Copies(app, 0, copies)
+
+
+async def _of_running(data: Path, partial: Path, say: Say) -> _Copies:
+    """Copies by a cut, while the app goes on. Raises SkerryError when a shard was started anew."""
+    connection = await Connection.open(data)
+    try:
+        before = await _looks(connection)
+        # Larger than any before, also when the clock was set back since, or never was right.
+        no = max(time.time_ns(), 1 + max(cut for _, cut in before.values()))
+
+        async def copy(shard: int) -> tuple[int, int, int]:
+            say(f"copying shard {shard} …")
+            folder = partial / f"shard-{shard}"
+            epoch, commit, size = await connection.control(
+                shard, "backup", no, str(folder), timeout=COPY_S
+            )
+            return epoch, commit, size
+
+        copying = {shard: asyncio.ensure_future(copy(shard)) for shard in connection.shards}
+        failed = await _copied(data, list(copying.values()))
+        app = directory.load(data)
+        after = await _looks(connection)
+        for shard, one in copying.items():
+            epochs = {before[shard][0], after[shard][0]}
+            if one.done() and not one.cancelled() and one.exception() is None:
+                epochs.add(one.result()[0])
+            if len(epochs) > 1:
+                raise SkerryError(
+                    f"No backup was made: worker {shard} was started anew meanwhile. Begin "
+                    f"another; the app's logs in {data / 'logs'} say why."
+                )
+        if failed is not None:
+            sort = StoreDamaged if isinstance(failed, StoreDamaged) else SkerryError
+            raise sort(f"No backup was made: {failed}") from failed
+    finally:
+        await connection.close()
+    assert app is not None, "an app that runs describes itself"
+    assert set(app.placement.members) == set(copying), "who is a member changes only at a start"
+    return _Copies(app, no, {shard: one.result()[1:] for shard, one in copying.items()})
+
+
+async def _copied(
+    data: Path, copying: Sequence[asyncio.Future[tuple[int, int, int]]]
+) -> BaseException | None:
+    """Wait for all; what the first one that failed raised. Raises SkerryError: the app ended."""
+    waiting: set[asyncio.Future[tuple[int, int, int]]] = set(copying)
+    try:
+        while waiting:
+            done, waiting = await asyncio.wait(
+                waiting, timeout=LOOK_S, return_when=asyncio.FIRST_EXCEPTION
+            )
+            errors = [error for one in done if (error := one.exception()) is not None]
+            if errors:
+                if waiting:
+                    await asyncio.wait(waiting, timeout=GRACE_S)
+                return errors[0]
+            if waiting and not directory.is_running(data):
+                raise SkerryError(
+                    f"No backup was made: the app in {data} ended meanwhile. Begin another: a "
+                    f"stopped app can be backed up, too."
+                )
+    finally:
+        for one in waiting:
+            one.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+    return None
+
+
+async def _looks(connection: Connection) -> dict[int, tuple[int, int]]:
+    """(epoch, newest cut) by shard."""
+    answers = await asyncio.gather(*(connection.control(s, "status") for s in connection.shards))
+    return {answer["shard"]: (answer["epoch"], answer["cut"]) for answer in answers}

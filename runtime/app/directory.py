@@ -1,0 +1,264 @@
+"""What an app's data directory says of it: the app, its placement, and who runs it now.
+
+    app.json    the app's identity and placement, behind a checksum; replaced as a whole
+    run.json    while it runs, likewise: the supervisor, the folder of its sockets, its shards
+    lock        held by the supervisor that runs it
+
+Does file I/O and decides nothing. Idea: docs/log.md.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from skerry.errors import StoreDamaged, StoreLocked, Unavailable
+from skerry.runtime.core.events import SLOTS, Placement
+from skerry.runtime.private import trusted
+from skerry.runtime.store import sealed_file
+
+NAME, RUNNING = "app.json", "run.json"
+FORMAT = 2
+UNSEALED_FORMAT = 1
+"""Had no checksum."""
+
+PROBED_S = 0.5
+"""How long a lock may be held by others who only look whether it is."""
+
+
+class Backup(Struct, kw_only=True):
+    """What a backup says of itself."""
+
+    time_s: float
+    """When it was begun, seconds since 1970."""
+    cut: int = 0
+    """Its number; 0: the app was stopped."""
+    commits: dict[int, int]
+    """The newest commit of each shard."""
+
+
+class _Written(Struct):
+    """What every description says, whatever its format."""
+
+    format: int
+
+
+class AppFile(Struct):
+    """app.json."""
+
+    format: int
+    generation: int
+    """Grows with each start, so that of two descriptions the older one is known."""
+    app: str
+    directory: str
+    """A name for this data directory, drawn when it is made, by a first start or a restore."""
+    target: str
+    incarnation: str
+    placement: Placement
+    sync: str
+    boot_id: str
+    """The boot in which the app last ran; tells `--sync off` that the power failed since."""
+    clean: bool = False
+    renamed: dict[str, str] = {}
+    """Entity types that are stored under an earlier name: name, earlier name."""
+    life: str = ""
+    """Tells what comes out at sinks since a restore from what came out before: see docs/sinks.md."""
+    backup: Backup | None = None
+    """What this is a backup of; None for an app that can run."""
+
+
+class Running(Struct):
+    """run.json."""
+
+    pid: int
+    app: str
+    sockets: str
+    """Their folder: its bytes as UTF-8, whatever the locale."""
+    shards: list[int]
+    secret: str = ""
+    """Proves to clients and doors that they are of this app: see `gateway/knock.py`."""
+
+
+def sockets_of(running: Running) -> Path:
+    """The folder of an app's sockets."""
+    return Path(os.fsdecode(running.sockets.encode()))
+
+
+def boot_id() -> str:
+    """The kernel's name for this boot."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def save(data: Path, app: AppFile) -> None:
+    """Write app.json. Raises StoreFull, SkerryError: it is as it was."""
+    sealed_file.write(data / NAME, sealed_file.encoded(app, indent=1))
+
+
+def load(data: Path) -> AppFile | None:
+    """Read app.json; None when there is no app in this folder. Raises StoreDamaged."""
+    path = data / NAME
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    return description(raw, path)
+
+
+def description(raw: bytes, path: Path) -> AppFile:
+    """What the bytes of an app.json say. Raises StoreDamaged."""
+    try:
+        written = sealed_file.decoded(raw, _Written).format
+        if written == FORMAT:
+            return _sound(sealed_file.decoded(raw, AppFile))
+    except ValueError as error:
+        if (written := _unsealed_format(raw)) != UNSEALED_FORMAT:
+            raise StoreDamaged(
+                f"{path} does not read as an app's description: {error}. Nothing was changed. Put "
+                f"the newest app.json back, or restore the app's last backup."
+            ) from error
+    raise StoreDamaged(
+        f"{path} has format {written}; this skerry reads {FORMAT}. Install the release that "
+        f"wrote it, or a newer one."
+    )
+
+
+def _unsealed_format(raw: bytes) -> int:
+    """The format that a description without a checksum names; 0: it is none."""
+    try:
+        return msgspec.json.decode(raw, type=_Written).format
+    except msgspec.MsgspecError:
+        return 0
+
+
+def _sound(app: AppFile) -> AppFile:
+    """The same. Raises ValueError: it contradicts itself, so no release has written it."""
+    placement = app.placement
+    members = set(placement.members)
+    if len(placement.slots) != SLOTS:
+        raise ValueError(f"it places {len(placement.slots)} slots, not {SLOTS}")
+    if len(members) != len(placement.members):
+        raise ValueError(f"two of its shards have one id: {placement.members}")
+    if not members >= set(placement.slots):
+        raise ValueError(f"a slot's owner is none of its shards: {set(placement.slots) - members}")
+    if placement.next_id <= max(members):
+        raise ValueError(f"the id that it would give next, {placement.next_id}, is in use")
+    return app
+
+
+def begin_anew(app: AppFile) -> None:
+    """The data goes on from an earlier moment: nothing may take its numbers for the old ones."""
+    app.incarnation = os.urandom(16).hex()
+    app.life = app.incarnation[:8]
+
+
+def _held(fd: int) -> bool:
+    """Whether the lock is ours now."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def lock(data: Path, app: str) -> int:
+    """The data directory is ours. Raises StoreLocked."""
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fd = os.open(data / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    deadline = time.monotonic() + PROBED_S
+    while not _held(fd):
+        if time.monotonic() < deadline:
+            time.sleep(0.01)
+            continue
+        owner = os.pread(fd, 20, 0).decode(errors="replace").strip()
+        os.close(fd)
+        raise StoreLocked(data, int(owner) if owner.isdecimal() else 0)
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, str(os.getpid()).encode(), 0)
+    return fd
+
+
+def announce(data: Path, running: Running) -> None:
+    """Write run.json."""
+    sealed_file.write(data / RUNNING, sealed_file.encoded(running))
+
+
+def is_running(data: Path) -> bool:
+    """Whether a supervisor holds this data directory now."""
+    try:
+        fd = os.open(data / "lock", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def last_running(data: Path) -> Running | None:
+    """Who runs this app, or ran it last and was killed; None: nobody says so."""
+    try:
+        return _announced(data)
+    except ValueError:
+        return None
+
+
+def _announced(data: Path) -> Running | None:
+    """What run.json says. Raises ValueError: it is damaged."""
+    try:
+        return sealed_file.decoded((data / RUNNING).read_bytes(), Running)
+    except FileNotFoundError:  # It comes up, or has ended.
+        return None
+
+
+def running_app(data: Path) -> Running:
+    """Who runs this app. Raises Unavailable."""
+    try:
+        if is_running(data) and (running := _announced(data)) is not None:
+            trusted(data, data / RUNNING)
+            return running
+    except ValueError as error:
+        raise Unavailable(
+            f"{data / RUNNING}, which says where the app's sockets are, is damaged: {error}. End "
+            f"the process that {data / 'lock'} names, and start the app again."
+        ) from error
+    raise Unavailable(f"No app runs in {data}. Start it with `skerry run TARGET --data {data}`.")
+
+
+def may_have_lost(app: AppFile) -> bool:
+    """Whether the machine went down while the app ran with `--sync off` (trace 26)."""
+    return app.sync == "off" and not app.clean and app.boot_id != boot_id()
+
+
+def stored_name(data: Path, type_name: str) -> str:
+    """The name that the stores know an entity type by."""
+    app = load(data)
+    return type_name if app is None else app.renamed.get(type_name, type_name)
+
+
+def find_data(data: str | Path | None) -> Path:
+    """The data directory that is meant. Raises Unavailable when none or several could be."""
+    if data is not None:
+        path = Path(data)
+        if not (path / "app.json").is_file():
+            raise Unavailable(
+                f"There is no app in {path}. Start one with `skerry run TARGET --data {path}`."
+            )
+        return path
+    apps = sorted(Path(".skerry").glob("*/app.json"))
+    if len(apps) == 1:
+        return apps[0].parent
+    if not apps:
+        raise Unavailable(
+            "There is no app in ./.skerry. Start one with `skerry run TARGET`, or name a data "
+            "directory with --data."
+        )
+    names = ", ".join(str(path.parent) for path in apps)
+    raise Unavailable(f"There are several apps in ./.skerry: {names}. Name one with --data.")

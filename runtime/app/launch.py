@@ -1,0 +1,162 @@
+"""The door: programs come in here to be run, and to reach an app that runs.
+
+Implements `skerry.host.Launch`. Options come in, a supervisor or a connection goes out.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import msgspec
+
+from skerry import portable
+from skerry.app import App, args
+from skerry.client import Client
+from skerry.errors import SkerryError
+from skerry.host import Session, Simulated
+from skerry.runtime.app.directory import find_data, is_running
+from skerry.runtime.app.load import absolute_path, hidden, not_while_loading
+from skerry.runtime.app.supervisor import Options, Progress, Supervisor
+from skerry.runtime.client.connection import Connection
+from skerry.runtime.printable import one_line
+from skerry.testing import Faults
+
+__all__ = ["Options", "Progress", "connect", "run_app", "running", "simulate", "supervise"]
+
+START_S = 30.0
+"""How long an app may take to come up under `app.running()`."""
+
+
+def given(app: App) -> dict[str, Any]:
+    """How workers get an app: by the file or module that it is a global of, else by value."""
+    path = absolute_path()
+    how = {"path": path, "hidden": hidden(path[0]), "args": args()}
+    main = sys.modules["__main__"]
+    modules = [m for m in list(sys.modules.values()) if isinstance(m, ModuleType) and m is not main]
+    # The program last: to import it would be to run it again.
+    for module in [*modules, main]:
+        for name, value in list(vars(module).items()):
+            place = _importable(module) if value is app else None
+            if place:
+                return how | {"target": f"{place}:{name}"}
+    return how | {"pickled": base64.b64encode(portable.dumps(app)).decode()}
+
+
+def _importable(module: ModuleType) -> str | None:
+    """What a worker can load a module by: its name, or the file of a script."""
+    if module is not sys.modules["__main__"]:
+        return module.__name__
+    if module.__spec__ is not None:
+        return module.__spec__.name
+    file = Path(getattr(module, "__file__", None) or "notebook")
+    return str(file.resolve()) if file.suffix == ".py" and file.is_file() else None
+
+
+def supervise(
+    options: Options, say: Callable[[str], None], show: Callable[[Progress], None]
+) -> tuple[int, Progress]:
+    """Run an app in this process: its exit code, and what it did."""
+    supervisor = Supervisor(options, say=say, show=show)
+    return supervisor.run(), supervisor.progress
+
+
+def run_app(app: App, workers: int | None, data: str | Path | None) -> None:
+    """Run until the app ends or is stopped. Raises SkerryError when it failed."""
+    not_while_loading()
+    if threading.current_thread() is not threading.main_thread():
+        raise SkerryError(
+            f"The app {app.name} can't be run by this thread: `run` takes the program's main thread, "
+            f"whose end is the workers' end. On another, use `with app.running() as client:`, or "
+            f"start it with `skerry run`."
+        )
+    app.check()
+    options = Options(
+        app=given(app),
+        name=app.name,
+        renamed=app.renamed,
+        data=str(Path(data or Path(".skerry") / app.name).absolute()),
+        workers=workers,
+    )
+    code = Supervisor(options, say=_say).run()
+    if code:
+        raise SkerryError(
+            f"The app {app.name} ended with exit code {code}; its logs are in {options.data}/logs."
+        )
+
+
+def _say(line: str) -> None:
+    print(one_line(line), file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def running(app: App) -> Iterator[Client]:
+    """The app runs, in processes of its own, while the context is open."""
+    not_while_loading()
+    app.check()
+    with tempfile.TemporaryDirectory(prefix="skerry-data-") as data:
+        options = Options(
+            app=given(app),
+            name=app.name,
+            renamed=app.renamed,
+            data=data,
+            workers=2,
+            finite=False,
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "skerry.runtime.app.supervisor"], stdin=subprocess.PIPE
+        )
+        try:
+            assert process.stdin is not None, "the supervisor has a lifeline"
+            process.stdin.write(msgspec.json.encode(options) + b"\n")
+            process.stdin.flush()
+            _await_start(process, Path(data))
+            with Client(data) as client:
+                yield client
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+            if process.stdin is not None:
+                process.stdin.close()
+
+
+def _await_start(process: subprocess.Popen[bytes], data: Path) -> None:
+    deadline = time.monotonic() + START_S
+    while not (is_running(data) and (data / "run.json").exists()):
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise SkerryError("The app did not start; what its workers said stands above.")
+        time.sleep(0.01)
+
+
+def simulate(
+    app: App, *, seed: int, shards: int, faults: Faults, start_ns: int | None = None
+) -> Simulated:
+    """The app on simulated shards."""
+    from skerry.runtime.core.shard import Limits
+    from skerry.runtime.simulator.cluster import START_NS, Cluster
+
+    app.check_targets()
+    return Cluster(
+        app,
+        seed=seed,
+        shards=shards,
+        faults=faults,
+        # Small batches: what does not fit in one is met often.
+        limits=Limits(turns_per_batch_max=64),
+        start_ns=START_NS if start_ns is None else start_ns,
+    )
+
+
+async def connect(data: str | Path | None) -> Session:
+    """A session with the app that runs on a data directory. Raises Unavailable."""
+    return await Connection.open(find_data(data))

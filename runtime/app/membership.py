@@ -1,0 +1,340 @@
+"""Compares an app's description with its stores, and says which folders are in nobody's way.
+
+    description at generation g  ->  labels at g  ->  workers            a start
+    new stores -> "dealt out" on the old ones -> description -> old ones go    other shards
+
+A start raises the generation, in the description first and in the labels of the stores next. So
+a description or a store that is put back from earlier is known by the other, and wherever a
+crash comes between, a store is at most one behind.
+
+No folder is thrown away because a description does not mention it. What goes has proven by its
+own label that it holds nothing which the members do not hold. All else is left, and named.
+
+Does file I/O. Idea: docs/log.md.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from skerry.errors import SkerryError, StoreDamaged
+from skerry.runtime.app import directory
+from skerry.runtime.app.directory import NAME, RUNNING, AppFile, boot_id, load, save
+from skerry.runtime.core.placement import balanced
+from skerry.runtime.private import IN_DATA
+from skerry.runtime.store import label as labels
+from skerry.runtime.store import sealed_file
+from skerry.runtime.store.check import check_apart
+from skerry.runtime.store.environment import TREE, has_commits, missing
+from skerry.runtime.store.label import Label
+from skerry.runtime.store.segments import NAMES, sync_path
+from skerry.runtime.store.store import LmdbStore
+
+OWN = {
+    *(NAME, RUNNING, *map(sealed_file.name_meanwhile, (NAME, RUNNING))),
+    *("lock", "logs", IN_DATA, "lost+found"),
+}
+"""What may lie in a data directory beside stores; the last is there on a disk of its own."""
+
+_STORE = re.compile(r"shard-(0|[1-9]\d*)")
+_LABEL_FILES = (labels.NAME, sealed_file.name_meanwhile(labels.NAME))
+
+
+def folder_of(data: Path, shard: int) -> Path:
+    """Where a shard's store is."""
+    return data / f"shard-{shard}"
+
+
+def label_of(app: AppFile) -> Label:
+    """What the label of a new store says, made for this app."""
+    return Label(
+        app=app.app,
+        directory=app.directory,
+        incarnation=app.incarnation,
+        version=app.placement.version,
+        generation=app.generation,
+    )
+
+
+def create(data: Path, *, app: str, workers: int) -> AppFile:
+    """A new app: its stores first, then app.json, which makes them members."""
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for entry in sorted(data.iterdir()):
+        if entry.name in OWN:
+            continue
+        if not _STORE.fullmatch(entry.name):
+            raise SkerryError(
+                f"{data} holds {entry.name!r} and no app.json: it is no data directory of skerry. "
+                f"Choose an empty or new folder with --data."
+            )
+        if not _never_used(entry):
+            raise StoreDamaged(
+                f"{data} holds the store {entry.name} and no app.json, which says what it is a part "
+                f"of. Put app.json back, or restore the app's last backup; or choose another folder "
+                f"with --data."
+            )
+        _remove(entry)  # Of a first start that did not come to its end.
+    made = AppFile(
+        format=directory.FORMAT,
+        generation=1,
+        app=app,
+        directory=os.urandom(16).hex(),
+        target="",
+        incarnation=os.urandom(16).hex(),
+        placement=balanced(list(range(workers)), version=1, next_id=workers),
+        sync="commit",
+        boot_id=boot_id(),
+    )
+    for shard in made.placement.members:
+        LmdbStore.create(folder_of(data, shard), shard=shard, label=label_of(made))
+    save(data, made)
+    return made
+
+
+def _never_used(folder: Path) -> bool:
+    """Whether a start that was cut short has made this store, and nobody has written into it."""
+    if not _only_ours(folder):
+        return False
+    if not (folder / labels.NAME).exists():
+        return not _beside_label(folder)
+    try:
+        return not labels.read(folder).opened and not has_commits(folder)
+    except StoreDamaged:
+        return False
+
+
+# ── the description and its stores ──
+
+
+def described(data: Path) -> AppFile:
+    """The app that nobody runs, whose stores are those that its description means. Raises
+    StoreDamaged: one of them is not."""
+    app, damage = compared(data)
+    if damage:
+        raise StoreDamaged(damage[0])
+    return app
+
+
+def compared(data: Path) -> tuple[AppFile, list[str]]:
+    """The app that nobody runs, and a sentence for each of its stores that is not the one that its
+    description means."""
+    while True:
+        app, found = load(data), _labels(data)
+        if load(data) == app:  # Else a start has begun meanwhile, and is described anew.
+            break
+    assert app is not None, "who calls has looked for the app"
+    return app, [damage for _, damage in disagreements(data, app, found)]
+
+
+def disagreements(
+    data: Path, app: AppFile, found: dict[int, Label | str] | None = None
+) -> Iterator[tuple[int, str]]:
+    """(shard, sentence) for each store that is not the one that the description means."""
+    found = _labels(data) if found is None else found
+    members = app.placement.members
+    for shard, label in found.items():
+        if shard not in members and isinstance(label, Label) and _outlives(label, app):
+            yield shard, _older(data, app, folder_of(data, shard), label)
+    for shard in members:
+        folder, known = folder_of(data, shard), found.get(shard)
+        if known is None or not (folder / TREE).is_file():
+            yield shard, missing(folder, shard)
+        elif isinstance(known, str):
+            yield shard, known
+        elif damage := _disagreement(folder, shard, known, app):
+            yield shard, damage
+
+
+def _labels(data: Path) -> dict[int, Label | str]:
+    """The label of each store, or what is wrong with it."""
+    found: dict[int, Label | str] = {}
+    for folder in data.glob("shard-*"):
+        match = _STORE.fullmatch(folder.name)
+        if match and folder.is_dir():
+            try:
+                found[int(match[1])] = labels.read(folder)
+            except StoreDamaged as damage:
+                found[int(match[1])] = str(damage)
+    return found
+
+
+def _outlives(label: Label, app: AppFile) -> bool:
+    """Whether a store is of a later placement than the description, and was already worked on."""
+    later = label.version > app.placement.version
+    return label.directory == app.directory and later and label.opened
+
+
+def _disagreement(folder: Path, shard: int, label: Label, app: AppFile) -> str | None:
+    """What is wrong with a member, if anything is."""
+    described, version, generation = folder.parent / NAME, app.placement.version, app.generation
+    if label.directory != app.directory:
+        return (
+            f"The store {folder} is of the app {label.app!r} in another data directory than "
+            f"{described} describes: one of them was put here from elsewhere. Put the right one "
+            f"back, or restore the app's last backup. Nothing was changed."
+        )
+    if label.shard != shard:
+        return (
+            f"The store {folder} belongs to shard {label.shard}, not {shard}: folders were swapped. "
+            f"Put them back. Nothing was changed."
+        )
+    if (label.version, label.generation) > (version, generation):
+        return _older(folder.parent, app, folder, label)
+    oldest = generation if app.clean else generation - 1
+    if label.version < version or label.generation < oldest:
+        return (
+            f"The store {folder} is older than {described}: it was last opened at start "
+            f"{label.generation}, and start {generation} has been. Put the newest one back, or "
+            f"restore the app's last backup: all shards together. Nothing was changed."
+        )
+    if label.incarnation != app.incarnation:
+        return (
+            f"The store {folder} is of another incarnation than {described} describes: "
+            f"{label.incarnation}, not {app.incarnation}. Restore the app's last backup."
+        )
+    return None
+
+
+def _older(data: Path, app: AppFile, folder: Path, label: Label) -> str:
+    return (
+        f"{data / NAME} is older than the store {folder}: it describes start "
+        f"{app.generation}, and that one has seen start {label.generation}. Put the newest app.json "
+        f"back, or restore the app's last backup. Nothing was changed."
+    )
+
+
+def damages(data: Path, app: AppFile, shard: int) -> list[str]:
+    """A sentence for each thing that is wrong with a member's store; none when it is clean."""
+    return check_apart(folder_of(data, shard), shard=shard, owners=app.placement.slots)
+
+
+def enlist(data: Path, app: AppFile) -> None:
+    """A start: the description, and then the labels of its stores, are of one generation more.
+
+    Raises StoreFull, SkerryError: what is written is as good as what was there.
+    """
+    known = {shard: labels.read(folder_of(data, shard)) for shard in app.placement.members}
+    if all(label.generation == app.generation for label in known.values()):
+        app.generation += 1  # Else a start was cut short here, and is gone on with.
+    save(data, app)
+    for shard, label in known.items():
+        told = replace(label, generation=app.generation, opened=True, dealt_into=0)
+        labels.write(folder_of(data, shard), told)
+
+
+def adopt(data: Path, app: AppFile) -> None:
+    """Copies of another directory's stores are this one's from now on; nobody has seen them yet."""
+    for shard in app.placement.members:
+        label = labels.read(folder_of(data, shard))
+        told = replace(label_of(app), store=label.store, shard=shard, opened=True)
+        labels.write(folder_of(data, shard), told)
+
+
+def dealt_out(data: Path, app: AppFile, version: int) -> None:
+    """All that the members hold stands in the stores of the placement of this version, too."""
+    for shard in app.placement.members:
+        label = labels.read(folder_of(data, shard))
+        labels.write(folder_of(data, shard), replace(label, dealt_into=version))
+
+
+def free_ids(data: Path, app: AppFile, count: int) -> list[int]:
+    """Ids for new shards, whose folders meet nothing that is there."""
+    found: list[int] = []
+    candidate = app.placement.next_id
+    while len(found) < count:
+        if not os.path.lexists(folder_of(data, candidate)):
+            found.append(candidate)
+        candidate += 1
+    return found
+
+
+# ── folders of no member ──
+
+
+def strangers(data: Path, app: AppFile) -> list[Path]:
+    """Folders that the description does not mention, and whatever else is named like a store."""
+    members = {folder_of(data, shard) for shard in app.placement.members}
+    return [
+        entry
+        for entry in sorted(data.iterdir())
+        if entry.name not in OWN | {path.name for path in members}
+        and (entry.is_dir() or entry.name.startswith("shard-"))
+    ]
+
+
+def unknown(data: Path, app: AppFile) -> list[str]:
+    """A sentence for each of them that is left alone."""
+    return [
+        f"{entry} is no part of the app {app.app!r} as app.json describes it. It is left alone; "
+        f"move it elsewhere, or remove it when you need it no more."
+        for entry in strangers(data, app)
+        if not _replaceable(data, app, entry)
+    ]
+
+
+def clear(data: Path, app: AppFile) -> list[str]:
+    """Remove what a change of shards has left, by its own word; a sentence for all that stays.
+
+    The description is durable, and agrees with its stores.
+    """
+    for entry in strangers(data, app):
+        if _replaceable(data, app, entry):
+            _remove(entry)
+    return unknown(data, app)
+
+
+def _replaceable(data: Path, app: AppFile, folder: Path) -> bool:
+    """Whether this store, by its own word, holds nothing that the members do not hold: of a
+    change that came to its end, or of one that did not."""
+    match = _STORE.fullmatch(folder.name)
+    if match is None or not _only_ours(folder):
+        return False
+    if not _beside_label(folder) and not (folder / labels.NAME).exists():
+        return True  # It was just begun, or is all but gone.
+    try:
+        label = labels.read(folder)
+    except StoreDamaged:
+        return False
+    if label.directory != app.directory or label.shard != int(match[1]):
+        return False
+    version = app.placement.version
+    superseded = label.version < label.dealt_into <= version
+    unfinished = label.version > version and not label.opened
+    return (superseded or unfinished) and _whole(data, app.placement.members)
+
+
+def _whole(data: Path, members: Iterable[int]) -> bool:
+    """Whether every member has a tree and a log."""
+    folders = [folder_of(data, shard) for shard in members]
+    return all((folder / TREE).is_file() and any(folder.glob(NAMES)) for folder in folders)
+
+
+def _only_ours(folder: Path) -> bool:
+    """Whether there is nothing in it that a store does not consist of."""
+    if folder.is_symlink() or not folder.is_dir():
+        return False
+    known = {TREE, "lock", "lock.mdb", *_LABEL_FILES, *(path.name for path in folder.glob(NAMES))}
+    return all(entry.name in known and entry.is_file() for entry in folder.iterdir())
+
+
+def _beside_label(folder: Path) -> list[Path]:
+    """The files of a store, in the order in which they are removed."""
+    files = [entry for entry in folder.iterdir() if entry.name not in _LABEL_FILES]
+    return sorted(files, key=lambda entry: entry.name != TREE)
+
+
+def _remove(folder: Path) -> None:
+    """A store in nobody's way. The tree is first, without which nobody takes it for whole; the
+    label is last, so that a removal that is cut short is gone on with."""
+    for entry in _beside_label(folder):
+        entry.unlink()
+    sync_path(folder)
+    for name in _LABEL_FILES:
+        (folder / name).unlink(missing_ok=True)
+    folder.rmdir()
+    sync_path(folder.parent)

@@ -1,0 +1,178 @@
+"""Deals a stopped app's slots out to another number of shards.
+
+Every slotted row goes to the shard that owns its slot under the new placement. What lies in
+outboxes and was not taken yet becomes messages of the new owners' own streams, in the order
+of the stream that it was in: so order per pair of entities is kept, since all that x had sent
+to y stood in one stream, and what x sends later joins behind.
+
+Safe against a crash at any moment: new shards have new ids and new folders. When all is synced,
+the labels of the old stores say that they were dealt out; app.json, written last, makes the new
+ones members, and the old ones go.
+Reads and writes stores; nothing runs. Idea: docs/log.md.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from itertools import islice, product
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from skerry.runtime.app import directory, membership
+from skerry.runtime.app.directory import AppFile
+from skerry.runtime.core import commit as records
+from skerry.runtime.core import wire
+from skerry.runtime.core.events import (
+    SLOTTED,
+    Commit,
+    CommitNo,
+    Placement,
+    Row,
+    StateGroup,
+    Table,
+)
+from skerry.runtime.core.placement import balanced, slot_of, slots_of
+from skerry.runtime.core.streams.inbound import Inbound, InboundRow
+from skerry.runtime.core.streams.outbound import Outbound, OutboundRow, OutboxRow, outbox_key
+from skerry.runtime.ports import Store
+from skerry.runtime.store.label import Label
+from skerry.runtime.store.store import LmdbStore
+
+T = TypeVar("T")
+ROWS_PER_COMMIT = 5000
+BACKLOG_RECORDS = 32
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def reshard(data: Path, app: AppFile, workers: int) -> AppFile:
+    """The app on `workers` shards; app.json is written when all is synced."""
+    old = app.placement
+    members = membership.free_ids(data, app, workers)
+    placement = balanced(members, version=old.version + 1, next_id=members[-1] + 1)
+    moved = msgspec.structs.replace(app, placement=placement, generation=app.generation + 1)
+    label = membership.label_of(moved)
+    new = {shard: _created(data, shard, label) for shard in members}
+    stores = {shard: LmdbStore.open(data / f"shard-{shard}", shard=shard) for shard in old.members}
+    try:
+        deal(stores, placement, new)
+    finally:
+        for store in stores.values():
+            store.close()
+    membership.dealt_out(data, app, placement.version)
+    directory.save(data, moved)
+    membership.clear(data, moved)
+    return moved
+
+
+def _created(data: Path, shard: int, label: Label) -> LmdbStore:
+    path = data / f"shard-{shard}"
+    LmdbStore.create(path, shard=shard, label=label)
+    return LmdbStore.open(path, shard=shard)
+
+
+def deal(
+    stores: Mapping[int, Store], placement: Placement, new_stores: Mapping[int, Store]
+) -> None:
+    """Fill the new stores with what the old ones hold; all of it is durable then, and they are
+    closed."""
+    time_ns = max(store.last.time_ns for store in stores.values())
+    new = {shard: _NewShard(store, shard, time_ns) for shard, store in new_stores.items()}
+    for store in stores.values():
+        _deal_states(store, placement, new)
+        _deal_rows(store, placement, new)
+    # What an earlier change left in a shard's own stream comes before what its peers have sent
+    # since, as it would there (I2).
+    for sender, receiver in sorted(product(stores, stores), key=lambda ends: ends[0] != ends[1]):
+        _deal_frames(stores, sender, receiver, placement, new)
+    for made in new.values():
+        made.finish()
+
+
+class _NewShard:
+    """A store that is being filled, by ordinary commits."""
+
+    def __init__(self, store: Store, shard: int, time_ns: int) -> None:
+        self.shard, self._time_ns = shard, time_ns
+        self._store = store
+        self._no = self._checksum = 0
+        self.waiting: list[wire.Run] = []
+
+    def append(self, states: list[StateGroup], rows: list[Row]) -> None:
+        """One commit."""
+        self._no += 1
+        record = records.encode(self._no, 0, self._time_ns, self._checksum, states, rows)
+        self._checksum = records.checksum_of(record)
+        self._store.append(Commit(CommitNo(self._no), record, states, rows))
+        while self._no - self._store.durable() > BACKLOG_RECORDS:
+            time.sleep(0.001)  # Nothing else to do: the disk is the only one at work.
+
+    def finish(self) -> None:
+        """The messages that wait, as frames of the shard's own stream; then all is synced."""
+        rows: list[Row] = []
+        position = seq = 0
+        for body, count in wire.bodies(self.waiting, each=False):
+            seq += 1
+            position += len(body)
+            checksum = wire.frame_checksum(self.shard, self.shard, seq, count, body)
+            row = OutboxRow(position, count, checksum, body)
+            rows.append((Table.OUTBOX, outbox_key(self.shard, seq), _encode(row)))
+        if rows:
+            stream = OutboundRow(seq, position)
+            rows.append((Table.STREAM, Outbound.row_key(self.shard), _encode(stream)))
+            self.append([], rows)
+        self._store.close()
+
+
+def _pages(rows: Iterator[T]) -> Iterator[list[T]]:
+    while page := list(islice(rows, ROWS_PER_COMMIT)):
+        yield page
+
+
+def _deal_states(store: Store, placement: Placement, new: dict[int, _NewShard]) -> None:
+    described = [msgspec.json.decode(value) for _, value in store.scan(Table.SCHEMA)]
+    for name in sorted({known["type"] for known in described if "fields" in known}):
+        for page in _pages(store.states(name)):
+            dealt: dict[int, list[tuple[str, bytes]]] = {}
+            for key, state in page:
+                owner = placement.slots[slot_of(name, key)]
+                dealt.setdefault(owner, []).append((key, state))
+            for owner, states in dealt.items():
+                new[owner].append([StateGroup.of(name, states)], [])
+
+
+def _deal_rows(store: Store, placement: Placement, new: dict[int, _NewShard]) -> None:
+    for table in sorted(SLOTTED - {Table.STATE}):
+        for page in _pages(store.scan(table)):
+            dealt: dict[int, list[Row]] = {}
+            for key, value in page:
+                owner = placement.slots[int.from_bytes(key[:2], "big")]
+                dealt.setdefault(owner, []).append((table, key, value))
+            for owner, rows in dealt.items():
+                new[owner].append([], rows)
+    schemas: list[Row] = [(Table.SCHEMA, key, value) for key, value in store.scan(Table.SCHEMA)]
+    for shard in new.values():
+        shard.append([], schemas)
+
+
+def _deal_frames(
+    stores: Mapping[int, Store],
+    sender: int,
+    receiver: int,
+    placement: Placement,
+    new: dict[int, _NewShard],
+) -> None:
+    """What one old stream still held, each message to the new owner of its target, in order."""
+    row = stores[receiver].read(Table.STREAM, Inbound.row_key(sender))
+    taken = 0 if row is None else msgspec.msgpack.decode(row, type=InboundRow).taken
+    prefix = receiver.to_bytes(4, "big")
+    for key, value in stores[sender].scan(Table.OUTBOX, prefix):
+        if int.from_bytes(key[4:], "big") <= taken:
+            continue
+        body = msgspec.msgpack.decode(value, type=OutboxRow).body
+        for run in wire.decode_runs(body):
+            owners = [placement.slots[slot] for slot in slots_of(run.type, run.keys)]
+            for owner, own in wire.dealt(run, owners).items():
+                new[owner].waiting.append(own)

@@ -1,0 +1,244 @@
+"""What clients ask: judged, run as one loop where that is safe, remembered, answered.
+
+    Requested -> all of it new, in order, for us?  one loop, one reply, one row per slot
+              -> else request by request: answered before? its turn? -> run | hold | answer
+
+Most requests are new, and most come in runs of one handler. Such a run is looked at as a
+whole: a few set operations say that none was seen before and that none has to wait. What
+can't be said of the whole is looked at one by one; the rules are the same.
+
+What is answered waits for the commit that it was in, or that it read. No I/O, no clock.
+Idea: docs/clients.md.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import chain
+from typing import Any
+
+import msgspec
+import xxhash
+from msgspec import Raw
+
+from skerry.errors import InvalidMessage
+from skerry.message import MESSAGE_BYTES_MAX, Args, Handler
+from skerry.runtime.core.delivery import Delivery, outcome_of
+from skerry.runtime.core.events import (
+    Outcome,
+    Placement,
+    Reply,
+    Request,
+    Requested,
+    RequestRun,
+    Told,
+)
+from skerry.runtime.core.placement import slot_of, slots_of
+from skerry.runtime.core.tables.requests import LIFETIME_NS, Requests, Session
+from skerry.runtime.core.turns import Broke, Done, Raised
+
+REQUEST = 1 << 32
+"""What the identity of a request begins with, for the poison list."""
+
+NOTHING = Raw(b"\x90")
+"""No bodies: who is told that we are busy is told no more."""
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Clients:
+    """The requests of a batch."""
+
+    def __init__(
+        self, me: int, placement: Placement, delivery: Delivery, requests: Requests
+    ) -> None:
+        self._me, self._placement = me, placement
+        self._mine = frozenset(s for s, owner in enumerate(placement.slots) if owner == me)
+        self._delivery, self._requests = delivery, requests
+        self._columns: dict[int, Callable[[Raw], list[tuple[Any, ...]]]] = {}
+        self.full = ""
+        """Why nothing new is taken from clients; empty: it is."""
+        self.replies: list[Reply | Told] = []
+        """What is told when the batch's commit is durable."""
+        self.watch: Callable[[tuple[int, int, int]], None]
+
+    def run(self, event: Requested, now_ns: int, *, slow: bool) -> None:
+        """Run the requests of a message, or answer them, or keep them for later."""
+        session = None
+        for run in event.runs:
+            if not event.named and self._looks(run):
+                for request in event.each(run):
+                    self._look(request, slow=slow)
+                if self._requests.knows(event.session):
+                    self._settle(event.session, run.numbers, now_ns, slow=slow)
+                continue
+            if session is None:
+                if not event.named and not self._requests.admits(event.session, event.caller):
+                    self.replies.append(Reply(event.caller, "busy", run.numbers, NOTHING))
+                    continue
+                session = self._requests.session(
+                    event.session, named=event.named, caller=event.caller
+                )
+            if slow or not self._together(event, session, run, now_ns):
+                for request in event.each(run):
+                    self._one(session, request, now_ns, slow=slow)
+
+    def _looks(self, run: RequestRun) -> bool:
+        """Whether these are queries that wait for nothing: they leave nothing behind, so nothing
+        needs to be known of their session."""
+        handler = self._offered(run.type, run.handler)
+        return handler is not None and handler.query and not any(run.previous)
+
+    def _look(self, request: Request, *, slow: bool) -> None:
+        if slot_of(request.type, request.key) not in self._mine:
+            self._answer(request, self._moved())
+            return
+        if slow:
+            self._watch_request(request)
+        outcome, _ = self._run(request)
+        self._answer(request, outcome)
+
+    def _settle(self, id: bytes, numbers: list[int], now_ns: int, *, slow: bool) -> None:
+        """Let nothing wait for these: a client of another release may not know that they are
+        queries."""
+        session = self._requests.session(id, named=False)
+        for number in numbers:
+            self._requests.settle(session, number)
+            for request in self._requests.following(session, number):
+                self._one(session, request, now_ns, slow=slow)
+
+    def _moved(self) -> Outcome:
+        return Outcome("moved", _encode(self._placement.version))
+
+    def _watch_request(self, request: Request) -> None:
+        """It runs next."""
+        self.watch((REQUEST, xxhash.xxh3_64_intdigest(request.session), request.number))
+
+    def undo(self) -> None:
+        """The batch is thrown away."""
+        self.replies.clear()
+
+    # ── all at once ──
+
+    def _together(self, event: Requested, session: Session, run: RequestRun, now_ns: int) -> bool:
+        """Run requests as one loop. False: something about them must be looked at one by one."""
+        delivery, requests = self._delivery, self._requests
+        handler = self._offered(run.type, run.handler)
+        if handler is None or handler.query or self.full:
+            return False
+        kept = delivery.turns.kept[handler.entity]
+        if delivery.one_by_one(kept):
+            return False
+        slots = slots_of(run.type, run.keys)
+        if run.first_ns < now_ns - LIFETIME_NS // 2 or not self._mine.issuperset(slots):
+            return False
+        if not requests.has_room(session, len(slots)):
+            return False
+        if not requests.fresh(session, run.numbers, run.previous, slots):
+            return False
+        column = self._column(handler, run.args)
+        if column is None:
+            return False
+        replies = delivery.turns.ask_columns(kept, handler, run.keys, column, wanted=run.reply)
+        delivery.collect()
+        try:
+            told = _encode(replies)
+        except (ValueError, OverflowError) as error:  # Beyond 64 bits, or half a character.
+            raise Raised(handler.entity) from error
+        if len(told) > MESSAGE_BYTES_MAX and _one_is_too_large(replies):
+            raise Raised(handler.entity)
+        bodies = Raw(told)
+        requests.ran(session, "done", run.numbers, slots, replies)
+        self.replies.append(Reply(event.caller, "done", run.numbers, bodies))
+        if session.held:
+            for number in run.numbers:
+                for request in requests.following(session, number):
+                    self._one(session, request, now_ns, slow=False)
+        return True
+
+    def _column(self, handler: Handler, args: Raw) -> Sequence[Any] | None:
+        """The column of requests' arguments; None: not all of them are as this release binds them."""
+        decode = self._columns.get(handler.id)
+        if decode is None:
+            types = tuple(param.annotation for param in handler.params)
+            one = tuple[types] if types else tuple[()]  # type: ignore[valid-type]
+            decode = msgspec.msgpack.Decoder(list[one]).decode  # type: ignore[valid-type]
+            self._columns[handler.id] = decode
+        try:
+            rows = decode(args)
+        except (msgspec.MsgspecError, RecursionError):
+            return None
+        return list(chain.from_iterable(rows)) if handler.arity == 1 else rows
+
+    # ── one by one ──
+
+    def _one(self, session: Session, first: Request, now_ns: int, *, slow: bool) -> None:
+        """Judge a request; then those that have waited for it."""
+        waiting = deque((first,))
+        while waiting:
+            request = waiting.popleft()
+            slot = slot_of(request.type, request.key)
+            if slot not in self._mine:
+                self._answer(request, self._moved())
+                continue
+            verdict = self._requests.judge(session, request, slot, now_ns)
+            if verdict is None:
+                continue
+            if verdict is False:
+                if not self._requests.hold(session, request):
+                    self._answer(request, Outcome("busy"))
+                continue
+            outcome = verdict
+            if outcome is True:
+                if slow:
+                    self._watch_request(request)
+                outcome, remembered = self._run(request)
+                if remembered:
+                    kind, body = outcome.kind, Raw(outcome.body)
+                    self._requests.ran(session, kind, (request.number,), (slot,), (body,))
+                else:
+                    self._requests.settle(session, request.number)
+            assert isinstance(outcome, Outcome), "a verdict is an outcome, or whether it runs"
+            self._answer(request, outcome)
+            waiting += self._requests.following(session, request.number)
+
+    def _offered(self, type_name: str, name: str) -> Handler | None:
+        """The handler that clients call so; None: there is none."""
+        kind = self._delivery.types.get(type_name)
+        handler = kind.handlers.get(name) if kind else None
+        return None if handler is None or handler.private else handler
+
+    def _run(self, request: Request) -> tuple[Outcome, bool]:
+        """Run a request; its outcome, and whether it must be remembered."""
+        delivery = self._delivery
+        handler = self._offered(request.type, request.handler)
+        if handler is None:
+            what = "UnknownHandler" if request.type in delivery.types else "UnknownEntity"
+            text = f"This app has no {request.type}.{request.handler} for clients."
+            return Outcome("invalid", _encode([what, text])), False
+        if self.full and not handler.query:
+            # Remembered like any outcome: a copy that comes when there is room again must not run.
+            # What has a name is asked again under it, to run then.
+            outcome = Outcome("invalid", _encode(["StoreFull", self.full]))
+            return outcome, not request.named
+        try:
+            args: Args = handler.unpack(bytes(request.args))
+        except (InvalidMessage, RecursionError) as error:
+            return Outcome("invalid", _encode(["InvalidMessage", str(error)])), False
+        result = delivery.run_one(handler, request.key, args, wanted=request.reply)
+        if not isinstance(result, Done):
+            if isinstance(result, Broke) or not request.reply:
+                delivery.bury(handler, request.key, args, result, answered=request.reply)
+            if not request.reply:
+                return Outcome("done"), True
+        return outcome_of(result), not handler.query
+
+    def _answer(self, request: Request, outcome: Outcome) -> None:
+        bodies = Raw(b"\x91" + outcome.body)
+        self.replies.append(Reply(request.caller, outcome.kind, [request.number], bodies))
+
+
+def _one_is_too_large(replies: Sequence[Any]) -> bool:
+    """Whether one of many is, and not only all together."""
+    return any(len(_encode(reply)) > MESSAGE_BYTES_MAX for reply in replies)

@@ -1,0 +1,144 @@
+"""The record of a batch: what it holds, its chain of checksums, its replay.
+
+A record is the list of row changes of one batch, whole post-states and never deltas,
+so that replaying a tail over newer rows is harmless. It names the checksum of the
+record before it: a record that is missing, swapped or old breaks the chain.
+
+    | checksum 8 | magic 4 | format 4 | no 8 | epoch 8 | time_ns 8 | previous 8 | body |
+
+The body is msgpack: `[[[type, [keys], [states], [gone keys]], ...], [[table, key, value], ...]]`.
+Pure: bytes in, bytes out. Idea: docs/log.md.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+
+import msgspec
+import xxhash
+
+from skerry.errors import SkerryError
+from skerry.runtime.core.events import SLOTS, CommitNo, Row, StateGroup
+from skerry.runtime.core.placement import slot_of
+from skerry.runtime.core.stored import patiently
+
+_HEADER = struct.Struct("<4sIQQQQ")
+_CHECKSUM = struct.Struct("<Q")
+_MAGIC = b"SKRY"
+_FORMAT = 2
+_BODY_AT = _CHECKSUM.size + _HEADER.size
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+class _Body(msgspec.Struct, array_like=True, gc=False):
+    states: list[StateGroup]
+    rows: list[tuple[int, bytes, bytes | None]]
+
+
+_decoder = msgspec.msgpack.Decoder(_Body)
+_checksum = xxhash.xxh3_64_intdigest
+_type_ids: dict[str, bytes] = {}
+_state_heads: dict[str, list[bytes]] = {}
+
+
+class Decoded(msgspec.Struct, frozen=True):
+    """A record read back, its checksum verified."""
+
+    no: CommitNo
+    epoch: int
+    time_ns: int
+    previous: int
+    checksum: int
+    states: list[StateGroup]
+    rows: list[Row]
+
+
+def encode(
+    no: int, epoch: int, time_ns: int, previous: int, states: list[StateGroup], rows: list[Row]
+) -> bytes:
+    """The bytes of a record. `previous` is the checksum of the one before, 0 for the first."""
+    body = _encoder.encode(_Body(states, rows))
+    sealed = _HEADER.pack(_MAGIC, _FORMAT, no, epoch, time_ns, previous) + body
+    return _CHECKSUM.pack(_checksum(sealed)) + sealed
+
+
+def checksum_of(record: bytes) -> int:
+    """The checksum that a record carries (not verified)."""
+    return int(_CHECKSUM.unpack_from(record)[0])
+
+
+def head_of(record: bytes) -> tuple[int, int, int, int]:
+    """(number, checksum, epoch, time) of a record, not verified."""
+    _, _, no, epoch, time_ns, _ = _HEADER.unpack_from(record, _CHECKSUM.size)
+    return no, checksum_of(record), epoch, time_ns
+
+
+def decode(record: bytes) -> Decoded:
+    """A record, verified. Raises ValueError saying what is wrong with it."""
+    if len(record) < _BODY_AT:
+        raise ValueError(f"it has {len(record)} bytes, a record has at least {_BODY_AT}")
+    stored = checksum_of(record)
+    if stored != _checksum(memoryview(record)[_CHECKSUM.size :]):
+        raise ValueError("its checksum does not match its bytes")
+    magic, version, no, epoch, time_ns, previous = _HEADER.unpack_from(record, _CHECKSUM.size)
+    if magic != _MAGIC or version != _FORMAT:
+        raise ValueError(
+            f"it has format {magic!r} {version}, this skerry reads {_MAGIC!r} {_FORMAT}"
+        )
+    body = patiently(_decoder.decode, memoryview(record)[_BODY_AT:])
+    return Decoded(CommitNo(no), epoch, time_ns, previous, stored, body.states, body.rows)
+
+
+TYPE_ID_BYTES = 4
+
+
+def type_id(type_name: str) -> bytes:
+    """The 4 bytes that stand for an entity type in the keys of rows."""
+    found = _type_ids.get(type_name)
+    if found is None:
+        found = _type_ids[type_name] = xxhash.xxh32_digest(type_name.encode())
+    return found
+
+
+def check_type_ids(type_names: Iterable[str]) -> None:
+    """Whether their ids tell these types apart. Raises SkerryError."""
+    names: dict[bytes, str] = {}
+    for name in type_names:
+        other = names.setdefault(type_id(name), name)
+        if other != name:
+            raise SkerryError(
+                f"The entity types {other!r} and {name!r} have one id in the store. Rename one: "
+                f'class …(Entity, was="{name}") keeps what is stored of a type that ran before.'
+            )
+
+
+def key_of_state(row_key: bytes) -> str:
+    """The key of the entity whose state has this row key."""
+    return row_key[2 + TYPE_ID_BYTES :].decode()
+
+
+def slot_prefix(slot: int) -> bytes:
+    """What the keys of all slotted rows of a slot begin with."""
+    return slot.to_bytes(2, "big")
+
+
+def state_key(type_name: str, key: str) -> bytes:
+    """The key of a state's row: slot, type id, key."""
+    return _heads(type_name)[slot_of(type_name, key)] + key.encode()
+
+
+def state_keys(type_name: str, keys: Iterable[str], slots: Iterable[int]) -> list[bytes]:
+    """The same for many keys, each with its slot."""
+    heads = _heads(type_name)
+    return [heads[slot] + key.encode() for slot, key in zip(slots, keys)]
+
+
+def _heads(type_name: str) -> list[bytes]:
+    """What the keys of a type's states begin with, by slot."""
+    found = _state_heads.get(type_name)
+    if found is None:
+        id = type_id(type_name)
+        found = _state_heads[type_name] = [slot_prefix(slot) + id for slot in range(SLOTS)]
+    return found

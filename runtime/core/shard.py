@@ -1,0 +1,502 @@
+"""The life of a batch: events in, turns, one commit, effects out.
+
+    accept(event)   a frame, a request, items, the clock, "durable up to n": noted or answered
+    run()           one batch of turns -> the Commit to append, or None when nothing waits
+    take_effects()  what must happen outside, in order; replies and frames only once durable
+
+A batch takes what waits, runs it, and is sealed: encoded states, frames with their numbers,
+positions, timers and outcomes, in one record. What it wants to say to the outside is held
+until the record is durable (I3), and acks cover durable effects only (I4).
+
+No I/O, no clock, no thread: the same code runs in a worker and in the simulator. It alone
+knows its siblings. Ideas: docs/entities.md, docs/streams.md, docs/log.md.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import msgspec
+from msgspec import Struct
+
+from skerry.entity import EntityType
+from skerry.errors import SkerryError
+from skerry.runtime.core import commit
+from skerry.runtime.core.clients import NOTHING, Clients
+from skerry.runtime.core.delivery import Delivery
+from skerry.runtime.core.events import (
+    Arrived,
+    Commit,
+    CommitNo,
+    Confirmed,
+    Cut,
+    Durable,
+    Effect,
+    Event,
+    Items,
+    Live,
+    Operated,
+    Outcome,
+    Placement,
+    Reply,
+    Requested,
+    Row,
+    StateGroup,
+    Stop,
+    Table,
+    Ticked,
+    Told,
+    Written,
+)
+from skerry.runtime.core.intake import Identity, Intake, Pipelines, Work
+from skerry.runtime.core.streams.links import Streams
+from skerry.runtime.core.tables.asks import Asks
+from skerry.runtime.core.tables.outputs import Outlet, Outputs
+from skerry.runtime.core.tables.requests import Requests
+from skerry.runtime.core.tables.timers import Timers
+from skerry.runtime.core.turns import TURN_ERRORS, Raised, Turns
+from skerry.runtime.ports import Committed, Last
+from skerry.turn import Turn
+
+HOUSE_NS = 60 * 10**9
+"""How often old requests and sessions are looked through."""
+
+CROWDED = Outcome("busy", msgspec.msgpack.encode(["Unavailable", "Too many dead letters at once."]))
+"""What is said to an operator whose words are not taken."""
+
+LEAP_NS = 24 * 3600 * 10**9
+"""A clock set ahead by more, while we run, is not believed: time never goes back, so every timer
+would fire and the shard would live in the future for ever."""
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """What a shard holds at most. Everything in it that can grow is listed here (I7)."""
+
+    turns_per_batch_max: int = 16_384
+    """Bounds what one batch delays the next; who has a clock keeps it below, see `pace.py`."""
+
+    requests_per_batch_max: int = 2048
+    """Client requests per batch: each adds an outcome to the record."""
+
+    waiting_requests_max: int = 16_384
+    """Client requests that wait for a batch; who brings more is told at once that we are busy. Eight
+    batches: some tenths of a second of work, so what is taken in is answered soon, and enough for
+    four callers to have one batch under way and one waiting. About 5 MB."""
+
+    waiting_bytes_max: int = 32 << 20
+    """The same in bytes, as they came: four of the largest requests."""
+
+    held_requests_max: int = 16_384
+    """Requests that wait for an earlier one of their session, which is on its way or lost."""
+
+    held_bytes_max: int = 32 << 20
+    """The same in bytes of their arguments."""
+
+    session_outcomes_max: int = 1 << 16
+    """Outcomes that a session has not confirmed. A caller confirms four times a second and has no
+    more on its way than a few batches: one that reaches this does not confirm."""
+
+    outcomes_bytes_max: int = 64 << 20
+    """Memory for the outcomes that nobody has confirmed, of all sessions that talk: some 200,000."""
+
+    sessions_max: int = 1 << 16
+    """Sessions in memory, about a kilobyte each; those that were silent longest leave it first."""
+
+    sessions_away_max: int = 1 << 18
+    """Sessions that only the store knows, until their outcomes expire: beyond, no new one is begun."""
+
+    sessions_of_caller_max: int = 16
+    """Sessions that one caller has begun and that are in memory: a client has one."""
+
+    looks_of_caller_max: int = 256
+    """Looks of one caller: a client has 64 on their way to a door."""
+
+    looks_max: int = 8192
+    """Looks of all callers."""
+
+    looks_bytes_max: int = 64 << 20
+    """Answers to them that wait for the disk or for their caller; one may go beyond."""
+
+    operations_max: int = 1024
+    """Operators' words on dead letters that wait for a batch."""
+
+    timers_per_batch_max: int = 2048
+    """Due timers per batch."""
+
+    cache_bytes: int = 256 << 20
+    """Memory for entities kept as objects; the least used leave first."""
+
+
+class Settings(Struct, frozen=True):
+    """Who a shard is, and the app that it runs."""
+
+    me: int
+    incarnation: bytes
+    placement: Placement
+    types: dict[str, EntityType]
+    pipelines: Pipelines
+    outlets: dict[str, Outlet] = {}
+    life: str = ""
+    """See `Outputs`."""
+    retries: int = 3
+    limits: Limits = Limits()
+    slow: bool = False
+    """One message per commit: after a worker hung or ended, to find the message that it was in."""
+    poison: tuple[int, int, int] | None = None
+    """The message that was found then: a dead letter instead of a turn."""
+    verdict: str = ""
+    """What its handler did, again and again."""
+    turn_errors: tuple[type[BaseException], ...] = TURN_ERRORS
+    """What a handler may raise that ends its own turn only."""
+
+
+class _Held(Struct, frozen=True):
+    """What may leave when a commit is durable."""
+
+    no: int
+    replies: list[Reply | Told]
+    sealed: list[tuple[int, int]]
+    """(peer, frame) up to which frames may leave."""
+    taken: dict[int, tuple[int, int]]
+    """(frame, byte position) up to which each peer may be told that it is durable."""
+
+
+class Shard:
+    """One shard. `store` answers reads with the newest sealed rows; `last` is its newest commit."""
+
+    def __init__(self, settings: Settings, store: Committed, last: Last) -> None:
+        self.settings = settings
+        self.me = settings.me
+        self.epoch = last.epoch + 1
+        self.no = last.no
+        self.durable = self._opened = last.no
+        self.now_ns = last.time_ns
+        self.stopped = False
+        self.buried = 0
+        """Dead letters that came since the start."""
+        self.dead = 0
+        """Dead letters that are there; beside their rows, so that nobody counts them."""
+        self._checksum = last.checksum
+        self._store = store
+        self._effects: list[Effect] = []
+        self._held: deque[_Held] = deque()
+        self._house_ns = 0
+        self._batches = 0
+        """Batches of this epoch: one that leaves nothing behind has no commit of its own."""
+        self._clocks = (0, 0)
+
+        self.kept_types: set[str] = set()
+        """Types that the store has states of, or had: of this release and of those before."""
+        self.turn = Turn()
+        limits, placement = settings.limits, settings.placement
+        self.timers, self.asks = Timers(), Asks()
+        self.requests = Requests(
+            store,
+            [slot for slot, owner in enumerate(placement.slots) if owner == self.me],
+            session_max=limits.session_outcomes_max,
+            bytes_max=limits.outcomes_bytes_max,
+            held_max=limits.held_requests_max,
+            held_bytes_max=limits.held_bytes_max,
+            sessions_max=limits.sessions_max,
+            away_max=limits.sessions_away_max,
+            caller_max=limits.sessions_of_caller_max,
+        )
+        self.outputs = Outputs(settings.outlets, settings.life, store.read)
+        self.turn.outputs = settings.outlets
+        self.delivery = Delivery(
+            settings.me,
+            settings.types,
+            placement=placement,
+            timers=self.timers,
+            asks=self.asks,
+            outputs=self.outputs,
+            turn=self.turn,
+            turn_errors=settings.turn_errors,
+            verdict=settings.verdict,
+        )
+        self.turns = Turns(
+            settings.types,
+            states=store.states_at,
+            schemas=self._schema,
+            retries=settings.retries,
+            cache_bytes=limits.cache_bytes,
+            turn=self.turn,
+            leave=self.delivery.leave,
+            elsewhere=self.delivery.elsewhere,
+            turn_errors=settings.turn_errors,
+        )
+        self.delivery.turns = self.turns
+        self.clients = Clients(self.me, placement, self.delivery, self.requests)
+        self.streams = Streams(settings.me, placement, settings.incarnation, self.epoch, store.read)
+        self.intake = Intake(
+            settings,
+            self.delivery,
+            self.timers,
+            self.requests,
+            self.clients,
+            self.streams,
+            store.read,
+        )
+        self.watch: Callable[[int, int, int], None] = _nobody_watches
+        """Told which message runs next, in slow mode only; the worker writes it where the
+        supervisor can read it after a kill."""
+        self.intake.watch = self.clients.watch = self._watch
+
+    def _watch(self, identity: Identity) -> None:
+        """This message runs next."""
+        self.watch(*identity)
+        self.delivery.poison = identity == self.settings.poison
+
+    # ── opening ──
+
+    def open(self) -> Commit:
+        """Take over: everything that the rows say, under a new epoch.
+
+        The commit must be durable, fully synced, before anything leaves: a killed process's
+        last commit may be in the page cache only, and we build on it.
+        """
+        commit.check_type_ids(self.settings.types)
+        scan = self._store.scan
+        self.timers.load(scan(Table.TIMER))
+        self.asks.load(scan(Table.ASK))
+        self.requests.load(scan(Table.REQUEST))
+        self.intake.load(scan(Table.POSITION))
+        self.outputs.load(scan(Table.OUTPUT_NUMBER), scan(Table.OUTPUT))
+        self.streams.load(scan(Table.STREAM), scan(Table.OUTBOX))
+        rows: list[Row] = [(Table.META, b"epoch", self.epoch.to_bytes(8, "big"))]
+        dead = self._store.read(Table.META, b"dead")
+        if dead is None:
+            self.dead = sum(1 for _ in scan(Table.DEAD))
+            rows.append(self._dead_row())
+        else:
+            self.dead = int.from_bytes(dead, "big")
+        for described_id, description in self._descriptions().items():
+            if self._store.read(Table.SCHEMA, described_id) is None:
+                rows.append((Table.SCHEMA, described_id, description))
+        for key, value in scan(Table.SCHEMA):
+            known, id = msgspec.json.decode(value), int.from_bytes(key, "big")
+            if "params" in known:
+                self.delivery.old_params[id] = known["params"]
+            elif "handler" in known:
+                self.delivery.dead.names[id] = known["handler"]
+            else:
+                self.kept_types.add(known["type"])
+        return self._seal_rows(rows)
+
+    def _dead_row(self) -> Row:
+        return Table.META, b"dead", self.dead.to_bytes(8, "big")
+
+    def _descriptions(self) -> dict[bytes, bytes]:
+        """What names the ids in stored bytes: schemas of states, handlers, their argument lists."""
+        described = {}
+        for kind in self.settings.types.values():
+            described[kind.schema_id.to_bytes(8, "big")] = kind.schema
+            for handler in kind.handlers.values():
+                params = [param.name for param in handler.params]
+                described[handler.params_id.to_bytes(8, "big")] = msgspec.json.encode(
+                    {"handler": f"{kind.name}.{handler.name}", "params": params}
+                )
+                named = msgspec.json.encode({"handler": handler.name})
+                described[handler.id.to_bytes(8, "big")] = named
+        return described
+
+    def _schema(self, id: int) -> bytes | None:
+        return self._store.read(Table.SCHEMA, id.to_bytes(8, "big"))
+
+    # ── events ──
+
+    def accept(self, event: Event) -> None:
+        """One event in. Turns wait for `run`."""
+        match event:
+            case Arrived(raw):
+                caused = self.streams.arrived(raw)
+                self._effects += caused
+                self.stopped |= any(type(effect) is Stop for effect in caused)
+            case Requested() if not self.intake.has_room():
+                self._effects += [
+                    Reply(event.caller, "busy", run.numbers, NOTHING) for run in event.runs
+                ]
+            case Operated() if not self.intake.has_room_to_operate():
+                self._effects.append(Told(event.caller, event.number, CROWDED))
+            case Requested() | Operated() | Items() | Confirmed() | Written():
+                self.intake.add(event)
+            case Ticked(now_ns, steady_ns):
+                self._tick(now_ns, steady_ns)
+            case Cut(no):
+                self.streams.cut_at(no)
+            case Durable(no):
+                self._release(no)
+
+    def _tick(self, now_ns: int, steady_ns: int) -> None:
+        before, self._clocks = self._clocks, (now_ns, steady_ns)
+        ahead_ns = (now_ns - before[0]) - (steady_ns - before[1]) if before[0] else 0
+        if ahead_ns > LEAP_NS:
+            self._effects.append(Stop(SkerryError(_leapt(ahead_ns))))
+            self.stopped = True
+            return
+        self.now_ns = max(self.now_ns, now_ns)
+        self.streams.now_ns = self.now_ns
+        self._effects += self.streams.tick(steady_ns)
+        if steady_ns - self._house_ns > HOUSE_NS:
+            self._house_ns = steady_ns
+            self.intake.expire = True
+
+    def take_effects(self) -> list[Effect]:
+        """What must happen outside, in this order."""
+        effects, self._effects = self._effects, []
+        return effects
+
+    # ── a batch ──
+
+    def run(self) -> Commit | None:
+        """Run one batch of what waits. None: nothing waited, or nothing came of it."""
+        if self.stopped:
+            return None
+        work = self.intake.gather(self.now_ns)
+        if not work:
+            return None
+        self._batches += 1
+        try:
+            return self._run(work, careful=self.intake.slow)
+        except Raised as raised:
+            self.turns.distrust(raised.type)
+            self._undo()
+        return self._run(work, careful=True)
+
+    def _run(self, work: Work, *, careful: bool) -> Commit | None:
+        no = CommitNo(self.no + 1)
+        seed = self.settings.incarnation, self.me, self.epoch, self._batches
+        self.turns.begin(self.now_ns, seed)
+        self.delivery.begin(self.epoch, no, careful=careful)
+        self.intake.execute(work, self.now_ns)
+        return self._seal(work)
+
+    def _undo(self) -> None:
+        self.turns.undo()
+        self.timers.undo()
+        self.asks.undo()
+        self.requests.undo()
+        self.outputs.undo()
+        self.intake.undo()
+        self.clients.undo()
+
+    def _seal(self, work: Work) -> Commit | None:
+        states, live = self.turns.states()
+        frames = self._frames()
+        rows: list[Row] = [*self.delivery.dead.rows, *self.timers.rows(), *self.asks.rows()]
+        if self.delivery.dead.rows:
+            self.buried += self.delivery.dead.buried
+            self.dead += self.delivery.dead.buried - len(self.delivery.dead.gone)
+            rows.append(self._dead_row())
+        rows += self.requests.rows(self.now_ns)
+        rows += self.outputs.rows()
+        rows += self.intake.rows()
+        sealed: list[tuple[int, int]] = []
+        for peer, bodies in frames:
+            rows += self.streams.seal(peer, bodies)
+            if peer != self.me:
+                sealed.append((peer, self.streams.outbound[peer].sealed))
+        taken = self.streams.taken(work.frames)
+        rows += self.streams.rows_taken(work.frames)
+        replies, self.clients.replies = self.clients.replies, []
+        self._effects += self.intake.take_effects()
+        self._seal_parts()
+        if not states and not rows:
+            self._hold(_Held(self.no, replies, [], {}))
+            return None
+        rows += self.streams.rows_of_released()
+        self._hold(_Held(self.no + 1, replies, sealed, taken))
+        return self._record(states, rows, live)
+
+    def _frames(self) -> list[tuple[int, list[tuple[bytes, int]]]]:
+        """The frames of each peer, encoded. Arguments that do not encode throw the batch away."""
+        try:
+            return [
+                (peer, buffer.frames(each=self.intake.slow and peer == self.me))
+                for peer, buffer in self.delivery.filled.items()
+            ]
+        except (TypeError, ValueError, OverflowError) as error:
+            raise Raised from error
+
+    def _seal_parts(self) -> None:
+        self.turns.sealed()
+        self.timers.sealed()
+        self.asks.sealed()
+        self.requests.sealed(self.now_ns)
+        self.outputs.sealed(self.no + 1)
+        self.intake.sealed()
+
+    def _seal_rows(self, rows: list[Row]) -> Commit:
+        self._hold(_Held(self.no + 1, [], [], {}))
+        return self._record([], rows, [])
+
+    def _record(
+        self, states: list[StateGroup], rows: list[Row], live: Sequence[Sequence[Live]]
+    ) -> Commit:
+        self.no += 1
+        record = commit.encode(self.no, self.epoch, self.now_ns, self._checksum, states, rows)
+        self._checksum = commit.checksum_of(record)
+        return Commit(CommitNo(self.no), record, states, rows, live)
+
+    # ── durability ──
+
+    def _hold(self, held: _Held) -> None:
+        if held.no <= self.durable:
+            assert not held.sealed, "I3: frames of a batch that has no commit"
+            self._effects += held.replies
+        else:
+            self._held.append(held)
+
+    def _release(self, no: int) -> None:
+        assert no <= self.no, f"I3: commit {no} is durable, but {self.no} is the newest sealed"
+        if self.durable == self._opened:
+            self._effects += self.streams.hello()
+        self.durable = max(self.durable, no)
+        peers: dict[int, None] = {}
+        while self._held and self._held[0].no <= no:
+            held = self._held.popleft()
+            for peer, seq in held.sealed:
+                self.streams.outbound[peer].durable_upto(seq)
+                peers[peer] = None
+            for peer, (seq, position) in held.taken.items():
+                self.streams.durable(peer, seq, position)
+            self._effects += held.replies
+        self._effects += self.streams.speak(peers)
+        self._effects += self.outputs.offer(self.durable)
+
+    # ── the state of things ──
+
+    @property
+    def runnable(self) -> bool:
+        """Whether `run` has something to do now."""
+        return not self.stopped and self.intake.waits(self.now_ns)
+
+    @property
+    def quiet(self) -> bool:
+        """Nothing runnable, unsealed, undurable, in an outbox, timed or asked (sources: the worker's)."""
+        return (
+            not self.runnable
+            and self.durable == self.no
+            and not self.streams.busy
+            and not len(self.timers)
+            and not len(self.asks)
+            and not self.outputs.unwritten
+        )
+
+    @property
+    def pressed(self) -> bool:
+        """Whether intake from outside should pause: frames to others pile up, here or at a peer."""
+        return self.streams.pressed or self.outputs.pressed
+
+
+def _nobody_watches(peer: int, seq: int, index: int) -> None:
+    """Nobody watches until a worker does."""
+
+
+def _leapt(ahead_ns: int) -> str:
+    days = ahead_ns / 86400e9
+    return (
+        f"The machine's clock was set ahead by {days:,.1f} days while the app ran; nothing has run "
+        f"at that time. If the clock is right now, start the app again; else set it first."
+    )

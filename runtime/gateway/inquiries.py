@@ -1,0 +1,351 @@
+"""What a worker is asked that is no message to an entity: states, counts, dead letters.
+
+    control -> look -> held until what was looked at is durable -> answer
+
+A look sees the newest sealed rows; its answer leaves when they are durable, so nobody is told
+what a crash could undo (I3). What takes long, as a count, is done in slices between batches, of
+each caller in turn; and an answer waits for who has not read the one before.
+
+Looks are bounded, for a caller and in all, and so are the answers that wait (I7): what is beyond
+is refused as busy, and its caller asks again.
+
+No I/O, no clock: the worker and the simulator answer by the same code.
+Idea: docs/clients.md, "Reads".
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import chain
+from typing import Any, Protocol
+
+import msgspec
+from msgspec import Struct
+
+from skerry.errors import SkerryError
+from skerry.runtime.core.events import Operated, Table
+from skerry.runtime.core.shard import Shard
+from skerry.runtime.core.stored import schema_id_of
+from skerry.runtime.core.tables.dead_letters import DeadLetter
+from skerry.runtime.gateway.protocol import PAGE_ROWS, Caller, Control
+from skerry.runtime.ports import Committed
+
+SLICE_ROWS = 2000
+"""Rows that a look goes through per round, so that nobody waits for it."""
+
+PAGE_BYTES = 1 << 20
+"""The same in bytes, and how large a page is: one row may go beyond."""
+
+
+PARTS_OF_CALLERS = 8
+"""One caller's answers may take such a part of the room for those of all."""
+
+
+class Busy(SkerryError):
+    """Nothing was looked at: ask again."""
+
+
+class Answers(Protocol):
+    """Where answers go."""
+
+    def answer(self, caller: Caller, n: int, value: Any, /) -> None:
+        """The value that call `n` asked for."""
+        ...
+
+    def error(self, caller: Caller, n: int, error: Exception, /) -> None:
+        """Call `n` could not be answered."""
+        ...
+
+    def welcome(self, caller: Caller, greeting: Any, /) -> None:
+        """Who we are."""
+        ...
+
+    def has_read(self, caller: Caller, /) -> bool | None:
+        """Whether the caller has read all that it was told; None: it is gone."""
+        ...
+
+    def let_go(self, caller: Caller, /) -> None:
+        """End a caller's line."""
+        ...
+
+
+class Host(Protocol):
+    """What only the process around a shard knows."""
+
+    def greeting(self) -> Any:
+        """Who this door is, as `words.Greeting` or its fields."""
+        ...
+
+    def status(self) -> dict[str, Any]:
+        """How the shard is doing."""
+        ...
+
+    def backup(self, caller: Caller, n: int, no: int, folder: str) -> None:
+        """Take a cut and copy it; answer when that is done."""
+        ...
+
+    def steer(self, word: str) -> dict[str, Any]:
+        """Do as the supervisor says, and say whether all is quiet."""
+        ...
+
+
+class _Held(Struct):
+    """An answer, until what it says is durable."""
+
+    no: int
+    n: int
+    value: Any
+    size: int
+
+
+class _Looks:
+    """What one caller has asked and was not told yet."""
+
+    __slots__ = ("held", "size", "under_way")
+
+    def __init__(self) -> None:
+        self.under_way: deque[Iterator[None]] = deque()
+        """Each does a slice of its work per step; at its end its answer is held."""
+        self.held: deque[_Held] = deque()
+        self.size = 0
+        """Bytes of these."""
+
+    def __len__(self) -> int:
+        return len(self.under_way) + len(self.held)
+
+
+class Inquiries:
+    """The looks that are under way at one shard."""
+
+    def __init__(self, shard: Shard, store: Committed, answers: Answers, host: Host) -> None:
+        self._shard, self._store, self._answers, self._host = shard, store, answers, host
+        self._limits = shard.settings.limits
+        self._callers: dict[Caller, _Looks] = {}
+        """Who has looks, in the order of their turns."""
+        self._count = self._bytes = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether a look is under way that goes on at the next step."""
+        return any(
+            looks.under_way and self._answers.has_read(caller)
+            for caller, looks in self._callers.items()
+        )
+
+    def serve(self, control: Control) -> None:
+        """Answer, or begin to."""
+        try:
+            self._serve(control)
+        except (SkerryError, ValueError, TypeError, KeyError, IndexError) as error:
+            self._answers.error(control.caller, control.n, error)
+
+    def _serve(self, control: Control) -> None:
+        caller, n, args = control.caller, control.n, control.args
+        match control.kind:
+            case "hello":
+                self._answers.welcome(caller, self._host.greeting())
+            case "get":
+                self._hold(self._looks_of(caller), n, *self._get(*args))
+            case "scan":
+                self._begin(caller, n, self._scan, args)
+            case "count":
+                self._begin(caller, n, self._count_states, args)
+            case "status":
+                self._answers.answer(caller, n, self._host.status())
+            case "dead":
+                self._dead(caller, n, *args)
+            case "backup":
+                self._back_up(caller, n, *args)
+            case "control":
+                self._answers.answer(caller, n, self._host.steer(*args))
+            case unknown:
+                raise ValueError(f"a door does not know {unknown!r}")
+
+    def step(self) -> None:
+        """Look at one more slice, and let go of what is durable now.
+
+        In this order: nobody may come by again for a while, so an answer that is ready leaves.
+        """
+        self._look()
+        for caller, looks in list(self._callers.items()):
+            self._tell(caller, looks)
+
+    def _look(self) -> None:
+        for caller, looks in self._callers.items():
+            if looks.under_way and self._answers.has_read(caller):
+                # Its next turn is behind all others'.
+                self._callers[caller] = self._callers.pop(caller)
+                if next(looks.under_way[0], self) is self:
+                    looks.under_way.popleft()
+                    self._count -= 1
+                return
+
+    # ── bounds ──
+
+    def _looks_of(self, caller: Caller) -> _Looks:
+        """Those of a caller that asks one more thing. Raises Busy."""
+        limits, looks = self._limits, self._callers.get(caller)
+        if looks is not None and (
+            len(looks) >= limits.looks_of_caller_max
+            or looks.size >= limits.looks_bytes_max // PARTS_OF_CALLERS
+        ):
+            raise Busy(f"{len(looks)} questions of this caller are open, and no more are taken.")
+        while self._count >= limits.looks_max or self._bytes >= limits.looks_bytes_max:
+            if not self._let_go():
+                raise Busy(f"{self._count} questions are open here, and no more are taken.")
+        if looks is None:
+            looks = self._callers[caller] = _Looks()
+        return looks
+
+    def _let_go(self) -> bool:
+        """Of who does not read what it was told: the one who takes most. Whether there was any."""
+        deaf = [caller for caller in self._callers if not self._answers.has_read(caller)]
+        if not deaf:
+            return False
+        worst = max(
+            deaf, key=lambda caller: (self._callers[caller].size, len(self._callers[caller]))
+        )
+        self._forget(worst)
+        self._answers.let_go(worst)
+        return True
+
+    def _forget(self, caller: Caller) -> None:
+        looks = self._callers.pop(caller)
+        self._count -= len(looks)
+        self._bytes -= looks.size
+
+    def _begin(
+        self, caller: Caller, n: int, look: Callable[..., Iterator[None]], args: tuple[Any, ...]
+    ) -> None:
+        looks = self._looks_of(caller)
+        looks.under_way.append(look(looks, n, *args))
+        self._count += 1
+
+    def _hold(self, looks: _Looks, n: int, value: Any, size: int) -> None:
+        no = self._shard.no
+        looks.held.append(_Held(no, n, value, size))
+        looks.size += size
+        self._count += 1
+        self._bytes += size
+
+    def _tell(self, caller: Caller, looks: _Looks) -> None:
+        """What is durable, as long as the caller reads it."""
+        reads = self._answers.has_read(caller)
+        while reads and looks.held and looks.held[0].no <= self._shard.durable:
+            held = looks.held.popleft()
+            self._count -= 1
+            self._bytes -= held.size
+            looks.size -= held.size
+            self._answers.answer(caller, held.n, held.value)
+            reads = self._answers.has_read(caller)
+        if reads is None or not len(looks):
+            self._forget(caller)
+
+    # ── looks ──
+
+    def _get(self, type_name: str, key: str) -> tuple[list[bytes | None], int]:
+        state = self._store.state(type_name, key)
+        return [state, self._schema_of(state)], len(state or b"")
+
+    def _schema_of(self, state: bytes | None) -> bytes | None:
+        if state is None:
+            return None
+        return self._store.read(Table.SCHEMA, schema_id_of(state).to_bytes(8, "big"))
+
+    def _scan(
+        self, looks: _Looks, n: int, type_name: str, prefix: str, after: str, limit: int
+    ) -> Iterator[None]:
+        while not self._store.ready(type_name):
+            yield
+        rows: list[tuple[str, bytes]] = []
+        schemas: dict[int, bytes | None] = {}
+        size = 0
+        for key, state in self._store.states(type_name, prefix, after):
+            rows.append((key, state))
+            size += len(key) + len(state)
+            id = schema_id_of(state)
+            if id not in schemas:
+                schemas[id] = self._schema_of(state)
+            if len(rows) >= min(limit, SLICE_ROWS) or size >= PAGE_BYTES:
+                break
+        self._hold(looks, n, [rows, schemas], size)
+
+    def _count_states(self, looks: _Looks, n: int, type_name: str) -> Iterator[None]:
+        count, after, more = 0, "", True
+        while more:
+            while not self._store.ready(type_name):
+                yield
+            more, last, seen, size = False, after, 0, 0
+            for key, state in self._store.states(type_name, "", after):
+                last, seen, size = key, seen + 1, size + len(state)
+                if more := seen >= SLICE_ROWS or size >= PAGE_BYTES:
+                    break
+            count, after = count + seen, last
+            yield
+        self._hold(looks, n, count, 0)
+
+    # ── dead letters ──
+
+    def _dead(self, caller: Caller, n: int, action: str, id: bytes | None, limit: int) -> None:
+        match action:
+            case "retry" | "drop" if id is not None:
+                self._shard.accept(Operated((caller, n), n, action, id))
+            case "show" if id is not None:
+                row = self._store.read(Table.DEAD, id)
+                letters = [] if row is None else [[id, _letter(row)]]
+                self._hold(self._looks_of(caller), n, letters, len(row or b""))
+            case "list":
+                self._begin(caller, n, self._list, (id or b"", limit))
+            case "oldest":
+                self._begin(caller, n, self._oldest, (limit,))
+            case unknown:
+                raise ValueError(f"a door does not know what to do with a dead letter: {unknown!r}")
+
+    def _list(self, looks: _Looks, n: int, after: bytes, limit: int) -> Iterator[None]:
+        """A page of them, as they lie in the store, without their tracebacks; and how many there are."""
+        letters, size = [], 0
+        for id, row in self._store.scan(Table.DEAD, b"", after):
+            letters.append([bytes(id), _letter(row, whole=False)])
+            size += len(row)
+            if len(letters) >= min(limit, SLICE_ROWS) or size >= PAGE_BYTES:
+                break
+        self._hold(looks, n, [letters, self._shard.dead], size)
+        yield
+
+    def _oldest(self, looks: _Looks, n: int, limit: int) -> Iterator[None]:
+        """The first that came, as `_list` has them; fewer when they are large."""
+        found: list[tuple[int, bytes]] = []
+        after, more = b"", True
+        while more:
+            more, seen, size = False, list[tuple[int, bytes]](), 0
+            for id, row in self._store.scan(Table.DEAD, b"", after):
+                seen.append((_letter(row).time_ns, bytes(id)))
+                size += len(row)
+                if more := len(seen) >= SLICE_ROWS or size >= PAGE_BYTES:
+                    break
+            after = seen[-1][1] if seen else after
+            found = heapq.nsmallest(min(limit, PAGE_ROWS), chain(found, seen))
+            yield
+        letters, size = [], 0
+        for _, id in found:
+            if size < PAGE_BYTES and (kept := self._store.read(Table.DEAD, id)) is not None:
+                letters.append([id, _letter(kept, whole=False)])
+                size += len(kept)
+        self._hold(looks, n, [letters, self._shard.dead], size)
+
+    # ── backups ──
+
+    def _back_up(self, caller: Caller, n: int, no: int, folder: str) -> None:
+        if not self._shard.streams.follows(no):
+            raise ValueError(
+                f"no backup can have the number {no}: the newest has {self._shard.streams.cut}, and "
+                f"this one is too far ahead of it and of the clock"
+            )
+        self._host.backup(caller, n, no, folder)
+
+
+def _letter(row: bytes, *, whole: bool = True) -> DeadLetter:
+    letter = msgspec.msgpack.decode(row, type=DeadLetter)
+    return letter if whole else msgspec.structs.replace(letter, traceback="")

@@ -1,0 +1,298 @@
+"""The worker's end of the clients' lines: many callers, one list of events for the shard.
+
+A door listens on a socket, and has one descriptor that the worker polls with its others. Each
+wake-up hears many callers, each a little; each round's outcomes leave as one message per
+caller. Nothing here is a promise: what is lost is asked again by its caller, and counted once
+by the shard.
+
+What callers can make us hold is bounded: who does not read what we say is not heard until it
+has, and who makes us keep most is let go when it is too much. So are callers themselves, by the
+files that the process may open, of which some are kept for everything else. What a stranger sends
+is refused with a sentence and reaches nobody. Never blocks. Idea: docs/clients.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import select
+import socket
+from collections.abc import Iterable, Mapping
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from skerry.runtime.core.events import Confirmed, Reply, Requested
+from skerry.runtime.gateway import knock, protocol
+from skerry.runtime.gateway.channel import Broken, Channel
+from skerry.runtime.gateway.protocol import Control
+
+HEARD_BYTES_MAX = 1 << 20
+"""Heard per wake-up, about; what is left wakes us again, after a batch has run."""
+
+CALLERS_MAX = 4096
+"""Callers at once, where the process may open as many files. A silent one costs about a kilobyte."""
+
+KEPT_FILES = 192
+"""Descriptors that callers leave to the log, the store, sources, peers and handlers. Where the
+process may open few, half of those that are left."""
+
+PEER_FILES = 4
+"""Likewise for each other shard: a connection each way, and what ZeroMQ wakes its threads with."""
+
+ACCEPTED_MAX = 128
+"""Callers that come in per wake-up: what else there is to do is not kept waiting by who knocks."""
+
+UNREAD_BYTES_MAX = 64 << 20
+"""Of messages that have not come as a whole, from all callers: several of the largest. Above, who
+has most of it is let go."""
+
+UNSENT_BYTES_MAX = 64 << 20
+"""What we keep for all callers that do not read, beside the largest answer, which may be one large
+state: above, who has most of it is let go."""
+
+BACKLOG = 512
+"""Callers that knock in the same moment."""
+
+STRANGER = (
+    "This door opens to who knows the app's secret, which stands in its data directory. Use a client "
+    "of the app's own release, with that directory."
+)
+
+_IN, _OUT = select.EPOLLIN, select.EPOLLOUT
+
+Caller = Channel
+"""A caller is its connection: when it comes again it is another, and may be told nothing that
+the first was to hear."""
+
+
+def raise_limit() -> int:
+    """Let this process open as many files as it may at most; how many that are."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard if hard != resource.RLIM_INFINITY else 1 << 30
+
+
+def callers_that_fit(peers: int) -> int:
+    """How many callers a process can have beside what it has open already, and will open."""
+    room = raise_limit() - len(list(Path("/proc/self/fd").iterdir()))
+    return max(1, min(CALLERS_MAX, max(room - KEPT_FILES - PEER_FILES * peers, room // 2)))
+
+
+class Door:
+    """Where callers of one worker come in."""
+
+    def __init__(self, path: Path, secret: str, *, callers_max: int = CALLERS_MAX) -> None:
+        self.callers_max, self._secret = callers_max, secret
+        self._strangers: set[int] = set()
+        """Callers, by descriptor, that have not proven who they are."""
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener.setblocking(False)
+        # A killed worker leaves its file behind; the store's lock says that it is gone.
+        path.unlink(missing_ok=True)
+        self._listener.bind(str(path))
+        self._listener.listen(BACKLOG)
+        self._epoll = select.epoll()
+        self._epoll.register(self._listener.fileno(), _IN)
+        self._listens = True
+        self.fd = self._epoll.fileno()
+        """Readable when `receive` has something to do."""
+        self._callers: dict[int, Channel] = {}
+        self._silent: dict[int, Channel] = {}
+        """Those that have said nothing yet, in the order in which they came."""
+        self.turned_away = 0
+        """How many found no room."""
+        self._unread = self._unsent = 0
+
+    def close(self) -> None:
+        """Let go of everybody; what was not said is asked for again."""
+        for caller in list(self._callers.values()):
+            self.let_go(caller)
+        self._listener.close()
+        self._epoll.close()
+
+    @property
+    def callers(self) -> int:
+        """How many there are."""
+        return len(self._callers)
+
+    # ── in ──
+
+    def receive(self) -> list[Requested | Confirmed | Control]:
+        """What has come, of each caller in order."""
+        found: list[Requested | Confirmed | Control] = []
+        heard_bytes = 0
+        for fd, events in self._epoll.poll(0):
+            if fd == self._listener.fileno():
+                self._accept()
+                continue
+            caller = self._callers.get(fd)
+            if caller is None:
+                continue  # It was let go on the way.
+            if events & _OUT:
+                self._go_on(caller)
+            elif heard_bytes < HEARD_BYTES_MAX:
+                for raw in self._met(caller, self._hear(caller)):
+                    heard_bytes += len(raw)
+                    found += self._events(caller, raw)
+        return found
+
+    def _accept(self) -> None:
+        for _ in range(ACCEPTED_MAX):
+            try:
+                end, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError:  # No descriptor is left. Who knocks waits until somebody leaves.
+                self._listens = False
+                self._epoll.unregister(self._listener.fileno())
+                return
+            caller = Channel(end, message_bytes_max=protocol.PACKET_BYTES_MAX)
+            if self._has_room():
+                self._callers[caller.fileno()] = self._silent[caller.fileno()] = caller
+                self._strangers.add(caller.fileno())
+                self._epoll.register(caller.fileno(), _IN)
+            else:
+                self._turn_away(caller)
+
+    def _has_room(self) -> bool:
+        """Whether one more may come in; who has said nothing since it came leaves for it."""
+        if len(self._callers) >= self.callers_max and self._silent:
+            self.let_go(next(iter(self._silent.values())))
+        return len(self._callers) < self.callers_max
+
+    def _turn_away(self, caller: Channel) -> None:
+        self.turned_away += 1
+        text = f"This worker has {len(self._callers):,} callers, and can have no more."
+        if self.callers_max < CALLERS_MAX:
+            text += " Its process may open too few files: start the app with a larger `ulimit -n`."
+        with contextlib.suppress(Broken):
+            caller.say(protocol.encode(protocol.Refusal(0, "Busy", text)))
+        caller.close()
+
+    def let_go(self, caller: Channel) -> None:
+        """End a caller's line; what was not said is asked for again."""
+        fd = caller.fileno()
+        if self._callers.pop(fd, None) is None:
+            return
+        self._silent.pop(fd, None)
+        self._strangers.discard(fd)
+        self._unread -= caller.unread
+        self._unsent -= caller.unsent
+        # Not by closing alone: a child that is about to be another program may hold it still.
+        self._epoll.unregister(fd)
+        caller.close()
+        if not self._listens:
+            self._listens = True
+            self._epoll.register(self._listener.fileno(), _IN)
+
+    def _hear(self, caller: Channel) -> list[bytes]:
+        self._unread -= caller.unread
+        try:
+            heard = caller.hear()
+        except Broken:
+            self._unread += caller.unread
+            self.let_go(caller)
+            return []
+        self._unread += caller.unread
+        if heard:
+            self._silent.pop(caller.fileno(), None)
+        if self._unread > UNREAD_BYTES_MAX:
+            self.let_go(max(self._callers.values(), key=attrgetter("unread")))
+        return heard
+
+    def _met(self, caller: Channel, heard: list[bytes]) -> list[bytes]:
+        """What a caller says once it has proven that it knows the app's secret."""
+        if not heard or caller.fileno() not in self._strangers:
+            return heard
+        answer = knock.answer(self._secret, heard[0])
+        if answer is None:
+            self._send(caller, protocol.Refusal(0, "Unavailable", STRANGER))
+            self.let_go(caller)
+            return []
+        self._strangers.discard(caller.fileno())
+        self._say(caller, answer)
+        return heard[1:]
+
+    def _events(self, caller: Channel, raw: bytes) -> Iterable[Requested | Confirmed | Control]:
+        try:
+            return protocol.events(caller, protocol.decode_call(raw), len(raw))
+        # A stranger's bytes may also nest too deep for the decoder, or not be text.
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
+            text = f"This door can't read that message: {error}. Use a client of the app's own release."
+            self._send(caller, protocol.Refusal(_number_in(raw), "InvalidMessage", text))
+            return ()
+
+    # ── out ──
+
+    def replies(self, replies: Iterable[Reply]) -> None:
+        """Outcomes, one message per caller."""
+        for caller, outcomes in protocol.outcomes(replies):
+            self._send(caller, outcomes)
+
+    def answer(self, caller: Channel, n: int, value: Any) -> None:
+        """The value that call `n` asked for."""
+        self._send(caller, protocol.Answer(n, value))
+
+    def error(self, caller: Channel, n: int, error: Exception) -> None:
+        """Call `n` could not be answered."""
+        self._send(caller, protocol.Refusal(n, type(error).__name__, str(error)))
+
+    def welcome(self, caller: Channel, greeting: Mapping[str, Any]) -> None:
+        """Who we are, for a caller that said hello."""
+        self._send(caller, ["welcome", greeting])
+
+    def has_read(self, caller: Channel) -> bool | None:
+        """See `inquiries.Answers`."""
+        return not caller.unsent if self._callers.get(caller.fileno()) is caller else None
+
+    def _send(self, caller: Channel, word: object) -> None:
+        self._say(caller, protocol.encode(word))
+
+    def _say(self, caller: Channel, raw: bytes) -> None:
+        if self._callers.get(caller.fileno()) is not caller:
+            return  # It is gone; what it misses it asks again.
+        had = caller.unsent
+        try:
+            caller.say(raw)
+        except Broken:
+            self.let_go(caller)
+            return
+        self._unsent += caller.unsent - had
+        if caller.unsent and not had:
+            # It is not heard until it has read: else it could make us keep more and more.
+            self._epoll.modify(caller.fileno(), _OUT)
+        if self._unsent > UNSENT_BYTES_MAX:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Let go of who keeps most of what is said unread; unless it is one large answer that makes it
+        so much."""
+        callers = self._callers.values()
+        largest = max(caller.unsent - caller.behind for caller in callers)
+        if self._unsent - largest > UNSENT_BYTES_MAX:
+            self.let_go(max(callers, key=attrgetter("behind", "unsent")))
+
+    def _go_on(self, caller: Channel) -> None:
+        had = caller.unsent
+        try:
+            caller.go_on()
+        except Broken:
+            self.let_go(caller)
+            return
+        self._unsent += caller.unsent - had
+        if not caller.unsent:
+            self._epoll.modify(caller.fileno(), _IN)
+
+
+def _number_in(raw: bytes) -> int:
+    """The number of a call that could not be read otherwise, so that its caller need not wait."""
+    try:
+        call = msgspec.msgpack.decode(raw)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return 0
+    numbered = isinstance(call, list) and len(call) > 1 and type(call[1]) is int
+    return call[1] if numbered and abs(call[1]) < 2**63 else 0

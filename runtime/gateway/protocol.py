@@ -1,0 +1,303 @@
+"""What callers and doors say to each other, and what it means; nothing that acts on it.
+
+One message part each, a msgpack array whose first element names it: `["get", 7, "Account",
+"alice"]`. Everything that a stranger could get wrong and that would hurt behind the door is
+refused here, by type: lengths, signs and sizes, at the speed of the decoder.
+
+Imports the core's vocabulary only. Idea: docs/clients.md.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Raw, Struct
+
+from skerry.message import MESSAGE_BYTES_MAX
+from skerry.runtime.core.events import (
+    SLOTS,
+    Confirmed,
+    Placement,
+    Reply,
+    Requested,
+    RequestRun,
+)
+from skerry.runtime.core.stored import split
+from skerry.runtime.core.wire import array_length
+
+KEY_BYTES_MAX = 480
+"""Bytes of a key in UTF-8: what the store's longest row key leaves room for."""
+
+NAME_CHARS_MAX = 200
+"""Characters of a type's or handler's name."""
+
+PACKET_BYTES_MAX = MESSAGE_BYTES_MAX + (1 << 20)
+"""Bytes of one message to a door: the largest request fits. A caller that sends more is let go."""
+
+PACKET_BYTES = 1 << 18
+"""Bytes of arguments at which a caller begins another message: a door goes on between two."""
+
+ASKS_MAX = 2048
+"""Requests in one message: a batch's worth."""
+
+PAGE_ROWS = 1000
+"""Entities in one answer to a scan."""
+
+Number = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Name = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX)]
+Key = Annotated[str, Meta(min_length=1, max_length=KEY_BYTES_MAX)]
+Session = Annotated[bytes, Meta(min_length=16, max_length=16)]
+
+
+class CheckedRun(RequestRun, array_like=True):
+    """A `RequestRun` as a door accepts it: the same fields in the same order, with their bounds."""
+
+    type: Name
+    handler: Name
+    reply: bool
+    first_ns: Number
+    numbers: Annotated[list[Annotated[int, Meta(ge=1, le=2**63 - 1)]], Meta(min_length=1)]
+    previous: list[Number]
+    keys: list[Key]
+    args: Raw
+
+
+# ── a caller says ─────────────────────────────────────────────────────────────
+# `n` numbers what is not a request: 1, 2, 3... as its caller likes.
+
+
+class Hello(Struct, array_like=True, tag_field="says", tag="hello"):
+    """Who are you? Answered by `Welcome`."""
+
+
+class Asks(Struct, array_like=True, tag_field="says", tag="asks"):
+    """Requests of a session; those to one slot in the order of their numbers."""
+
+    session: Session
+    named: bool
+    runs: Annotated[list[CheckedRun], Meta(max_length=ASKS_MAX)]
+
+
+class Confirm(Struct, array_like=True, tag_field="says", tag="confirm"):
+    """The session holds the outcome of every request up to `upto`; of these slots only up to
+    a number of their own."""
+
+    session: Session
+    upto: Number
+    below: dict[Annotated[int, Meta(ge=0, lt=SLOTS)], Number]
+
+
+class Get(Struct, array_like=True, tag_field="says", tag="get"):
+    """The committed state of an entity: `[state or nil, its schema or nil]`."""
+
+    n: int
+    type: Name
+    key: Key
+
+
+class Scan(Struct, array_like=True, tag_field="says", tag="scan"):
+    """Entities of a type behind `after`: `[[[key, state], ...], {schema id: schema}]`."""
+
+    n: int
+    type: Name
+    prefix: Annotated[str, Meta(max_length=KEY_BYTES_MAX)]
+    after: Annotated[str, Meta(max_length=KEY_BYTES_MAX)]
+    limit: Annotated[int, Meta(ge=1)]
+
+
+class Count(Struct, array_like=True, tag_field="says", tag="count"):
+    """How many entities of a type this shard holds."""
+
+    n: int
+    type: Name
+
+
+class Status(Struct, array_like=True, tag_field="says", tag="status"):
+    """How the shard is doing."""
+
+    n: int
+
+
+class Dead(Struct, array_like=True, tag_field="says", tag="dead"):
+    """Dead letters: 'show', 'retry' or 'drop' one; 'list' those behind an id, or the 'oldest', each
+    without its traceback: `[[[id, letter], ...], how many there are]`."""
+
+    n: int
+    action: str
+    id: bytes | None = None
+    limit: Annotated[int, Meta(ge=1, le=PAGE_ROWS)] = PAGE_ROWS
+
+
+class Backup(Struct, array_like=True, tag_field="says", tag="backup"):
+    """Take cut `no`, and copy it to a folder: `[epoch, commit, bytes]` when that is done."""
+
+    n: int
+    no: Number
+    folder: Annotated[str, Meta(min_length=1)]
+
+
+class Steer(Struct, array_like=True, tag_field="says", tag="control"):
+    """The supervisor's word: 'quiet', 'stop'."""
+
+    n: int
+    word: str
+
+
+Call = Hello | Asks | Confirm | Get | Scan | Count | Status | Dead | Backup | Steer
+
+
+# ── a door says ───────────────────────────────────────────────────────────────
+
+
+class Greeting(Struct):
+    """Who a door is, and what its app offers."""
+
+    incarnation: bytes
+    shard: int
+    epoch: int
+    placement: Placement
+    now_ns: int
+    app: str
+    types: dict[str, list[str]]
+    """Public handlers by entity type."""
+    kept: list[str] = []
+    """Types that its stores know, also those that this release does not have."""
+
+
+class Welcome(Struct, array_like=True, tag_field="says", tag="welcome"):
+    """The answer to `Hello`."""
+
+    greeting: Greeting
+
+
+class Outcomes(Struct, array_like=True, tag_field="says", tag="outcomes"):
+    """What became of requests: kind, numbers, and the body of each (`events.Reply`)."""
+
+    runs: list[tuple[str, list[int], list[Raw]]]
+
+
+class Answer(Struct, array_like=True, tag_field="says", tag="answer"):
+    """The value that call `n` asked for."""
+
+    n: int
+    value: Any
+
+
+class Refusal(Struct, array_like=True, tag_field="says", tag="error"):
+    """Call `n` could not be answered; 0 when the door could not read so much as its number."""
+
+    n: int
+    error: str
+    text: str
+
+
+Word = Welcome | Outcomes | Answer | Refusal
+
+encode = msgspec.msgpack.Encoder().encode
+decode_call = msgspec.msgpack.Decoder(Call).decode
+decode_word = msgspec.msgpack.Decoder(Word).decode
+
+
+def array(elements: list[bytes]) -> bytes:
+    """A msgpack array of what is encoded already."""
+    count = len(elements)
+    if count < 16:
+        head = bytes((0x90 | count,))
+    else:
+        head = b"\xdd" + count.to_bytes(4, "big")
+    return head + b"".join(elements)
+
+
+Caller = Any
+"""Where answers go: whatever names a caller at its door."""
+
+
+def outcomes(replies: Iterable[Reply]) -> Iterator[tuple[Caller, list[Any]]]:
+    """Replies as one message per caller: an `Outcomes`, its bodies as they stand."""
+    by_caller: dict[Caller, list[Any]] = {}
+    for reply in replies:
+        by_caller.setdefault(reply.caller, []).append((reply.kind, reply.numbers, reply.bodies))
+    for caller, runs in by_caller.items():
+        yield caller, ["outcomes", runs]
+
+
+# ── what a call means to a worker ─────────────────────────────────────────────
+
+
+class Control(Struct, frozen=True):
+    """What a caller wants that is not a request to an entity: the worker answers it itself."""
+
+    caller: Caller
+    n: int
+    kind: str
+    """hello, get, scan, count, status, dead, backup or control."""
+    args: tuple[Any, ...] = ()
+
+
+def events(caller: Caller, call: Call, size: int) -> Iterator[Requested | Confirmed | Control]:
+    """One message of so many bytes as events; all of it, or a ValueError and none."""
+    match call:
+        case Asks(session, named, runs):
+            for run in runs:
+                _check(run)
+            if named and [len(run.numbers) for run in runs] != [1]:
+                raise ValueError("what has an idempotency key comes alone")
+            return iter((Requested(caller, session, list(runs), named, size),))
+        case Confirm(session, upto, below):
+            return iter((Confirmed(session, upto, below),))
+        case Hello():
+            return iter((Control(caller, 0, "hello"),))
+        case Get(n, type_name, key):
+            _check_key(key)
+            control = Control(caller, n, "get", (type_name, key))
+        case Scan(n, type_name, prefix, after, limit):
+            control = Control(caller, n, "scan", (type_name, prefix, after, limit))
+        case Count(n, type_name):
+            control = Control(caller, n, "count", (type_name,))
+        case Status(n):
+            control = Control(caller, n, "status")
+        case Dead(n, action, id, limit):
+            control = Control(caller, n, "dead", (action, id, limit))
+        case Backup(n, no, folder):
+            control = Control(caller, n, "backup", (no, folder))
+        case Steer(n, word):
+            control = Control(caller, n, "control", (word,))
+    return iter((control,))
+
+
+def _check(run: RequestRun) -> None:
+    """What types can't say of a run of requests."""
+    numbers, keys, count = run.numbers, run.keys, len(run.numbers)
+    if not count == len(run.previous) == len(keys) == array_length(run.args):
+        raise ValueError(
+            f"{count} requests need as many keys and arguments, and what each of them follows"
+        )
+    if not all(map(operator.lt, numbers, numbers[1:])):
+        raise ValueError(f"the numbers of requests ascend, but these are {numbers[:10]}")
+    if not all(map(operator.lt, run.previous, numbers)):
+        raise ValueError("a request can't follow one that was made after it")
+    # A character takes at most 4 bytes, so most keys need no encoding to be judged.
+    if max(map(len, keys)) > KEY_BYTES_MAX // 4:
+        for key in keys:
+            _check_key(key)
+    if memoryview(run.args).nbytes > MESSAGE_BYTES_MAX:
+        largest = max(memoryview(args).nbytes for args in split(run.args))
+        if largest > MESSAGE_BYTES_MAX:
+            raise ValueError(f"the arguments have {largest} bytes, more than {MESSAGE_BYTES_MAX}")
+
+
+def _check_key(key: str) -> None:
+    if len(key) > KEY_BYTES_MAX // 4 and len(key.encode()) > KEY_BYTES_MAX:
+        raise ValueError(f"a key has at most {KEY_BYTES_MAX} bytes in UTF-8")
+
+
+def turns_away(raw: bytes) -> bool:
+    """Whether a door says that it has no room, and so no time to prove itself."""
+    try:
+        word = decode_word(raw)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return False
+    return isinstance(word, Refusal) and (word.n, word.error) == (0, "Busy")

@@ -1,0 +1,627 @@
+"""One process: a shard, its store, its ports, its loop. The only place where they meet.
+
+    poll -> packets, requests, durable commits, items -> shard.run -> store.append -> effects
+
+Everything is done once per round, never per message: one poll, one batch, one append. The
+disk works on the store's own thread while the next batch runs; what a batch wants to say
+leaves when its commit is durable.
+
+Started by the supervisor, which holds what was our standard input open: its end is our end.
+User code and what it starts meet an empty one, and have nothing of what is ours.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import ctypes
+import faulthandler
+import gc
+import importlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NoReturn
+
+import msgspec
+import zmq
+
+from skerry import portable
+from skerry.app import App
+from skerry.errors import SkerryError, StoreDamaged, StoreLocked
+from skerry.runtime import forks
+from skerry.runtime.app.load import import_from, load
+from skerry.runtime.app.watch import NOTHING
+from skerry.runtime.causes import explained, passes
+from skerry.runtime.core.events import (
+    SLOTS,
+    Arrived,
+    Commit,
+    Cut,
+    Durable,
+    Placement,
+    Reply,
+    Requested,
+    Rewind,
+    Stop,
+    Ticked,
+    Told,
+    Transmit,
+    Write,
+)
+from skerry.runtime.core.intake import partition_slot
+from skerry.runtime.core.shard import Limits, Settings, Shard
+from skerry.runtime.core.streams.links import ACK_NS
+from skerry.runtime.core.turns import Raised
+from skerry.runtime.gateway.inquiries import Inquiries
+from skerry.runtime.gateway.listener import Door, callers_that_fit, raise_limit
+from skerry.runtime.gateway.protocol import Control
+from skerry.runtime.store.environment import Copied
+from skerry.runtime.store.store import LmdbStore
+from skerry.runtime.transport.pipe import Pipe
+from skerry.runtime.worker import heartbeat
+from skerry.runtime.worker.heartbeat import Heartbeat
+from skerry.runtime.worker.pace import Pace
+from skerry.runtime.worker.sinks import Writers
+from skerry.runtime.worker.sources import Partition, Readers
+from skerry.runtime.worker.stopwatch import Stopwatch
+from skerry.turn import Strayed, stray
+
+TICK_MS = 100
+"""The longest that a worker sleeps while a peer owes it something, and is asked again."""
+
+IDLE_MS = 1000
+"""The longest that it sleeps at all: then it sees that the clock was set, and is seen to live."""
+
+ACK_MS = ACK_NS // 1_000_000 + 1
+"""The same while a peer waits for an ack."""
+
+BACKLOG_BYTES = 32 << 20
+"""Sealed and not yet durable. Above, no batch runs until the disk has caught up (I7)."""
+
+BACKLOG_RECORDS = 64
+"""Likewise in records: a few fsyncs' worth."""
+
+GARBAGE_OBJECTS = 100_000
+"""Containers made and not freed before a young collection: a batch makes thousands that die with
+it, and to look through them each time took 7 % of a worker. Bounds what cycles of handlers hold."""
+
+COPIES_MAX = 2
+"""Backups under way: each keeps a reader of the store, and the pages that were freed since."""
+
+FAILED_S = 10.0
+"""How long a shard that always has something to run goes on after a source of it has failed."""
+
+LOCKED_S = 5.0
+"""How long a store may be held by a worker that is about to die."""
+
+LINGER_S = 2.0
+"""How long what handlers have started may keep a process that is at its end."""
+
+DAMAGED, HOPELESS = 3, 5
+"""Exit codes after which a worker is not started again."""
+
+AGAIN = 75
+"""Exit code of a start that failed of what may pass."""
+
+FULL = (
+    "The store has used most of its quota, so nothing new is taken in; queries and what is under way "
+    "go on. Make room by `skerry dead drop`, or start again with a larger --quota: then entities can "
+    "be forgotten, too."
+)
+
+
+class Config(msgspec.Struct, kw_only=True):
+    """What the supervisor tells a worker, as one line of JSON."""
+
+    shard: int
+    data: str
+    sockets: str
+    secret: str
+    app: dict[str, Any]
+    incarnation: str
+    life: str = ""
+    placement: Placement
+    sync: str = "commit"
+    cache: int = 256 << 20
+    quota: int = 1 << 40
+    core: int | None = None
+    slow: bool = False
+    poison: tuple[int, int, int] | None = None
+    verdict: str = ""
+
+    @property
+    def beat(self) -> Path:
+        """Where its worker writes of itself."""
+        return Path(self.sockets) / f"beat-{self.shard}"
+
+    def line(self) -> bytes:
+        """As it is sent. Names of files need not be UTF-8, which msgspec's JSON has to be."""
+        return json.dumps(msgspec.to_builtins(self)).encode() + b"\n"
+
+    @classmethod
+    def of(cls, line: bytes) -> Config:
+        """From such a line."""
+        return msgspec.convert(json.loads(line), cls)
+
+
+class Worker:
+    """The loop around one shard."""
+
+    def __init__(self, config: Config, app: App, lifeline: int) -> None:
+        self._config, self._app, self._lifeline = config, app, lifeline
+        folder = Path(config.sockets)
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._store = self._open_store()
+        settings = Settings(
+            me=config.shard,
+            incarnation=bytes.fromhex(config.incarnation),
+            placement=config.placement,
+            types=app.types,
+            pipelines={pipeline.name: pipeline for pipeline in app.pipelines},
+            outlets=dict(app.outlets),
+            life=config.life,
+            retries=app.retries,
+            limits=Limits(cache_bytes=config.cache),
+            slow=config.slow,
+            poison=config.poison,
+            verdict=config.verdict,
+            # Nobody presses Ctrl-C here: who raises KeyboardInterrupt is the handler.
+            turn_errors=(BaseException,),
+        )
+        self._shard = Shard(settings, self._store, self._store.last)
+        self._shard.watch = self._watch
+        self._shard.streams.keep = self._store.keep
+        self._pipe = Pipe(folder, config.shard)
+        fit = callers_that_fit(len(config.placement.members))
+        self._door = Door(folder / f"door-{config.shard}", config.secret, callers_max=fit)
+        self._heartbeat = Heartbeat(config.beat)
+        self._pace, self._stopwatch = Pace(settings.limits.turns_per_batch_max), Stopwatch()
+        self._rounds = self._stirs = 0
+        self._hurry = False
+        """Whether the newest batch was for clients first."""
+        self._watched = NOTHING
+        self._inquiries = Inquiries(self._shard, self._store, self._door, self)
+        self._writers = Writers(app.outlets, self._wake)
+        self._draining = self._stopping = False
+        self._failed_at: float | None = None
+        self._copier = ThreadPoolExecutor(1, "copier")
+        self._copies: list[tuple[Any, int, Future[Copied]]] = []
+        self._turns = self._commits = 0
+        self._started = time.monotonic()
+        self._poller = zmq.Poller()
+        for source in (self._pipe.socket, self._door.fd, self._wake_fd, lifeline):
+            self._poller.register(source, zmq.POLLIN)
+        forks.let_go_in_children(
+            [folder, self._store_folder], [lifeline, self._wake_fd, self._door.fd], also=stray
+        )
+
+    @property
+    def _store_folder(self) -> Path:
+        return Path(self._config.data) / f"shard-{self._config.shard}"
+
+    def _open_store(self) -> LmdbStore:
+        """Ours; for a moment the worker of a supervisor that was killed may still hold it."""
+        deadline = time.monotonic() + LOCKED_S
+        while True:
+            try:
+                return LmdbStore.open(
+                    self._store_folder,
+                    shard=self._config.shard,
+                    sync=self._config.sync,
+                    quota_bytes=self._config.quota,
+                    overlay_bytes=max(self._config.cache, 4 << 20),
+                    wake=self._wake,
+                )
+            except StoreLocked:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
+
+    def _wake(self) -> None:
+        os.eventfd_write(self._wake_fd, 1)
+
+    # ── the loop ──
+
+    def run(self) -> None:
+        """Serve until told to stop. Raises what ends a worker."""
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(GARBAGE_OBJECTS, *gc.get_threshold()[1:])
+        self._heartbeat.watch_calls()
+        while not self._stopping or self._shard.durable < self._shard.no:
+            busy = self._round()
+            self._listen(0 if busy else self._patience_ms())
+        self._copier.shutdown()
+        self._store.close()
+
+    def open(self) -> None:
+        """The new epoch must be durable before anything leaves."""
+        self._shard.accept(_clocks())
+        opening = self._shard.open()
+        self._store.append(opening)
+        while self._store.durable() < opening.no:
+            self._poller.poll(TICK_MS)
+        self._shard.accept(Durable(self._store.durable()))
+        self._readers = Readers(list(self._partitions()))
+
+    def _partitions(self) -> Iterator[Partition]:
+        for pipeline in self._app.pipelines:
+            for partition in pipeline.source.partitions():
+                slot = partition_slot(pipeline.name, partition)
+                if self._config.placement.slots[slot] == self._config.shard:
+                    after = self._shard.intake.positions.get((pipeline.name, partition))
+                    yield Partition(pipeline.name, pipeline.source, partition, after, self._wake)
+
+    def _patience_ms(self) -> int:
+        # A peer that hears late what is durable keeps its frames, and may be asked if all is over.
+        streams = self._shard.streams
+        longest = ACK_MS if streams.owes else TICK_MS if streams.restless else IDLE_MS
+        due = self._shard.timers.next_ns
+        if due is None:
+            return longest
+        return max(0, min(longest, (due - time.time_ns()) // 1_000_000 + 1))
+
+    def _listen(self, timeout_ms: int) -> None:
+        """One poll; what came is given to the shard."""
+        if timeout_ms:
+            self._heartbeat.sleep(time.monotonic() + timeout_ms / 1000)
+            ready = dict(self._poller.poll(timeout_ms))
+            self._heartbeat.wake()
+        else:
+            ready = dict(self._poller.poll(0))
+        stirred = not timeout_ms or self._wake_fd in ready or self._pipe.socket in ready
+        if self._lifeline in ready and not os.read(self._lifeline, 1):
+            raise SystemExit(0)  # The supervisor is gone: kill -9 of us is always safe, so is this.
+        if self._wake_fd in ready:
+            os.eventfd_read(self._wake_fd)
+        self._shard.accept(_clocks())
+        if self._pipe.socket in ready:
+            for raw in self._pipe.receive():
+                self._shard.accept(Arrived(raw))
+        if self._door.fd in ready:
+            for event in self._door.receive():
+                if isinstance(event, Control):
+                    self._inquiries.serve(event)
+                    continue
+                stirred = True
+                if self._draining and isinstance(event, Requested):
+                    continue  # Unanswered: the caller tries again, and meets our successor.
+                self._shard.accept(event)
+        if stirred:
+            self._stirs += 1
+            self._heartbeat.stir(self._stirs)
+
+    def _round(self) -> bool:
+        """One batch. Whether there is more to do at once."""
+        self._note_beat()
+        durable = self._store.durable()
+        if durable > self._shard.durable:
+            self._shard.accept(Durable(durable))
+            self._perform()  # Whoever waited for it does not wait for the next batch as well.
+        for written in self._writers.finished():
+            self._shard.accept(written)
+        behind = self._behind
+        if not behind:
+            # Clients who wait have the next batch without what sources bring; every other at most,
+            # so that these are read.
+            hurry = self._hurry = not self._hurry and self._shard.intake.asking
+            if not (hurry or self._draining or self._shard.pressed or self._store.pressed):
+                # What is here already runs first; sources that add as much as runs would keep it.
+                share = 4 if self._shard.streams.own.waiting else 1
+                for items in self._readers.next(self._pace.items // share):
+                    self._shard.accept(items)
+            self._shard.clients.full = FULL if self._store.pressed else ""
+            # What waits is on the disk; a stop need not come to its end, which may never be.
+            if self._shard.runnable and not self._stopping:
+                commit = self._batch()
+                self._turns += self._shard.turn.count
+                if commit is not None:
+                    self._store.append(commit)
+                    self._commits += 1
+        self._perform()
+        if self._readers.failure is not None:
+            self._fail(self._readers.failure)
+        self._inquiries.step()
+        if self._copies:
+            self._answer_copies()
+        if behind:
+            return False
+        reading = not self._draining and not self._shard.pressed and self._readers.inline
+        return bool(self._shard.runnable or reading or self._inquiries.busy)
+
+    def _batch(self) -> Commit | None:
+        """One batch; the bounds of the next follow the time that it took."""
+        shard, pace = self._shard, self._pace
+        shard.intake.turns_max = pace.turns
+        self._heartbeat.work()
+        self._stopwatch.start()
+        commit = shard.run()
+        if self._watched != NOTHING:
+            self._watch(*NOTHING)
+        pace.took(
+            self._stopwatch.clock_s,
+            self._stopwatch.own_s,
+            turns=shard.turn.count,
+            items=shard.intake.items,
+            asked=shard.intake.asked,
+            crowded=shard.intake.crowded,
+        )
+        return commit
+
+    def _fail(self, failure: Exception) -> None:
+        """A source can't go on. Raises what it raised, when all that it gave before has counted."""
+        now = time.monotonic()
+        self._failed_at = self._failed_at or now
+        shard = self._shard
+        counted = not shard.runnable and shard.durable == shard.no and not shard.streams.busy
+        if counted or now > self._failed_at + FAILED_S:
+            raise failure
+
+    @property
+    def _behind(self) -> bool:
+        records, size = self._store.backlog
+        return records >= BACKLOG_RECORDS or size >= BACKLOG_BYTES
+
+    def _perform(self) -> None:
+        """What the shard wants outside, in its order."""
+        replies: list[Reply] = []
+        for effect in self._shard.take_effects():
+            match effect:
+                case Transmit(peer, raw):
+                    self._pipe.send(peer, raw)
+                case Reply():
+                    replies.append(effect)
+                case Told((caller, n), _, outcome):
+                    self._door.answer(caller, n, [outcome.kind, outcome.body])
+                case Rewind(source, partition, after):
+                    self._readers.rewind(source, partition, after)
+                case Write():
+                    self._writers.write(effect)
+                case Stop(error):
+                    raise error
+        if replies:
+            self._door.replies(replies)
+
+    # ── the supervisor's view ──
+
+    def _note_beat(self) -> None:
+        self._rounds += 1
+        slow = self._shard.intake.slow
+        self._heartbeat.write(self._rounds, self._shard.no, self._watched, slow=slow)
+
+    def _watch(self, peer: int, seq: int, index: int) -> None:
+        self._watched = (peer, seq, index)
+        self._heartbeat.write(self._rounds, self._shard.no, self._watched, slow=True)
+
+    # ── what inquiries need of us ──
+
+    def greeting(self) -> dict[str, Any]:
+        """See `inquiries.Host`."""
+        return {
+            "incarnation": bytes.fromhex(self._config.incarnation),
+            "shard": self._config.shard,
+            "epoch": self._shard.epoch,
+            "placement": self._config.placement,
+            "now_ns": time.time_ns(),
+            "app": self._app.name,
+            "types": {
+                name: [h.name for h in kind.handlers.values() if not h.private]
+                for name, kind in self._app.types.items()
+            },
+            "kept": sorted(self._shard.kept_types),
+        }
+
+    def status(self) -> dict[str, Any]:
+        """See `inquiries.Host`."""
+        shard, store = self._shard, self._store
+        records, size = store.backlog
+        return {
+            "shard": self._config.shard,
+            "pid": os.getpid(),
+            "epoch": shard.epoch,
+            "commit": shard.no,
+            "durable": shard.durable,
+            "cut": shard.streams.cut,
+            "turns": self._turns,
+            "items": self._readers.items,
+            "skipped": self._readers.skipped,
+            "commits": self._commits,
+            "timers": len(shard.timers),
+            "asks": len(shard.asks),
+            "requests": len(shard.requests),
+            "pressed": shard.pressed or store.pressed,
+            "backlog_records": records,
+            "backlog_bytes": size,
+            "dead": shard.dead,
+            "uptime_s": round(time.monotonic() - self._started, 3),
+            "callers": self._door.callers,
+            "callers_max": self._door.callers_max,
+            "turned_away": self._door.turned_away,
+            "sessions": shard.requests.sessions,
+            "refused": shard.streams.refused,
+        }
+
+    def backup(self, caller: Any, n: int, no: int, folder: str) -> None:
+        """See `inquiries.Host`. The copying is done by a thread; turns go on meanwhile."""
+        if len(self._copies) >= COPIES_MAX:
+            raise SkerryError(f"{COPIES_MAX} backups are under way already. Wait for one to end.")
+        self._shard.accept(Cut(no))
+        copy = self._store.copy_kept(no, Path(folder))
+        copying = self._copier.submit(copy)
+        copying.add_done_callback(lambda _: self._wake())
+        self._copies.append((caller, n, copying))
+
+    def _answer_copies(self) -> None:
+        under_way, self._copies = self._copies, []
+        for caller, n, copying in under_way:
+            if not copying.done():
+                self._copies.append((caller, n, copying))
+            elif error := copying.exception():
+                assert isinstance(error, Exception), "a copy is not interrupted"
+                self._door.error(caller, n, error)
+            else:
+                copied = copying.result()
+                self._door.answer(caller, n, [self._shard.epoch, copied.commit, copied.size])
+
+    def steer(self, word: str) -> dict[str, Any]:
+        """See `inquiries.Host`."""
+        match word:
+            case "quiet":
+                pass
+            case "stop":
+                self._draining = self._stopping = True
+            case unknown:
+                raise ValueError(f"a worker can't be told {unknown!r}")
+        finite = bool(self._app.pipelines)
+        return {
+            "quiet": self._shard.quiet and self._readers.finished and not self._behind,
+            "finite": finite,
+            "epoch": self._shard.epoch,
+            "commit": self._shard.no,
+            "version": self._config.placement.version,
+            "turns": self._turns,
+            "items": self._readers.items,
+            "commits": self._commits,
+            "skipped": self._readers.skipped,
+            "progress": self._readers.progress(),
+            "dead": self._shard.buried,
+        }
+
+
+def _clocks() -> Ticked:
+    return Ticked(time.time_ns(), time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+
+
+def _prepare(config: Config) -> None:
+    """The process: dies with its parent, runs on its core, dumps its stack when asked."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR2, all_threads=False)
+    forks.ignore_signals()
+    forks.heed_signals_in_children()
+    raise_limit()
+    if config.core is not None:
+        os.sched_setaffinity(0, {config.core})
+    # A committer that has finished its fsync waits this long for a busy interpreter.
+    sys.setswitchinterval(0.0005)
+    assert len(config.placement.slots) == SLOTS, "a placement owns every slot"
+
+
+def _lifeline() -> int:
+    """What was our standard input, from now on an empty one. Not inherited by what we start."""
+    lifeline = os.dup(sys.stdin.fileno())
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, sys.stdin.fileno())
+    os.close(null)
+    return lifeline
+
+
+def end_soon(code: int) -> None:
+    """The shard has come to its end. What handlers have started gets a moment to do so, too: else a
+    thread or a child that nobody ends would be waited for by the interpreter, for ever."""
+
+    def end() -> None:
+        time.sleep(LINGER_S)
+        os._exit(code)
+
+    threading.Thread(target=end, daemon=True).start()
+
+
+def _end_child(strayed: Strayed) -> NoReturn:
+    """A handler has forked, and this is its child, back from the handler. It ends as it was going to:
+    with the code of its `sys.exit`, or with the traceback of what it raised."""
+    cause = strayed.__context__
+    while isinstance(cause, Raised):
+        cause = cause.__cause__
+    code = cause.code if isinstance(cause, SystemExit) else 0 if cause is None else 1
+    if cause is not None and not isinstance(cause, SystemExit):
+        traceback.print_exception(cause)
+    sys.stdout.flush()
+    os._exit(code if isinstance(code, int) else 0 if code is None else 1)
+
+
+def _load(config: Config) -> App:
+    """The app: imported as the parent says, or sent by value through our standard input."""
+    for name in config.app.get("hidden", ()):
+        importlib.import_module(name)
+    path = config.app["path"]
+    if "pickled" in config.app:
+        import_from(path)
+        return portable.loads(base64.b64decode(config.app["pickled"]))
+    os.environ["SKERRY_ARGS"] = json.dumps(config.app.get("args", []))
+    return load(config.app["target"], path)
+
+
+def _start(config: Config, lifeline: int) -> Worker:
+    """A worker that can serve. Raises SkerryError: it can't, and starting it again mends nothing."""
+    try:
+        _prepare(config)
+        app = _load(config)
+        forks.ignore_signals()  # A program may have set handlers of its own, as for a server.
+        worker = Worker(config, app, lifeline)
+        worker.open()
+        return worker
+    except SkerryError:
+        raise
+    except Exception as error:
+        if passes(error):
+            raise
+        log = Path(config.data) / "logs" / f"worker-{config.shard}.log"
+        with contextlib.suppress(OSError), open(log, "a", encoding="utf-8") as file:
+            file.write(traceback.format_exc())
+        raise SkerryError(
+            f"Worker {config.shard} of {config.data} can't start. {explained(error)} Where it "
+            f"happened is in {log}."
+        ) from error
+
+
+def main() -> int:
+    """Run a worker. 0: stopped; 3: its store is damaged or its disk failed; 5: another cause
+    that starting it again does not mend, and that it has named; 75: one that may pass; else it
+    crashed."""
+    config = Config.of(sys.stdin.buffer.readline())
+    code = 1
+    try:
+        code = _run(config, _lifeline())
+        heartbeat.leave_word(config.beat, code)
+    finally:
+        end_soon(code)
+    return code
+
+
+def _run(config: Config, lifeline: int) -> int:
+    try:
+        worker = _start(config, lifeline)
+    except StoreDamaged as damage:
+        return _end(damage, DAMAGED)
+    except SkerryError as error:
+        return _end(error, HOPELESS)
+    except Exception as error:
+        return _end(SkerryError(explained(error)), AGAIN)
+    try:
+        worker.run()
+    except Strayed as strayed:
+        _end_child(strayed)
+    except StoreDamaged as damage:
+        return _end(damage, DAMAGED)
+    except SkerryError as error:
+        return _end(error, HOPELESS)
+    return 0
+
+
+def _end(error: SkerryError, code: int) -> int:
+    print(f"skerry: {error}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

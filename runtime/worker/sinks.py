@@ -1,0 +1,87 @@
+"""Hands items to sinks for a worker, a thread per sink, without ever making it wait.
+
+A write that raises is tried again, later and later, and said once; the other sinks go on. The
+worker hears of each write that came to its end, and tells its shard.
+
+Does the I/O of sinks and nothing else. Idea: docs/sinks.md.
+"""
+
+from __future__ import annotations
+
+import queue
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+
+import msgspec
+
+from skerry.output import Outlet
+from skerry.runtime.core.events import Write, Written
+
+BACKOFF_S, BACKOFF_MAX_S = 0.1, 5.0
+
+
+class _Writer:
+    """One sink of one output."""
+
+    def __init__(self, outlet: Outlet, place: int, done: Callable[[Write], None]) -> None:
+        self._name, self._sink, self._done = outlet.output.name, outlet.sinks[place], done
+        self._decode = msgspec.msgpack.Decoder(outlet.type_at(place)).decode
+        self._writes: queue.SimpleQueue[Write] = queue.SimpleQueue()
+        threading.Thread(target=self._run, name=f"sink of {self._name}", daemon=True).start()
+
+    def put(self, write: Write) -> None:
+        """One more to write."""
+        self._writes.put(write)
+
+    def _run(self) -> None:
+        while True:
+            write = self._writes.get()
+            pause_s = BACKOFF_S
+            while not self._written(write, said=pause_s > BACKOFF_S):
+                time.sleep(pause_s)  # This thread has nothing else to do; the worker goes on.
+                pause_s = min(2 * pause_s, BACKOFF_MAX_S)
+            self._done(write)
+
+    def _written(self, write: Write, *, said: bool) -> bool:
+        """Guarded, as handlers are. Decoded for each try: a sink may change what it was handed."""
+        try:
+            items = [self._decode(item) for item in write.items]
+            self._sink.write(write.partition, write.sequence, items)
+        except (Exception, SystemExit) as error:
+            if not said:
+                sys.stderr.write(
+                    f"the sink of output {self._name} raised and is tried again until it does not: "
+                    f"{type(error).__name__}: {error}\n{traceback.format_exc(limit=-2)}"
+                )
+            return False
+        return True
+
+
+class Writers:
+    """The sinks that a worker writes to."""
+
+    def __init__(self, outlets: dict[str, Outlet], wake: Callable[[], None]) -> None:
+        self._outlets, self._wake = outlets, wake
+        self._writers: dict[tuple[str, int], _Writer] = {}
+        self._finished: deque[Written] = deque()
+
+    def write(self, write: Write) -> None:
+        """Hand this to its sink, when it has come to it."""
+        where = write.output, write.sink
+        writer = self._writers.get(where)
+        if writer is None:
+            outlet = self._outlets[write.output]
+            writer = self._writers[where] = _Writer(outlet, write.sink, self._done)
+        writer.put(write)
+
+    def _done(self, write: Write) -> None:
+        self._finished.append(write.written)
+        self._wake()
+
+    def finished(self) -> list[Written]:
+        """The writes that have come to their end since the last call."""
+        return [self._finished.popleft() for _ in range(len(self._finished))]

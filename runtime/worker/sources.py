@@ -1,0 +1,268 @@
+"""Reads source partitions for a worker, batch by batch, without ever making it wait.
+
+A source that offers `batches` promises not to block and is read in the worker's own loop,
+which is fastest. Any other is read by a thread of its own per partition, behind a queue of
+a few batches. Of thousands of files only some are open at once. Either way the shard is told
+which position each batch follows, and asks for a rewind when that is not the newest one.
+
+Does the I/O of sources and nothing else. Idea: docs/clients.md.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from skerry.errors import SkerryError
+from skerry.runtime.core.events import Items
+from skerry.stream import BadRow
+
+BATCH_ITEMS = 2048
+"""Items that are read at once; a batch of turns takes as many of them as it has time for."""
+
+QUEUED_BATCHES = 4
+"""Batches that a reading thread is ahead; more would only use memory."""
+
+OPEN_MAX = 64
+"""Partitions that are read in the worker's loop in turn, if there are more of them: a file each, and
+a process may hold few of these open. The others wait."""
+
+SPELL_BATCHES = 64
+"""So many batches of a partition are taken before it lets one in that waits: opening costs."""
+
+Batch = tuple[Sequence[Any], Sequence[Any]]
+"""Positions, and the items at them."""
+
+END: Batch = ((), ())
+
+
+class Partition:
+    """One partition of one source: what to read next."""
+
+    def __init__(
+        self, name: str, source: Any, partition: str, after: Any, wake: Callable[[], None]
+    ) -> None:
+        if type(partition) is not str:
+            raise SkerryError(f"Source {name}: a partition's name is a str, not {partition!r}.")
+        self.name, self.partition = name, partition
+        self.source, self._wake = source, wake
+        self.inline = hasattr(source, "batches")
+        """Whether it can be read without waiting for a thread."""
+        self.start_at(after)
+
+    def start_at(self, after: Any) -> None:
+        """Read on behind this position."""
+        self.position = after
+        self.finished = False
+        self._rest: Batch | None = None
+        """What was read and is not wanted yet."""
+        self.taken = 0
+        """Batches since it was opened."""
+        if self.inline:
+            self._batches = self.source.batches(self.partition, after, BATCH_ITEMS)
+            self._next = self._next_inline
+        else:
+            self._thread = _Thread(self.source, self.partition, after, self._wake)
+            self._next = self._thread.poll
+
+    def _next_inline(self) -> Batch | None:
+        return next(self._batches, END)
+
+    def next(self, items_max: int) -> Items | None:
+        """The next batch of so many items at most, or None when none is there now. Raises what the
+        source raised."""
+        if self.finished:
+            return None
+        batch, self._rest = self._rest or self._next(), None
+        if batch is None:
+            return None
+        positions, found = batch
+        if len(positions) != len(found):
+            raise SkerryError(
+                f"Source {self.name}, partition {self.partition}: a batch has {len(positions)} "
+                f"positions and {len(found)} items. Give each item its own."
+            )
+        if not positions:
+            self.finished = True
+            return None
+        if len(positions) > items_max:
+            self._rest = positions[items_max:], found[items_max:]
+            positions, found = positions[:items_max], found[:items_max]
+        items = Items(self.name, self.partition, self.position, positions, found)
+        self.position = self._kept(positions[-1])
+        self.taken += 1
+        return items
+
+    def _kept(self, position: Any) -> Any:
+        """A position, as it comes back from the store. Raises SkerryError: it would be another."""
+        if type(position) is int:
+            return position
+        back = msgspec.msgpack.decode(msgspec.msgpack.encode(position))
+        if type(back) is not type(position) or back != position:
+            raise SkerryError(
+                f"Source {self.name}, partition {self.partition}: the position {position!r} comes "
+                f"back as {back!r} after a restart. Give positions as numbers, texts or lists."
+            )
+        return position
+
+    def size(self) -> float | None:
+        """How large the partition is, in units of its positions, when the source knows."""
+        size = getattr(self.source, "size", None)
+        return None if size is None else size(self.partition)
+
+
+class _Thread:
+    """A source that may block, read ahead by a thread. An empty batch is its end."""
+
+    def __init__(self, source: Any, partition: str, after: Any, wake: Callable[[], None]) -> None:
+        self._queue: queue.Queue[Batch | Exception] = queue.Queue(QUEUED_BATCHES)
+        self._wake = wake
+        reading = threading.Thread(
+            target=self._read, args=(source.read(partition, after),), daemon=True
+        )
+        reading.start()
+
+    def _read(self, items: Iterator[tuple[Any, Any]]) -> None:
+        try:
+            positions, batch = list[Any](), list[Any]()
+            for position, item in items:
+                bad = type(item) is BadRow
+                if bad and batch:
+                    self._put((positions, batch))
+                    positions, batch = [], []
+                positions.append(position)
+                batch.append(item)
+                # An idle worker gets what there is at once; a busy one gets full batches.
+                if bad or len(batch) >= BATCH_ITEMS or self._queue.empty():
+                    self._put((positions, batch))
+                    positions, batch = [], []
+            if batch:
+                self._put((positions, batch))
+            self._put(END)
+        except Exception as error:  # Handed to the worker, which names the source and stops.
+            self._put(error)
+
+    def _put(self, batch: Batch | Exception) -> None:
+        self._queue.put(batch)
+        self._wake()
+
+    def poll(self) -> Batch | None:
+        """A batch if there is one."""
+        try:
+            batch = self._queue.get_nowait()
+        except queue.Empty:
+            return None
+        if isinstance(batch, Exception):
+            raise batch
+        return batch
+
+
+class Readers:
+    """The partitions that a worker reads."""
+
+    def __init__(self, partitions: Sequence[Partition]) -> None:
+        self._partitions = {(p.name, p.partition): p for p in partitions}
+        if len(self._partitions) < len(partitions):
+            (name, twice), _ = Counter((p.name, p.partition) for p in partitions).most_common(1)[0]
+            raise SkerryError(f"Source {name} has two partitions called {twice!r}. Rename one.")
+        inline = [p for p in partitions if p.inline]
+        self._reading = deque([p for p in partitions if not p.inline] + inline[:OPEN_MAX])
+        self._waiting = deque(inline[OPEN_MAX:])
+        """Not open yet, or closed for a while."""
+        self._size: float | None = None
+        """Of all of them together. Asked for once: the supervisor wants to know ten times a second."""
+        self._measured = False
+        self._read = 0.0
+        """Sum of the positions, once the size is known."""
+        self.items = 0
+        self.failure: Exception | None = None
+        """What a source raised. Nothing is read from then on: what was read before is to count first."""
+
+    def next(self, items_max: int) -> list[Items]:
+        """Batches of so many items together, of different partitions first."""
+        found: list[Items] = []
+        missing, idle = items_max, 0
+        while missing > 0 and idle < len(self._reading) and self.failure is None:
+            partition = self._reading.popleft()
+            before = partition.position
+            try:
+                items = partition.next(missing)
+            except Exception as error:
+                self.failure, items = error, None
+            idle = 0 if items is not None else idle + 1
+            if items is not None:
+                found.append(items)
+                missing -= len(items.items)
+                self._moved(before, partition.position)
+            self._put_back(partition)
+        self.items += items_max - missing
+        return found
+
+    def _put_back(self, partition: Partition) -> None:
+        """To be read again in its turn; or one that waits instead."""
+        spell_over = partition.inline and partition.taken >= SPELL_BATCHES
+        if self._waiting and (partition.finished or spell_over):
+            self._reading.append(self._waiting.popleft())
+            if not partition.finished:
+                partition.start_at(partition.position)
+                self._waiting.append(partition)
+        elif not partition.finished:
+            self._reading.append(partition)
+
+    def rewind(self, name: str, partition: str, after: Any) -> None:
+        """The shard stands elsewhere: read from there."""
+        found = self._partitions[(name, partition)]
+        self._moved(found.position, after)
+        found.start_at(after)
+        self.failure = None  # Met again, behind what is read again.
+        if found not in self._reading and found not in self._waiting:
+            self._reading.append(found)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every partition has been read to its end."""
+        return not self._reading
+
+    @property
+    def inline(self) -> bool:
+        """Whether some partition can be read without waiting for a thread."""
+        return self.failure is None and any(partition.inline for partition in self._reading)
+
+    @property
+    def skipped(self) -> int:
+        """Rows that were no items and passed over, by sources that count them."""
+        sources = {id(p.source): p.source for p in self._partitions.values()}
+        return sum(getattr(source, "skipped", 0) for source in sources.values())
+
+    def progress(self) -> tuple[float, float] | None:
+        """(read, size) summed over the partitions, None when some size is unknown."""
+        if not self._measured:
+            self._measured = True
+            self._size = self._measure()
+        return None if self._size is None else (min(self._read, self._size), self._size)
+
+    def _measure(self) -> float | None:
+        total = 0.0
+        for partition in self._partitions.values():
+            size = partition.size()
+            if size is None:
+                return None
+            total += size
+            self._read += _far(partition.position)
+        return total
+
+    def _moved(self, before: Any, after: Any) -> None:
+        if self._size is not None:  # Then positions are numbers.
+            self._read += _far(after) - _far(before)
+
+
+def _far(position: Any) -> float:
+    """How far a position is, in units of a source's sizes."""
+    if isinstance(position, list):
+        position = position[0]
+    return position or 0.0

@@ -1,0 +1,187 @@
+"""A caller's connection on a loop that has other work to do."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+from msgspec import Raw
+
+from skerry.errors import StoreDamaged
+from skerry.runtime.app.directory import Running
+from skerry.runtime.client import connection as connections
+from skerry.runtime.client.connection import Connection
+from skerry.runtime.client.session import UNSAID, WAITED
+from skerry.runtime.client.window import WINDOW_MAX
+from skerry.runtime.core.events import Outcome
+from skerry.runtime.core.placement import balanced
+from skerry.runtime.gateway import knock, protocol
+from skerry.runtime.gateway.channel import Channel
+
+SECRET = knock.new_secret()
+
+
+class Door:
+    """The one door of an app: answers all that it was told, whenever it is served."""
+
+    def __init__(self, folder: Path) -> None:
+        self._listening = socket.socket(socket.AF_UNIX)
+        self._listening.bind(str(folder / "door-0"))
+        self._listening.listen()
+        self._listening.setblocking(False)
+        self._caller: Channel | None = None
+        self.heard: list[bytes] = []
+
+    def serve(self) -> None:
+        """Answer."""
+        if self._caller is None:
+            try:
+                end, _ = self._listening.accept()
+            except BlockingIOError:
+                return
+            self._caller = Channel(end, message_bytes_max=1 << 30)
+        while heard := self._caller.hear():
+            if not self.heard:
+                self.heard.append(heard.pop(0))
+                self._caller.say(knock.answer(SECRET, self.heard[0]) or b"")
+            for raw in heard:
+                self._answer(self._caller, protocol.decode_call(raw))
+
+    def _answer(self, caller: Channel, call: Any) -> None:
+        if isinstance(call, protocol.Hello):
+            placement = balanced([0], version=1, next_id=1)
+            greeting = protocol.Greeting(bytes(16), 0, 1, placement, 1, "app", {"Box": ["put"]})
+            caller.say(protocol.encode(protocol.Welcome(greeting)))
+        elif isinstance(call, protocol.Asks):
+            runs = [("done", run.numbers, [Raw(b"\xc0")] * len(run.numbers)) for run in call.runs]
+            caller.say(protocol.encode(protocol.Outcomes(runs)))
+
+    def close(self) -> None:
+        """Nobody is there any more."""
+        self._listening.close()
+        if self._caller is not None:
+            self._caller.close()
+
+
+async def opened(door: Door, folder: Path) -> Connection:
+    """A connection to this door."""
+    opening = asyncio.create_task(Connection.open(folder))
+    while not opening.done():
+        door.serve()
+        await asyncio.sleep(0)
+    return opening.result()
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "a disk that is gone"), StoreDamaged("lost")])
+def test_who_waits_is_told_in_time_though_the_app_s_folder_can_t_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    door, told = Door(tmp_path), list[Outcome]()
+    running = Running(1, "app", str(tmp_path), [0], SECRET)
+    monkeypatch.setattr(connections, "running_app", lambda data: running)
+    (tmp_path / "run.json").touch()
+    come = asyncio.Event()
+
+    def tell(of: None, outcome: Outcome) -> None:
+        told.append(outcome)
+        come.set()
+
+    async def play() -> None:
+        connection = await opened(door, tmp_path)
+        door.close()
+        monkeypatch.setattr(connections, "running_app", mock.Mock(side_effect=error))
+        until_s = asyncio.get_running_loop().time() + 1
+        connection.request("Box", "box", "put", b"\x90", tell, until_s=until_s)
+        await come.wait()
+        await connection.close()
+
+    asyncio.run(asyncio.wait_for(play(), 20))
+    assert told[0] in (UNSAID, WAITED)
+
+
+def test_a_line_for_which_no_file_can_be_opened_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    door = Door(tmp_path)
+    with monkeypatch.context() as none_left:
+        error = OSError(errno.EMFILE, "too many open files")
+        none_left.setattr(socket, "socket", mock.Mock(side_effect=error))
+        assert Channel.to(f"{tmp_path}/door-0", message_bytes_max=1) is None
+    channel = Channel.to(f"{tmp_path}/door-0", message_bytes_max=1)
+    assert channel is not None
+    channel.close()
+    door.close()
+
+
+def test_a_loop_that_comes_by_rarely_hears_what_came_before_it_asks_for_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In each pass of this loop more is asked, and the door answers what it has. Outcomes that came
+    are heard in the next pass, not in the one after it: so each pass serves a window."""
+    windows, told = 8, 0
+    door = Door(tmp_path)
+    running = Running(1, "app", str(tmp_path), [0], SECRET)
+    monkeypatch.setattr(connections, "running_app", lambda data: running)
+    (tmp_path / "run.json").touch()
+
+    def tell(of: int, outcome: Any) -> None:
+        nonlocal told
+        told += outcome.kind == "done"
+
+    async def play() -> int:
+        connection = await opened(door, tmp_path)
+        count = windows * WINDOW_MAX
+        for number in range(count):
+            connection.request("Box", f"box-{number}", "put", b"\x90", tell, of=number)
+        passes = 0
+        while told < count:
+            connection.request("Box", f"more-{passes}", "put", b"\x90", tell, of=count + passes)
+            await asyncio.sleep(0)
+            door.serve()
+            passes += 1
+        await connection.close()
+        return passes
+
+    try:
+        assert asyncio.run(play()) <= windows + 2
+    finally:
+        door.close()
+
+
+def test_a_door_that_was_made_anew_is_found_though_somebody_holds_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that the old worker has forked may hold its socket: then no line ever breaks."""
+    running = Running(1, "app", str(tmp_path), [0], SECRET)
+    monkeypatch.setattr(connections, "running_app", lambda data: running)
+    monkeypatch.setattr(connections, "TICK_S", 0.01)
+    (tmp_path / "run.json").touch()
+    told: list[str] = []
+
+    async def play() -> None:
+        old = Door(tmp_path)
+        opening = asyncio.create_task(Connection.open(tmp_path))
+        while not opening.done():
+            old.serve()
+            await asyncio.sleep(0)
+        connection = opening.result()
+        (tmp_path / "door-0").unlink()
+        new = Door(tmp_path)
+        connection.request(
+            "Box", "a", "put", b"\x90", lambda of, outcome: told.append(outcome.kind)
+        )
+        async with asyncio.timeout(30):
+            while not told:
+                new.serve()
+                await asyncio.sleep(0)
+        await connection.close()
+        old.close()
+        new.close()
+
+    asyncio.run(play())
+    assert told == ["done"]
