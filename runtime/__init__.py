@@ -22,11 +22,12 @@ api/    What programs are written in; imported as `skerry`.
     pytest_plugin.py  Fixtures for pytest: an app that runs, and an app under simulated faults.
 
 runtime/    How programs run; imported as `skerry.runtime`.
-    ports.py      What the worker needs from the outside, each with its promise.
-    causes.py     Says of an error that nobody meant to raise what it is, and what a person can do about it.
-    forks.py      What a process that user code forks off gets of what is ours: nothing.
-    printable.py  Text of strangers on a terminal: nothing in it moves the cursor, hides a line or makes another.
-    private.py    Folders that nobody else may write to: an app's data, its logs, and where its sockets are.
+    description.py  The app's description, and who runs it: what all processes of an app agree on.
+    ports.py        What the worker needs from the outside, each with its promise.
+    causes.py       Says of an error that nobody meant to raise what it is, and what a person can do about it.
+    forks.py        What a process that user code forks off gets of what is ours: nothing.
+    printable.py    Text of strangers on a terminal: nothing in it moves the cursor, hides a line or makes another.
+    private.py      Folders that nobody else may write to: an app's data, its logs, and where its sockets are.
 
 runtime/app/    An app starts, and is watched.
     launch.py      The door: programs come in here to be run, and to reach an app that runs.

@@ -24,8 +24,8 @@ from msgspec import Struct
 
 from skerry.errors import SkerryError, StoreDamaged
 from skerry.runtime.app import directory, membership
-from skerry.runtime.app.directory import AppFile, Backup
 from skerry.runtime.client.connection import Connection
+from skerry.runtime.description import Backup, Description, boot_id
 from skerry.runtime.store import label
 from skerry.runtime.store.environment import TREE
 from skerry.runtime.store.segments import NAMES, sync_path
@@ -56,7 +56,7 @@ class Made(Struct):
 class _Copies(Struct):
     """All shards, copied."""
 
-    app: AppFile
+    app: Description
     """As it was while they were copied."""
     cut: int
     """0: nobody ran meanwhile."""
@@ -96,7 +96,7 @@ def back_up(data: Path, target: Path, say: Say) -> Made:
     return Made(str(target), len(copies.of), size, commits, time.time() - started)
 
 
-def restore(backup: Path, data: Path, say: Say) -> AppFile:
+def restore(backup: Path, data: Path, say: Say) -> Description:
     """Make the app's data directory `data`, which is new, from a backup.
 
     Raises SkerryError: it is no backup, or the folder is not new; StoreDamaged.
@@ -116,8 +116,8 @@ def restore(backup: Path, data: Path, say: Say) -> AppFile:
                 f"{damage.replace(str(partial), str(backup))} Take another backup."
             )
         app.backup, app.directory = None, os.urandom(16).hex()
-        directory.begin_anew(app)
-        app.boot_id, app.clean = directory.boot_id(), True
+        app.begin_anew()
+        app.boot_id, app.clean = boot_id(), True
         membership.adopt(partial, app)
         _finish(partial, data, app)
     except BaseException:
@@ -162,14 +162,14 @@ def _begun(target: Path) -> Path:
     return partial
 
 
-def _finish(partial: Path, target: Path, app: AppFile) -> None:
+def _finish(partial: Path, target: Path, app: Description) -> None:
     """The description last, then the name: each is on the disk before the next is begun."""
     directory.save(partial, app)
     partial.rename(target)
     sync_path(target.resolve().parent)
 
 
-def _damages(folder: Path, app: AppFile, say: Say) -> Iterator[tuple[int, str]]:
+def _damages(folder: Path, app: Description, say: Say) -> Iterator[tuple[int, str]]:
     """(shard, sentence) for what is wrong with the copies; none when every checksum is right."""
     for shard, damage in membership.disagreements(folder, app):
         yield shard, damage
@@ -179,14 +179,14 @@ def _damages(folder: Path, app: AppFile, say: Say) -> Iterator[tuple[int, str]]:
             yield shard, damage
 
 
-def _of_stopped(data: Path, app: AppFile, partial: Path, say: Say) -> _Copies:
+def _of_stopped(data: Path, app: Description, partial: Path, say: Say) -> _Copies:
     """Copies of the stores of an app that nobody runs meanwhile."""
     lock = directory.lock(data, app.app)
     copies = {}
     try:
         # It may have run since it was looked at, with other shards.
         app = membership.described(data)
-        if directory.may_have_lost(app):
+        if app.may_have_lost:
             # Its copies would be as torn, under a new name: the loss is accepted first (trace 26).
             raise SkerryError(
                 f"{data} ran with --sync off when the machine went down: its last commits may be "

@@ -18,28 +18,16 @@ import msgspec
 from msgspec import Struct
 
 from skerry.errors import StoreDamaged, StoreLocked, Unavailable
-from skerry.runtime.core.events import SLOTS, Placement
+from skerry.runtime.description import FORMAT, Description, Running
 from skerry.runtime.private import trusted
 from skerry.runtime.store import sealed_file
 
 NAME, RUNNING = "app.json", "run.json"
-FORMAT = 2
 UNSEALED_FORMAT = 1
-"""Had no checksum."""
+"""The format without a checksum."""
 
 PROBED_S = 0.5
 """How long a lock may be held by others who only look whether it is."""
-
-
-class Backup(Struct, kw_only=True):
-    """What a backup says of itself."""
-
-    time_s: float
-    """When it was begun, seconds since 1970."""
-    cut: int = 0
-    """Its number; 0: the app was stopped."""
-    commits: dict[int, int]
-    """The newest commit of each shard."""
 
 
 class _Written(Struct):
@@ -48,73 +36,29 @@ class _Written(Struct):
     format: int
 
 
-class AppFile(Struct):
-    """app.json."""
-
-    format: int
-    generation: int
-    """Grows with each start, so that of two descriptions the older one is known."""
-    app: str
-    directory: str
-    """A name for this data directory, drawn when it is made, by a first start or a restore."""
-    target: str
-    incarnation: str
-    placement: Placement
-    sync: str
-    boot_id: str
-    """The boot in which the app last ran; tells `--sync off` that the power failed since."""
-    clean: bool = False
-    renamed: dict[str, str] = {}
-    """Entity types that are stored under an earlier name: name, earlier name."""
-    life: str = ""
-    """Tells what comes out at sinks since a restore from what came out before: see docs/sinks.md."""
-    backup: Backup | None = None
-    """What this is a backup of; None for an app that can run."""
-
-
-class Running(Struct):
-    """run.json."""
-
-    pid: int
-    app: str
-    sockets: str
-    """Their folder: its bytes as UTF-8, whatever the locale."""
-    shards: list[int]
-    secret: str = ""
-    """Proves to clients and doors that they are of this app: see `gateway/knock.py`."""
-
-
-def sockets_of(running: Running) -> Path:
-    """The folder of an app's sockets."""
-    return Path(os.fsdecode(running.sockets.encode()))
-
-
-def boot_id() -> str:
-    """The kernel's name for this boot."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
-
-def save(data: Path, app: AppFile) -> None:
+def save(data: Path, app: Description) -> None:
     """Write app.json. Raises StoreFull, SkerryError: it is as it was."""
     sealed_file.write(data / NAME, sealed_file.encoded(app, indent=1))
 
 
-def load(data: Path) -> AppFile | None:
+def load(data: Path) -> Description | None:
     """Read app.json; None when there is no app in this folder. Raises StoreDamaged."""
     path = data / NAME
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
         return None
-    return description(raw, path)
+    return decoded(raw, path)
 
 
-def description(raw: bytes, path: Path) -> AppFile:
+def decoded(raw: bytes, path: Path) -> Description:
     """What the bytes of an app.json say. Raises StoreDamaged."""
     try:
         written = sealed_file.decoded(raw, _Written).format
         if written == FORMAT:
-            return _sound(sealed_file.decoded(raw, AppFile))
+            app = sealed_file.decoded(raw, Description)
+            app.check()
+            return app
     except ValueError as error:
         if (written := _unsealed_format(raw)) != UNSEALED_FORMAT:
             raise StoreDamaged(
@@ -133,27 +77,6 @@ def _unsealed_format(raw: bytes) -> int:
         return msgspec.json.decode(raw, type=_Written).format
     except msgspec.MsgspecError:
         return 0
-
-
-def _sound(app: AppFile) -> AppFile:
-    """The same. Raises ValueError: it contradicts itself, so no release has written it."""
-    placement = app.placement
-    members = set(placement.members)
-    if len(placement.slots) != SLOTS:
-        raise ValueError(f"it places {len(placement.slots)} slots, not {SLOTS}")
-    if len(members) != len(placement.members):
-        raise ValueError(f"two of its shards have one id: {placement.members}")
-    if not members >= set(placement.slots):
-        raise ValueError(f"a slot's owner is none of its shards: {set(placement.slots) - members}")
-    if placement.next_id <= max(members):
-        raise ValueError(f"the id that it would give next, {placement.next_id}, is in use")
-    return app
-
-
-def begin_anew(app: AppFile) -> None:
-    """The data goes on from an earlier moment: nothing may take its numbers for the old ones."""
-    app.incarnation = os.urandom(16).hex()
-    app.life = app.incarnation[:8]
 
 
 def _held(fd: int) -> bool:
@@ -230,11 +153,6 @@ def running_app(data: Path) -> Running:
             f"the process that {data / 'lock'} names, and start the app again."
         ) from error
     raise Unavailable(f"No app runs in {data}. Start it with `skerry run TARGET --data {data}`.")
-
-
-def may_have_lost(app: AppFile) -> bool:
-    """Whether the machine went down while the app ran with `--sync off` (trace 26)."""
-    return app.sync == "off" and not app.clean and app.boot_id != boot_id()
 
 
 def stored_name(data: Path, type_name: str) -> str:

@@ -23,9 +23,9 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from skerry.errors import SkerryError, StoreDamaged
-from skerry.runtime.app import directory
-from skerry.runtime.app.directory import NAME, RUNNING, AppFile, boot_id, load, save
+from skerry.runtime.app.directory import NAME, RUNNING, load, save
 from skerry.runtime.core.placement import balanced
+from skerry.runtime.description import FORMAT, Description, boot_id
 from skerry.runtime.private import IN_DATA
 from skerry.runtime.store import label as labels
 from skerry.runtime.store import sealed_file
@@ -50,7 +50,7 @@ def folder_of(data: Path, shard: int) -> Path:
     return data / f"shard-{shard}"
 
 
-def label_of(app: AppFile) -> Label:
+def label_of(app: Description) -> Label:
     """What the label of a new store says, made for this app."""
     return Label(
         app=app.app,
@@ -61,7 +61,7 @@ def label_of(app: AppFile) -> Label:
     )
 
 
-def create(data: Path, *, app: str, workers: int) -> AppFile:
+def create(data: Path, *, app: str, workers: int) -> Description:
     """A new app: its stores first, then app.json, which makes them members."""
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     for entry in sorted(data.iterdir()):
@@ -79,8 +79,8 @@ def create(data: Path, *, app: str, workers: int) -> AppFile:
                 f"with --data."
             )
         _remove(entry)  # Of a first start that did not come to its end.
-    made = AppFile(
-        format=directory.FORMAT,
+    made = Description(
+        format=FORMAT,
         generation=1,
         app=app,
         directory=os.urandom(16).hex(),
@@ -111,7 +111,7 @@ def _never_used(folder: Path) -> bool:
 # ── the description and its stores ──
 
 
-def described(data: Path) -> AppFile:
+def described(data: Path) -> Description:
     """The app that nobody runs, whose stores are those that its description means. Raises
     StoreDamaged: one of them is not."""
     app, damage = compared(data)
@@ -120,7 +120,7 @@ def described(data: Path) -> AppFile:
     return app
 
 
-def compared(data: Path) -> tuple[AppFile, list[str]]:
+def compared(data: Path) -> tuple[Description, list[str]]:
     """The app that nobody runs, and a sentence for each of its stores that is not the one that its
     description means."""
     while True:
@@ -132,7 +132,7 @@ def compared(data: Path) -> tuple[AppFile, list[str]]:
 
 
 def disagreements(
-    data: Path, app: AppFile, found: dict[int, Label | str] | None = None
+    data: Path, app: Description, found: dict[int, Label | str] | None = None
 ) -> Iterator[tuple[int, str]]:
     """(shard, sentence) for each store that is not the one that the description means."""
     found = _labels(data) if found is None else found
@@ -163,13 +163,13 @@ def _labels(data: Path) -> dict[int, Label | str]:
     return found
 
 
-def _outlives(label: Label, app: AppFile) -> bool:
+def _outlives(label: Label, app: Description) -> bool:
     """Whether a store is of a later placement than the description, and was already worked on."""
     later = label.version > app.placement.version
     return label.directory == app.directory and later and label.opened
 
 
-def _disagreement(folder: Path, shard: int, label: Label, app: AppFile) -> str | None:
+def _disagreement(folder: Path, shard: int, label: Label, app: Description) -> str | None:
     """What is wrong with a member, if anything is."""
     described, version, generation = folder.parent / NAME, app.placement.version, app.generation
     if label.directory != app.directory:
@@ -200,7 +200,7 @@ def _disagreement(folder: Path, shard: int, label: Label, app: AppFile) -> str |
     return None
 
 
-def _older(data: Path, app: AppFile, folder: Path, label: Label) -> str:
+def _older(data: Path, app: Description, folder: Path, label: Label) -> str:
     return (
         f"{data / NAME} is older than the store {folder}: it describes start "
         f"{app.generation}, and that one has seen start {label.generation}. Put the newest app.json "
@@ -208,12 +208,12 @@ def _older(data: Path, app: AppFile, folder: Path, label: Label) -> str:
     )
 
 
-def damages(data: Path, app: AppFile, shard: int) -> list[str]:
+def damages(data: Path, app: Description, shard: int) -> list[str]:
     """A sentence for each thing that is wrong with a member's store; none when it is clean."""
     return check_apart(folder_of(data, shard), shard=shard, owners=app.placement.slots)
 
 
-def enlist(data: Path, app: AppFile) -> None:
+def enlist(data: Path, app: Description) -> None:
     """A start: the description, and then the labels of its stores, are of one generation more.
 
     Raises StoreFull, SkerryError: what is written is as good as what was there.
@@ -227,7 +227,7 @@ def enlist(data: Path, app: AppFile) -> None:
         labels.write(folder_of(data, shard), told)
 
 
-def adopt(data: Path, app: AppFile) -> None:
+def adopt(data: Path, app: Description) -> None:
     """Copies of another directory's stores are this one's from now on; nobody has seen them yet."""
     for shard in app.placement.members:
         label = labels.read(folder_of(data, shard))
@@ -235,14 +235,14 @@ def adopt(data: Path, app: AppFile) -> None:
         labels.write(folder_of(data, shard), told)
 
 
-def dealt_out(data: Path, app: AppFile, version: int) -> None:
+def dealt_out(data: Path, app: Description, version: int) -> None:
     """All that the members hold stands in the stores of the placement of this version, too."""
     for shard in app.placement.members:
         label = labels.read(folder_of(data, shard))
         labels.write(folder_of(data, shard), replace(label, dealt_into=version))
 
 
-def free_ids(data: Path, app: AppFile, count: int) -> list[int]:
+def free_ids(data: Path, app: Description, count: int) -> list[int]:
     """Ids for new shards, whose folders meet nothing that is there."""
     found: list[int] = []
     candidate = app.placement.next_id
@@ -256,7 +256,7 @@ def free_ids(data: Path, app: AppFile, count: int) -> list[int]:
 # ── folders of no member ──
 
 
-def strangers(data: Path, app: AppFile) -> list[Path]:
+def strangers(data: Path, app: Description) -> list[Path]:
     """Folders that the description does not mention, and whatever else is named like a store."""
     members = {folder_of(data, shard) for shard in app.placement.members}
     return [
@@ -267,7 +267,7 @@ def strangers(data: Path, app: AppFile) -> list[Path]:
     ]
 
 
-def unknown(data: Path, app: AppFile) -> list[str]:
+def unknown(data: Path, app: Description) -> list[str]:
     """A sentence for each of them that is left alone."""
     return [
         f"{entry} is no part of the app {app.app!r} as app.json describes it. It is left alone; "
@@ -277,7 +277,7 @@ def unknown(data: Path, app: AppFile) -> list[str]:
     ]
 
 
-def clear(data: Path, app: AppFile) -> list[str]:
+def clear(data: Path, app: Description) -> list[str]:
     """Remove what a change of shards has left, by its own word; a sentence for all that stays.
 
     The description is durable, and agrees with its stores.
@@ -288,7 +288,7 @@ def clear(data: Path, app: AppFile) -> list[str]:
     return unknown(data, app)
 
 
-def _replaceable(data: Path, app: AppFile, folder: Path) -> bool:
+def _replaceable(data: Path, app: Description, folder: Path) -> bool:
     """Whether this store, by its own word, holds nothing that the members do not hold: of a
     change that came to its end, or of one that did not."""
     match = _STORE.fullmatch(folder.name)

@@ -22,7 +22,6 @@ from typing import TypeVar
 import msgspec
 
 from skerry.runtime.app import directory, membership
-from skerry.runtime.app.directory import AppFile
 from skerry.runtime.core import commit as records
 from skerry.runtime.core import wire
 from skerry.runtime.core.events import (
@@ -37,6 +36,7 @@ from skerry.runtime.core.events import (
 from skerry.runtime.core.placement import balanced, slot_of, slots_of
 from skerry.runtime.core.streams.inbound import Inbound, InboundRow
 from skerry.runtime.core.streams.outbound import Outbound, OutboundRow, OutboxRow, outbox_key
+from skerry.runtime.description import Description
 from skerry.runtime.ports import Store
 from skerry.runtime.store.label import Label
 from skerry.runtime.store.store import LmdbStore
@@ -47,7 +47,7 @@ BACKLOG_RECORDS = 32
 _encode = msgspec.msgpack.Encoder().encode
 
 
-def reshard(data: Path, app: AppFile, workers: int) -> AppFile:
+def reshard(data: Path, app: Description, workers: int) -> Description:
     """The app on `workers` shards; app.json is written when all is synced."""
     old = app.placement
     members = membership.free_ids(data, app, workers)

@@ -34,9 +34,9 @@ from msgspec import Struct
 from skerry.errors import SkerryError, StoreDamaged, storable
 from skerry.runtime import forks
 from skerry.runtime.app import directory, membership
-from skerry.runtime.app.directory import AppFile, Running
 from skerry.runtime.app.reshard import reshard
 from skerry.runtime.app.watch import RESTARTS_WITHIN_S, Beat, GiveUp, Restart, Rounds, Watch
+from skerry.runtime.description import Description, Running, boot_id
 from skerry.runtime.gateway import knock, protocol
 from skerry.runtime.gateway.channel import Broken, Channel
 from skerry.runtime.printable import one_line
@@ -194,7 +194,7 @@ class Supervisor:
         try:
             # Left by one that was killed: nobody runs until we say so.
             if left := directory.last_running(self._data):
-                remove_left(directory.sockets_of(left))
+                remove_left(left.folder)
             (self._data / "run.json").unlink(missing_ok=True)
             self._file = self._open_app()
             allow_files(len(self._file.placement.members))
@@ -207,7 +207,7 @@ class Supervisor:
             self._clean_up()
             os.close(lock)
 
-    def _open_app(self) -> AppFile:
+    def _open_app(self) -> Description:
         """The app's description, made when there is none. Refuses another app's data."""
         options = self._options
         target = storable(str(options.app.get("target", "")))
@@ -218,11 +218,11 @@ class Supervisor:
         else:
             known = self._checked(known)
         known.sync, known.target, known.renamed = options.sync, target, options.renamed
-        known.boot_id, known.clean = directory.boot_id(), False
+        known.boot_id, known.clean = boot_id(), False
         membership.enlist(self._data, known)
         return known
 
-    def _checked(self, known: AppFile) -> AppFile:
+    def _checked(self, known: Description) -> Description:
         """An app that ran before, as it is to run now."""
         options = self._options
         if known.app != options.name:
@@ -241,14 +241,14 @@ class Supervisor:
             self._say(sentence)
         shards = len(known.placement.members)
         workers = options.workers or shards
-        lost = directory.may_have_lost(known)
+        lost = known.may_have_lost
         if lost and not options.accept_loss:
             raise SkerryError(
                 f"{self._data} ran with --sync off when the machine went down: its last commits "
                 f"may be lost. Start with --accept-loss to go on from what is there."
             )
         if lost:
-            directory.begin_anew(known)
+            known.begin_anew()
         if lost or workers != shards:
             # Shards that lost different amounts no longer agree on the numbers of their frames:
             # new ones begin their streams anew, with what is there.

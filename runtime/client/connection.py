@@ -20,9 +20,10 @@ from typing import Any
 import msgspec
 
 from skerry.errors import SkerryError, Unavailable, UnknownEntity, as_named
-from skerry.runtime.app.directory import Running, running_app, sockets_of
+from skerry.runtime.app.directory import running_app
 from skerry.runtime.client.line import Line, Way
 from skerry.runtime.client.session import Session
+from skerry.runtime.description import Running
 from skerry.runtime.gateway import protocol
 from skerry.runtime.private import doubt, trusted
 
@@ -162,7 +163,7 @@ class Connection:
 
     @property
     def _folder(self) -> Path:
-        return sockets_of(self._running)
+        return self._running.folder
 
     def _doubted_user(self, user: int) -> str:
         if user not in self._owners:

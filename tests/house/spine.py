@@ -33,8 +33,8 @@ WALK = (
     *("entity", "fields", "schema", "shapes", "roundtrip", "portable", "message", "turn", "verbs"),
     *("stream", "output", "sources", "app", "client", "host", "errors", "testing"),
     # A process starts.
-    *("launch", "load", "directory", "membership", "backup", "reshard", "supervisor", "watch"),
-    *("process", "pace", "stopwatch", "heartbeat", "sinks", "ports"),
+    *("launch", "load", "description", "directory", "membership", "backup", "reshard"),
+    *("supervisor", "watch", "process", "pace", "stopwatch", "heartbeat", "sinks", "ports"),
     # A client comes in.
     *("session", "window", "connection", "line", "channel", "knock", "protocol", "listener"),
     "inquiries",

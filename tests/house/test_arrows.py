@@ -18,6 +18,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "skerry.runtime.client.connection",
         "skerry.runtime.app.membership",
         "skerry.runtime.app.directory",
+        "skerry.runtime.description",
         "skerry.runtime.store",
     ),
     "skerry.runtime.cli": (
@@ -52,6 +53,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "skerry.runtime.app.reshard",
         "skerry.runtime.app.membership",
         "skerry.runtime.app.directory",
+        "skerry.runtime.description",
         "skerry.runtime.printable",
         "skerry.runtime.private",
         "skerry.runtime.gateway.channel",
@@ -89,6 +91,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "skerry.runtime.app.reshard": (
         "skerry.runtime.app.membership",
         "skerry.runtime.app.directory",
+        "skerry.runtime.description",
         "skerry.runtime.store",
         "skerry.runtime.ports",
         # It writes the rows of streams, as their two ends would.
@@ -98,11 +101,17 @@ ARROWS: dict[str, tuple[str, ...]] = {
     ),
     "skerry.runtime.app.membership": (
         "skerry.runtime.app.directory",
+        "skerry.runtime.description",
         "skerry.runtime.private",
         "skerry.runtime.store",
         *WORDS,
     ),
-    "skerry.runtime.app.directory": ("skerry.runtime.private", "skerry.runtime.store", *WORDS),
+    "skerry.runtime.app.directory": (
+        "skerry.runtime.description",
+        "skerry.runtime.private",
+        "skerry.runtime.store",
+    ),
+    "skerry.runtime.description": (f"{CORE}.events",),
     "skerry.runtime.private": ("skerry.runtime.causes",),
     "skerry.runtime.worker.sources": (f"{CORE}.events",),
     "skerry.runtime.worker.sinks": (f"{CORE}.events",),
@@ -116,6 +125,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "skerry.runtime.client",
         "skerry.runtime.gateway",
         "skerry.runtime.app.directory",
+        "skerry.runtime.description",
         "skerry.runtime.private",
         *WORDS,
     ),

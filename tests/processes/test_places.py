@@ -17,9 +17,10 @@ import pytest
 import skerry
 from skerry import SkerryError, Unavailable
 from skerry.runtime import private
-from skerry.runtime.app.directory import Running, running_app
+from skerry.runtime.app.directory import running_app
 from skerry.runtime.client import connection as connections
 from skerry.runtime.client.connection import Connection
+from skerry.runtime.description import Running
 from skerry.runtime.gateway import knock
 from tests.processes.apps import Counter
 from tests.processes.started import CLI, ROOT, launcher, running

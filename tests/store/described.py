@@ -8,12 +8,12 @@ import msgspec
 from msgspec import Raw
 
 from skerry.runtime.app import directory, membership
-from skerry.runtime.app.directory import AppFile
 from skerry.runtime.core import commit as records
 from skerry.runtime.core import wire
 from skerry.runtime.core.events import Commit, CommitNo, Row, StateGroup, Table
 from skerry.runtime.core.placement import slot_of
 from skerry.runtime.core.streams.outbound import Outbound, OutboundRow, OutboxRow, outbox_key
+from skerry.runtime.description import Description
 from skerry.runtime.store.store import LmdbStore
 
 KEYS = [f"k{n}" for n in range(40)]
@@ -21,7 +21,7 @@ UNDER_WAY = [f"m{n}" for n in range(12)]
 _encode = msgspec.msgpack.encode
 
 
-def make(data: Path, *, workers: int = 2) -> AppFile:
+def make(data: Path, *, workers: int = 2) -> Description:
     """An app that has run once."""
     app = membership.create(data, app="described", workers=workers)
     for shard in app.placement.members:
@@ -66,7 +66,7 @@ def held(data: Path) -> tuple[list[str], list[str]]:
     return contents(data, app)
 
 
-def contents(data: Path, app: AppFile) -> tuple[list[str], list[str]]:
+def contents(data: Path, app: Description) -> tuple[list[str], list[str]]:
     """The same of its members, whatever else is wrong with it."""
     keys: list[str] = []
     waiting: list[str] = []

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from skerry.errors import StoreDamaged, Unavailable
 from skerry.runtime.app import directory, membership
-from skerry.runtime.app.directory import Running
+from skerry.runtime.description import Running
 from skerry.runtime.store.check import check
 from skerry.runtime.store.store import LmdbStore
 from tests.store import described

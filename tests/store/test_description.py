@@ -18,9 +18,9 @@ import pytest
 from skerry.errors import SkerryError, StoreDamaged, StoreFull, StoreLocked, Unavailable
 from skerry.runtime.app import directory, membership
 from skerry.runtime.app.backup import back_up, restore
-from skerry.runtime.app.directory import Running
 from skerry.runtime.app.reshard import reshard
 from skerry.runtime.core.events import Table
+from skerry.runtime.description import Running
 from skerry.runtime.store import label, sealed_file, segments
 from skerry.runtime.store.store import LmdbStore
 from tests.processes.started import ROOT
@@ -54,12 +54,12 @@ def quiet(line: str) -> None:
 def test_a_description_with_any_bit_flipped_or_cut_anywhere_is_refused(data: Path) -> None:
     path = data / "app.json"
     stored, known = path.read_bytes(), directory.load(data)
-    assert known == directory.description(stored, path)
+    assert known == directory.decoded(stored, path)
     damaged = [*flips(stored), *(stored[:size] for size in range(len(stored)))]
     read = []
     for bytes_of in damaged:
         try:
-            read.append(directory.description(bytes_of, path))
+            read.append(directory.decoded(bytes_of, path))
         except StoreDamaged as damage:
             assert str(path) in str(damage)
     assert read == []

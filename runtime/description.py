@@ -1,0 +1,101 @@
+"""The app's description, and who runs it: what all processes of an app agree on.
+
+The description is what outlives every run: the app's identity, who serves its slots, and how
+safely it was last run. It is replaced as a whole and never changed in place.
+
+Data and its rules; `app/directory.py` reads and writes it. Idea: docs/log.md.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from msgspec import Struct
+
+from skerry.runtime.core.events import SLOTS, Placement
+
+FORMAT = 2
+
+
+class Backup(Struct, kw_only=True):
+    """How a backup was made."""
+
+    time_s: float
+    """When it was begun, seconds since 1970."""
+    cut: int = 0
+    """The number of its snapshot marker; 0: the app was stopped."""
+    commits: dict[int, int]
+    """The newest commit of each shard."""
+
+
+class Description(Struct):
+    """An app, as its data directory describes it."""
+
+    format: int
+    generation: int
+    """Grows with each start, so that of two descriptions the older one is known."""
+    app: str
+    directory: str
+    """A name for the data directory, drawn when a first start or a restore makes it."""
+    target: str
+    incarnation: str
+    placement: Placement
+    sync: str
+    boot_id: str
+    """The boot in which the app last ran: tells `--sync off` that the power failed since."""
+    clean: bool = False
+    """Whether the last run ended in order."""
+    renamed: dict[str, str] = {}
+    """Entity types that are stored under an earlier name: name, earlier name."""
+    life: str = ""
+    """Tells the outputs of an app since a restore from those before it: docs/sinks.md."""
+    backup: Backup | None = None
+    """The backup that this describes; None for an app that can run."""
+
+    @property
+    def may_have_lost(self) -> bool:
+        """Whether the machine went down while the app ran with `--sync off` (trace 26)."""
+        return self.sync == "off" and not self.clean and self.boot_id != boot_id()
+
+    def begin_anew(self) -> None:
+        """Draw a new incarnation: the data goes on from an earlier moment, so that nothing may take
+        its numbers for the old ones."""
+        self.incarnation = os.urandom(16).hex()
+        self.life = self.incarnation[:8]
+
+    def check(self) -> None:
+        """Raises ValueError: the description contradicts itself, so no release has written it."""
+        placement = self.placement
+        members = set(placement.members)
+        if len(placement.slots) != SLOTS:
+            raise ValueError(f"it places {len(placement.slots)} slots, not {SLOTS}")
+        if len(members) != len(placement.members):
+            raise ValueError(f"two of its shards have one id: {placement.members}")
+        if not members >= set(placement.slots):
+            stray = set(placement.slots) - members
+            raise ValueError(f"a slot's owner is none of its shards: {stray}")
+        if placement.next_id <= max(members):
+            raise ValueError(f"the id that it would give next, {placement.next_id}, is in use")
+
+
+class Running(Struct):
+    """The supervisor that runs an app, and where its workers are reached."""
+
+    pid: int
+    app: str
+    sockets: str
+    """The folder of the sockets: its bytes as UTF-8, whatever the locale."""
+    shards: list[int]
+    secret: str = ""
+    """Proves to clients and listeners that they belong to this app: `gateway/knock.py`."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the sockets."""
+        return Path(os.fsdecode(self.sockets.encode()))
+
+
+def boot_id() -> str:
+    """The kernel's name for this boot."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
