@@ -14,13 +14,16 @@ RUNS ?= 5
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
 
-# The stamps say for which pyproject.toml the environment was made.
-.venv/.package: pyproject.toml
+# The stamps say for which settings and which files the environment was made: the install is a tree
+# of links, one for each module, so a module that comes or goes asks for another.
+SHAPE := pyproject.toml setup.py $(shell find api runtime -type d ! -name __pycache__)
+
+.venv/.package: $(SHAPE)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	@touch $@
 
-.venv/.dev: pyproject.toml
+.venv/.dev: $(SHAPE)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
 	@touch $@ .venv/.package
@@ -79,12 +82,10 @@ lint: .venv/.dev ## style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# Checkers follow folders, so they read a plain install and not the editable one.
 .PHONY: types
 types: .venv/.dev ## mypy --strict and pyright
-	rm -rf build
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target build/plain .
-	MYPYPATH=build/plain $(BIN)/mypy -p skerry
+	$(BIN)/mypy -p skerry
+	ln -sfn $$(basename build/__editable__.skerry-*) build/tree
 	$(BIN)/pyright
 
 .PHONY: cover

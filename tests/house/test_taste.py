@@ -2,7 +2,6 @@
 
 import ast
 import re
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,12 +68,9 @@ def test_the_map_is_current() -> None:
 
 
 def test_every_folder_is_a_package_that_is_installed() -> None:
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     there = {path.parent for path in files("api", "runtime")}
-    for folder in there:
-        assert (ROOT / folder / "__init__.py").is_file(), f"{folder} has no __init__.py"
-    names = {"skerry" + str(f).removeprefix("api").replace("runtime", ".runtime") for f in there}
-    assert {name.replace("/", ".") for name in names} == set(settings["packages"])
+    bare = [folder for folder in there if not (ROOT / folder / "__init__.py").is_file()]
+    assert bare == [], "a folder without __init__.py is not found by setup.py"
 
 
 def test_all_is_complete() -> None:
