@@ -78,9 +78,11 @@ micro: .venv/.dev ## time the parts of the hot path, each alone
 	$(BIN)/python -m pytest benchmarks/micro --benchmark-enable --benchmark-columns=min,median,ops
 
 .PHONY: lint
-lint: .venv/.dev ## style and formatting
+lint: .venv/.dev ## style, formatting, who imports whom, and definitions that nobody uses
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/vulture
 
 .PHONY: types
 types: .venv/.dev ## mypy --strict and pyright

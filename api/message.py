@@ -159,7 +159,6 @@ class Handler:
         self.scalar = not self.takes_error and all(_is_scalar(p.annotation) for p in self.params)
         self.bare = self.scalar and self.arity == 1
         """Whether a column of its arguments holds the values themselves: no tuple around each."""
-        self._required = sum(p.default is inspect.Parameter.empty for p in self.params)
         types = tuple(p.annotation for p in self.params)
         for param in self.params[int(self.takes_error) :]:
             refuse_custom(param.annotation, f"{entity}.{name}: argument `{param.name}`")

@@ -53,7 +53,7 @@ class Clients:
     def __init__(
         self, me: int, placement: Placement, delivery: Delivery, requests: Requests
     ) -> None:
-        self._me, self._placement = me, placement
+        self._placement = placement
         self._mine = frozenset(s for s, owner in enumerate(placement.slots) if owner == me)
         self._delivery, self._requests = delivery, requests
         self._columns: dict[int, Callable[[Raw], list[tuple[Any, ...]]]] = {}

@@ -20,7 +20,6 @@ from skerry.runtime.core.stored import split
 
 ShardId = NewType("ShardId", int)
 SlotId = NewType("SlotId", int)
-Epoch = NewType("Epoch", int)
 Seq = NewType("Seq", int)
 CommitNo = NewType("CommitNo", int)
 

@@ -9,7 +9,7 @@ import pytest
 
 import skerry
 from skerry import errors
-from tests.house.source import ROOT, files, imports, tree
+from tests.house.source import ROOT, files, first_line, imports, tree
 from tests.house.spine import MAP, text
 
 PICKLES = {Path("api/portable.py")}
@@ -71,6 +71,26 @@ def test_every_folder_is_a_package_that_is_installed() -> None:
     there = {path.parent for path in files("api", "runtime")}
     bare = [folder for folder in there if not (ROOT / folder / "__init__.py").is_file()]
     assert bare == [], "a folder without __init__.py is not found by setup.py"
+
+
+def test_every_module_says_its_job_in_its_first_line() -> None:
+    there = [path for path in files("api", "runtime") if (ROOT / path).stat().st_size]
+    assert [path for path in there if not first_line(path).endswith((".", "?", ":"))] == []
+
+
+def test_one_door_of_the_api_names_the_runtime() -> None:
+    """Whether it is imported, or named to be imported later."""
+    named = {
+        path
+        for path, node in nodes("api")
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and node.value.startswith("skerry.runtime.")
+    }
+    named |= {
+        path for path in files("api") for name in imports(path) if name.startswith("skerry.runtime")
+    }
+    assert named == {Path("api/host.py")}
 
 
 def test_all_is_complete() -> None:
