@@ -7,6 +7,7 @@ SEEDS ?= 200
 FLIPS ?= 2000
 PAIRS ?= 8
 RUNS ?= 5
+TESTS ?= tests/api tests/client tests/core tests/gateway tests/processes tests/simulation tests/store
 
 .DEFAULT_GOAL := help
 
@@ -35,6 +36,10 @@ demo: .venv/.package ## count the words of the standard library's source, with a
 .PHONY: test
 test: .venv/.dev ## run every test
 	$(BIN)/python -m pytest
+
+.PHONY: pythons
+pythons: .venv/.dev ## run tests on each other Python from 3.11 up that is found: TESTS=tests/core
+	.ci/pythons $(TESTS)
 
 .PHONY: crash
 crash: .venv/.dev ## kill workers and the supervisor again and again: KILLS=50
