@@ -61,18 +61,18 @@ runtime/gateway/    A worker's end of them.
     inquiries.py  What a worker is asked that is no message to an entity: states, counts, dead letters.
 
 runtime/core/    The core: no I/O, no clock, no thread.
-    events.py     The words: all that can reach a shard, and all that it can want.
-    stored.py     Stored bytes, taken apart without a look inside: states in their array, a state's schema.
+    events.py     The core's vocabulary: every event that reaches a shard, every effect that it asks for.
+    stored.py     Stored bytes, split without decoding their values: an array of states, a state's schema id.
     shard.py      The life of a batch: events in, turns, one commit, effects out.
     placement.py  Where a key lives: the slot of an entity, the shard of a slot, at a version.
-    wire.py       What crosses a pipe, as bytes and back; what is refused and why.
+    wire.py       The wire format between shards: packets, frames, and the runs of messages in a frame.
     intake.py     What waits to be run, and the order in which a batch takes it.
     clients.py    What clients ask: judged, run as one loop where that is safe, remembered, answered.
     delivery.py   One message to its entity, and what becomes of it: sends, outcomes, dead letters.
     buffer.py     Messages on their way, in order, as runs of one handler.
     turns.py      Runs handlers: optimistic, careful, rejected, failed.
     loops.py      The loop over the messages of a run: one for each shape of column, made from one text.
-    commit.py     The record of a batch: what it holds, its chain of checksums, its replay.
+    commit.py     The commit record of a batch: its bytes, its chain of checksums, and the keys of rows.
 
 runtime/core/tables/    What a shard remembers, a kind of row a file.
     requests.py      A client's request seen before? Its first outcome, kept with the target's slot.

@@ -1,8 +1,8 @@
-"""The record of a batch: what it holds, its chain of checksums, its replay.
+"""The commit record of a batch: its bytes, its chain of checksums, and the keys of rows.
 
-A record is the list of row changes of one batch, whole post-states and never deltas,
-so that replaying a tail over newer rows is harmless. It names the checksum of the
-record before it: a record that is missing, swapped or old breaks the chain.
+A record lists the row changes of one batch as whole values, never as deltas, so replaying a
+tail of the log over newer rows is harmless. Each record names the checksum of the record
+before it: a record that is missing, swapped or old breaks the chain.
 
     | checksum 8 | magic 4 | format 4 | no 8 | epoch 8 | time_ns 8 | previous 8 | body |
 
@@ -44,7 +44,7 @@ _state_heads: dict[str, list[bytes]] = {}
 
 
 class Decoded(msgspec.Struct, frozen=True):
-    """A record read back, its checksum verified."""
+    """A record that was read back, with its checksum verified."""
 
     no: CommitNo
     epoch: int
@@ -58,25 +58,25 @@ class Decoded(msgspec.Struct, frozen=True):
 def encode(
     no: int, epoch: int, time_ns: int, previous: int, states: list[StateGroup], rows: list[Row]
 ) -> bytes:
-    """The bytes of a record. `previous` is the checksum of the one before, 0 for the first."""
+    """Encode a record. `previous` is the checksum of the record before it, 0 for the first."""
     body = _encoder.encode(_Body(states, rows))
     sealed = _HEADER.pack(_MAGIC, _FORMAT, no, epoch, time_ns, previous) + body
     return _CHECKSUM.pack(_checksum(sealed)) + sealed
 
 
 def checksum_of(record: bytes) -> int:
-    """The checksum that a record carries (not verified)."""
+    """Read the checksum of a record, without verifying it."""
     return int(_CHECKSUM.unpack_from(record)[0])
 
 
 def head_of(record: bytes) -> tuple[int, int, int, int]:
-    """(number, checksum, epoch, time) of a record, not verified."""
+    """Read (number, checksum, epoch, time) of a record, without verifying them."""
     _, _, no, epoch, time_ns, _ = _HEADER.unpack_from(record, _CHECKSUM.size)
     return no, checksum_of(record), epoch, time_ns
 
 
 def decode(record: bytes) -> Decoded:
-    """A record, verified. Raises ValueError saying what is wrong with it."""
+    """Decode and verify a record. Raises ValueError, which says what is wrong."""
     if len(record) < _BODY_AT:
         raise ValueError(f"it has {len(record)} bytes, a record has at least {_BODY_AT}")
     stored = checksum_of(record)
@@ -95,7 +95,7 @@ TYPE_ID_BYTES = 4
 
 
 def type_id(type_name: str) -> bytes:
-    """The 4 bytes that stand for an entity type in the keys of rows."""
+    """The 4 bytes that stand for an entity type in row keys."""
     found = _type_ids.get(type_name)
     if found is None:
         found = _type_ids[type_name] = xxhash.xxh32_digest(type_name.encode())
@@ -103,7 +103,7 @@ def type_id(type_name: str) -> bytes:
 
 
 def check_type_ids(type_names: Iterable[str]) -> None:
-    """Whether their ids tell these types apart. Raises SkerryError."""
+    """Refuse types that share an id. Raises SkerryError."""
     names: dict[bytes, str] = {}
     for name in type_names:
         other = names.setdefault(type_id(name), name)
@@ -120,7 +120,7 @@ def key_of_state(row_key: bytes) -> str:
 
 
 def slot_prefix(slot: int) -> bytes:
-    """What the keys of all slotted rows of a slot begin with."""
+    """The prefix of the keys of all rows of a slot."""
     return slot.to_bytes(2, "big")
 
 
@@ -130,13 +130,13 @@ def state_key(type_name: str, key: str) -> bytes:
 
 
 def state_keys(type_name: str, keys: Iterable[str], slots: Iterable[int]) -> list[bytes]:
-    """The same for many keys, each with its slot."""
+    """Row keys of many states of a type, each key with its slot."""
     heads = _heads(type_name)
     return [heads[slot] + key.encode() for slot, key in zip(slots, keys)]
 
 
 def _heads(type_name: str) -> list[bytes]:
-    """What the keys of a type's states begin with, by slot."""
+    """The prefixes of the keys of a type's states, by slot."""
     found = _state_heads.get(type_name)
     if found is None:
         id = type_id(type_name)

@@ -1,8 +1,8 @@
-"""The words: all that can reach a shard, and all that it can want.
+"""The core's vocabulary: every event that reaches a shard, every effect that it asks for.
 
-A shard is a state machine. An event goes in by `Shard.accept`, a batch of turns is
-run by `Shard.run`, and what must happen outside comes out as effects. Nothing here
-does anything; it is the vocabulary that the worker, the simulator and the core share.
+A shard is a state machine. `Shard.accept` takes an event, `Shard.run` runs a batch of turns,
+and `Shard.take_effects` returns what must happen outside. The worker, the simulator and the
+core share these types; nothing here acts.
 
 Imports msgspec only. Protocol: docs/streams.md, docs/log.md, docs/clients.md.
 """
@@ -28,12 +28,12 @@ SLOTS = 1024
 
 
 # ── tables ────────────────────────────────────────────────────────────────────
-# Whatever recovery needs is a row in one of these. Keys of slotted tables begin
-# with the slot (2 bytes, big endian), so that moving a slot is moving its rows.
+# Everything that recovery needs is a row of one of these tables. Keys of slotted tables begin
+# with the slot (2 bytes, big endian), so moving a slot means moving its rows.
 
 
 class Table:
-    """Numbers of the tables, as they stand in records and in the store. Never reused."""
+    """Table numbers, as records and stores hold them. A number is never reused."""
 
     STATE = 1
     """slot, type id (4), key: the entity's state. In records grouped by type, see `StateGroup`."""
@@ -44,23 +44,23 @@ class Table:
     REQUEST = 4
     """slot, session (16), number (8): the first outcome of a client's request."""
     FLOOR = 5
-    """slot, session (16): requests up to this number are over and dropped."""
+    """slot, session (16): the low-water mark; outcomes up to this number have been dropped."""
     DEAD = 6
     """slot, id: a dead letter."""
     POSITION = 7
     """slot, partition id (16): how far a source partition has been read."""
     OUTPUT = 8
-    """slot, output's end (16), number of the first (8): items that their sink does not have yet."""
+    """slot, output partition (16), number of the first item (8): items that a sink has not taken yet."""
     OUTPUT_NUMBER = 9
-    """slot, output's end (16): the number of the newest item."""
+    """slot, output partition (16): the number of the newest item."""
     SCHEMA = 16
-    """schema id (8): type name and field names, so that the store describes itself. Not slotted."""
+    """schema id (8): type and field names; they make the store self-describing. Not slotted."""
     OUTBOX = 17
     """peer (4), seq (8): a frame that the peer has not acked. Not slotted."""
     STREAM = 18
     """direction (1), peer (4): the positions of a stream. Not slotted."""
     META = 19
-    """name: epoch, placement and the like. Not slotted."""
+    """name: the epoch, the placement and other facts about the shard. Not slotted."""
 
 
 SLOTTED = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 9})
@@ -70,9 +70,9 @@ Row = tuple[int, bytes, bytes | None]
 
 
 class StateGroup(Struct, frozen=True, array_like=True, gc=False):
-    """The states of one entity type that a batch changed, encoded all at once.
+    """The states of one entity type that a batch changed, encoded in one pass.
 
-    A state is msgpack `[schema id, field, field, ...]`: it says what it means.
+    A state is a msgpack array `[schema id, field, field, ...]`, so it names its own schema.
     """
 
     type: str
@@ -84,14 +84,14 @@ class StateGroup(Struct, frozen=True, array_like=True, gc=False):
 
     @classmethod
     def of(cls, type: str, changes: Iterable[tuple[str, bytes | None]]) -> StateGroup:
-        """From states that are encoded already; None: forgotten."""
+        """Build a group from encoded states. None marks a forgotten entity."""
         changed = dict(changes)
         kept = {key: Raw(state) for key, state in changed.items() if state is not None}
         gone = [key for key, state in changed.items() if state is None]
         return cls(type, list(kept), Raw(_encode(list(kept.values()))), gone)
 
     def each(self) -> Iterator[tuple[str, bytes | None]]:
-        """Key by key."""
+        """Yield each key with its state, or with None when the entity was forgotten."""
         yield from zip(self.keys, map(bytes, split(self.states)))
         yield from zip(self.gone, repeat(None))
 
@@ -100,55 +100,56 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class Live(Protocol):
-    """What holds a state in memory, and remembers for the store where its newest one stands."""
+    """An object that holds a state in memory, and where the store keeps its newest one."""
 
     _store_entry: int
     _key: str
 
 
 class Commit(Struct, frozen=True):
-    """All that one batch leaves behind: one record in the log, durable as a whole or not at all."""
+    """The result of one batch: one record in the log, durable as a whole or not at all."""
 
     no: CommitNo
     record: bytes
-    """What the log keeps: header, body and checksum (`commit.py`)."""
+    """The bytes in the log: header, body and checksum (`commit.py`)."""
     states: list[StateGroup]
     rows: list[Row]
     live: Sequence[Sequence[Live]] = ()
-    """Of each group the entities whose states these are, when it is they who changed."""
+    """For each group the entities that hold its states; empty when no entity changed."""
 
 
-# ── events: what reaches a shard ──────────────────────────────────────────────
+# ── events: they reach a shard ──────────────────────────────────────────────
 
 
 class Arrived(Struct, frozen=True):
-    """Bytes from a peer's pipe: a frame, an ack, a hello... or garbage."""
+    """Bytes from a peer's pipe: a frame, an ack, a hello, or garbage."""
 
     raw: bytes
 
 
 class RequestRun(Struct, array_like=True):
-    """A client's requests to one handler, in the order of their numbers: a column of each.
+    """A client's requests to one handler, in the order of their numbers, as columns.
 
-    As they cross the door's socket. Retries repeat number and time; what they follow may be gone.
+    Requests cross the listener's socket in this form. A retry repeats its number and time; the
+    request that it follows may be gone.
     """
 
     type: str
     handler: str
     reply: bool
-    """False for `send`: the outcome is `done` with no value once durable, refusals go to the dead letters."""
+    """False for `send`: the outcome is `done` without a value; a refusal becomes a dead letter."""
     first_ns: int
-    """Server time of their first try (from the handshake), ns since 1970."""
+    """Server time of the first attempt (from the handshake), ns since 1970."""
     numbers: list[int]
-    """1, 2, 3... in the session, ascending."""
+    """Request numbers within the session: 1, 2, 3, …, ascending."""
     previous: list[int]
-    """Of each: the session's request before it to the same slot, or 0: that one runs first."""
+    """For each request, the session's request before it to the same slot, which runs first; or 0."""
     keys: list[str]
     args: Raw
-    """A msgpack array: of each its arguments, as an array by position or a map by name."""
+    """A msgpack array of arguments: for each request an array by position or a map by name."""
 
     def part(self, start: int, end: int) -> RequestRun:
-        """Some of them."""
+        """Cut out the requests from `start` up to `end`."""
         args = Raw(_encode(split(self.args)[start:end]))
         return RequestRun(
             self.type, self.handler, self.reply, self.first_ns,
@@ -157,7 +158,7 @@ class RequestRun(Struct, array_like=True):
 
 
 class Request(Struct, gc=False):
-    """One request, looked at alone."""
+    """One request of a run."""
 
     caller: Any
     session: bytes
@@ -173,24 +174,24 @@ class Request(Struct, gc=False):
 
 
 class Requested(Struct):
-    """Requests of one session came through the door; `caller` is where their outcomes go."""
+    """Requests of one session, from the listener. Their outcomes go to `caller`."""
 
     caller: Any
     session: bytes
-    """16 bytes: drawn by the client; or the hash of an `idempotency_key`."""
+    """16 bytes: drawn by the client, or the hash of an `idempotency_key`."""
     runs: list[RequestRun]
     named: bool = False
-    """Whether an `idempotency_key` made session and number: its outcome outlives every confirm."""
+    """Whether an `idempotency_key` names the request: its outcome outlives every confirmation."""
     size: int = 0
-    """The bytes that it came as."""
+    """Size of the received message in bytes."""
 
     @property
     def count(self) -> int:
-        """How many requests."""
+        """The number of requests."""
         return sum(len(run.numbers) for run in self.runs)
 
     def each(self, run: RequestRun) -> Iterator[Request]:
-        """The requests of one of its runs."""
+        """Yield the requests of one run, one by one."""
         caller, session, named = self.caller, self.session, self.named
         alike = (run.type, run.handler, run.reply, run.first_ns)
         columns = zip(run.numbers, run.previous, run.keys, split(run.args))
@@ -198,7 +199,7 @@ class Requested(Struct):
             yield Request(caller, session, named, *alike, *own)
 
     def split(self, count: int) -> tuple[Requested, Requested]:
-        """The first so many requests, fewer than all, and the rest."""
+        """Split off the first `count` requests, fewer than all."""
         first: list[RequestRun] = []
         runs = list(self.runs)
         while len(runs[0].numbers) <= count:
@@ -212,19 +213,19 @@ class Requested(Struct):
 
 
 class Confirmed(Struct, frozen=True):
-    """A session says what it holds: every outcome up to `upto`, but in some slots only up to a
+    """A session confirms that it has every outcome up to `upto`; in some slots only up to a
     smaller number."""
 
     session: bytes
     upto: int
     below: dict[int, int] = {}
-    """Of each slot with an open request: up to where it has every outcome of that slot."""
+    """For each slot with an open request, the number up to which it has every outcome."""
 
 
 class Operated(Struct, frozen=True):
-    """An operator's word on a dead letter: 'retry' sends it anew, 'drop' forgets it.
+    """An operator's command on a dead letter: 'retry' sends it again, 'drop' removes it.
 
-    Answered by `Told` with `number`: 'done', or 'invalid' when there is no such letter.
+    `Told` answers it, with the same `number`: 'done', or 'invalid' when no such letter exists.
     """
 
     caller: Any
@@ -234,18 +235,18 @@ class Operated(Struct, frozen=True):
 
 
 class Items(Struct, frozen=True):
-    """Items read from one partition of a source: what follows position `after`."""
+    """Items read from one partition of a source, which follow position `after`."""
 
     source: str
     partition: str
     after: Any
     positions: Sequence[Any]
-    """Of each item, in order."""
+    """The position of each item, in order."""
     items: Sequence[Any]
 
 
 class Written(Struct, frozen=True):
-    """A sink has every item of a partition up to this number."""
+    """A sink has taken every item of a partition up to number `upto`."""
 
     output: str
     sink: int
@@ -254,13 +255,13 @@ class Written(Struct, frozen=True):
 
 
 class Ticked(Struct, frozen=True):
-    """The clocks, once per loop of the worker."""
+    """The clocks, read once per round of the worker."""
 
     now_ns: int
-    """The wall clock, ns since 1970: it may be set back, and a shard's time then stands still."""
+    """Wall clock, ns since 1970. It may be set back; the shard's time then stands still."""
     steady_ns: int
-    """A clock that is never set, and goes on while the machine sleeps: silence is measured by it,
-    and how far the other one was set."""
+    """Boot clock, ns: it is never set, and runs while the machine sleeps. It measures a peer's
+    silence, and how far the wall clock was set."""
 
 
 class Cut(Struct, frozen=True):
@@ -270,7 +271,7 @@ class Cut(Struct, frozen=True):
 
 
 class Durable(Struct, frozen=True):
-    """Everything up to this commit survives a power cut."""
+    """Every commit up to `no` survives a power cut."""
 
     no: int
 
@@ -278,22 +279,22 @@ class Durable(Struct, frozen=True):
 Event = Arrived | Requested | Confirmed | Operated | Items | Written | Ticked | Cut | Durable
 
 
-# ── effects: what a shard wants ───────────────────────────────────────────────
+# ── effects: a shard asks for them ───────────────────────────────────────────────
 
 
 class Transmit(Struct, frozen=True):
-    """Put these bytes on the pipe to `peer`. May be lost: streams do not depend on it."""
+    """Put these bytes on the pipe to `peer`. They may be lost; streams do not depend on them."""
 
     peer: ShardId
     raw: bytes
 
 
 class Outcome(Struct, array_like=True, frozen=True, gc=False):
-    """What became of a request.
+    """The outcome of a request.
 
     kind: 'done' (body: msgpack of the reply), 'rejected' (body: [reason, details]),
     'failed' (body: [error text, traceback]), 'invalid' (body: [class name, text]; nothing ran),
-    'moved' (body: the placement's version), 'late' (too old to be known: outcome unknown),
+    'moved' (body: the placement's version), 'late' (the request is too old: outcome unknown),
     'busy' (nothing ran: try again later).
     """
 
@@ -302,17 +303,17 @@ class Outcome(Struct, array_like=True, frozen=True, gc=False):
 
 
 class Reply(Struct, frozen=True):
-    """Outcomes of one kind, for `caller`. Their commit is durable."""
+    """Outcomes of one kind for `caller`, whose commit is durable."""
 
     caller: Any
     kind: str
     numbers: list[int]
     bodies: Raw
-    """A msgpack array: the body of each. Empty for 'busy', which says nothing more."""
+    """A msgpack array of bodies, one per number; empty for 'busy', which has none."""
 
 
 class Told(Struct, frozen=True):
-    """What became of an operator's word `number`, for `caller`. Its commit is durable."""
+    """The outcome of an operator's command `number` for `caller`, whose commit is durable."""
 
     caller: Any
     number: int
@@ -320,7 +321,7 @@ class Told(Struct, frozen=True):
 
 
 class Rewind(Struct, frozen=True):
-    """A source batch did not follow the newest position: read on after `after`."""
+    """Read on after `after`: a source's batch did not follow the newest position."""
 
     source: str
     partition: str
@@ -328,11 +329,11 @@ class Rewind(Struct, frozen=True):
 
 
 class Write(Struct, frozen=True):
-    """Hand items to a sink: they are durable, and may have been handed to it before."""
+    """Hand durable items to a sink, which may have been given them before."""
 
     output: str
     sink: int
-    """Which of the output's sinks."""
+    """Index of the sink among the output's sinks."""
     partition: str
     sequence: int
     """The number of the first item."""
@@ -340,13 +341,13 @@ class Write(Struct, frozen=True):
 
     @property
     def written(self) -> Written:
-        """What is said when the sink has all of them."""
+        """The event that reports that the sink has taken all items."""
         upto = self.sequence + len(self.items) - 1
         return Written(self.output, self.sink, self.partition, upto)
 
 
 class Stop(Struct, frozen=True):
-    """This shard must not go on. `error` is the exception to end the worker with."""
+    """Stop this shard for good. `error` is the exception that ends the worker."""
 
     error: Exception
 
@@ -358,12 +359,12 @@ Effect = Transmit | Reply | Told | Rewind | Write | Stop
 
 
 class Placement(Struct, frozen=True, array_like=True):
-    """Which shard owns which slot, at a version."""
+    """The owner of every slot, at a version."""
 
     version: int
     members: list[int]
-    """Ids of the shards, never used again for others."""
+    """Ids of the shards. An id is never used again for another shard."""
     slots: list[int]
     """The owner of slot i, `SLOTS` of them."""
     next_id: int
-    """The id that the next new member gets."""
+    """Id of the next new member."""

@@ -1,7 +1,7 @@
-"""Stored bytes, taken apart without a look inside: states in their array, a state's schema.
+"""Stored bytes, split without decoding their values: an array of states, a state's schema id.
 
-Rows are read back by whoever opens the store, however deep an earlier release let them nest:
-what one reader can't hold must not keep the others from their own.
+Every reader of a store must step over rows that an earlier release let nest deeper than this
+one decodes: a row that one reader cannot hold must not keep others from theirs.
 
 Pure: bytes in, bytes out.
 """
@@ -18,21 +18,21 @@ from msgspec import Raw
 T = TypeVar("T")
 
 NESTING_MAX = 20_000
-"""How deep rows of a store may nest for us to step over them. Those of ours stay far below; a
-release that had no limit took what its interpreter could encode."""
+"""How deep a stored row may nest and still be stepped over. Rows of this release stay far below;
+a release without a limit stored whatever its interpreter could encode."""
 
 _split = msgspec.msgpack.Decoder(list[Raw]).decode
 _marked = {0xCC: 2, 0xCD: 3, 0xCE: 5, 0xCF: 9}
-"""The length of an unsigned number in msgpack, by its first byte."""
+"""Length of an unsigned msgpack number in bytes, by its first byte."""
 
 
 def split(array: bytes | Raw) -> list[Raw]:
-    """The elements of a msgpack array, as they stand there."""
+    """Split a msgpack array into its elements, still encoded."""
     return patiently(_split, array)
 
 
 def patiently(decode: Callable[[Any], T], data: Any) -> T:
-    """Decode stored bytes, also those that nest deeper than the interpreter's limit allows."""
+    """Decode stored bytes, even when they nest deeper than the interpreter's recursion limit."""
     try:
         return decode(data)
     except RecursionError:
@@ -45,6 +45,6 @@ def patiently(decode: Callable[[Any], T], data: Any) -> T:
 
 
 def schema_id_of(state: bytes) -> int:
-    """The schema that a stored state names, without a look at its fields."""
+    """Read the schema id of a stored state without decoding its fields."""
     at = 1 if state[0] & 0xF0 == 0x90 else 3 if state[0] == 0xDC else 5
     return int(msgspec.msgpack.decode(state[at : at + _marked.get(state[at], 1)]))

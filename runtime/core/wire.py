@@ -1,14 +1,13 @@
-"""What crosses a pipe, as bytes and back; what is refused and why.
+"""The wire format between shards: packets, frames, and the runs of messages in a frame.
 
-Every pipe message is one part: a fixed header, then a body. A frame's body is the
-messages in their order, as runs of one handler with a column per argument: half the
-cost of one array per message. The same bytes lie in the outbox and in the log, so a
-frame is encoded once.
+A pipe message is a fixed header and a body. The body of a frame holds its messages in order,
+as runs of one handler with a column per argument, at half the cost of an array per message.
+Outbox and log hold the same bytes, so a frame is encoded once.
 
-A frame's own checksum covers what never changes (stream, number, count, body); the
-header's checksum covers the rest, which is stamped anew each time a frame leaves.
+A frame's own checksum covers what never changes (stream, number, count, body); the header's
+checksum covers the fields that are stamped anew each time the frame leaves.
 
-Pure: bytes in, bytes out. Bytes that are not ours raise `Garbage`, nothing else.
+Pure: bytes in, bytes out. Foreign bytes raise `Garbage` and nothing else.
 Idea: docs/streams.md.
 """
 
@@ -28,11 +27,11 @@ from skerry.message import KEY_BYTES_MAX, Handler
 MAGIC = b"SK"
 VERSION = 3
 FRAME_BYTES_MAX = 16 << 20
-"""No pipe message is larger: arguments are limited below this where the verb is called
-(`message.MESSAGE_BYTES_MAX`, part of the wire's version: all shards agree on it)."""
+"""Size limit of a pipe message. The verbs limit arguments below it (`message.MESSAGE_BYTES_MAX`);
+the limit belongs to the wire's version, so all shards agree on it."""
 
 _HEADER = struct.Struct("<2sBBIIQQIQQIQQQ?QQ")
-"""Magic, version, and the fields of a `Packet` in their order, but for its body."""
+"""Magic, version, and the fields of a `Packet` in order, without the body."""
 
 _CHECKSUM = struct.Struct("<Q")
 _BODY_AT = _HEADER.size + _CHECKSUM.size
@@ -42,7 +41,7 @@ _encoder = msgspec.msgpack.Encoder()
 
 
 class Kind(enum.IntEnum):
-    """What a pipe message is."""
+    """The kinds of pipe messages."""
 
     FRAME = 1
     ACK = 2
@@ -52,20 +51,20 @@ class Kind(enum.IntEnum):
 
 
 FRAME, KINDS = int(Kind.FRAME), frozenset(map(int, Kind))
-"""As they stand in packets: to ask an enum for a member takes as long as to look at a header."""
+"""Plain numbers, as packets hold them: an enum lookup takes as long as unpacking a header."""
 
 
 class Garbage(ValueError):
-    """Bytes that no shard of this app and version sends. Refused without harm."""
+    """Bytes that no shard of this app and version sends. They are refused and harm nothing."""
 
 
 def token_of(incarnation: bytes) -> int:
-    """What every packet says of the incarnation that it belongs to."""
+    """The number by which every packet names its incarnation."""
     return int.from_bytes(incarnation[:8], "big")
 
 
 class Packet(Struct, frozen=True, gc=False):
-    """A pipe message, taken apart."""
+    """An unpacked pipe message."""
 
     kind: int
     src: int
@@ -73,31 +72,32 @@ class Packet(Struct, frozen=True, gc=False):
     src_epoch: int
     """The sender's own epoch."""
     dst_epoch: int
-    """The receiver's epoch as the sender knows it, 0 when it does not."""
+    """The receiver's epoch as far as the sender knows it, else 0."""
     placement: int
     seq: int
-    """FRAME: its number. HELLO: the newest one sent. RESUME: the newest one received. FENCED: an epoch."""
+    """FRAME: its number. HELLO: newest frame sent. RESUME: newest frame received. FENCED: an epoch."""
     position: int
-    """FRAME: bytes of bodies up to its end. HELLO: the newest one that was acked, a number.
-    RESUME: what should have come by then, a number."""
+    """FRAME: bytes of bodies up to its end. HELLO: number of the newest acked frame. RESUME: number
+    of the frame that should have come by then."""
     count: int
     checksum: int
-    """FRAME: of what never changes. RESUME: of the newest frame received, 0 for none."""
+    """FRAME: its own checksum. RESUME: that of the newest frame received, 0 for none."""
     ack: int = 0
-    """Of the stream the other way: everything up to this frame is durable here."""
+    """For the opposite stream: every frame up to this number is durable at the sender."""
     credit: int = 0
-    """Of that stream: up to which byte the receiver may send, an absolute position."""
+    """For the opposite stream: the absolute byte position up to which the receiver may send."""
     pressed: bool = False
-    """Whether the sender asks its peers to take in less from outside."""
+    """Backpressure: whether the sender asks its peers to take in less from outside."""
     cut: int = 0
-    """The newest cut that the sender took before this left; never stored with a frame."""
+    """Number of the newest snapshot marker that the sender passed before this packet left. It is
+    never stored with a frame."""
     incarnation: int = 0
-    """See `token_of`: nothing else that a packet says is believed before this."""
+    """The sender's `token_of` its incarnation, checked before any other field is believed."""
     body: bytes = b""
 
 
 def pack(packet: Packet) -> bytes:
-    """The bytes of a pipe message."""
+    """Encode a pipe message."""
     head = _HEADER.pack(
         MAGIC,
         VERSION,
@@ -121,7 +121,7 @@ def pack(packet: Packet) -> bytes:
 
 
 def unpack(raw: bytes) -> Packet:
-    """A pipe message from its bytes. Raises Garbage."""
+    """Decode and verify a pipe message. Raises Garbage."""
     if len(raw) < _BODY_AT:
         raise Garbage(f"{len(raw)} bytes are too few for a header of {_BODY_AT}")
     head = raw[: _HEADER.size]
@@ -143,7 +143,7 @@ def unpack(raw: bytes) -> Packet:
 
 
 def frame_checksum(src: int, dst: int, seq: int, count: int, body: bytes) -> int:
-    """Of what never changes in a frame, whatever epoch it is sent in."""
+    """Checksum of the parts of a frame that no epoch changes."""
     return _checksum(body, seed=_checksum(_SEALED.pack(src, dst, seq, count)))
 
 
@@ -151,16 +151,16 @@ def frame_checksum(src: int, dst: int, seq: int, count: int, body: bytes) -> int
 
 
 class Call(enum.IntEnum):
-    """How the messages of a run came about; decides what their outcome becomes."""
+    """How the messages of a run came about, which decides where their outcomes go."""
 
     SEND = 0
-    """Nobody waits: a refusal or failure is a dead letter."""
+    """Nobody waits for the outcome: a refusal or failure becomes a dead letter."""
     ASK = 1
-    """extras: (asker type, asker key, ask id) per message."""
+    """An entity waits. extras: (asker type, asker key, ask id) per message."""
     OUTCOME = 2
-    """To an asker: extras: (outcome kind, body) per message; `keys` are the askers', args the ask ids."""
+    """The outcome of an ask. extras: (ask id, outcome kind, body) per message; `keys` are askers."""
     EMIT = 3
-    """To a partition of an output: extras: (item,) per message; `keys` are the partitions."""
+    """An item for an output. extras: (item,) per message; `keys` are partitions of the output."""
 
 
 class Run(Struct, array_like=True, gc=False):
@@ -181,10 +181,10 @@ class Run(Struct, array_like=True, gc=False):
 
 
 UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
-"""What a decoder raises: bytes may also be no text, or nest too deep."""
+"""Errors of a decoder: bytes may also be no text, or nest too deep."""
 
 UNREAD = b"\xc1"
-"""Stands for arguments that do not decode, and does not either."""
+"""Placeholder for arguments that do not decode; it does not decode either."""
 
 _runs = msgspec.msgpack.Decoder(list[Run])
 _EXTRAS: dict[int, Any] = {
@@ -203,7 +203,7 @@ def run_of(
     column: Sequence[Any],
     extras: list[tuple[Any, ...]] | None,
 ) -> Run:
-    """A run of messages to `handler`, ready to be encoded; `column`: as `Handler.column`."""
+    """Build a run of messages to `handler`. `column` is of the form of `Handler.column`."""
     columns, blobs = NO_COLUMNS, None
     if handler.bare:
         columns = Raw(_encoder.encode((column,)))
@@ -216,7 +216,7 @@ def run_of(
 
 
 def column_of(run: Run, handler: Handler) -> Sequence[Any] | None:
-    """The column of a run's arguments; None when it does not fit what the handler takes now."""
+    """Decode the arguments of a run as a column. None: they do not fit the handler's parameters."""
     if run.params != handler.params_id or (run.blobs is None) != handler.scalar:
         return None
     if run.blobs is not None:
@@ -231,12 +231,12 @@ def column_of(run: Run, handler: Handler) -> Sequence[Any] | None:
 
 
 def encode_runs(runs: list[Run]) -> bytes:
-    """The body of a frame."""
+    """Encode the body of a frame."""
     return _encoder.encode(runs)
 
 
 def decode_runs(body: bytes) -> list[Run]:
-    """The messages of a frame's body. Raises Garbage."""
+    """Decode the body of a frame. Raises Garbage."""
     try:
         return _runs.decode(body)
     except msgspec.MsgspecError as error:
@@ -244,7 +244,7 @@ def decode_runs(body: bytes) -> list[Run]:
 
 
 class _Checked(Run, array_like=True, gc=False):
-    """A `Run` as it is taken from a peer: the same fields in the same order, with their bounds."""
+    """A `Run` from a peer: equal fields in equal order, with bounds."""
 
     call: Annotated[int, Meta(ge=0, le=int(max(Call)))]
     type: str
@@ -261,8 +261,8 @@ _columns = msgspec.msgpack.Decoder(list[Raw]).decode
 
 
 def messages_of(packet: Packet) -> list[Run]:
-    """The messages of a peer's frame. Raises Garbage: its checksums are right, and it holds none.
-    Arguments are not looked into: those that do not decode are refused by their turn."""
+    """Decode and check the runs of a peer's frame. Raises Garbage when right checksums cover a wrong
+    body. Arguments are not decoded here: their turn refuses those that do not decode."""
     try:
         runs: list[Run] = list(_checked(packet.body))
         for run in runs:
@@ -276,7 +276,7 @@ def messages_of(packet: Packet) -> list[Run]:
 
 
 def _check(run: Run) -> None:
-    """What types can't say of a run. Raises ValueError, and what a decoder raises."""
+    """Check what types cannot express about a run. Raises ValueError, or what a decoder raises."""
     count, columns = len(run.keys), _columns(run.columns)
     if not "".join(run.keys).isascii():
         for key in run.keys:
@@ -297,7 +297,7 @@ def _check(run: Run) -> None:
 
 
 def array_length(array: Raw) -> int:
-    """How many elements a msgpack array has; -1: it is none."""
+    """The number of elements of a msgpack array; -1 when the value is no array."""
     head = bytes(memoryview(array)[:5])
     if head[0] & 0xF0 == 0x90:
         return head[0] & 0x0F
@@ -306,11 +306,12 @@ def array_length(array: Raw) -> int:
 
 
 FRAME_BYTES = 1 << 20
-"""About how large a frame becomes before the next is begun; one large message may go beyond."""
+"""Target size of a frame. One large message may exceed it."""
 
 
 def bodies(runs: list[Run], *, each: bool) -> list[tuple[bytes, int]]:
-    """(body, messages) of the frames that carry these runs in order; `each`: one message a frame."""
+    """Cut runs into frames: (body, number of messages) of each. `each` puts every message in a frame
+    of its own."""
     count = sum(len(run.keys) for run in runs)
     if not count:
         return []
@@ -323,7 +324,7 @@ def bodies(runs: list[Run], *, each: bool) -> list[tuple[bytes, int]]:
 
 
 def _halves(runs: list[Run], count: int) -> tuple[list[Run], list[Run]]:
-    """The first `count` messages of these runs, and the rest."""
+    """Split runs behind the first `count` messages."""
     first: list[Run] = []
     for place, run in enumerate(runs):
         size = len(run.keys)
@@ -336,7 +337,7 @@ def _halves(runs: list[Run], count: int) -> tuple[list[Run], list[Run]]:
 
 
 def part(run: Run, start: int, end: int) -> Run:
-    """Some messages of a run, as a run."""
+    """Cut out the messages from `start` up to `end`, as a run."""
     columns = [
         column[start:end] for column in msgspec.msgpack.decode(run.columns, type=list[list[Any]])
     ]
@@ -354,7 +355,7 @@ def part(run: Run, start: int, end: int) -> Run:
 
 
 def dealt(run: Run, owners: Sequence[int]) -> dict[int, Run]:
-    """A run cut in one per owner of its messages, each in the run's order. `owners`: of each."""
+    """Split a run by the owners of its messages; each part keeps the run's order."""
     places: dict[int, list[int]] = {}
     for place, owner in enumerate(owners):
         places.setdefault(owner, []).append(place)
@@ -378,7 +379,7 @@ def dealt(run: Run, owners: Sequence[int]) -> dict[int, Run]:
 
 
 def blobs_of(run: Run) -> list[bytes]:
-    """The encoded arguments of each message, whatever release wrote them."""
+    """Encode the arguments of each message one by one, whatever release wrote the run."""
     if run.blobs is not None:
         return [bytes(blob) for blob in run.blobs]
     try:
