@@ -70,10 +70,6 @@ bench: .venv/.dev ## what moved since the last landed commit, both measured alte
 figures: .venv/.dev ## measure the table, beside this machine's bare ceiling: RUNS=5
 	$(BIN)/python -m benchmarks.run --all --runs $(RUNS)
 
-.PHONY: curves
-curves: .venv/.dev ## the same with charts, into build/charts: latency against load among them
-	$(BIN)/python -m benchmarks.run --all --runs $(RUNS) --plot build/charts
-
 .PHONY: peers
 peers: .venv/.package ## skerry beside what would be picked instead, in one run: PEERS="bytewax redis"
 	$(BIN)/python -m benchmarks.peers $(if $(PEERS),--only $(PEERS))

@@ -1,6 +1,6 @@
 """Whole runs, beside the machine's bare ceiling in the same run.
 
-    python -m benchmarks.run [--only NAME ...] [--runs 5] [--scale 1.0] [--json FILE] [--plot DIR]
+    python -m benchmarks.run [--only NAME ...] [--runs 5] [--scale 1.0] [--json FILE]
 
 Every figure is with the full promise on: synced commits, exactly-once, checksums. After each
 run what is stored is compared with what was sent; a wrong sum fails. Load generation runs
@@ -47,7 +47,7 @@ def table(scale: float) -> list[Job]:
 
 
 def further(scale: float) -> list[Job]:
-    """What is run by name, or for the charts."""
+    """Jobs that run only when they are named."""
     return [
         *throughput.curves(scale),
         *load.jobs(scale),
@@ -56,15 +56,14 @@ def further(scale: float) -> list[Job]:
     ]
 
 
-def chosen(only: Sequence[str], scale: float, *, charts: bool = False) -> list[Job]:
+def chosen(only: Sequence[str], scale: float) -> list[Job]:
     """The jobs of these names, or of rows whose names begin so; without names the table.
 
     Raises SystemExit: a name is unknown.
     """
     jobs = [*table(scale), *further(scale)]
     if not only:
-        curves = [*throughput.curves(scale), *load.jobs(scale)] if charts else []
-        return [*table(scale), *curves]
+        return table(scale)
     for name in only:
         if not any(_gives(job, name) for job in jobs):
             known = ", ".join(job.rows[0] for job in jobs)
@@ -97,7 +96,7 @@ def measure(jobs: Sequence[Job], runs: int, *, bare: bool) -> tuple[list[Row], i
 
 
 def main() -> None:
-    """Measure, print a table, write JSON, draw charts."""
+    """Measure, print a table, write JSON."""
     parser = command_line.parser(__doc__)
     parser.add_argument("--all", action="store_true", help="the whole table; so without --only")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these rows")
@@ -109,19 +108,13 @@ def main() -> None:
     )
     parser.add_argument("--no-ceiling", action="store_true", help="leave the ceiling out")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
-    parser.add_argument("--plot", type=Path, metavar="DIR", help="measure curves, draw them there")
     given = parser.parse_args()
-    jobs = chosen([] if given.all else given.only, given.scale, charts=given.plot is not None)
+    jobs = chosen([] if given.all else given.only, given.scale)
     print(f"{CORES} cores; {given.runs} runs of each figure, the ceiling before and after each")
     rows, status = measure(jobs, given.runs, bare=not given.no_ceiling)
     Console(width=None if sys.stdout.isatty() else 160).print(figures.as_table(rows))
     if given.json:
         given.json.write_bytes(figures.as_json(rows))
-    if given.plot:
-        from benchmarks import charts
-
-        for path in charts.draw(rows, given.plot):
-            print(path)
     sys.exit(status)
 
 

@@ -184,7 +184,7 @@ def jobs(scale: float) -> list[Job]:
 
 
 def curves(scale: float) -> list[Job]:
-    """The points of the charts."""
+    """The counter by keys, and `ask_many` by messages in a call."""
     found = []
     for keys in KEYS:
         count = _count(keys, (8e6 if keys < 100_000 else 4e6) * scale)

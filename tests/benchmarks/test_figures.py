@@ -3,12 +3,10 @@
 import json
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import pytest
 
 from benchmarks import figures, run
-from benchmarks.charts import points
 from benchmarks.figures import Job, Run, Sample
 from benchmarks.running import TooShort
 
@@ -150,27 +148,3 @@ def test_a_name_stands_for_the_rows_that_begin_so() -> None:
 def test_an_unknown_name_is_said_with_those_that_are_known() -> None:
     with pytest.raises(SystemExit, match=r"no figure 'keyd'.*keyed_counter_10k"):
         run.chosen(["keyd"], 1.0)
-
-
-def test_points_of_a_curve_are_found_by_the_numbers_in_their_names() -> None:
-    rows = [
-        figures.row_of(Sample(name, 1.0, "turns/s"), [Run(1.0)])
-        for name in ("keys_1000", "shards_4", "keys_100", "keys_100_more")
-    ]
-    assert [(at, row.name) for at, row in points(rows, r"keys_(\d+)")] == [
-        (100, "keys_100"),
-        (1000, "keys_1000"),
-    ]
-
-
-def test_charts_are_drawn_from_rows_and_those_without_rows_are_left_out(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="of the extra `bench`")
-    from benchmarks.charts import draw
-
-    rows = [
-        figures.row_of(Sample(f"keys_{keys}", rate, "turns/s"), [Run(rate, 2.0, 2.0)])
-        for keys, rate in ((1000, 1.0), (10_000, 12345.67), (100_000, 12345.23))
-    ]
-    (path,) = draw(rows, tmp_path)
-    assert path.name == "throughput_keys.svg"
-    assert "</svg>" in path.read_text()
