@@ -10,8 +10,8 @@ for it, and a verdict (see `verdict`). Nothing here passes or fails.
 
 Base and change are each copied into a folder of their own, so that nobody's editing meanwhile
 counts, and run in an environment of their own: a bare venv that sees the copy first, and then
-the libraries of the environment that runs this. Nothing is downloaded. The loads and the apps
-are the working tree's for both; a row that the base cannot run is said so.
+the libraries of the environment that runs this. Nothing is downloaded. Each side brings its own
+loads, which know where its modules are; a row that the base cannot run is said so.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-import tomllib
 import venv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -49,6 +48,8 @@ ROWS = (
 )
 PROGRAM = ("api", "runtime")
 LOAD = ("benchmarks", "examples")
+PACKAGES = {"skerry": "api", "skerry.runtime": "runtime"}
+"""Folders by the package that they are, outer ones first."""
 MORE_IS_BETTER = "/s"
 """How the unit of a rate ends; of times and costs less is better."""
 
@@ -112,17 +113,14 @@ def checked_out(ref: str) -> Iterator[Path]:
 def installed(name: str, tree: Path, folder: Path) -> Side:
     """A copy of the tree's package in an environment of its own.
 
-    Copied as its pyproject.toml places it, which is what an install does with a package of
-    Python alone. A path file gives the environment this one's libraries: paths in it are only
-    searched, so this one's editable install of skerry stays out of it.
+    A copy is what an install does with a package of Python alone. A path file gives the
+    environment this one's libraries: paths in it are only searched, so this one's editable install
+    of skerry stays out of it.
     """
-    project = tree / "pyproject.toml"
-    settings = tomllib.loads(project.read_text())["tool"]["setuptools"] if project.exists() else {}
-    if "package-dir" not in settings:
-        sys.exit(f"The {name} does not say where its package lies: choose another --base.")
     site, ignored = folder / "site", shutil.ignore_patterns("__pycache__")
-    # Outer packages first: an inner one may come from another folder.
-    for package, place in sorted(settings["package-dir"].items()):
+    for package, place in PACKAGES.items():
+        if not (tree / place).is_dir():
+            sys.exit(f"The {name} has no folder {place}/: choose another --base.")
         shutil.copytree(tree / place, site / package.replace(".", "/"), ignore=ignored)
     venv.create(folder / "venv", symlinks=True)
     python = folder / "venv" / "bin" / "python"
@@ -133,7 +131,7 @@ def installed(name: str, tree: Path, folder: Path) -> Side:
     (Path(purelib) / "measured.pth").write_text(f"{lines}\n")
     load = folder / "load"
     for part in LOAD:
-        shutil.copytree(ROOT / part, load / part, ignore=ignored)
+        shutil.copytree(tree / part, load / part, ignore=ignored)
     subprocess.run([str(python), "-m", "compileall", "-q", str(site), str(load)], check=False)
     return Side(name, python, load)
 

@@ -173,9 +173,8 @@ def test_an_unknown_base_is_said_by_git(clone: Path) -> None:
 
 def test_an_environment_sees_its_own_copy_of_the_package(tmp_path: Path) -> None:
     tree = tmp_path / "tree"
-    for part in ("api", "runtime"):
+    for part in ("api", "runtime", "benchmarks", "examples"):
         shutil.copytree(ROOT / part, tree / part)
-    shutil.copy(ROOT / "pyproject.toml", tree)
     side = compare.installed("base", tree, tmp_path / "base")
     code = "import skerry.runtime.ports, msgspec; print(skerry.runtime.ports.__file__)"
     told = subprocess.run(
