@@ -13,14 +13,15 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 import msgspec
 from msgspec import NODEFAULT
 
+from skerry.annotations import content_id, own_hints, refuse_custom, type_text
 from skerry.errors import IncompatibleState, OutsideTurn
-from skerry.message import Handler, content_id, hint, hints_of, refuse_custom
+from skerry.message import Handler, hint
 from skerry.roundtrip import NESTING_MAX, RoundTrip
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -259,15 +260,16 @@ class EntityMeta(msgspec.StructMeta):
         if not any(isinstance(base, EntityMeta) for base in bases):
             return super().__new__(mcls, name, bases, namespace, kw_only=True)
         _refuse(name, bases, namespace)
+        own = own_hints(name, namespace)
+        _refuse(name, bases, own)
         kind = was or name
-        schema_id = content_id(f"schema {kind} {_annotations(bases, namespace)!r}")
+        schema_id = _schema_id(kind, bases, own)
         try:
             cls: Any = super().__new__(
                 mcls, name, bases, namespace, kw_only=True, array_like=True, tag=schema_id
             )
         except TypeError as error:
             raise TypeError(f"{name}: {error}") from error
-        hints_of(cls, name)
         for field in msgspec.structs.fields(cls):
             if field.default is NODEFAULT and field.default_factory is NODEFAULT:
                 raise TypeError(
@@ -285,12 +287,18 @@ class EntityMeta(msgspec.StructMeta):
         return cls  # type: ignore[no-any-return]
 
 
-def _refuse(name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> None:
+def _schema_id(kind: str, bases: tuple[type, ...], own: dict[str, Any]) -> int:
+    """Identify the fields of a class, in the order in which they are stored."""
+    inherited = [base.__skerry__.schema_id for base in bases if hasattr(base, "__skerry__")]
+    added = [(field, type_text(hint)) for field, hint in own.items()]
+    return content_id(f"schema {kind} {[*inherited, *added]!r}")
+
+
+def _refuse(name: str, bases: tuple[type, ...], attributes: Iterable[str]) -> None:
     for base in bases:
         if not isinstance(base, EntityMeta) and "__slots__" not in vars(base):
             raise TypeError(f"{name}: its base {base.__name__} needs `__slots__ = ()`")
-    annotations = namespace.get("__annotations__", {})
-    for attribute in [*annotations, *namespace]:
+    for attribute in attributes:
         if attribute in RESERVED:
             raise TypeError(f"{name}.{attribute}: `{attribute}` is reserved; choose another name")
 
@@ -311,27 +319,6 @@ def _refuse_options(name: str, was: object, renamed: object, fields: Sequence[st
                 f"{name}: renamed= says that `{old}` is called `{new}` now, but there is no such "
                 f"field, so what is stored would be lost. There is: {', '.join(fields) or 'none'}"
             )
-
-
-def _annotations(bases: tuple[type, ...], namespace: dict[str, Any]) -> list[tuple[str, str]]:
-    """Field names and the text of their types, inherited ones first."""
-    found: dict[str, str] = {}
-    for base in bases:
-        for cls in reversed(base.__mro__):
-            for field, annotation in getattr(cls, "__annotations__", {}).items():
-                if cls is not _Beside and cls is not Entity:
-                    found[field] = _text(annotation)
-    for field, annotation in namespace.get("__annotations__", {}).items():
-        found[field] = _text(annotation)
-    return list(found.items())
-
-
-def _text(annotation: Any) -> str:
-    if isinstance(annotation, str):
-        return annotation
-    if isinstance(annotation, type) and not typing.get_args(annotation):
-        return annotation.__name__
-    return str(annotation)
 
 
 class Entity(_Beside, msgspec.Struct, metaclass=EntityMeta):

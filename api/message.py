@@ -5,13 +5,12 @@ called, and knows how they are written to bytes and read back. Arguments that ar
 stay values; any others become bytes at once, so that no object is shared between two turns.
 
 The checks are a function compiled from the handler's signature: 50 ns where a generic
-binding costs 2,400. Imports msgspec and xxhash; knows nothing of where messages go.
+binding costs 2,400. Imports msgspec; knows nothing of where messages go.
 """
 
 from __future__ import annotations
 
 import inspect
-import re
 import typing
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -19,10 +18,9 @@ from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar
 
 import msgspec
-import msgspec.inspect
-import xxhash
 from msgspec import Struct
 
+from skerry.annotations import content_id, hints_of, refuse_custom, type_text
 from skerry.errors import Failed, InvalidMessage, Rejected, SkerryError
 from skerry.roundtrip import RoundTrip
 
@@ -50,33 +48,7 @@ INT_MIN, INT_MAX = -(1 << 63), (1 << 64) - 1
 """The numbers that msgpack carries."""
 _SCALARS = (int, float, str, bool, bytes, type(None))
 _INLINE = {int: "int", str: "str", float: "float", bool: "bool", bytes: "bytes"}
-_ID_MASK = (1 << 63) - 1
 _encode = msgspec.msgpack.Encoder().encode
-
-
-def refuse_custom(annotation: Any, what: str) -> None:
-    """Refuse a type that msgspec can encode or decode only with a hook. Raises TypeError."""
-    waiting: list[Any] = [msgspec.inspect.type_info(annotation)]
-    seen: set[int] = set()
-    while waiting:
-        info = waiting.pop()
-        if isinstance(info, msgspec.inspect.CustomType) and info.cls is not object:
-            raise TypeError(
-                f"{what}: {info.cls.__name__} can't be stored or sent; use a type that msgspec "
-                f"supports, as a Struct, a dataclass or a dict"
-            )
-        if isinstance(info, tuple | list):
-            waiting += info
-        elif (
-            isinstance(info, msgspec.inspect.Type | msgspec.inspect.Field) and id(info) not in seen
-        ):
-            seen.add(id(info))
-            waiting += [getattr(info, name) for name in info.__struct_fields__]
-
-
-def content_id(text: str) -> int:
-    """63 bits that name this content: the same in every process, shard and release."""
-    return xxhash.xxh3_64_intdigest(text.encode()) & _ID_MASK
 
 
 def check_key(key: object) -> None:
@@ -111,22 +83,6 @@ def is_text(text: str) -> bool:
     return True
 
 
-def hints_of(thing: Any, what: str) -> dict[str, Any]:
-    """The types that annotations name. Raises TypeError: one names what is not there."""
-    try:
-        return typing.get_type_hints(thing, include_extras=True)
-    except NameError as error:
-        missing = re.compile(rf"\b{re.escape(error.name or '')}\b")
-        written = getattr(thing, "__annotations__", {})
-        name = next((name for name, each in written.items() if missing.search(str(each))), "?")
-        place = f"argument `{name}`" if inspect.isfunction(thing) else f"field `{name}`"
-        raise TypeError(
-            f"{what}: {'its reply' if name == 'return' else place} is annotated with `{error.name}`, "
-            f"which is not there when the class is made. Import or define it above the class, not "
-            f"under `if TYPE_CHECKING:` or in a function."
-        ) from error
-
-
 class Param(Struct, frozen=True):
     """One parameter of a handler."""
 
@@ -151,7 +107,7 @@ class Handler:
         self.params = tuple(Param(p.name, hints.get(p.name, Any), p.default) for p in parameters)
         self.arity = len(self.params)
         self.params_id = content_id(
-            f"params {[(p.name, _text(p.annotation)) for p in self.params]!r}"
+            f"params {[(p.name, type_text(p.annotation)) for p in self.params]!r}"
         )
         self.returns = hints.get("return", Any)
         self.replies = self.returns is not type(None)
@@ -559,12 +515,6 @@ def _converted(value: Any, annotation: Any) -> Any:
     if annotation is int and isinstance(value, int) and kind is not bool:
         return int(value)
     return msgspec.convert(value, annotation)
-
-
-def _text(annotation: Any) -> str:
-    if isinstance(annotation, type) and not typing.get_args(annotation):
-        return annotation.__name__
-    return str(annotation)
 
 
 def _is_scalar(annotation: Any) -> bool:

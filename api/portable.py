@@ -1,19 +1,18 @@
 """An app by value, for a notebook or a function whose classes no worker can import.
 
 Cloudpickle alone loses the fields of a Struct class that can't be imported. Here such a
-class travels as its annotations and defaults, is made again first, and gets its functions
-after: they may refer to the class itself. Annotations stay the text or the types that they
-were, since they name the schema; what a text names travels beside it.
+class travels as the types and defaults of its fields, is made again first, and gets its
+functions after: they may refer to the class itself.
 
 Only ever read from the parent process, over a pipe that it made: never from a socket or store.
 """
 
 from __future__ import annotations
 
+import inspect
 import io
 import operator
 import pickle
-import sys
 import types
 import typing
 from typing import Any
@@ -21,12 +20,13 @@ from typing import Any
 import cloudpickle
 import msgspec
 
+from skerry.annotations import hints_of
 from skerry.app import App
 from skerry.entity import EntityMeta, EntityType
 from skerry.message import Handler
 
 HOME = "skerry_by_value"
-"""The module of classes that came by value, where their annotations find what they name."""
+"""The module that classes say they are of when they came by value."""
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
@@ -55,37 +55,26 @@ def _reduced(cls: Any) -> tuple[Any, ...]:
         if isinstance(function, types.FunctionType):
             # The names in an annotation are none that the function's code refers to.
             function.__annotations__ = typing.get_type_hints(function, include_extras=True)
+    own, hints = inspect.get_annotations(cls), hints_of(cls, cls.__name__)
     defaults = {}
     for field in msgspec.structs.fields(cls):
-        if field.name in vars(cls).get("__annotations__", {}):
+        if field.name in own:
             made = field.default_factory is not msgspec.NODEFAULT
             defaults[field.name] = field.default_factory() if made else field.default
     kind = cls.__skerry__
     options = {"renamed": kind.renamed, "was": kind.name}
-    annotations = dict(vars(cls).get("__annotations__", {}))
-    made_of = (cls.__name__, cls.__bases__, annotations, _named(cls), defaults, options)
+    annotations = {field: hints[field] for field in defaults}
+    made_of = (cls.__name__, cls.__bases__, annotations, defaults, options)
     return _make, made_of, functions, None, None, _fill
-
-
-def _named(cls: Any) -> dict[str, Any]:
-    """What the texts among a class's annotations name."""
-    known = vars(sys.modules[cls.__module__])
-    names: set[str] = set()
-    for annotation in vars(cls).get("__annotations__", {}).values():
-        if isinstance(annotation, str):
-            names.update(compile(annotation, "<annotation>", "eval").co_names)
-    return {name: known[name] for name in names if name in known}
 
 
 def _make(
     name: str,
     bases: tuple[type, ...],
     annotations: dict[str, Any],
-    named: dict[str, Any],
     defaults: dict[str, Any],
     options: dict[str, Any],
 ) -> Any:
-    vars(sys.modules.setdefault(HOME, types.ModuleType(HOME))).update(named)
     namespace = {"__module__": HOME, "__annotations__": annotations, **defaults}
     return EntityMeta(name, bases, namespace, **options)
 

@@ -4,6 +4,7 @@ Not for users: programs import `skerry`. Written by `python -m tests.house.spine
 
 api/    What programs are written in; imported as `skerry`.
     entity.py         Entity: fields, a key, handlers, a schema; a plain object that can be tested alone.
+    annotations.py    Annotations: the types that a class or a function names, alike on every Python.
     shapes.py         Shapes of values: for each, whether a column of values comes back from msgpack as it is.
     roundtrip.py      Round trip: whether a value, once stored or sent, comes back as it was.
     portable.py       An app by value, for a notebook or a function whose classes no worker can import.

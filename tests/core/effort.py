@@ -19,6 +19,7 @@ def effort(call: Callable[[], object]) -> int:
         return trace
 
     before = sys.gettrace()
+    sys._getframe().f_trace_opcodes = True  # Python 3.12 looks for this when tracing begins.
     sys.settrace(trace)
     try:
         call()

@@ -30,7 +30,7 @@ ROOMS = {
 
 WALK = (
     # What programs are written in.
-    *("entity", "fields", "schema", "shapes", "roundtrip", "portable", "message", "turn", "verbs"),
+    *("entity", "annotations", "shapes", "roundtrip", "portable", "message", "turn", "verbs"),
     *("stream", "output", "sources", "app", "client", "host", "errors", "testing"),
     # A process starts.
     *("launch", "load", "description", "directory", "membership", "backup", "reshard"),
