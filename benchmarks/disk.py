@@ -13,11 +13,12 @@ from functools import partial
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 import skerry
 from benchmarks import running, starting, stored
 from benchmarks.figures import Job, Sample
-from skerry.runtime.app.supervisor import Options
+from skerry.runtime.config import Config
 
 PARTITIONS = 4
 SIZES = {"10k": 10_000, "1m": 1_000_000}
@@ -60,9 +61,7 @@ def many(entities: int, folder: str) -> list[Sample]:
     # Once for each entity, what was done until the kill, and a request after each start.
     most = 2 * entities + 2
     assert entities + 2 <= counted <= most, f"{counted:,} counted of {entities + 2:,} to {most:,}"
-    about = (
-        f"{entities:,} entities on {given.workers} workers, a cache of {given.cache >> 20} MiB each"
-    )
+    about = f"{entities:,} entities on {given.workers} workers, a cache of {given.limits.cache_bytes >> 20} MiB each"
     return [
         Sample("entities_10m_turns", run.rate, "turns/s", f"each entity made once; {about}"),
         Sample("entities_10m_memory_peak", peak / 1e6, "MB", f"the largest worker; {about}"),
@@ -72,13 +71,12 @@ def many(entities: int, folder: str) -> list[Sample]:
     ]
 
 
-def _first_reply(given: Options) -> float:
+def _first_reply(given: Config) -> float:
     """Seconds from a start to a first reply."""
     from benchmarks.sized_app import Counter, name
 
-    serving = msgspec.structs.replace(given, app={**given.app, "args": []}, finite=False)
     start = time.perf_counter()
-    process = running.started(serving)
+    process = running.started(running.served(given, []))
     with skerry.Client(given.data) as client:
         client.ask(Counter.at(name(0)).add, 1)
     seconds = time.perf_counter() - start
@@ -86,10 +84,11 @@ def _first_reply(given: Options) -> float:
     return seconds
 
 
-def _killed_at_work(given: Options, entities: int, count: int) -> int:
+def _killed_at_work(given: Config, entities: int, count: int) -> int:
     """Go on counting for a while, and kill. The most memory of a worker."""
     args = [str(PARTITIONS), str(entities), str(2 * count)]
-    process = running.started(msgspec.structs.replace(given, app={**given.app, "args": args}))
+    program = replace(given.program, args=args)
+    process = running.started(replace(given, program=program))
     workers = running.Workers(process.pid)
     while starting.turns_so_far(Path(given.data)) < entities // 4:
         workers.look()

@@ -41,8 +41,7 @@ def bare(folder: str) -> Allowed:
 def asks(name: str, requests: int, folder: str, *, busy: bool = False) -> list[Sample]:
     """A client that asks one at a time; `busy`: while a source is read."""
     what = ["counter", "10000", ENDLESS] if busy else ["serve", "10000", "0"]
-    given = running.options(folder, "benchmarks.apps:app", what, "bench")
-    given.finite = False
+    given = running.options(folder, "benchmarks.apps:app", what, "bench", serve=True)
     process = running.started(given)
     keys = [f"k{number}" for number in range(100)]
     took = []

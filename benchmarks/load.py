@@ -188,8 +188,7 @@ async def _warm_up(caller: Caller, place: int, plan: Plan) -> tuple[int, int]:
 def level(kind: str, rate: float, seconds: float, folder: str) -> Level:
     """Run an app and call it `rate` times a second; 0: as often as it answers."""
     what = KINDS[kind]
-    given = running.options(folder, what.app, [], what.name)
-    given.finite = False
+    given = running.options(folder, what.app, [], what.name, serve=True)
     process = running.started(given)
     workers = running.Workers(process.pid)
     plan = Plan(kind, given.data, rate / CLIENTS, seconds)

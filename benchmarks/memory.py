@@ -67,7 +67,7 @@ def bare_store(entities: int, folder: str) -> Allowed:
 def store(entities: int, folder: str) -> list[Sample]:
     """So many entities, once each."""
     given = running.sized(folder, PARTITIONS, entities, entities // PARTITIONS)
-    given.cache = SMALL_CACHE
+    given = running.cached(given, SMALL_CACHE)
     run = running.measured(given)
     row = "bytes_per_idle_entity_store"
     stored.check(row, stored.counted(given.data, entities), run.progress.turns)
@@ -94,10 +94,10 @@ def cache(entities: int, folder: str) -> list[Sample]:
 
     made = entities + WARM
     given = running.sized(folder, PARTITIONS, made, made // PARTITIONS)
-    given.cache = SMALL_CACHE
+    given = running.cached(given, SMALL_CACHE)
     running.measured(given)
     stored.check("entities made", stored.counted(given.data, made), made)
-    given.app["args"], given.finite, given.cache = ["4", "1", "0"], False, 4 << 30
+    given = running.cached(running.served(given, ["4", "1", "0"]), 4 << 30)
     process = running.started(given)
     workers = running.Workers(process.pid)
     with skerry.Client(given.data) as client:

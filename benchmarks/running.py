@@ -21,10 +21,12 @@ from pathlib import Path
 import msgspec
 import psutil
 from msgspec import Struct
+from msgspec.structs import replace
 
 from benchmarks.figures import ROOT
 from skerry.runtime.app.directory import is_running
-from skerry.runtime.app.supervisor import Options, Progress, Supervisor
+from skerry.runtime.app.supervisor import Progress, Supervisor
+from skerry.runtime.config import Config, Program, Supervision
 
 CORES = len(os.sched_getaffinity(0))
 LOOK_EVERY_S = 0.1
@@ -161,20 +163,38 @@ def anonymous(pid: int | str) -> int:
 
 
 def options(
-    folder: str, target: str, args: list[str], name: str, *, workers: int = CORES
-) -> Options:
+    folder: str,
+    target: str,
+    args: list[str],
+    name: str,
+    *,
+    workers: int = CORES,
+    serve: bool = False,
+) -> Config:
     """How an app is run: everything as users have it."""
-    given = {"target": target, "path": [str(ROOT)], "args": args}
-    return Options(app=given, name=name, data=f"{folder}/data", workers=workers)
+    program = Program(app=name, target=target, path=[str(ROOT)], args=args)
+    supervision = Supervision(serve=serve)
+    return Config(program=program, data=f"{folder}/data", workers=workers, supervision=supervision)
 
 
-def sized(folder: str, partitions: int, keys: int, count: int, *, workers: int = CORES) -> Options:
+def sized(folder: str, partitions: int, keys: int, count: int, *, workers: int = CORES) -> Config:
     """How `benchmarks/sized_app.py` is run: so many items from each partition, to so many keys."""
     args = [str(partitions), str(keys), str(count)]
     return options(folder, "benchmarks.sized_app:app", args, "sized", workers=workers)
 
 
-def measured(given: Options, warm_turns: int = 0) -> Measured:
+def cached(given: Config, cache_bytes: int) -> Config:
+    """The same run with another size of the cache."""
+    return replace(given, limits=replace(given.limits, cache_bytes=cache_bytes))
+
+
+def served(given: Config, args: list[str]) -> Config:
+    """The same app, to be run again with other arguments until it is stopped."""
+    program = replace(given.program, args=args)
+    return replace(given, program=program, supervision=Supervision(serve=True))
+
+
+def measured(given: Config, warm_turns: int = 0) -> Measured:
     """Run an app to its end, and watch; what counts begins behind so many turns."""
     workers = Workers(os.getpid())
     moments: list[Moment] = []
@@ -190,11 +210,13 @@ def measured(given: Options, warm_turns: int = 0) -> Measured:
 
     supervisor = Supervisor(given, say=lambda line: print(line, file=sys.stderr), show=show)
     code = supervisor.run()
-    assert code == 0, f"The app {given.name} ended with {code}; its workers' words stand above."
+    assert code == 0, (
+        f"The app {given.program.app} ended with {code}; its workers' words stand above."
+    )
     return Measured(supervisor.progress, moments, workers.memory_peak, used, warm_turns)
 
 
-def started(given: Options) -> subprocess.Popen[bytes]:
+def started(given: Config) -> subprocess.Popen[bytes]:
     """A supervisor in a process of its own; returns when its app can be reached."""
     process = subprocess.Popen(
         [sys.executable, "-m", "skerry.runtime.app.supervisor"], stdin=subprocess.PIPE
@@ -204,7 +226,7 @@ def started(given: Options) -> subprocess.Popen[bytes]:
     process.stdin.flush()
     named = f'"pid":{process.pid},'
     while not (is_running(data := Path(given.data)) and named in _said(data / "run.json")):
-        assert process.poll() is None, f"The app {given.name} did not start; see above."
+        assert process.poll() is None, f"The app {given.program.app} did not start; see above."
         time.sleep(0.001)
     return process
 

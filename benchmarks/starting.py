@@ -80,8 +80,7 @@ def recovery(keys: int, folder: str) -> list[Sample]:
         time.sleep(0.05)
     process.kill()
     process.wait()
-    given.app["args"] = ["serve", "10", "0"]
-    given.finite = False
+    given = running.served(given, ["serve", "10", "0"])
     begun = time.perf_counter()
     process = running.started(given)
     with skerry.Client(data) as client:

@@ -126,8 +126,8 @@ def batch(size: int, requests: int, folder: str) -> list[Sample]:
 
 
 def _asked(name: str, size: int, requests: int, folder: str) -> float:
-    given = running.options(folder, "benchmarks.apps:app", ["serve", "10000", "0"], "bench")
-    given.finite = False
+    args = ["serve", "10000", "0"]
+    given = running.options(folder, "benchmarks.apps:app", args, "bench", serve=True)
     process = running.started(given)
     # The same message may be sent again: each time that it is asked is a request of its own.
     messages = [message(apps.Account.at(f"m{n % 1000}").deposit, 1) for n in range(requests)]

@@ -23,6 +23,7 @@ api/    What programs are written in; imported as `skerry`.
     pytest_plugin.py  Fixtures for pytest: an app that runs, and an app under simulated faults.
 
 runtime/    How programs run; imported as `skerry.runtime`.
+    config.py       How an app is run: one tree of settings, built where a program comes in and handed down whole.
     description.py  The app's description, and who runs it: what all processes of an app agree on.
     ports.py        What the worker needs from the outside, each with its promise.
     causes.py       Says of an error that nobody meant to raise what it is, and what a person can do about it.
@@ -41,12 +42,13 @@ runtime/app/    An app starts, and is watched.
     watch.py       What a supervisor makes of what it sees: start a worker again, slowly, without its poison; end.
 
 runtime/worker/    A process around one shard.
-    sources.py    Reads source partitions for a worker, batch by batch, without ever making it wait.
-    process.py    One process: a shard, its store, its ports, its loop. The only place where they meet.
-    pace.py       How much a batch takes in: as much as runs while nobody waits too long for it.
-    stopwatch.py  How long something took, by the clock and by the thread's own time.
-    heartbeat.py  What a worker writes of itself where its supervisor reads it, also after its end.
-    sinks.py      Hands items to sinks for a worker, a thread per sink, without ever making it wait.
+    sources.py     Reads source partitions for a worker, batch by batch, without ever making it wait.
+    assignment.py  A worker's assignment: the shard that it serves, and all that it has to know of the app.
+    process.py     One process: a shard, its store, its ports, its loop. The only place where they meet.
+    pace.py        How much a batch takes in: as much as runs while nobody waits too long for it.
+    stopwatch.py   How long something took, by the clock and by the thread's own time.
+    heartbeat.py   What a worker writes of itself where its supervisor reads it, also after its end.
+    sinks.py       Hands items to sinks for a worker, a thread per sink, without ever making it wait.
 
 runtime/client/    A caller's end of the lines.
     session.py     The caller's end of exactly once: numbers requests, says them again, never doubles.
@@ -104,11 +106,11 @@ runtime/transport/    Across to the next shard.
 
 runtime/cli/    The launcher, a file a command.
     message.py   `skerry ask` and `skerry send`: one message to a running app, from the shell.
-    defaults.py  Where options come from when they are not given: pyproject.toml, then SKERRY_*, then flags.
     keep.py      `skerry backup` and `skerry restore`: an app's data at one moment, and back.
     operate.py   `skerry status`, `stop`, `dead`, `check`: a look at an app, and a hand on it.
     read.py      `skerry get`, `export`, `count`: committed state of a running or a stopped app.
     run.py       `skerry run`: an app on all cores, with its progress and its summary.
+    settings.py  The settings that have a flag, a variable and a key: one table, from which all three come.
 
 runtime/simulator/    The same core on a simulated network, disk and clock.
     callers.py   Simulated clients: the production session over lines that break.

@@ -51,8 +51,7 @@ def app(given: Given, target: str, args: list[str], turns: int) -> tuple[float, 
 
 def ask(given: Given) -> Done:
     """A client's request and its reply."""
-    run = options(str(given.folder), APP, ["serve", "0"], "peer")
-    run.finite = False
+    run = options(str(given.folder), APP, ["serve", "0"], "peer", serve=True)
     data, process = Path(run.data), started(run)
     with skerry.Client(data) as client:
         took = figure.asked(lambda key: client.ask(Account.at(key).deposit, 1), given)

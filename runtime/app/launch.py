@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import msgspec
 
@@ -27,30 +26,43 @@ from skerry.errors import SkerryError
 from skerry.host import Session, Simulated
 from skerry.runtime.app.directory import find_data, is_running
 from skerry.runtime.app.load import absolute_path, hidden, not_while_loading
-from skerry.runtime.app.supervisor import Options, Progress, Supervisor
+from skerry.runtime.app.supervisor import Progress, Supervisor
 from skerry.runtime.client.connection import Connection
+from skerry.runtime.config import Config, Program, Supervision
 from skerry.runtime.printable import one_line
 from skerry.testing import Faults
 
-__all__ = ["Options", "Progress", "connect", "run_app", "running", "simulate", "supervise"]
+__all__ = ["Progress", "connect", "run_app", "running", "simulate", "supervise"]
 
 START_S = 30.0
 """How long an app may take to come up under `app.running()`."""
 
 
-def given(app: App) -> dict[str, Any]:
-    """How workers get an app: by the file or module that it is a global of, else by value."""
-    path = absolute_path()
-    how = {"path": path, "hidden": hidden(path[0]), "args": args()}
+def program_of(app: App) -> Program:
+    """The program that defines an app. Workers import the file or module that has the app as a global;
+    an app that nothing importable has is sent by value."""
+    path, target = absolute_path(), _target_of(app)
+    return Program(
+        app=app.name,
+        target=target,
+        pickled="" if target else base64.b64encode(portable.dumps(app)).decode(),
+        path=path,
+        hidden=hidden(path[0]),
+        args=args(),
+        renamed=app.renamed,
+    )
+
+
+def _target_of(app: App) -> str:
+    """The target that loads an app; empty: there is none."""
     main = sys.modules["__main__"]
     modules = [m for m in list(sys.modules.values()) if isinstance(m, ModuleType) and m is not main]
     # The program last: to import it would be to run it again.
     for module in [*modules, main]:
         for name, value in list(vars(module).items()):
-            place = _importable(module) if value is app else None
-            if place:
-                return how | {"target": f"{place}:{name}"}
-    return how | {"pickled": base64.b64encode(portable.dumps(app)).decode()}
+            if value is app and (place := _importable(module)):
+                return f"{place}:{name}"
+    return ""
 
 
 def _importable(module: ModuleType) -> str | None:
@@ -64,10 +76,10 @@ def _importable(module: ModuleType) -> str | None:
 
 
 def supervise(
-    options: Options, say: Callable[[str], None], show: Callable[[Progress], None]
+    config: Config, say: Callable[[str], None], show: Callable[[Progress], None]
 ) -> tuple[int, Progress]:
-    """Run an app in this process: its exit code, and what it did."""
-    supervisor = Supervisor(options, say=say, show=show)
+    """Run an app in this process. Returns its exit code and what it did."""
+    supervisor = Supervisor(config, say=say, show=show)
     return supervisor.run(), supervisor.progress
 
 
@@ -81,17 +93,12 @@ def run_app(app: App, workers: int | None, data: str | Path | None) -> None:
             f"start it with `skerry run`."
         )
     app.check()
-    options = Options(
-        app=given(app),
-        name=app.name,
-        renamed=app.renamed,
-        data=str(Path(data or Path(".skerry") / app.name).absolute()),
-        workers=workers,
-    )
-    code = Supervisor(options, say=_say).run()
+    folder = Path(data or Path(".skerry") / app.name).absolute()
+    config = Config(program=program_of(app), data=str(folder), workers=workers)
+    code = Supervisor(config, say=_say).run()
     if code:
         raise SkerryError(
-            f"The app {app.name} ended with exit code {code}; its logs are in {options.data}/logs."
+            f"The app {app.name} ended with exit code {code}; its logs are in {folder}/logs."
         )
 
 
@@ -105,20 +112,15 @@ def running(app: App) -> Iterator[Client]:
     not_while_loading()
     app.check()
     with tempfile.TemporaryDirectory(prefix="skerry-data-") as data:
-        options = Options(
-            app=given(app),
-            name=app.name,
-            renamed=app.renamed,
-            data=data,
-            workers=2,
-            finite=False,
+        config = Config(
+            program=program_of(app), data=data, workers=2, supervision=Supervision(serve=True)
         )
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "skerry.runtime.app.supervisor"], stdin=subprocess.PIPE
         )
         try:
             assert process.stdin is not None, "the supervisor has a lifeline"
-            process.stdin.write(msgspec.json.encode(options) + b"\n")
+            process.stdin.write(msgspec.json.encode(config) + b"\n")
             process.stdin.flush()
             _await_start(process, Path(data))
             with Client(data) as client:

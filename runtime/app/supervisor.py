@@ -36,6 +36,7 @@ from skerry.runtime import forks
 from skerry.runtime.app import directory, membership
 from skerry.runtime.app.reshard import reshard
 from skerry.runtime.app.watch import RESTARTS_WITHIN_S, Beat, GiveUp, Restart, Rounds, Watch
+from skerry.runtime.config import Config
 from skerry.runtime.description import Description, Running, boot_id
 from skerry.runtime.gateway import knock, protocol
 from skerry.runtime.gateway.channel import Broken, Channel
@@ -43,7 +44,8 @@ from skerry.runtime.printable import one_line
 from skerry.runtime.private import SocketsFolder, narrow, remove_left
 from skerry.runtime.store.check import check_apart
 from skerry.runtime.worker import heartbeat
-from skerry.runtime.worker.process import AGAIN, DAMAGED, HOPELESS, Config
+from skerry.runtime.worker.assignment import Assignment
+from skerry.runtime.worker.process import AGAIN, DAMAGED, HOPELESS
 
 T = TypeVar("T")
 
@@ -70,28 +72,6 @@ SAME_WISH_S = 1.0
 
 STOP_S = 30.0
 """How long a worker may take to commit what runs, when told to stop."""
-
-
-class Options(Struct, kw_only=True):
-    """How to run an app."""
-
-    app: dict[str, Any]
-    """As `worker.Config.app`."""
-    name: str
-    data: str
-    folder: str | None = None
-    """Where the workers run: the folder that the program was started in; None: where we are."""
-    renamed: dict[str, str] = {}
-    """As `App.renamed`."""
-    workers: int | None = None
-    sync: str = "commit"
-    cache: int = 256 << 20
-    quota: int = 1 << 40
-    accept_loss: bool = False
-    finite: bool = True
-    """Whether the app ends by itself when its sources have."""
-    hang_s: float = 10.0
-    pin: bool = True
 
 
 class Progress(Struct):
@@ -155,13 +135,13 @@ class Supervisor:
 
     def __init__(
         self,
-        options: Options,
+        config: Config,
         *,
         say: Callable[[str], None],
         show: Callable[[Progress], None] = lambda progress: None,
     ) -> None:
-        self._options, self._say, self._show = options, say, show
-        self._data = Path(options.data).absolute()
+        self._config, self._say, self._show = config, say, show
+        self._data = Path(config.data).absolute()
         self._children: list[_Child] = []
         self._signals = 0
         self._told_s = -math.inf
@@ -190,7 +170,7 @@ class Supervisor:
         """0: ended or stopped; 1: gave up; 3: a store is damaged."""
         if self._data.is_dir():
             narrow(self._data, self._say)
-        lock = self._lock = directory.lock(self._data, self._options.name)
+        lock = self._lock = directory.lock(self._data, self._config.program.app)
         try:
             # Left by one that was killed: nobody runs until we say so.
             if left := directory.last_running(self._data):
@@ -209,25 +189,25 @@ class Supervisor:
 
     def _open_app(self) -> Description:
         """The app's description, made when there is none. Refuses another app's data."""
-        options = self._options
-        target = storable(str(options.app.get("target", "")))
+        config, program = self._config, self._config.program
         known = directory.load(self._data)
         if known is None:
-            workers = options.workers or len(usable_cores())
-            known = membership.create(self._data, app=options.name, workers=workers)
+            workers = config.workers or len(usable_cores())
+            known = membership.create(self._data, app=program.app, workers=workers)
         else:
             known = self._checked(known)
-        known.sync, known.target, known.renamed = options.sync, target, options.renamed
+        known.sync, known.target = config.storage.sync, storable(program.target)
+        known.renamed = program.renamed
         known.boot_id, known.clean = boot_id(), False
         membership.enlist(self._data, known)
         return known
 
     def _checked(self, known: Description) -> Description:
         """An app that ran before, as it is to run now."""
-        options = self._options
-        if known.app != options.name:
+        config = self._config
+        if known.app != config.program.app:
             raise SkerryError(
-                f"{self._data} holds the app {known.app!r}, not {options.name!r}. "
+                f"{self._data} holds the app {known.app!r}, not {config.program.app!r}. "
                 f"Choose another folder with --data."
             )
         if known.backup is not None:
@@ -240,9 +220,9 @@ class Supervisor:
         for sentence in membership.clear(self._data, known):
             self._say(sentence)
         shards = len(known.placement.members)
-        workers = options.workers or shards
+        workers = config.workers or shards
         lost = known.may_have_lost
-        if lost and not options.accept_loss:
+        if lost and not config.storage.accept_loss:
             raise SkerryError(
                 f"{self._data} ran with --sync off when the machine went down: its last commits "
                 f"may be lost. Start with --accept-loss to go on from what is there."
@@ -266,7 +246,7 @@ class Supervisor:
         self._folder = SocketsFolder(self._data)
         running = Running(
             os.getpid(),
-            self._options.name,
+            self._config.program.app,
             os.fsencode(self._folder.path).decode(),
             self._file.placement.members,
             self._secret,
@@ -355,20 +335,14 @@ class Supervisor:
                     self._spawn(child, place)
 
     def _spawn(self, child: _Child, place: int) -> None:
-        options, cores = self._options, usable_cores()
-        config = Config(
+        pin, cores = self._config.supervision.pin, usable_cores()
+        assignment = Assignment(
             shard=child.shard,
-            data=str(self._data),
+            config=self._config,
+            description=self._file,
             sockets=self._sockets,
             secret=self._secret,
-            app=options.app,
-            incarnation=self._file.incarnation,
-            life=self._file.life,
-            placement=self._file.placement,
-            sync=options.sync,
-            cache=options.cache,
-            quota=options.quota,
-            core=cores[place] if options.pin and len(self._children) <= len(cores) else None,
+            core=cores[place] if pin and len(self._children) <= len(cores) else None,
             slow=child.watch.slow,
             poison=child.watch.poison,
             verdict=child.watch.verdict,
@@ -384,7 +358,7 @@ class Supervisor:
             child.process = subprocess.Popen(
                 # Not -m alone: it would import from the folder that we are in, whatever lies there.
                 [sys.executable, "-P", "-m", "skerry.runtime.worker.process"],
-                cwd=options.folder,
+                cwd=self._config.program.folder,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -394,7 +368,7 @@ class Supervisor:
             forks.unblock_signals()
         assert child.process.stdin is not None, "a worker has a lifeline"
         try:
-            child.process.stdin.write(config.line())
+            child.process.stdin.write(assignment.line())
             child.process.stdin.flush()
         except BrokenPipeError:  # Killed before it could read: that it ended is seen as ever.
             with contextlib.suppress(BrokenPipeError):
@@ -512,11 +486,12 @@ class Supervisor:
 
     def _watch(self) -> None:
         """Rounds that stand still: a handler does not return."""
+        hang_s = self._config.supervision.hang_s
         for child in self._children:
             beat = child.beat = self._beat(child)
             if child.process is None or self._exit is not None or beat is None:
                 continue
-            hang_s, stopped = self._options.hang_s, partial(is_stopped, child.process.pid)
+            stopped = partial(is_stopped, child.process.pid)
             match child.watch.look(time.monotonic(), beat, hang_s, stopped):
                 case "stopped":
                     self._say(f"worker {child.shard} is stopped (SIGSTOP); it goes on with SIGCONT")
@@ -645,7 +620,8 @@ class Supervisor:
         self._sum_up()
         over = self._rounds.over(self._answers)
         answers = self._answers.values()
-        finite = self._options.finite and all(answer["finite"] for answer in answers)
+        serve = self._config.supervision.serve
+        finite = not serve and all(answer["finite"] for answer in answers)
         self._ends = finite and all(answer["quiet"] for answer in answers)
         if over and finite:
             self._stop(0)
@@ -680,7 +656,7 @@ class Supervisor:
         """How long one waits for something to happen before one looks again."""
         if self._exit is not None or len(self._doors) < len(self._children):
             return POLL_S
-        longest = min(BEATS_S, self._options.hang_s / 4)
+        longest = min(BEATS_S, self._config.supervision.hang_s / 4)
         if any(child.watch.dumping for child in self._children):
             longest = POLL_S
         whole = len(self._answers) == len(self._children)
@@ -752,13 +728,13 @@ def _say(line: str) -> None:
 
 
 def main() -> int:
-    """Run as a process of its own, for `app.running()`: options come as a line of JSON on our
-    standard input, whose end is our end."""
-    options = msgspec.json.decode(sys.stdin.buffer.readline(), type=Options)
+    """Run as a process of its own, for `app.running()`. The configuration comes as a line of JSON on
+    standard input, whose end is the supervisor's end."""
+    config = msgspec.json.decode(sys.stdin.buffer.readline(), type=Config)
     parent_gone = threading.Thread(target=_end_with_parent, daemon=True)
     parent_gone.start()
     try:
-        return Supervisor(options, say=_say).run()
+        return Supervisor(config, say=_say).run()
     except SkerryError as error:
         print(f"skerry: {error}", file=sys.stderr)
         return 1

@@ -24,7 +24,7 @@ from skerry.errors import (
 )
 from skerry.runtime.causes import explained
 from skerry.runtime.cli import keep, message, operate, read, run
-from skerry.runtime.cli.defaults import from_pyproject
+from skerry.runtime.cli.settings import defaults, from_pyproject
 from skerry.runtime.printable import make_output_printable, one_line
 
 
@@ -79,7 +79,7 @@ def main() -> None:
     """The console script: errors of ours are a sentence and an exit code, never a traceback."""
     make_output_printable()
     try:
-        app(default_map=from_pyproject(Path.cwd()))
+        app(default_map=defaults(typer.main.get_command(app), from_pyproject(Path.cwd())))
     except StoreLocked as error:
         _end(error, 4)
     except StoreDamaged as error:

@@ -12,6 +12,7 @@ import typer
 
 from skerry.runtime.app.directory import find_data, load
 from skerry.runtime.cli.message import Data
+from skerry.runtime.cli.settings import option
 
 Json = Annotated[bool, typer.Option("--json", help="as JSON")]
 
@@ -45,10 +46,7 @@ def backup(
 
 def restore(
     directory: Annotated[Path, typer.Argument(help="a backup, as `skerry backup` makes it")],
-    data: Annotated[
-        Path | None,
-        typer.Option(envvar="SKERRY_DATA", help="a new folder; default: ./.skerry/<app>"),
-    ] = None,
+    data: Annotated[Path | None, option("data", help="a new folder")] = None,
     as_json: Json = False,
 ) -> None:
     """Make an app's data directory from a backup, to go on from there.

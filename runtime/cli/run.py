@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import re
 import sys
 import time
 from pathlib import Path
@@ -14,23 +13,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from skerry.errors import BadApp
+from skerry.runtime.cli.settings import option, size
 from skerry.runtime.printable import one_line
 
 if TYPE_CHECKING:
     from skerry.runtime.app.launch import Progress
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?", re.IGNORECASE)
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 PLAIN_EVERY_S = 5.0
 SHOW_EVERY_S = 0.1
 
 
-def size(text: str) -> int:
-    """Bytes of '256M', '1G'. Raises BadParameter."""
-    found = _SIZE.fullmatch(text.strip())
-    if not found:
-        raise typer.BadParameter(f"{text!r} is no size: write bytes, or as 256M or 2G")
-    return int(float(found[1]) * _UNITS[found[2].upper()])
+def _sync(text: str) -> str:
+    if text not in {"commit", "10ms", "off"}:
+        raise typer.BadParameter("it is commit, 10ms or off")
+    return text
 
 
 def run(
@@ -38,40 +34,18 @@ def run(
     args: Annotated[
         list[str] | None, typer.Argument(help="behind --: for the app, as skerry.args()")
     ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=1024, envvar="SKERRY_WORKERS", help="processes; default: one per usable core"
-        ),
-    ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(envvar="SKERRY_DATA", help="data directory; default: ./.skerry/APP"),
-    ] = None,
-    sync: Annotated[
-        str,
-        typer.Option(
-            envvar="SKERRY_SYNC",
-            help="commit: each commit is synced; 10ms: at most 100 syncs a second; off",
-        ),
-    ] = "commit",
-    cache: Annotated[
-        str,
-        typer.Option(
-            envvar="SKERRY_CACHE",
-            help="memory per worker for entities, as 256M; the log may take as much",
-        ),
-    ] = "256M",
-    quota: Annotated[
-        str, typer.Option(envvar="SKERRY_QUOTA", help="disk per worker, as 10G")
-    ] = "1T",
+    workers: Annotated[int | None, option("workers", min=1, max=1024)] = None,
+    data: Annotated[Path | None, option("data")] = None,
+    sync: Annotated[str | None, option("sync", parser=_sync)] = None,
+    cache: Annotated[int | None, option("cache", parser=size)] = None,
+    quota: Annotated[int | None, option("quota", parser=size)] = None,
+    hang: Annotated[float | None, option("hang", min=0.1)] = None,
     serve: Annotated[
         bool, typer.Option("--serve", help="keep running when all sources have ended")
     ] = False,
     accept_loss: Annotated[
         bool, typer.Option("--accept-loss", help="go on after a power cut with --sync off")
     ] = False,
-    hang: Annotated[float, typer.Option(min=0.1, envvar="SKERRY_HANG", hidden=True)] = 10,
 ) -> None:
     """Run an app until it ends or is stopped.
 
@@ -83,11 +57,11 @@ def run(
         skerry run examples/word_count.py -- books/*.txt
         skerry run shop:app --workers 4 --data /var/lib/shop
     """
-    from skerry.runtime.app.launch import Options, supervise
+    from skerry.runtime.app.launch import supervise
     from skerry.runtime.app.load import hidden, load, path_for, resolved
+    from skerry.runtime.config import Config, Program, Storage, Supervision
+    from skerry.runtime.core.shard import Limits
 
-    if sync not in {"commit", "10ms", "off"}:
-        raise typer.BadParameter("--sync is commit, 10ms or off")
     os.environ["SKERRY_ARGS"] = json.dumps(args or [])
     here = Path.cwd()
     if sys.stderr.isatty():
@@ -95,7 +69,7 @@ def run(
     try:
         # Before the program is imported, which may change the directory.
         target, path = resolved(target), path_for(target)
-        given = {"target": target, "path": path, "hidden": hidden(path[0]), "args": args or []}
+        hidden_names = hidden(path[0])
         app = load(target, path)
         app.check()
     except BadApp as error:
@@ -103,38 +77,48 @@ def run(
         raise typer.Exit(1) from None
     for pipeline in app.pipelines:
         pipeline.source.partitions()  # A file that is not there is said before anything starts.
-    options = Options(
-        app=given,
-        folder=str(here),
-        name=app.name,
-        renamed=app.renamed,
-        data=str(here / (data or Path(".skerry") / app.name)),
-        workers=workers,
-        sync=sync,
-        cache=size(cache),
-        quota=size(quota),
-        accept_loss=accept_loss,
-        finite=not serve,
-        hang_s=hang,
-    )
+    try:
+        config = Config(
+            program=Program(
+                app=app.name,
+                target=target,
+                path=path,
+                hidden=hidden_names,
+                args=args or [],
+                folder=str(here),
+                renamed=app.renamed,
+            ),
+            data=str(here / (data or Path(".skerry") / app.name)),
+            workers=workers,
+            storage=Storage(**_given(sync=sync, quota_bytes=quota, accept_loss=accept_loss)),
+            limits=Limits(**_given(cache_bytes=cache)),
+            supervision=Supervision(**_given(hang_s=hang, serve=serve)),
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
     shown = _Bar(app.name) if sys.stderr.isatty() else _Lines(app.name)
     try:
-        code, progress = supervise(options, shown.say, shown.show)
+        code, progress = supervise(config, shown.say, shown.show)
     finally:
         shown.end()
     rate = progress.turns / progress.seconds if progress.seconds else 0
     shown.say(
         f"{app.name}: {progress.turns:,} turns in {progress.seconds:.1f} s ({rate:,.0f}/s), "
-        f"{progress.commits:,} commits; data in {options.data}"
+        f"{progress.commits:,} commits; data in {config.data}"
     )
     if progress.dead:
         shown.say(
             f"{progress.dead:,} dead letters came: messages that were refused or failed. "
-            f"Look at them with `skerry dead list --data {options.data}`."
+            f"Look at them with `skerry dead list --data {config.data}`."
         )
     if progress.skipped:
         shown.say(f'{progress.skipped:,} rows were no items and were skipped, as bad="skip" says.')
     raise typer.Exit(code)
+
+
+def _given(**settings: Any) -> dict[str, Any]:
+    """The settings that somebody gave; the others keep the defaults of their section."""
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 class _Lines:

@@ -30,7 +30,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NoReturn
 
-import msgspec
 import zmq
 
 from skerry import portable
@@ -40,13 +39,13 @@ from skerry.runtime import forks
 from skerry.runtime.app.load import import_from, load
 from skerry.runtime.app.watch import NOTHING
 from skerry.runtime.causes import explained, passes
+from skerry.runtime.config import Program
 from skerry.runtime.core.events import (
     SLOTS,
     Arrived,
     Commit,
     Cut,
     Durable,
-    Placement,
     Reply,
     Requested,
     Rewind,
@@ -57,7 +56,7 @@ from skerry.runtime.core.events import (
     Write,
 )
 from skerry.runtime.core.intake import partition_slot
-from skerry.runtime.core.shard import Limits, Settings, Shard
+from skerry.runtime.core.shard import Settings, Shard
 from skerry.runtime.core.streams.links import ACK_NS
 from skerry.runtime.core.turns import Raised
 from skerry.runtime.gateway.inquiries import Inquiries
@@ -67,6 +66,7 @@ from skerry.runtime.store.environment import Copied
 from skerry.runtime.store.store import LmdbStore
 from skerry.runtime.transport.pipe import Pipe
 from skerry.runtime.worker import heartbeat
+from skerry.runtime.worker.assignment import Assignment
 from skerry.runtime.worker.heartbeat import Heartbeat
 from skerry.runtime.worker.pace import Pace
 from skerry.runtime.worker.sinks import Writers
@@ -118,71 +118,38 @@ FULL = (
 )
 
 
-class Config(msgspec.Struct, kw_only=True):
-    """What the supervisor tells a worker, as one line of JSON."""
-
-    shard: int
-    data: str
-    sockets: str
-    secret: str
-    app: dict[str, Any]
-    incarnation: str
-    life: str = ""
-    placement: Placement
-    sync: str = "commit"
-    cache: int = 256 << 20
-    quota: int = 1 << 40
-    core: int | None = None
-    slow: bool = False
-    poison: tuple[int, int, int] | None = None
-    verdict: str = ""
-
-    @property
-    def beat(self) -> Path:
-        """Where its worker writes of itself."""
-        return Path(self.sockets) / f"beat-{self.shard}"
-
-    def line(self) -> bytes:
-        """As it is sent. Names of files need not be UTF-8, which msgspec's JSON has to be."""
-        return json.dumps(msgspec.to_builtins(self)).encode() + b"\n"
-
-    @classmethod
-    def of(cls, line: bytes) -> Config:
-        """From such a line."""
-        return msgspec.convert(json.loads(line), cls)
-
-
 class Worker:
     """The loop around one shard."""
 
-    def __init__(self, config: Config, app: App, lifeline: int) -> None:
-        self._config, self._app, self._lifeline = config, app, lifeline
-        folder = Path(config.sockets)
+    def __init__(self, assignment: Assignment, app: App, lifeline: int) -> None:
+        self._assignment, self._app, self._lifeline = assignment, app, lifeline
+        description, config = assignment.description, assignment.config
+        folder = Path(assignment.sockets)
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._store = self._open_store()
         settings = Settings(
-            me=config.shard,
-            incarnation=bytes.fromhex(config.incarnation),
-            placement=config.placement,
+            me=assignment.shard,
+            incarnation=bytes.fromhex(description.incarnation),
+            placement=description.placement,
             types=app.types,
             pipelines={pipeline.name: pipeline for pipeline in app.pipelines},
             outlets=dict(app.outlets),
-            life=config.life,
+            life=description.life,
             retries=app.retries,
-            limits=Limits(cache_bytes=config.cache),
-            slow=config.slow,
-            poison=config.poison,
-            verdict=config.verdict,
+            limits=config.limits,
+            slow=assignment.slow,
+            poison=assignment.poison,
+            verdict=assignment.verdict,
             # Nobody presses Ctrl-C here: who raises KeyboardInterrupt is the handler.
             turn_errors=(BaseException,),
         )
         self._shard = Shard(settings, self._store, self._store.last)
         self._shard.watch = self._watch
         self._shard.streams.keep = self._store.keep
-        self._pipe = Pipe(folder, config.shard)
-        fit = callers_that_fit(len(config.placement.members))
-        self._door = Door(folder / f"door-{config.shard}", config.secret, callers_max=fit)
-        self._heartbeat = Heartbeat(config.beat)
+        self._pipe = Pipe(folder, assignment.shard)
+        fit = callers_that_fit(len(description.placement.members))
+        self._door = Door(folder / f"door-{assignment.shard}", assignment.secret, callers_max=fit)
+        self._heartbeat = Heartbeat(assignment.beat)
         self._pace, self._stopwatch = Pace(settings.limits.turns_per_batch_max), Stopwatch()
         self._rounds = self._stirs = 0
         self._hurry = False
@@ -200,24 +167,21 @@ class Worker:
         for source in (self._pipe.socket, self._door.fd, self._wake_fd, lifeline):
             self._poller.register(source, zmq.POLLIN)
         forks.let_go_in_children(
-            [folder, self._store_folder], [lifeline, self._wake_fd, self._door.fd], also=stray
+            [folder, assignment.store], [lifeline, self._wake_fd, self._door.fd], also=stray
         )
-
-    @property
-    def _store_folder(self) -> Path:
-        return Path(self._config.data) / f"shard-{self._config.shard}"
 
     def _open_store(self) -> LmdbStore:
         """Ours; for a moment the worker of a supervisor that was killed may still hold it."""
+        assignment, config = self._assignment, self._assignment.config
         deadline = time.monotonic() + LOCKED_S
         while True:
             try:
                 return LmdbStore.open(
-                    self._store_folder,
-                    shard=self._config.shard,
-                    sync=self._config.sync,
-                    quota_bytes=self._config.quota,
-                    overlay_bytes=max(self._config.cache, 4 << 20),
+                    assignment.store,
+                    shard=assignment.shard,
+                    sync=config.storage.sync,
+                    quota_bytes=config.storage.quota_bytes,
+                    overlay_bytes=config.memtable_bytes,
                     wake=self._wake,
                 )
             except StoreLocked:
@@ -256,7 +220,7 @@ class Worker:
         for pipeline in self._app.pipelines:
             for partition in pipeline.source.partitions():
                 slot = partition_slot(pipeline.name, partition)
-                if self._config.placement.slots[slot] == self._config.shard:
+                if self._assignment.placement.slots[slot] == self._assignment.shard:
                     after = self._shard.intake.positions.get((pipeline.name, partition))
                     yield Partition(pipeline.name, pipeline.source, partition, after, self._wake)
 
@@ -406,10 +370,10 @@ class Worker:
     def greeting(self) -> dict[str, Any]:
         """See `inquiries.Host`."""
         return {
-            "incarnation": bytes.fromhex(self._config.incarnation),
-            "shard": self._config.shard,
+            "incarnation": bytes.fromhex(self._assignment.description.incarnation),
+            "shard": self._assignment.shard,
             "epoch": self._shard.epoch,
-            "placement": self._config.placement,
+            "placement": self._assignment.placement,
             "now_ns": time.time_ns(),
             "app": self._app.name,
             "types": {
@@ -424,7 +388,7 @@ class Worker:
         shard, store = self._shard, self._store
         records, size = store.backlog
         return {
-            "shard": self._config.shard,
+            "shard": self._assignment.shard,
             "pid": os.getpid(),
             "epoch": shard.epoch,
             "commit": shard.no,
@@ -486,7 +450,7 @@ class Worker:
             "finite": finite,
             "epoch": self._shard.epoch,
             "commit": self._shard.no,
-            "version": self._config.placement.version,
+            "version": self._assignment.placement.version,
             "turns": self._turns,
             "items": self._readers.items,
             "commits": self._commits,
@@ -500,7 +464,7 @@ def _clocks() -> Ticked:
     return Ticked(time.time_ns(), time.clock_gettime_ns(time.CLOCK_BOOTTIME))
 
 
-def _prepare(config: Config) -> None:
+def _prepare(assignment: Assignment) -> None:
     """The process: dies with its parent, runs on its core, dumps its stack when asked."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
@@ -509,11 +473,11 @@ def _prepare(config: Config) -> None:
     forks.ignore_signals()
     forks.heed_signals_in_children()
     raise_limit()
-    if config.core is not None:
-        os.sched_setaffinity(0, {config.core})
+    if assignment.core is not None:
+        os.sched_setaffinity(0, {assignment.core})
     # A committer that has finished its fsync waits this long for a busy interpreter.
     sys.setswitchinterval(0.0005)
-    assert len(config.placement.slots) == SLOTS, "a placement owns every slot"
+    assert len(assignment.placement.slots) == SLOTS, "a placement owns every slot"
 
 
 def _lifeline() -> int:
@@ -549,25 +513,24 @@ def _end_child(strayed: Strayed) -> NoReturn:
     os._exit(code if isinstance(code, int) else 0 if code is None else 1)
 
 
-def _load(config: Config) -> App:
-    """The app: imported as the parent says, or sent by value through our standard input."""
-    for name in config.app.get("hidden", ()):
+def _load(program: Program) -> App:
+    """The app: imported where the supervisor says, or sent by value through our standard input."""
+    for name in program.hidden:
         importlib.import_module(name)
-    path = config.app["path"]
-    if "pickled" in config.app:
-        import_from(path)
-        return portable.loads(base64.b64decode(config.app["pickled"]))
-    os.environ["SKERRY_ARGS"] = json.dumps(config.app.get("args", []))
-    return load(config.app["target"], path)
+    if program.pickled:
+        import_from(program.path)
+        return portable.loads(base64.b64decode(program.pickled))
+    os.environ["SKERRY_ARGS"] = json.dumps(program.args)
+    return load(program.target, program.path)
 
 
-def _start(config: Config, lifeline: int) -> Worker:
+def _start(assignment: Assignment, lifeline: int) -> Worker:
     """A worker that can serve. Raises SkerryError: it can't, and starting it again mends nothing."""
     try:
-        _prepare(config)
-        app = _load(config)
+        _prepare(assignment)
+        app = _load(assignment.config.program)
         forks.ignore_signals()  # A program may have set handlers of its own, as for a server.
-        worker = Worker(config, app, lifeline)
+        worker = Worker(assignment, app, lifeline)
         worker.open()
         return worker
     except SkerryError:
@@ -575,12 +538,11 @@ def _start(config: Config, lifeline: int) -> Worker:
     except Exception as error:
         if passes(error):
             raise
-        log = Path(config.data) / "logs" / f"worker-{config.shard}.log"
-        with contextlib.suppress(OSError), open(log, "a", encoding="utf-8") as file:
+        with contextlib.suppress(OSError), open(assignment.log, "a", encoding="utf-8") as file:
             file.write(traceback.format_exc())
         raise SkerryError(
-            f"Worker {config.shard} of {config.data} can't start. {explained(error)} Where it "
-            f"happened is in {log}."
+            f"Worker {assignment.shard} of {assignment.config.data} can't start. {explained(error)} "
+            f"Where it happened is in {assignment.log}."
         ) from error
 
 
@@ -588,19 +550,19 @@ def main() -> int:
     """Run a worker. 0: stopped; 3: its store is damaged or its disk failed; 5: another cause
     that starting it again does not mend, and that it has named; 75: one that may pass; else it
     crashed."""
-    config = Config.of(sys.stdin.buffer.readline())
+    assignment = Assignment.of(sys.stdin.buffer.readline())
     code = 1
     try:
-        code = _run(config, _lifeline())
-        heartbeat.leave_word(config.beat, code)
+        code = _run(assignment, _lifeline())
+        heartbeat.leave_word(assignment.beat, code)
     finally:
         end_soon(code)
     return code
 
 
-def _run(config: Config, lifeline: int) -> int:
+def _run(assignment: Assignment, lifeline: int) -> int:
     try:
-        worker = _start(config, lifeline)
+        worker = _start(assignment, lifeline)
     except StoreDamaged as damage:
         return _end(damage, DAMAGED)
     except SkerryError as error:

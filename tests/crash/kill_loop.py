@@ -26,7 +26,7 @@ import skerry
 from skerry.errors import SkerryError, TimedOut, Unavailable
 from skerry.message import message
 from skerry.runtime.app import directory
-from skerry.runtime.app.supervisor import Options
+from skerry.runtime.config import Config, Program, Supervision
 from skerry.runtime.store.check import check
 from skerry.runtime.store.store import LmdbStore
 from tests.crash.apps import RECEIVERS, Account, Counter, Receiver, Sender
@@ -58,13 +58,11 @@ class Witness:
     def start(self) -> None:
         """A supervisor; its standard input is its lifeline."""
         root = str(Path(__file__).parents[2])
-        options = Options(
-            app={"target": "tests.crash.apps:app", "path": [root], "args": []},
-            name="witness",
+        config = Config(
+            program=Program(app="witness", target="tests.crash.apps:app", path=[root]),
             data=str(self.data),
             workers=self.workers,
-            finite=False,
-            hang_s=HANG_S,
+            supervision=Supervision(serve=True, hang_s=HANG_S),
         )
         self.supervisor = subprocess.Popen(
             [sys.executable, "-m", "skerry.runtime.app.supervisor"],
@@ -72,7 +70,7 @@ class Witness:
             stderr=open(self.data.parent / "supervisor.log", "ab"),
         )
         assert self.supervisor.stdin is not None
-        self.supervisor.stdin.write(msgspec.json.encode(options) + b"\n")
+        self.supervisor.stdin.write(msgspec.json.encode(config) + b"\n")
         self.supervisor.stdin.flush()
 
     def connect(self) -> skerry.Client:

@@ -33,8 +33,18 @@ WALK = (
     *("entity", "annotations", "shapes", "roundtrip", "portable", "message", "turn", "verbs"),
     *("stream", "output", "sources", "app", "client", "host", "errors", "testing"),
     # A process starts.
-    *("launch", "load", "description", "directory", "membership", "backup", "reshard"),
-    *("supervisor", "watch", "process", "pace", "stopwatch", "heartbeat", "sinks", "ports"),
+    *("launch", "load", "config", "description", "directory", "membership", "backup", "reshard"),
+    *(
+        "supervisor",
+        "watch",
+        "assignment",
+        "process",
+        "pace",
+        "stopwatch",
+        "heartbeat",
+        "sinks",
+        "ports",
+    ),
     # A client comes in.
     *("session", "window", "connection", "line", "channel", "knock", "protocol", "listener"),
     "inquiries",

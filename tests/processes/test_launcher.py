@@ -23,7 +23,9 @@ import skerry
 from skerry import SkerryError, message
 from skerry.runtime import cli
 from skerry.runtime.app import directory, launch
-from skerry.runtime.cli.defaults import from_pyproject
+from skerry.runtime.cli import settings
+from skerry.runtime.cli.settings import SETTINGS, from_pyproject
+from skerry.runtime.config import Config, Program
 from tests.processes.apps import Counter
 from tests.processes.started import CLI, ROOT, launcher, running
 
@@ -377,6 +379,20 @@ def test_settings_that_make_no_sense_are_named_wherever_they_stand(tmp_path: Pat
         assert "SKERRY_HANG" in wrong.stderr
 
 
+def test_the_settings_table_tells_the_defaults_that_count() -> None:
+    config = Config(program=Program(app="any"), data="")
+    told = {key: setting.default for key, setting in SETTINGS.items()}
+    assert told["sync"] == config.storage.sync
+    assert settings.size(told["cache"]) == config.limits.cache_bytes
+    assert settings.size(told["quota"]) == config.storage.quota_bytes
+    assert float(told["hang"]) == config.supervision.hang_s
+    run = dict(commands(typer.main.get_command(cli.app)))[("run",)]
+    assert set(SETTINGS) <= {option.name for option in run.params}
+    for option in run.params:
+        if setting := SETTINGS.get(option.name):
+            assert (option.envvar, option.opts) == (setting.variable, [setting.flag])
+
+
 def commands(group: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Every command with the words that call it."""
     for name, command in group.commands.items():
@@ -395,10 +411,7 @@ def test_every_command_takes_its_data_directory_from_pyproject_environment_and_f
     for words, command in found.items():
         options = {option.name: option for option in command.params}
         assert options["data"].envvar == "SKERRY_DATA", words
-        defaults = from_pyproject(tmp_path)
-        for word in words:
-            defaults = defaults.get(word, {})
-        assert defaults == {"data": "here"}, words
+        assert settings.defaults(command, from_pyproject(tmp_path)) == {"data": "here"}, words
 
 
 def test_check_and_backup_take_the_configured_app_not_the_one_beside_it(tmp_path: Path) -> None:

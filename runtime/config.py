@@ -1,0 +1,108 @@
+"""How an app is run: one tree of settings, built where a program comes in and handed down whole.
+
+    command line, app.run(), app.running() -> Config -> supervisor -> Assignment -> worker
+
+Each reader takes its section: nothing is copied from one record to the next under another name.
+What outlives a run is not here but in the app's description (`description.py`).
+
+Data and its rules; does nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+from skerry.runtime.core.events import SLOTS
+from skerry.runtime.core.shard import Limits
+
+QUOTA_BYTES_MIN = 16 << 20
+"""Room for a store's tree, its log and the entities of a first minute."""
+
+MEMTABLE_BYTES_MIN = 4 << 20
+"""Below, checkpoints would follow each other without a pause."""
+
+
+class Program(Struct, frozen=True, kw_only=True):
+    """The app, and how a worker gets it."""
+
+    app: str
+    """Its name."""
+    target: str = ""
+    """The file or module that has the app, and the app's name there."""
+    pickled: str = ""
+    """The app by value, in base64, where no file or module has it."""
+    path: list[str] = []
+    """`sys.path` of the program that defines it."""
+    hidden: list[str] = []
+    """Modules to import before that path counts: files of the program have the same names."""
+    args: list[str] = []
+    """`skerry.args()`."""
+    folder: str | None = None
+    """The folder in which workers run; None: the supervisor's own."""
+    renamed: dict[str, str] = {}
+    """Entity types that are stored under an earlier name: name, earlier name."""
+
+
+class Storage(Struct, frozen=True, kw_only=True):
+    """How safely and how largely a worker stores."""
+
+    sync: Literal["commit", "10ms", "off"] = "commit"
+    """When the log is synced. Each commit: what a client is told survives a power cut."""
+
+    quota_bytes: int = 1 << 40
+    """Disk of a worker. Only address space is taken before it is used, of which x86-64 gives 128 TiB:
+    enough for a hundred workers of a terabyte each."""
+
+    accept_loss: bool = False
+    """Whether to go on after a power cut with `sync` off, with what is there."""
+
+    def __post_init__(self) -> None:
+        if self.quota_bytes < QUOTA_BYTES_MIN:
+            raise ValueError(
+                f"the quota is {self.quota_bytes:,} bytes, and a store needs {QUOTA_BYTES_MIN:,} at "
+                f"least: one that small is full at its first checkpoint"
+            )
+
+
+class Supervision(Struct, frozen=True, kw_only=True):
+    """How workers are watched, and when the app ends."""
+
+    hang_s: float = 10.0
+    """How long a handler may take before its worker is killed. A choice between two harms: all of a
+    shard's entities wait as long for one that hangs, and a slow one must not be killed for it."""
+
+    serve: bool = False
+    """Whether to keep running when all sources have ended."""
+
+    pin: bool = True
+    """Whether each worker keeps to a core of its own, when there are as many."""
+
+    def __post_init__(self) -> None:
+        if not self.hang_s > 0:
+            raise ValueError(f"a handler may take longer than {self.hang_s:g} s")
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """Everything that is settled before a worker starts."""
+
+    program: Program
+    data: str
+    """The data directory."""
+    workers: int | None = None
+    """None: as many as the app has, or one per usable core when it is new."""
+    storage: Storage = Storage()
+    limits: Limits = Limits()
+    supervision: Supervision = Supervision()
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and not 1 <= self.workers <= SLOTS:
+            raise ValueError(
+                f"{self.workers} workers can't share {SLOTS} slots: choose 1 to {SLOTS}"
+            )
+
+    @property
+    def memtable_bytes(self) -> int:
+        """Memory for rows that the log has and the tree has not: as much as entities may take."""
+        return max(self.limits.cache_bytes, MEMTABLE_BYTES_MIN)

@@ -1,0 +1,66 @@
+"""A worker's assignment: the shard that it serves, and all that it has to know of the app.
+
+Sent by the supervisor as one line of JSON on the worker's standard input, which stays open.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from skerry.runtime.config import Config
+from skerry.runtime.core.events import Placement
+from skerry.runtime.core.intake import Identity
+from skerry.runtime.description import Description
+
+
+class Assignment(Struct, frozen=True, kw_only=True):
+    """One start of one worker."""
+
+    shard: int
+    config: Config
+    description: Description
+    sockets: str
+    """The folder of the app's sockets."""
+    secret: str
+    """Proves to peers and clients that they belong to this app."""
+    core: int | None = None
+    """The core to keep to."""
+    slow: bool = False
+    """Whether to run one message per commit, to find the one that ends workers."""
+    poison: Identity | None = None
+    """The message that was found: a dead letter instead of a turn."""
+    verdict: str = ""
+    """What its handler did."""
+
+    @property
+    def placement(self) -> Placement:
+        """Who serves each slot."""
+        return self.description.placement
+
+    @property
+    def store(self) -> Path:
+        """The folder of the shard's store."""
+        return Path(self.config.data) / f"shard-{self.shard}"
+
+    @property
+    def beat(self) -> Path:
+        """The file of the worker's heartbeat."""
+        return Path(self.sockets) / f"beat-{self.shard}"
+
+    @property
+    def log(self) -> Path:
+        """The file that keeps what the worker prints."""
+        return Path(self.config.data) / "logs" / f"worker-{self.shard}.log"
+
+    def line(self) -> bytes:
+        """The assignment as it is sent. File names need not be UTF-8, as msgspec's JSON has to be."""
+        return json.dumps(msgspec.to_builtins(self)).encode() + b"\n"
+
+    @classmethod
+    def of(cls, line: bytes) -> Assignment:
+        """The assignment of such a line."""
+        return msgspec.convert(json.loads(line), cls)
