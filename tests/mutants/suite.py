@@ -22,12 +22,16 @@ QUICK = [
     for name in ("packets", "traces", "watch", "verbs", "forget", "draws", "replies")
 ]
 DESCRIPTION = "tests/store/test_description.py"
+CALLER = ["tests/client"]
+STORE = ["tests/store/test_store.py", "tests/store/test_segments.py", DESCRIPTION]
 FIRST = {
-    "store": ["tests/store/test_store.py", "tests/store/test_segments.py", DESCRIPTION],
+    "client": [*CALLER, *QUICK],
+    "store/memtable.py": ["tests/store/test_memtable.py", *STORE],
+    "store/order.py": ["tests/store/test_pages.py", *STORE],
+    "store": STORE,
     "app/reshard.py": ["tests/simulation/test_world.py", DESCRIPTION],
     "app/membership.py": [DESCRIPTION],
 }
-CALLER = ["tests/client"]
 
 
 def main(seeds: int, file: str) -> int:

@@ -1,0 +1,337 @@
+"""Bugs of the core's batches: what is taken in, how turns run, what they leave, what may leave."""
+
+from collections import deque
+from unittest.mock import patch
+
+from msgspec.structs import replace
+
+from skerry.runtime.core import turns
+from skerry.runtime.core.events import SLOTS, Requested, Written
+from skerry.runtime.core.turns import Refused
+from skerry.turn import Turn
+from tests.mutants.bugs import bug
+
+ALL_SLOTS = frozenset(range(SLOTS))
+
+
+class Anything:
+    """Contains whatever is asked for."""
+
+    def __contains__(self, value):
+        return True
+
+
+# The life of a batch.
+
+
+@bug("a reply leaves before its commit is durable", "core.shard:Shard._hold")
+def _(hold, self, held):
+    self._effects += held.replies
+    hold(self, replace(held, replies=[]))
+
+
+@bug("a shard opens in its old epoch", "core.shard:Shard.__init__")
+def _(init, self, settings, store, last):
+    init(self, settings, store, replace(last, epoch=max(0, last.epoch - 1)))
+
+
+@bug("time goes back", "core.shard:Shard._tick")
+def _(tick, self, now_ns, steady_ns):
+    tick(self, now_ns, steady_ns)
+    self.now_ns = self.streams.now_ns = now_ns
+
+
+@bug("a batch that is thrown away leaves its timers", "core.shard:Shard._undo")
+def _(undo, self):
+    with patch.object(self.timers, "undo", lambda: None):
+        undo(self)
+
+
+@bug("a batch that is thrown away leaves its asks", "core.shard:Shard._undo")
+def _(undo, self):
+    with patch.object(self.asks, "undo", lambda: None):
+        undo(self)
+
+
+@bug("an app is over before its sinks have everything", "core.shard:Shard.quiet")
+def _(quiet, self):
+    with patch.object(self.outputs, "unwritten", 0):
+        return quiet(self)
+
+
+# What the next batch takes.
+
+
+@bug("more requests are taken in than there is room for", "core.intake:Intake.has_room")
+def _(has_room, self):
+    return True
+
+
+@bug("what a sink has written waits behind requests", "core.intake:Intake.add")
+def _(add, self, event):
+    add(self, event)
+    if isinstance(event, Written):
+        self._outside.append(self._outside.popleft())
+
+
+@bug("requests are taken in however much is inside", "core.intake:Intake._gather")
+def _(gather, self, now_ns):
+    if self.slow:
+        return gather(self, now_ns)
+    gather_outside = self._gather_outside
+    most = min(self.turns_max, self._limits.requests_per_batch_max)
+    with patch.object(self, "_gather_outside", lambda _: gather_outside(most)):
+        return gather(self, now_ns)
+
+
+@bug("the rest of a message that is cut is forgotten", "core.intake:Intake._gather_outside")
+def _(gather_outside, self, most):
+    split = Requested.split
+
+    def cut(event, count):
+        first, rest = split(event, count)
+        return first, replace(rest, runs=[])
+
+    with patch.object(Requested, "split", cut):
+        return gather_outside(self, most)
+
+
+@bug("of a peer's frames that wait only the first is run", "core.intake:Intake._next_frame")
+def _(next_frame, self):
+    packet = next_frame(self)
+    ready = self._streams.ready
+    if ready and ready[-1].peer == packet.src:
+        ready.pop()
+    return packet
+
+
+@bug("what slow mode has cut is overtaken when it ends", "core.intake:Intake._gather_one")
+def _(gather_one, self, now_ns):
+    with patch.object(self._streams, "own_first", lambda: None):
+        return gather_one(self, now_ns)
+
+
+@bug("local messages overtake the shard's own stream", "core.intake:Intake.execute")
+def _(execute, self, work, now_ns):
+    with patch.object(self._streams.own, "waiting", deque()):
+        execute(self, work, now_ns)
+
+
+@bug("items are taken whatever they follow", "core.intake:Intake._items")
+def _(items, self, event, *, slow):
+    where = event.source, event.partition
+    newest = self._new_positions.get(where, self.positions.get(where))
+    items(self, replace(event, after=newest), slow=slow)
+
+
+@bug("a position is not in the commit of its items", "core.intake:Intake.rows")
+def _(rows, self):
+    with patch.object(self, "_new_positions", self.positions):
+        return rows(self)
+
+
+@bug("a dead letter that two operators retry at once runs twice", "core.intake:Intake._operate")
+def _(operate, self, event):
+    self._delivery.dead.gone.discard(event.id)
+    operate(self, event)
+
+
+# Requests of clients.
+
+
+@bug("a run of requests is not remembered", "core.clients:Clients._together")
+def _(together, self, event, session, run, now_ns):
+    with patch.object(self._requests, "ran", lambda *args: None):
+        return together(self, event, session, run, now_ns)
+
+
+@bug("a request that is run alone is not remembered", "core.clients:Clients._one")
+def _(one, self, session, first, now_ns, *, slow):
+    with patch.object(self._requests, "ran", lambda *args: None):
+        one(self, session, first, now_ns, slow=slow)
+
+
+@bug("a request waits for one that was answered and left no row", "core.clients:Clients._one")
+def _(one, self, session, first, now_ns, *, slow):
+    judge, settle = self._requests.judge, self._requests.settle
+
+    def judge_and_settle(*args):
+        with patch.object(self._requests, "settle", settle):
+            return judge(*args)
+
+    with (
+        patch.object(self._requests, "judge", judge_and_settle),
+        patch.object(self._requests, "settle", lambda session, number: None),
+    ):
+        one(self, session, first, now_ns, slow=slow)
+
+
+@bug("a request for another's slot is served, one by one", "core.clients:Clients._one")
+def _(one, self, session, first, now_ns, *, slow):
+    with patch.object(self, "_mine", ALL_SLOTS):
+        one(self, session, first, now_ns, slow=slow)
+
+
+@bug("a request for another's slot is served, in a run", "core.clients:Clients._together")
+def _(together, self, event, session, run, now_ns):
+    with patch.object(self, "_mine", ALL_SLOTS):
+        return together(self, event, session, run, now_ns)
+
+
+@bug("what a client was told has failed can be retried", "core.clients:Clients._run")
+def _(run, self, request):
+    bury = self._delivery.bury
+    with patch.object(self._delivery, "bury", lambda *message, answered=False: bury(*message)):
+        return run(self, request)
+
+
+@bug("a refusal by a full store is not remembered", "core.clients:Clients._run")
+def _(run, self, request):
+    outcome, remembered = run(self, request)
+    return outcome, remembered and not self.full
+
+
+# How a turn runs.
+
+
+@bug("what was refused is tried again like what failed", "core.turns:Turns._carefully")
+def _(carefully, self, kept, handler, entity, args, wanted):
+    result = carefully(self, kept, handler, entity, args, wanted)
+    for _ in range(self._retries):
+        if isinstance(result, Refused):
+            entity = kept.places[entity.key]
+            result = carefully(self, kept, handler, entity, args, wanted)
+    return result
+
+
+@bug("a turn that raises leaves its messages", "core.turns:Turns._carefully")
+def _(carefully, self, kept, handler, entity, args, wanted):
+    with patch.object(Turn, "clear", lambda turn: None):
+        return carefully(self, kept, handler, entity, args, wanted)
+
+
+@bug("a turn that is tried again draws on behind its first try", "core.turns:Turns._attempt")
+def _(attempt, self, handler, entity, args, wanted):
+    self.turn.draws += self.turn._drew
+    self.turn._drew = False
+    return attempt(self, handler, entity, args, wanted)
+
+
+@bug("what changes after forget is removed without a word", "core.turns:Turns._changed_since")
+def _(changed_since, self, kept, entity):
+    return []
+
+
+@bug("a reply that a later turn changes is encoded with the batch", "core.turns:Turns.ask_columns")
+def _(ask_columns, self, kept, handler, keys, column, *, wanted):
+    with patch.object(turns, "IMMUTABLE", Anything()):
+        return ask_columns(self, kept, handler, keys, column, wanted=wanted)
+
+
+@bug("a reply overtakes what its turn has sent", "core.turns:Turns.answer_columns")
+def _(answer_columns, self, kept, handler, keys, places, column, askers, left):
+    with patch.object(self, "_leave", lambda entity: None):
+        answer_columns(self, kept, handler, keys, places, column, askers, left)
+
+
+@bug("a batch that is thrown away leaves its live objects", "core.turns:Turns.undo")
+def _(undo, self):
+    places = {name: dict(kept.places) for name, kept in self.kept.items()}
+    undo(self)
+    for name, kept in self.kept.items():
+        kept.places.update(places[name])
+
+
+@bug("a changed state is not in its commit", "core.turns:Turns._states_of")
+def _(states_of, self, kept, live):
+    if len(kept.dirty) > 3:
+        live.remove(kept.dirty.popitem()[1])
+    return states_of(self, kept, live)
+
+
+@bug("a forgotten entity's state stays in the store", "core.turns:Turns._states_of")
+def _(states_of, self, kept, live):
+    return replace(states_of(self, kept, live), gone=[])
+
+
+# What turns leave, and where it goes.
+
+
+@bug("a run of messages overtakes the one before it", "core.buffer:Runs.close")
+def _(close, self):
+    before = len(self._closed)
+    close(self)
+    if len(self._closed) > before > 0:
+        self._closed.insert(-1, self._closed.pop())
+
+
+@bug("what does not fit in a batch is forgotten", "core.delivery:Delivery.drain")
+def _(drain, self, turns_max):
+    route = self._route
+
+    def forget(messages, *, queueing):
+        if not queueing or self.queueing:
+            route(messages, queueing=queueing)
+
+    with patch.object(self, "_route", forget):
+        drain(self, turns_max)
+
+
+@bug("what was sent before an ask comes behind it", "core.delivery:Delivery.leave")
+def _(leave, self, entity):
+    self.turn.sends.sort(key=lambda sent: sent[3] is None)
+    leave(self, entity)
+
+
+@bug("forget drops what its turn asks after it", "core.delivery:Delivery.leave")
+def _(leave, self, entity):
+    if self.turn.forgotten:
+        self.turn.forgotten_sends = len(self.turn.sends)
+    leave(self, entity)
+
+
+@bug("forget keeps what its turn has asked before it", "core.delivery:Delivery.leave")
+def _(leave, self, entity):
+    self.turn.forgotten_sends = 0
+    leave(self, entity)
+
+
+@bug("forget leaves what earlier turns have asked", "core.tables.asks:Asks.take_all")
+def _(take_all, self, type_name, key):
+    return []
+
+
+@bug("ids begin anew in each commit of an epoch", "core.delivery:Delivery.new_id")
+def _(new_id, self):
+    with patch.object(self, "_epoch", 0), patch.object(self, "_commit", 0):
+        return new_id(self)
+
+
+@bug("a timer fires from memory, not from its row", "core.delivery:Delivery.fire")
+def _(fire, self, row_key, candidate):
+    stands = self.timers.stands
+    with patch.object(
+        self.timers, "stands", lambda key: candidate if key == row_key else stands(key)
+    ):
+        fire(self, row_key, candidate)
+
+
+@bug("a timer that fired keeps its row", "core.delivery:Delivery.fire")
+def _(fire, self, row_key, candidate):
+    cancel = self.timers.cancel
+    with patch.object(self.timers, "cancel", lambda key: key != row_key and cancel(key)):
+        fire(self, row_key, candidate)
+
+
+@bug("the time-out of an answered ask stays", "core.delivery:Delivery._late")
+def _(late, self, timeout):
+    return True
+
+
+@bug("an outcome that nobody handled can be retried", "core.delivery:Delivery._outcome")
+def _(outcome, self, type_name, key, id, kind, body):
+    bury = self.dead.bury
+    with patch.object(
+        self.dead, "bury", lambda *message, answered=False, **rest: bury(*message, **rest)
+    ):
+        outcome(self, type_name, key, id, kind, body)

@@ -1,0 +1,215 @@
+"""Bugs of the tables of a shard: requests, asks, timers, outputs, dead letters."""
+
+from collections import defaultdict
+from unittest.mock import patch
+
+from msgspec.structs import replace
+
+from skerry.runtime.core.events import Table
+from skerry.runtime.core.tables import requests
+from tests.mutants.bugs import bug
+
+# Requests that were seen before.
+
+
+@bug(
+    "requests are looked up without those of the open batch", "core.tables.requests:Requests._find"
+)
+def _(find, self, session, number, slot):
+    with patch.object(session, "new", {}):
+        return find(self, session, number, slot)
+
+
+@bug("a run of requests is not compared with those that ran", "core.tables.requests:Requests.fresh")
+def _(fresh, self, session, numbers, previous, slots):
+    others = {number: kept for number, kept in session.rows.items() if number not in numbers}
+    with patch.object(session, "rows", others):
+        return fresh(self, session, numbers, previous, slots)
+
+
+@bug("a run of requests is not compared with the floors", "core.tables.requests:Requests.fresh")
+def _(fresh, self, session, numbers, previous, slots):
+    with patch.object(session, "floors", defaultdict(int)):
+        return fresh(self, session, numbers, previous, slots)
+
+
+@bug("a run of requests does not wait for those before it", "core.tables.requests:Requests.fresh")
+def _(fresh, self, session, numbers, previous, slots):
+    return fresh(self, session, numbers, [], slots)
+
+
+@bug("a confirm forgets rows and raises no floor", "core.tables.requests:Requests.judge")
+def _(judge, self, session, request, slot, now_ns):
+    verdict = judge(self, session, request, slot, now_ns)
+    if verdict is not None:
+        return verdict
+    floors = defaultdict(int)
+    with patch.object(session, "floors", floors), patch.object(session, "raised", floors):
+        return judge(self, session, replace(request, previous=0), slot, now_ns)
+
+
+@bug("a request does not wait for the one before it", "core.tables.requests:Requests.judge")
+def _(judge, self, session, request, slot, now_ns):
+    return judge(self, session, replace(request, previous=0), slot, now_ns)
+
+
+@bug("a request waits for one that was refused as too old", "core.tables.requests:Requests.judge")
+def _(judge, self, session, request, slot, now_ns):
+    with patch.object(self, "settle", lambda session, number: None):
+        return judge(self, session, request, slot, now_ns)
+
+
+@bug(
+    "requests that waited for one are forgotten when it has run",
+    "core.tables.requests:Requests.following",
+)
+def _(following, self, session, number):
+    following(self, session, number)
+    return []
+
+
+@bug(
+    "what waits for an earlier request is kept without bound", "core.tables.requests:Requests.hold"
+)
+def _(hold, self, session, request):
+    with (
+        patch.object(self, "_held_max", 1 << 62),
+        patch.object(self, "_held_bytes_max", 1 << 62),
+    ):
+        return hold(self, session, request)
+
+
+@bug("answers without a row are remembered without bound", "core.tables.requests:Requests.settle")
+def _(settle, self, session, number):
+    with patch.object(requests, "SETTLED_MAX", 1 << 62):
+        settle(self, session, number)
+
+
+@bug("the floor is raised past what has no outcome", "core.tables.requests:Requests.confirm")
+def _(confirm, self, confirmed):
+    confirm(self, confirmed)
+    session = self._open.get(confirmed.session)
+    for slot in session.raised if session else ():
+        session.raised[slot] += 3
+
+
+@bug("what waits for a confirmed request is kept for good", "core.tables.requests:Requests.confirm")
+def _(confirm, self, confirmed):
+    session = self._sessions.get(confirmed.session)
+    if session is None:
+        confirm(self, confirmed)
+        return
+    with patch.object(session, "held", {}):
+        confirm(self, confirmed)
+
+
+@bug("a row of outcomes goes when the first of them is over", "core.tables.requests:Requests.rows")
+def _(rows, self, now_ns):
+    yield from rows(self, now_ns)
+    for session in self._open.values():
+        for slot, floor in session.raised.items():
+            for kept in session.kept[slot]:
+                if min(kept.numbers) <= floor:
+                    key = requests._request_key(slot, session.id, kept.numbers[0])
+                    yield Table.REQUEST, key, None
+
+
+@bug("a session that was silent for long is unknown", "core.tables.requests:Requests._let_go")
+def _(let_go, self, session):
+    let_go(self, session)
+    self._away.pop(session.id, None)
+
+
+@bug("a restart does not know which sessions have outcomes", "core.tables.requests:Requests.load")
+def _(load, self, rows):
+    pass
+
+
+@bug("outcomes that nobody confirms are kept for a minute", "core.tables.requests:Requests.expire")
+def _(expire, self, now_ns):
+    with patch.object(requests, "LIFETIME_NS", requests.IDLE_NS):
+        expire(self, now_ns)
+
+
+@bug(
+    "a look for old outcomes counts though its batch was thrown away",
+    "core.tables.requests:Requests.expire",
+)
+def _(expire, self, now_ns):
+    expire(self, now_ns)
+    self._looked_through += 1
+
+
+# Asks and timers.
+
+
+@bug("an ask keeps its row after its first outcome", "core.tables.asks:Asks.take")
+def _(take, self, type_name, key, id):
+    ask = take(self, type_name, key, id)
+    self._gone.pop(id, None)
+    return ask
+
+
+@bug("an ask has two outcomes in one batch", "core.tables.asks:Asks.take")
+def _(take, self, type_name, key, id):
+    self._gone.pop(id, None)
+    return take(self, type_name, key, id)
+
+
+@bug("asks are not loaded at a restart", "core.tables.asks:Asks.load")
+def _(load, self, rows):
+    pass
+
+
+@bug("a timer is not loaded at a restart", "core.tables.timers:Timers.load")
+def _(load, self, rows):
+    pass
+
+
+@bug(
+    "a timer that is set again leaves more behind each time", "core.tables.timers:Timers._clear_out"
+)
+def _(clear_out, self):
+    pass
+
+
+# What goes out to sinks.
+
+
+@bug("an item is handed to its sink before it is durable", "core.tables.outputs:Outputs.offer")
+def _(offer, self, durable):
+    return offer(self, 1 << 62)
+
+
+@bug("the row of an item goes when it is handed over", "core.tables.outputs:Outputs.offer")
+def _(offer, self, durable):
+    writes = offer(self, durable)
+    for write in writes:
+        end = self._ends[write.output, write.sink, write.partition]
+        self._gone.append((end, end.writing))
+    return writes
+
+
+@bug("items are numbered anew after a restart", "core.tables.outputs:Outputs.load")
+def _(load, self, numbers, rows):
+    load(self, numbers, rows)
+    for end in self._ends.values():
+        end.number = 0
+
+
+@bug("what waits for a sink is forgotten by a restart", "core.tables.outputs:Outputs.load")
+def _(load, self, numbers, rows):
+    load(self, numbers, iter(()))
+
+
+# Dead letters.
+
+
+@bug(
+    "dead letters of a batch that was thrown away are kept",
+    "core.tables.dead_letters:DeadLetters.begin",
+)
+def _(begin, self):
+    rows = list(self.rows)
+    begin(self)
+    self.rows += rows
