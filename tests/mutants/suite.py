@@ -22,10 +22,9 @@ QUICK = [
     for name in ("packets", "traces", "watch", "verbs", "forget", "draws", "replies")
 ]
 DESCRIPTION = "tests/store/test_description.py"
-CALLER = ["tests/client"]
 STORE = ["tests/store/test_store.py", "tests/store/test_segments.py", DESCRIPTION]
 FIRST = {
-    "client": [*CALLER, *QUICK],
+    "client": ["tests/client", *QUICK],
     "store/memtable.py": ["tests/store/test_memtable.py", *STORE],
     "store/order.py": ["tests/store/test_pages.py", *STORE],
     "store": STORE,
@@ -36,7 +35,7 @@ FIRST = {
 
 def main(seeds: int, file: str) -> int:
     """The first thing that finds it."""
-    rest = ["tests/core", *CALLER, *QUICK]
+    rest = ["tests/core", *QUICK]
     own = next((tests for place, tests in FIRST.items() if file.startswith(place)), rest)
     return test(*own) or simulate(seeds) or test("tests/store", "tests/simulation")
 

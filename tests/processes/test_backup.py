@@ -186,7 +186,7 @@ def test_a_clock_that_was_set_back_stops_no_backup(
     assert second.backup.cut == first.backup.cut + 1
 
 
-def test_a_loss_that_was_not_accepted_is_not_laundered_by_a_backup_trace_26(
+def test_a_loss_that_was_not_accepted_is_not_laundered_by_a_backup(
     tmp_path: Path,
 ) -> None:
     data = tmp_path / "data"

@@ -594,7 +594,7 @@ def test_a_cut_is_taken_once_whoever_speaks_of_it() -> None:
     assert kept == [(7, []), (8, [0, 1, 2])]
 
 
-def test_what_was_sealed_before_a_cut_and_leaves_behind_it_says_the_cut_trace_62() -> None:
+def test_what_was_sealed_before_a_cut_and_leaves_behind_it_says_the_cut() -> None:
     a, _ = connected()
     a.forward(1, synced=False)
     a.shard.accept(Cut(7))

@@ -118,13 +118,13 @@ def quiet(*commits: int, but: int | None = None) -> dict[int, dict[str, Any]]:
     }
 
 
-def test_all_is_over_after_two_quiet_rounds_with_nothing_between_trace_14() -> None:
+def test_all_is_over_after_two_quiet_rounds_with_nothing_between() -> None:
     rounds = Rounds()
     assert not rounds.over(quiet(5, 7))
     assert rounds.over(quiet(5, 7))
 
 
-def test_what_ran_between_two_quiet_rounds_means_another_round_trace_14() -> None:
+def test_what_ran_between_two_quiet_rounds_means_another_round() -> None:
     rounds = Rounds()
     assert not rounds.over(quiet(5, 7))
     assert not rounds.over(quiet(5, 8)), "shard 1 has run something"
@@ -133,7 +133,7 @@ def test_what_ran_between_two_quiet_rounds_means_another_round_trace_14() -> Non
     assert rounds.over(quiet(5, 8))
 
 
-def test_a_worker_that_ended_between_means_another_round_trace_14() -> None:
+def test_a_worker_that_ended_between_means_another_round() -> None:
     rounds = Rounds()
     assert not rounds.over(quiet(5, 7))
     rounds.interrupted()

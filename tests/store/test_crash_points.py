@@ -51,7 +51,7 @@ def test_a_store_killed_at_this_point_holds_all_that_was_durable(
     assert deaths >= 4
 
 
-def test_a_disk_that_refuses_a_write_ends_the_store_and_loses_nothing_durable_trace_16(
+def test_a_disk_that_refuses_a_write_ends_the_store_and_loses_nothing_durable(
     tmp_path: Path,
 ) -> None:
     path, refused = tmp_path / "shard-1", 0
