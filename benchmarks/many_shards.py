@@ -41,7 +41,8 @@ from skerry.runtime.core.events import (
     Transmit,
 )
 from skerry.runtime.core.placement import balanced, slots_of
-from skerry.runtime.core.shard import Settings, Shard
+from skerry.runtime.core.settings import Settings
+from skerry.runtime.core.shard import Shard
 from skerry.runtime.core.wire import Kind
 from skerry.runtime.simulator.disk import MemoryStore
 

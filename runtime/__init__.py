@@ -66,6 +66,7 @@ runtime/gateway/    A worker's end of them.
 runtime/core/    The core: no I/O, no clock, no thread.
     events.py     The core's vocabulary: every event that reaches a shard, every effect that it asks for.
     stored.py     Stored bytes, split without decoding their values: an array of states, a state's schema id.
+    settings.py   Who a shard is, the app that it runs, and what it holds at most.
     shard.py      The life of a batch: events in, turns, one commit, effects out.
     placement.py  Where a key lives: the slot of an entity, the shard of a slot, at a version.
     wire.py       The wire format between shards: packets, frames, and the runs of messages in a frame.
@@ -106,11 +107,11 @@ runtime/transport/    Across to the next shard.
 
 runtime/cli/    The launcher, a file a command.
     message.py   `skerry ask` and `skerry send`: one message to a running app, from the shell.
+    settings.py  The settings that have a flag, a variable and a key: one table, from which all three come.
     keep.py      `skerry backup` and `skerry restore`: an app's data at one moment, and back.
     operate.py   `skerry status`, `stop`, `dead`, `check`: a look at an app, and a hand on it.
     read.py      `skerry get`, `export`, `count`: committed state of a running or a stopped app.
     run.py       `skerry run`: an app on all cores, with its progress and its summary.
-    settings.py  The settings that have a flag, a variable and a key: one table, from which all three come.
 
 runtime/simulator/    The same core on a simulated network, disk and clock.
     callers.py   Simulated clients: the production session over lines that break.

@@ -15,7 +15,7 @@ from typing import Literal
 from msgspec import Struct
 
 from skerry.runtime.core.events import SLOTS
-from skerry.runtime.core.shard import Limits
+from skerry.runtime.core.settings import Limits
 
 QUOTA_BYTES_MIN = 16 << 20
 """Room for a store's tree, its log and the entities of a first minute."""

@@ -144,7 +144,7 @@ def simulate(
     app: App, *, seed: int, shards: int, faults: Faults, start_ns: int | None = None
 ) -> Simulated:
     """The app on simulated shards."""
-    from skerry.runtime.core.shard import Limits
+    from skerry.runtime.core.settings import Limits
     from skerry.runtime.simulator.cluster import START_NS, Cluster
 
     app.check_targets()

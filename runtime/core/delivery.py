@@ -28,12 +28,12 @@ from skerry.runtime.core import wire
 from skerry.runtime.core.buffer import Buffer, Extra, Messages, Runs
 from skerry.runtime.core.events import Outcome, Placement
 from skerry.runtime.core.placement import slot_of
+from skerry.runtime.core.settings import TURN_ERRORS
 from skerry.runtime.core.tables.asks import Ask, Asks, Continuation
 from skerry.runtime.core.tables.dead_letters import DeadLetters
 from skerry.runtime.core.tables.outputs import Outputs, home, partition_of
 from skerry.runtime.core.tables.timers import Timer, Timers, timer_key, unnamed_key
 from skerry.runtime.core.turns import (
-    TURN_ERRORS,
     Broke,
     Calling,
     Done,

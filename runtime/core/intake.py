@@ -14,7 +14,7 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import msgspec
 import xxhash
@@ -40,6 +40,7 @@ from skerry.runtime.core.events import (
     Written,
 )
 from skerry.runtime.core.placement import slot_of
+from skerry.runtime.core.settings import Pipeline, Settings
 from skerry.runtime.core.streams.links import Streams
 from skerry.runtime.core.tables.dead_letters import DeadLetter
 from skerry.runtime.core.tables.requests import Requests
@@ -47,9 +48,6 @@ from skerry.runtime.core.tables.timers import Timer, Timers
 from skerry.runtime.core.turns import Raised, broke
 from skerry.runtime.core.wire import Call, Packet
 from skerry.stream import BadRow, Columns, Exit, check_keys
-
-if TYPE_CHECKING:
-    from skerry.runtime.core.shard import Settings
 
 SLOW_MESSAGES = 20_000
 """After a hang, how many messages are run one per commit: more than any batch held."""
@@ -64,16 +62,6 @@ _ITEM, _TIMER = 1 << 33, 1 << 34
 
 _encode = msgspec.msgpack.Encoder().encode
 
-
-class Applies(Protocol):
-    """The pure part of a source's pipeline: items in, columns of messages out."""
-
-    def apply(self, items: Sequence[Any], /) -> Sequence[Columns]:
-        """What these items become: for each end of the pipeline its columns."""
-        ...
-
-
-Pipelines = dict[str, Applies]
 
 Outside = Requested | Operated | Confirmed | Items | Written
 """What comes from outside."""
@@ -403,7 +391,7 @@ class Intake:
                 self._item(pipeline, event, place)
         self._new_positions[where] = event.positions[-1]
 
-    def _item(self, pipeline: Applies, event: Items, place: int) -> None:
+    def _item(self, pipeline: Pipeline, event: Items, place: int) -> None:
         """One item: when its pipeline raises, it alone becomes a dead letter."""
         if self._delivery.poison:
             self._delivery.poison = False
@@ -432,7 +420,7 @@ class Intake:
                 self._delivery.spread(end, keys, rows)
 
     def _apply(
-        self, pipeline: Applies, items: Sequence[Any]
+        self, pipeline: Pipeline, items: Sequence[Any]
     ) -> tuple[Sequence[Columns], BaseException | None]:
         """Run the user's stages. Guarded, as handlers are."""
         try:

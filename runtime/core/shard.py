@@ -20,7 +20,6 @@ from collections.abc import Callable, Sequence
 import msgspec
 from msgspec import Struct
 
-from skerry.entity import EntityType
 from skerry.errors import SkerryError
 from skerry.runtime.core import commit
 from skerry.runtime.core.clients import NOTHING, Clients
@@ -38,7 +37,6 @@ from skerry.runtime.core.events import (
     Live,
     Operated,
     Outcome,
-    Placement,
     Reply,
     Requested,
     Row,
@@ -49,13 +47,14 @@ from skerry.runtime.core.events import (
     Told,
     Written,
 )
-from skerry.runtime.core.intake import Identity, Intake, Pipelines, Work
+from skerry.runtime.core.intake import Identity, Intake, Work
+from skerry.runtime.core.settings import Settings
 from skerry.runtime.core.streams.links import Streams
 from skerry.runtime.core.tables.asks import Asks
-from skerry.runtime.core.tables.outputs import Outlet, Outputs
+from skerry.runtime.core.tables.outputs import Outputs
 from skerry.runtime.core.tables.requests import Requests
 from skerry.runtime.core.tables.timers import Timers
-from skerry.runtime.core.turns import TURN_ERRORS, Raised, Turns
+from skerry.runtime.core.turns import Raised, Turns
 from skerry.runtime.ports import Committed, Last
 from skerry.turn import Turn
 
@@ -68,87 +67,6 @@ CROWDED = Outcome("busy", msgspec.msgpack.encode(["Unavailable", "Too many dead 
 LEAP_NS = 24 * 3600 * 10**9
 """A clock set ahead by more, while we run, is not believed: time never goes back, so every timer
 would fire and the shard would live in the future for ever."""
-
-
-class Limits(Struct, frozen=True, kw_only=True):
-    """What a shard holds at most. Everything in it that can grow is listed here (I7)."""
-
-    turns_per_batch_max: int = 16_384
-    """Bounds what one batch delays the next; who has a clock keeps it below, see `pace.py`."""
-
-    requests_per_batch_max: int = 2048
-    """Client requests per batch: each adds an outcome to the record."""
-
-    waiting_requests_max: int = 16_384
-    """Client requests that wait for a batch; who brings more is told at once that we are busy. Eight
-    batches: some tenths of a second of work, so what is taken in is answered soon, and enough for
-    four callers to have one batch under way and one waiting. About 5 MB."""
-
-    waiting_bytes_max: int = 32 << 20
-    """The same in bytes, as they came: four of the largest requests."""
-
-    held_requests_max: int = 16_384
-    """Requests that wait for an earlier one of their session, which is on its way or lost."""
-
-    held_bytes_max: int = 32 << 20
-    """The same in bytes of their arguments."""
-
-    session_outcomes_max: int = 1 << 16
-    """Outcomes that a session has not confirmed. A caller confirms four times a second and has no
-    more on its way than a few batches: one that reaches this does not confirm."""
-
-    outcomes_bytes_max: int = 64 << 20
-    """Memory for the outcomes that nobody has confirmed, of all sessions that talk: some 200,000."""
-
-    sessions_max: int = 1 << 16
-    """Sessions in memory, about a kilobyte each; those that were silent longest leave it first."""
-
-    sessions_away_max: int = 1 << 18
-    """Sessions that only the store knows, until their outcomes expire: beyond, no new one is begun."""
-
-    sessions_of_caller_max: int = 16
-    """Sessions that one caller has begun and that are in memory: a client has one."""
-
-    looks_of_caller_max: int = 256
-    """Looks of one caller: a client has 64 on their way to a door."""
-
-    looks_max: int = 8192
-    """Looks of all callers."""
-
-    looks_bytes_max: int = 64 << 20
-    """Answers to them that wait for the disk or for their caller; one may go beyond."""
-
-    operations_max: int = 1024
-    """Operators' words on dead letters that wait for a batch."""
-
-    timers_per_batch_max: int = 2048
-    """Due timers per batch."""
-
-    cache_bytes: int = 256 << 20
-    """Memory for entities kept as objects; the least used leave first."""
-
-
-class Settings(Struct, frozen=True):
-    """Who a shard is, and the app that it runs."""
-
-    me: int
-    incarnation: bytes
-    placement: Placement
-    types: dict[str, EntityType]
-    pipelines: Pipelines
-    outlets: dict[str, Outlet] = {}
-    life: str = ""
-    """See `Outputs`."""
-    retries: int = 3
-    limits: Limits = Limits()
-    slow: bool = False
-    """One message per commit: after a worker hung or ended, to find the message that it was in."""
-    poison: tuple[int, int, int] | None = None
-    """The message that was found then: a dead letter instead of a turn."""
-    verdict: str = ""
-    """What its handler did, again and again."""
-    turn_errors: tuple[type[BaseException], ...] = TURN_ERRORS
-    """What a handler may raise that ends its own turn only."""
 
 
 class _Held(Struct, frozen=True):

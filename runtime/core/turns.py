@@ -29,6 +29,7 @@ from skerry.runtime.core.buffer import Buffer, Extra, Runs
 from skerry.runtime.core.events import StateGroup
 from skerry.runtime.core.loops import IMMUTABLE, answering_loop_of, asking_loop_of, loop_of
 from skerry.runtime.core.placement import slots_of
+from skerry.runtime.core.settings import TURN_ERRORS
 from skerry.runtime.core.stored import split
 from skerry.stream import check_keys
 from skerry.turn import Turn, here, leave
@@ -91,11 +92,6 @@ class Broke(Struct, frozen=True):
 
 
 Result = Done | Refused | Broke
-
-
-TURN_ERRORS = (Exception, SystemExit, GeneratorExit)
-"""What a handler may raise that ends its own turn only. Not Ctrl-C: in a test it ends the test. In a
-worker, which is not told of it, everything does: see `Settings.turn_errors`."""
 
 
 Given = Args | Callable[[], tuple[Any, ...]]

@@ -46,7 +46,8 @@ from skerry.runtime.core.events import (
     Write,
 )
 from skerry.runtime.core.placement import balanced, slot_of
-from skerry.runtime.core.shard import Limits, Settings, Shard
+from skerry.runtime.core.settings import Limits, Settings
+from skerry.runtime.core.shard import Shard
 from skerry.runtime.core.tables.dead_letters import DeadLetter
 from skerry.runtime.core.wire import Kind
 from skerry.runtime.gateway import protocol

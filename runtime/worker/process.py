@@ -56,7 +56,8 @@ from skerry.runtime.core.events import (
     Write,
 )
 from skerry.runtime.core.intake import partition_slot
-from skerry.runtime.core.shard import Settings, Shard
+from skerry.runtime.core.settings import Settings
+from skerry.runtime.core.shard import Shard
 from skerry.runtime.core.streams.links import ACK_NS
 from skerry.runtime.core.turns import Raised
 from skerry.runtime.gateway.inquiries import Inquiries

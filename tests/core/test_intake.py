@@ -7,7 +7,8 @@ import msgspec
 from skerry import App, Entity, Output, emit, send
 from skerry.runtime.core.events import Durable, Requested, RequestRun, Ticked, Write
 from skerry.runtime.core.placement import balanced
-from skerry.runtime.core.shard import Limits, Settings, Shard
+from skerry.runtime.core.settings import Limits, Settings
+from skerry.runtime.core.shard import Shard
 from skerry.runtime.simulator.disk import MemoryStore
 
 NOW_NS = 10**18

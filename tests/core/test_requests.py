@@ -19,7 +19,8 @@ from skerry.runtime.core.events import (
     Ticked,
 )
 from skerry.runtime.core.placement import balanced, slot_of
-from skerry.runtime.core.shard import Limits, Settings, Shard
+from skerry.runtime.core.settings import Limits, Settings
+from skerry.runtime.core.shard import Shard
 from skerry.runtime.core.tables import requests
 from skerry.runtime.core.tables.requests import LIFETIME_NS, SETTLED_MAX
 from skerry.runtime.simulator.disk import MemoryStore

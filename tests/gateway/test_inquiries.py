@@ -10,7 +10,8 @@ import pytest
 from skerry import App, Entity, Rejected
 from skerry.runtime.core.events import Durable, Operated, Requested, RequestRun, Table, Ticked
 from skerry.runtime.core.placement import balanced
-from skerry.runtime.core.shard import Limits, Settings, Shard
+from skerry.runtime.core.settings import Limits, Settings
+from skerry.runtime.core.shard import Shard
 from skerry.runtime.gateway import inquiries
 from skerry.runtime.gateway.inquiries import Inquiries
 from skerry.runtime.gateway.protocol import Control

@@ -49,7 +49,18 @@ WALK = (
     *("session", "window", "connection", "line", "channel", "knock", "protocol", "listener"),
     "inquiries",
     # The core.
-    *("events", "stored", "shard", "placement", "links", "outbound", "wire", "inbound", "intake"),
+    *(
+        "events",
+        "stored",
+        "settings",
+        "shard",
+        "placement",
+        "links",
+        "outbound",
+        "wire",
+        "inbound",
+        "intake",
+    ),
     *("clients", "requests", "delivery", "buffer", "turns", "loops", "asks", "timers", "outputs"),
     *("dead_letters", "commit"),
     # Down to the disk, across to the next shard.

@@ -13,7 +13,7 @@ import msgspec
 from skerry.message import message
 from skerry.runtime.core import intake, shard, wire
 from skerry.runtime.core.events import Table
-from skerry.runtime.core.shard import Limits
+from skerry.runtime.core.settings import Limits
 from skerry.runtime.core.streams import inbound, links, outbound
 from skerry.runtime.simulator.cluster import Cluster
 from skerry.testing import Faults

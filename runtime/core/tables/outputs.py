@@ -19,8 +19,7 @@ Asserts I1, I3 for what leaves by sinks.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator
 
 import msgspec
 import xxhash
@@ -29,6 +28,7 @@ from msgspec import Struct
 from skerry.runtime.core.commit import slot_prefix
 from skerry.runtime.core.events import Row, Table, Write, Written
 from skerry.runtime.core.placement import slot_of
+from skerry.runtime.core.settings import Outlet
 
 WRITE_ITEMS = 2000
 WRITE_BYTES = 1 << 20
@@ -38,23 +38,6 @@ UNWRITTEN_MAX = 200_000
 """Items that no sink has yet; above, intake from outside pauses (I7)."""
 
 _encode = msgspec.msgpack.Encoder().encode
-
-
-class Outlet(Protocol):
-    """The pure stages between an output and its sinks."""
-
-    @property
-    def ends(self) -> int:
-        """How many sinks it has."""
-        ...
-
-    def emitted(self, item: object, /) -> bytes:
-        """An item as it travels. Raises TypeError or ValueError: it can't."""
-        ...
-
-    def apply(self, items: Sequence[bytes], /) -> Sequence[tuple[int, Sequence[bytes]]]:
-        """What comes out at each sink: (its place among the output's sinks, items)."""
-        ...
 
 
 Where = tuple[str, int, str]
