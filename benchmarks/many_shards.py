@@ -40,7 +40,7 @@ from skerry.runtime.core.events import (
     Ticked,
     Transmit,
 )
-from skerry.runtime.core.placement import balanced, slots_of
+from skerry.runtime.core.ownership import balanced, slots_of
 from skerry.runtime.core.settings import Settings
 from skerry.runtime.core.shard import Shard
 from skerry.runtime.core.wire import Kind

@@ -12,7 +12,7 @@ from typing import Any
 from skerry.runtime.app.directory import load
 from skerry.runtime.cli.read import fields_of, states
 from skerry.runtime.core.events import Table
-from skerry.runtime.core.placement import slot_of
+from skerry.runtime.core.ownership import slot_of
 from skerry.runtime.store.store import LmdbStore
 
 

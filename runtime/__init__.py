@@ -68,7 +68,7 @@ runtime/core/    The core: no I/O, no clock, no thread.
     stored.py     Stored bytes, split without decoding their values: an array of states, a state's schema id.
     settings.py   Who a shard is, the app that it runs, and what it holds at most.
     shard.py      The life of a batch: events in, turns, one commit, effects out.
-    placement.py  Where a key lives: the slot of an entity, the shard of a slot, at a version.
+    ownership.py  Where a key lives: the slot of an entity, and the shard that serves a slot.
     wire.py       The wire format between shards: packets, frames, and the runs of messages in a frame.
     intake.py     What waits to be run, and the order in which a batch takes it.
     clients.py    What clients ask: judged, run as one loop where that is safe, remembered, answered.

@@ -17,7 +17,7 @@ from skerry import App
 from skerry.runtime.core import commit as records
 from skerry.runtime.core import wire
 from skerry.runtime.core.events import Arrived, Durable, StateGroup, Ticked, Transmit
-from skerry.runtime.core.placement import balanced, slot_of
+from skerry.runtime.core.ownership import balanced, slot_of
 from skerry.runtime.core.settings import Settings
 from skerry.runtime.core.shard import Shard
 from skerry.runtime.core.wire import Call

@@ -24,7 +24,7 @@ from msgspec.structs import replace
 
 from skerry.errors import SkerryError, StoreDamaged
 from skerry.runtime.app.directory import NAME, RUNNING, load, save
-from skerry.runtime.core.placement import balanced
+from skerry.runtime.core.ownership import balanced
 from skerry.runtime.description import FORMAT, Description, boot_id
 from skerry.runtime.private import IN_DATA
 from skerry.runtime.store import label as labels

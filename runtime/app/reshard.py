@@ -33,7 +33,7 @@ from skerry.runtime.core.events import (
     StateGroup,
     Table,
 )
-from skerry.runtime.core.placement import balanced, slot_of, slots_of
+from skerry.runtime.core.ownership import balanced, slot_of, slots_of
 from skerry.runtime.core.streams.inbound import Inbound, InboundRow
 from skerry.runtime.core.streams.outbound import Outbound, OutboundRow, OutboxRow, outbox_key
 from skerry.runtime.description import Description

@@ -22,7 +22,7 @@ from skerry.errors import UnknownEntity
 from skerry.runtime.app.directory import find_data, is_running, stored_name
 from skerry.runtime.cli.message import Data, Target, as_json, split
 from skerry.runtime.core.events import Table
-from skerry.runtime.core.placement import slot_of
+from skerry.runtime.core.ownership import slot_of
 from skerry.runtime.core.stored import patiently
 from skerry.runtime.core.stored import split as split_array
 from skerry.runtime.printable import one_line

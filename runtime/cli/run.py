@@ -60,7 +60,7 @@ def run(
     from skerry.runtime.app.launch import supervise
     from skerry.runtime.app.load import hidden, load, path_for, resolved
     from skerry.runtime.config import Config, Program, Storage, Supervision
-    from skerry.runtime.core.shard import Limits
+    from skerry.runtime.core.settings import Limits
 
     os.environ["SKERRY_ARGS"] = json.dumps(args or [])
     here = Path.cwd()

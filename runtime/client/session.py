@@ -40,7 +40,7 @@ from skerry.runtime.client.window import (
     number_of,
 )
 from skerry.runtime.core.events import Outcome, RequestRun
-from skerry.runtime.core.placement import slot_of
+from skerry.runtime.core.ownership import slot_of
 from skerry.runtime.gateway import protocol
 
 SLOTS_KNOWN_MAX = 1 << 20

@@ -27,14 +27,13 @@ from skerry.message import MESSAGE_BYTES_MAX, Args, Handler
 from skerry.runtime.core.delivery import Delivery, outcome_of
 from skerry.runtime.core.events import (
     Outcome,
-    Placement,
     Reply,
     Request,
     Requested,
     RequestRun,
     Told,
 )
-from skerry.runtime.core.placement import slot_of, slots_of
+from skerry.runtime.core.ownership import Ownership, slot_of, slots_of
 from skerry.runtime.core.tables.requests import LIFETIME_NS, Requests, Session
 from skerry.runtime.core.turns import Broke, Done, Raised
 
@@ -50,11 +49,8 @@ _encode = msgspec.msgpack.Encoder().encode
 class Clients:
     """The requests of a batch."""
 
-    def __init__(
-        self, me: int, placement: Placement, delivery: Delivery, requests: Requests
-    ) -> None:
-        self._placement = placement
-        self._mine = frozenset(s for s, owner in enumerate(placement.slots) if owner == me)
+    def __init__(self, ownership: Ownership, delivery: Delivery, requests: Requests) -> None:
+        self._ownership = ownership
         self._delivery, self._requests = delivery, requests
         self._columns: dict[int, Callable[[Raw], list[tuple[Any, ...]]]] = {}
         self.full = ""
@@ -91,7 +87,7 @@ class Clients:
         return handler is not None and handler.query and not any(run.previous)
 
     def _look(self, request: Request, *, slow: bool) -> None:
-        if slot_of(request.type, request.key) not in self._mine:
+        if not self._ownership.serves(slot_of(request.type, request.key)):
             self._answer(request, self._moved())
             return
         if slow:
@@ -109,7 +105,7 @@ class Clients:
                 self._one(session, request, now_ns, slow=slow)
 
     def _moved(self) -> Outcome:
-        return Outcome("moved", _encode(self._placement.version))
+        return Outcome("moved", _encode(self._ownership.version))
 
     def _watch_request(self, request: Request) -> None:
         """It runs next."""
@@ -131,7 +127,7 @@ class Clients:
         if delivery.one_by_one(kept):
             return False
         slots = slots_of(run.type, run.keys)
-        if run.first_ns < now_ns - LIFETIME_NS // 2 or not self._mine.issuperset(slots):
+        if run.first_ns < now_ns - LIFETIME_NS // 2 or not self._ownership.serves_all(slots):
             return False
         if not requests.has_room(session, len(slots)):
             return False
@@ -179,7 +175,7 @@ class Clients:
         while waiting:
             request = waiting.popleft()
             slot = slot_of(request.type, request.key)
-            if slot not in self._mine:
+            if not self._ownership.serves(slot):
                 self._answer(request, self._moved())
                 continue
             verdict = self._requests.judge(session, request, slot, now_ns)

@@ -20,7 +20,7 @@ import xxhash
 
 from skerry.errors import SkerryError
 from skerry.runtime.core.events import SLOTS, CommitNo, Row, StateGroup
-from skerry.runtime.core.placement import slot_of
+from skerry.runtime.core.ownership import slot_of
 from skerry.runtime.core.stored import patiently
 
 _HEADER = struct.Struct("<4sIQQQQ")

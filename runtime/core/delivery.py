@@ -26,8 +26,8 @@ from skerry.errors import Failed, InvalidMessage, Rejected
 from skerry.message import Args, Handler
 from skerry.runtime.core import wire
 from skerry.runtime.core.buffer import Buffer, Extra, Messages, Runs
-from skerry.runtime.core.events import Outcome, Placement
-from skerry.runtime.core.placement import slot_of
+from skerry.runtime.core.events import Outcome
+from skerry.runtime.core.ownership import Ownership, slot_of
 from skerry.runtime.core.settings import TURN_ERRORS
 from skerry.runtime.core.tables.asks import Ask, Asks, Continuation
 from skerry.runtime.core.tables.dead_letters import DeadLetters
@@ -60,10 +60,9 @@ class Delivery:
 
     def __init__(
         self,
-        me: int,
+        ownership: Ownership,
         types: dict[str, EntityType],
         *,
-        placement: Placement,
         timers: Timers,
         asks: Asks,
         outputs: Outputs,
@@ -71,7 +70,7 @@ class Delivery:
         turn_errors: tuple[type[BaseException], ...] = TURN_ERRORS,
         verdict: str = "",
     ) -> None:
-        self.me = me
+        self.me = ownership.me
         self.types = types
         self.handlers = {h.id: h for t in types.values() for h in t.handlers.values()}
         self.timers, self.asks, self.turn = timers, asks, turn
@@ -92,12 +91,12 @@ class Delivery:
         """The message that runs next has ended workers before: a dead letter instead of a turn."""
         self._verdict, self._turn_errors = verdict, turn_errors
         self._epoch = self._commit = self._index = 0
-        self._placement = placement
+        self._ownership = ownership
         turn.timer_set = self._timer_set
 
     def elsewhere(self, slot: int) -> Buffer | None:
         """The buffer of the shard that a slot belongs to; None when it is ours."""
-        owner = self._placement.slots[slot]
+        owner = self._ownership.owner(slot)
         return None if owner == self.me else self.buffer(owner)
 
     def _place(self, type_name: str, key: str) -> Buffer | None:

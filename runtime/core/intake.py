@@ -39,7 +39,7 @@ from skerry.runtime.core.events import (
     Told,
     Written,
 )
-from skerry.runtime.core.placement import slot_of
+from skerry.runtime.core.ownership import slot_of
 from skerry.runtime.core.settings import Pipeline, Settings
 from skerry.runtime.core.streams.links import Streams
 from skerry.runtime.core.tables.dead_letters import DeadLetter

@@ -48,6 +48,7 @@ from skerry.runtime.core.events import (
     Written,
 )
 from skerry.runtime.core.intake import Identity, Intake, Work
+from skerry.runtime.core.ownership import Ownership
 from skerry.runtime.core.settings import Settings
 from skerry.runtime.core.streams.links import Streams
 from skerry.runtime.core.tables.asks import Asks
@@ -107,11 +108,12 @@ class Shard:
         self.kept_types: set[str] = set()
         """Types that the store has states of, or had: of this release and of those before."""
         self.turn = Turn()
-        limits, placement = settings.limits, settings.placement
+        limits = settings.limits
+        self.ownership = Ownership(settings.me, settings.placement)
         self.timers, self.asks = Timers(), Asks()
         self.requests = Requests(
             store,
-            [slot for slot, owner in enumerate(placement.slots) if owner == self.me],
+            self.ownership,
             session_max=limits.session_outcomes_max,
             bytes_max=limits.outcomes_bytes_max,
             held_max=limits.held_requests_max,
@@ -123,9 +125,8 @@ class Shard:
         self.outputs = Outputs(settings.outlets, settings.life, store.read)
         self.turn.outputs = settings.outlets
         self.delivery = Delivery(
-            settings.me,
+            self.ownership,
             settings.types,
-            placement=placement,
             timers=self.timers,
             asks=self.asks,
             outputs=self.outputs,
@@ -145,8 +146,8 @@ class Shard:
             turn_errors=settings.turn_errors,
         )
         self.delivery.turns = self.turns
-        self.clients = Clients(self.me, placement, self.delivery, self.requests)
-        self.streams = Streams(settings.me, placement, settings.incarnation, self.epoch, store.read)
+        self.clients = Clients(self.ownership, self.delivery, self.requests)
+        self.streams = Streams(self.ownership, settings.incarnation, self.epoch, store.read)
         self.intake = Intake(
             settings,
             self.delivery,

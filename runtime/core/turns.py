@@ -28,7 +28,7 @@ from skerry.roundtrip import RoundTrip
 from skerry.runtime.core.buffer import Buffer, Extra, Runs
 from skerry.runtime.core.events import StateGroup
 from skerry.runtime.core.loops import IMMUTABLE, answering_loop_of, asking_loop_of, loop_of
-from skerry.runtime.core.placement import slots_of
+from skerry.runtime.core.ownership import slots_of
 from skerry.runtime.core.settings import TURN_ERRORS
 from skerry.runtime.core.stored import split
 from skerry.stream import check_keys

@@ -45,7 +45,7 @@ from skerry.runtime.core.events import (
     Transmit,
     Write,
 )
-from skerry.runtime.core.placement import balanced, slot_of
+from skerry.runtime.core.ownership import balanced, slot_of
 from skerry.runtime.core.settings import Limits, Settings
 from skerry.runtime.core.shard import Shard
 from skerry.runtime.core.tables.dead_letters import DeadLetter
@@ -190,9 +190,7 @@ class Cluster:
         machine.disk.sync(opening.no)
         shard.accept(Durable(opening.no))
         shard.streams.keep = machine.disk.keep
-        machine.started(
-            shard, self._incarnation, self.placement, lambda: self._clock(machine).now_ns
-        )
+        machine.started(shard, self._incarnation, lambda: self._clock(machine).now_ns)
         self.keeper.watches[machine.id].started(self._now_s)
         if self.dies_opening():
             self.crash(machine.id)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from skerry.runtime.core import commit as records
 from skerry.runtime.core.commit import Decoded, state_key
 from skerry.runtime.core.events import Commit, Row
-from skerry.runtime.core.placement import slots_of
+from skerry.runtime.core.ownership import slots_of
 from skerry.runtime.ports import Last
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from skerry.app import App
 from skerry.runtime.app.watch import Beat
-from skerry.runtime.core.events import Placement, Reply
+from skerry.runtime.core.events import Reply
 from skerry.runtime.core.intake import Identity, partition_slot
 from skerry.runtime.core.shard import Shard
 from skerry.runtime.gateway import protocol
@@ -75,19 +75,17 @@ class Machine:
         self._rounds = 0
         self._running: Identity = (0, 0, 0)
 
-    def started(
-        self, shard: Shard, incarnation: bytes, placement: Placement, now_ns: Callable[[], int]
-    ) -> None:
+    def started(self, shard: Shard, incarnation: bytes, now_ns: Callable[[], int]) -> None:
         """A new process of this shard is up."""
         self.shard, self._now_ns = shard, now_ns
-        self._incarnation, self._placement = incarnation, placement
+        self._incarnation = incarnation
         self.readers = {
             (pipeline.name, partition): Reader(
                 pipeline.source, partition, shard.intake.positions.get((pipeline.name, partition))
             )
             for pipeline in self._app.pipelines
             for partition in pipeline.source.partitions()
-            if placement.slots[partition_slot(pipeline.name, partition)] == self.id
+            if shard.ownership.serves(partition_slot(pipeline.name, partition))
         }
         self._rounds = 0
         self._running = (0, 0, 0)
@@ -161,7 +159,7 @@ class Machine:
             self._incarnation,
             self.id,
             self.shard.epoch,
-            self._placement,
+            self.shard.ownership.placement,
             self._now_ns(),
             self._app.name,
             public,
@@ -183,5 +181,5 @@ class Machine:
             "quiet": self.shard.quiet and self.finished,
             "epoch": self.shard.epoch,
             "commit": self.shard.no,
-            "version": self._placement.version,
+            "version": self.shard.ownership.version,
         }

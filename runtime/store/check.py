@@ -15,7 +15,7 @@ import msgspec
 
 from skerry.errors import StoreDamaged, StoreLocked
 from skerry.runtime.core.events import SLOTTED
-from skerry.runtime.core.placement import slots_of
+from skerry.runtime.core.ownership import slots_of
 from skerry.runtime.store.environment import Environment, open_log
 from skerry.runtime.store.tree import verify
 

@@ -23,7 +23,7 @@ from msgspec import Struct
 
 from skerry.runtime.core import commit as records
 from skerry.runtime.core.events import SLOTTED, Table
-from skerry.runtime.core.placement import slots_of
+from skerry.runtime.core.ownership import slots_of
 from skerry.runtime.store.environment import Environment
 from skerry.runtime.store.memtable import Entry, Groups, Layer, States, tree_key
 from skerry.runtime.store.tree import HOUSE_SLOT, note, sealed

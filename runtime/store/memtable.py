@@ -33,7 +33,7 @@ from typing import Any, Final, cast
 from msgspec import Raw, Struct
 
 from skerry.runtime.core.events import Live, Row, StateGroup
-from skerry.runtime.core.placement import slots_of
+from skerry.runtime.core.ownership import slots_of
 from skerry.runtime.core.stored import split
 from skerry.runtime.store.order import K, Order, slots_of_rows
 

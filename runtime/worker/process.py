@@ -221,7 +221,7 @@ class Worker:
         for pipeline in self._app.pipelines:
             for partition in pipeline.source.partitions():
                 slot = partition_slot(pipeline.name, partition)
-                if self._assignment.placement.slots[slot] == self._assignment.shard:
+                if self._shard.ownership.serves(slot):
                     after = self._shard.intake.positions.get((pipeline.name, partition))
                     yield Partition(pipeline.name, pipeline.source, partition, after, self._wake)
 
@@ -374,7 +374,7 @@ class Worker:
             "incarnation": bytes.fromhex(self._assignment.description.incarnation),
             "shard": self._assignment.shard,
             "epoch": self._shard.epoch,
-            "placement": self._assignment.placement,
+            "placement": self._shard.ownership.placement,
             "now_ns": time.time_ns(),
             "app": self._app.name,
             "types": {
@@ -451,7 +451,7 @@ class Worker:
             "finite": finite,
             "epoch": self._shard.epoch,
             "commit": self._shard.no,
-            "version": self._assignment.placement.version,
+            "version": self._shard.ownership.version,
             "turns": self._turns,
             "items": self._readers.items,
             "commits": self._commits,

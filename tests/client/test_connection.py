@@ -18,7 +18,7 @@ from skerry.runtime.client.connection import Connection
 from skerry.runtime.client.session import UNSAID, WAITED
 from skerry.runtime.client.window import WINDOW_MAX
 from skerry.runtime.core.events import Outcome
-from skerry.runtime.core.placement import balanced
+from skerry.runtime.core.ownership import balanced
 from skerry.runtime.description import Running
 from skerry.runtime.gateway import knock, protocol
 from skerry.runtime.gateway.channel import Channel

@@ -20,7 +20,7 @@ from skerry.runtime.client.window import (
     WINDOW_MIN,
 )
 from skerry.runtime.core.events import Outcome
-from skerry.runtime.core.placement import balanced
+from skerry.runtime.core.ownership import balanced
 from skerry.runtime.gateway import protocol
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from skerry.runtime.core.placement import balanced
+from skerry.runtime.core.ownership import Ownership, balanced
 from skerry.runtime.core.streams.inbound import CREDIT_BYTES, Inbound
 from skerry.runtime.core.streams.links import REASONS_MAX, Streams
 from skerry.runtime.core.wire import Kind, Packet
@@ -42,7 +42,9 @@ def test_frames_are_taken_in_the_order_of_their_numbers() -> None:
 def test_of_all_that_strangers_send_as_many_reasons_are_kept_as_fit_and_each_packet_counts() -> (
     None
 ):
-    streams = Streams(0, balanced([0, 1], version=1, next_id=2), bytes(16), 1, lambda *_: None)
+    streams = Streams(
+        Ownership(0, balanced([0, 1], version=1, next_id=2)), bytes(16), 1, lambda *_: None
+    )
     for first in range(1000):
         streams.arrived(first.to_bytes(2, "big") + bytes(200))
     assert len(streams.refused) == REASONS_MAX + 1

@@ -6,7 +6,7 @@ import msgspec
 
 from skerry import App, Entity, Output, emit, send
 from skerry.runtime.core.events import Durable, Requested, RequestRun, Ticked, Write
-from skerry.runtime.core.placement import balanced
+from skerry.runtime.core.ownership import balanced
 from skerry.runtime.core.settings import Limits, Settings
 from skerry.runtime.core.shard import Shard
 from skerry.runtime.simulator.disk import MemoryStore

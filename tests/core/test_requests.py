@@ -18,7 +18,7 @@ from skerry.runtime.core.events import (
     Table,
     Ticked,
 )
-from skerry.runtime.core.placement import balanced, slot_of
+from skerry.runtime.core.ownership import balanced, slot_of
 from skerry.runtime.core.settings import Limits, Settings
 from skerry.runtime.core.shard import Shard
 from skerry.runtime.core.tables import requests

@@ -9,7 +9,7 @@ import pytest
 
 from skerry import App, Entity, Rejected
 from skerry.runtime.core.events import Durable, Operated, Requested, RequestRun, Table, Ticked
-from skerry.runtime.core.placement import balanced
+from skerry.runtime.core.ownership import balanced
 from skerry.runtime.core.settings import Limits, Settings
 from skerry.runtime.core.shard import Shard
 from skerry.runtime.gateway import inquiries

@@ -54,7 +54,7 @@ WALK = (
         "stored",
         "settings",
         "shard",
-        "placement",
+        "ownership",
         "links",
         "outbound",
         "wire",

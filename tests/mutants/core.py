@@ -168,13 +168,13 @@ def _(one, self, session, first, now_ns, *, slow):
 
 @bug("a request for another's slot is served, one by one", "core.clients:Clients._one")
 def _(one, self, session, first, now_ns, *, slow):
-    with patch.object(self, "_mine", ALL_SLOTS):
+    with patch.object(self._ownership, "served", ALL_SLOTS):
         one(self, session, first, now_ns, slow=slow)
 
 
 @bug("a request for another's slot is served, in a run", "core.clients:Clients._together")
 def _(together, self, event, session, run, now_ns):
-    with patch.object(self, "_mine", ALL_SLOTS):
+    with patch.object(self._ownership, "served", ALL_SLOTS):
         return together(self, event, session, run, now_ns)
 
 

@@ -13,7 +13,7 @@ from skerry import Failed, message
 from skerry.runtime.app import directory
 from skerry.runtime.core import commit as records
 from skerry.runtime.core.events import Commit, CommitNo, StateGroup
-from skerry.runtime.core.placement import slot_of
+from skerry.runtime.core.ownership import slot_of
 from skerry.runtime.store.store import LmdbStore
 from tests.processes.apps import Blob, Counter
 from tests.processes.started import launcher, running

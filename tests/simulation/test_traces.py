@@ -42,7 +42,7 @@ from skerry.runtime.core.events import (
     Write,
     Written,
 )
-from skerry.runtime.core.placement import slot_of
+from skerry.runtime.core.ownership import slot_of
 from skerry.runtime.core.shard import Shard
 from skerry.runtime.core.streams import inbound
 from skerry.runtime.core.wire import Kind

@@ -28,7 +28,7 @@ from skerry import (
 )
 from skerry.runtime.core import intake
 from skerry.runtime.core.events import Table
-from skerry.runtime.core.placement import slot_of
+from skerry.runtime.core.ownership import slot_of
 from skerry.runtime.core.settings import Limits
 from skerry.runtime.simulator.cluster import Cluster
 from skerry.testing import NO_FAULTS, Faults

@@ -11,7 +11,7 @@ from skerry.runtime.app import directory, membership
 from skerry.runtime.core import commit as records
 from skerry.runtime.core import wire
 from skerry.runtime.core.events import Commit, CommitNo, Row, StateGroup, Table
-from skerry.runtime.core.placement import slot_of
+from skerry.runtime.core.ownership import slot_of
 from skerry.runtime.core.streams.outbound import Outbound, OutboundRow, OutboxRow, outbox_key
 from skerry.runtime.description import Description
 from skerry.runtime.store.store import LmdbStore

@@ -17,7 +17,7 @@ from skerry.runtime.app import reshard
 from skerry.runtime.core import wire
 from skerry.runtime.core.buffer import Runs
 from skerry.runtime.core.events import Table
-from skerry.runtime.core.placement import balanced, slot_of
+from skerry.runtime.core.ownership import balanced, slot_of
 from skerry.runtime.core.streams.outbound import OutboxRow, outbox_key
 from skerry.runtime.core.wire import Call
 

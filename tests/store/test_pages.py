@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from skerry.runtime.core.commit import state_key
 from skerry.runtime.core.events import StateGroup, Table
-from skerry.runtime.core.placement import slots_of
+from skerry.runtime.core.ownership import slots_of
 from skerry.runtime.store import memtable
 from skerry.runtime.store.memtable import Overlay, States, states_in
 from skerry.runtime.store.order import slots_of_rows

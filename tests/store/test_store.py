@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from skerry.errors import SkerryError, StoreDamaged, StoreLocked
 from skerry.runtime.core import commit as records
 from skerry.runtime.core.events import Commit, CommitNo, Row, StateGroup, Table
-from skerry.runtime.core.placement import slots_of
+from skerry.runtime.core.ownership import slots_of
 from skerry.runtime.core.stored import schema_id_of
 from skerry.runtime.store.check import check
 from skerry.runtime.store.checkpoint import STEP_ROWS, Sweep

@@ -25,7 +25,8 @@ from collections.abc import Callable, Iterable
 
 from skerry.errors import StoreDamaged
 from skerry.runtime.core import wire
-from skerry.runtime.core.events import Effect, Placement, Row, ShardId, Stop, Transmit
+from skerry.runtime.core.events import Effect, Row, ShardId, Stop, Transmit
+from skerry.runtime.core.ownership import Ownership
 from skerry.runtime.core.streams.inbound import Inbound, Verdict
 from skerry.runtime.core.streams.outbound import Outbound, Sealed
 from skerry.runtime.core.wire import Kind, Packet, Run
@@ -66,20 +67,19 @@ class Streams:
 
     def __init__(
         self,
-        me: int,
-        placement: Placement,
+        ownership: Ownership,
         incarnation: bytes,
         epoch: int,
         read: Callable[[int, bytes], bytes | None],
     ) -> None:
-        self.me, self.epoch = me, epoch
-        self._placement, self._members = placement, frozenset(placement.members)
+        self.me, self.epoch = ownership.me, epoch
+        self._ownership = ownership
         self._incarnation, self._token = incarnation, wire.token_of(incarnation)
         self._read = read
         self.outbound: dict[int, Outbound] = {}
         self.inbound: dict[int, Inbound] = {}
         """Both ends are made together, when one of the two shards first has something to say."""
-        self.own = self._meet(me)
+        self.own = self._meet(self.me)
         """What waits on the shard's own stream."""
         self.first = 0
         """Own frames up to this number run before any peer's: see `load` and `own_first`."""
@@ -119,7 +119,7 @@ class Streams:
         """Both streams of a pair; the one that comes in."""
         stream = self.inbound.get(peer)
         if stream is None:
-            streams = len(self._members)
+            streams = len(self._ownership.members)
             self.outbound[peer] = Outbound(self.me, peer, self._read, streams)
             stream = self.inbound[peer] = Inbound(peer, streams)
         return stream
@@ -137,7 +137,7 @@ class Streams:
         for key, value in outbox:
             frames.setdefault(int.from_bytes(key[:4], "big"), []).append((bytes(key), bytes(value)))
         known = {int.from_bytes(key[1:], "big") for key in streams} | set(frames)
-        for peer in sorted(known & self._members):
+        for peer in sorted(known & self._ownership.members):
             self._meet(peer).recover(streams.get(Inbound.row_key(peer)))
             stream = self.outbound[peer]
             stream.recover(streams.get(Outbound.row_key(peer)), frames.get(peer, []))
@@ -325,7 +325,7 @@ class Streams:
             peer,
             self.epoch,
             stream.epoch,
-            self._placement.version,
+            self._ownership.version,
             seq,
             position,
             count,
@@ -365,7 +365,7 @@ class Streams:
         peer = packet.src
         if packet.incarnation != self._token:
             return f"shard {peer} belongs to another incarnation of the app"
-        if packet.dst != self.me or peer not in self._members or peer == self.me:
+        if packet.dst != self.me or peer not in self._ownership.members or peer == self.me:
             return f"from {peer} to {packet.dst}, not between members"
         if not packet.src_epoch:
             return f"shard {peer} names no epoch of its own"

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from skerry.runtime.core.commit import slot_prefix
 from skerry.runtime.core.events import Row, Table
-from skerry.runtime.core.placement import slot_of
+from skerry.runtime.core.ownership import slot_of
 
 Continuation = tuple[int, int, bytes]
 """(handler id, params id, the arguments behind the first)."""

@@ -27,7 +27,7 @@ from msgspec import Struct
 
 from skerry.runtime.core.commit import slot_prefix
 from skerry.runtime.core.events import Row, Table, Write, Written
-from skerry.runtime.core.placement import slot_of
+from skerry.runtime.core.ownership import slot_of
 from skerry.runtime.core.settings import Outlet
 
 WRITE_ITEMS = 2000

@@ -28,7 +28,7 @@ from msgspec import Raw, Struct
 
 from skerry.runtime.core.commit import slot_prefix
 from skerry.runtime.core.events import Confirmed, Outcome, Request, Row, Table
-from skerry.runtime.core.placement import slot_of
+from skerry.runtime.core.ownership import Ownership, slot_of
 from skerry.runtime.ports import Committed
 
 LIFETIME_NS = 24 * 3600 * 10**9
@@ -185,7 +185,7 @@ class Requests:
 
     Args:
         store: answers with the newest sealed rows.
-        slots: those of this shard, in the order in which they are looked through.
+        ownership: knows the slots that are looked through, one after the other.
         session_max: unconfirmed outcomes of one session that are kept at most.
         bytes_max: memory for all of them. At either, what is new is refused (I7).
         held_max: requests that may wait for an earlier one.
@@ -198,7 +198,7 @@ class Requests:
     def __init__(
         self,
         store: Committed,
-        slots: Sequence[int],
+        ownership: Ownership,
         *,
         session_max: int,
         bytes_max: int,
@@ -208,7 +208,7 @@ class Requests:
         away_max: int,
         caller_max: int,
     ) -> None:
-        self._store, self._slots = store, slots
+        self._store, self._ownership = store, ownership
         self._session_max, self._bytes_max = session_max, bytes_max
         self._held_max, self._held_bytes_max = held_max, held_bytes_max
         self._sessions_max, self._away_max = sessions_max, away_max
@@ -410,9 +410,10 @@ class Requests:
     def expire(self, now_ns: int) -> None:
         """Look through the rows of one slot, another one each time; let go of who is silent."""
         self._idle_before_ns = now_ns - IDLE_NS
-        if not self._slots:
+        slots = sorted(self._ownership.served)
+        if not slots:
             return
-        slot = self._slots[self._looked_through % len(self._slots)]
+        slot = slots[self._looked_through % len(slots)]
         old_ns, prefix = now_ns - LIFETIME_NS, slot_prefix(slot)
         gone: set[bytes] = set()
         left: set[bytes] = set()

@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from skerry.runtime.core.commit import slot_prefix
 from skerry.runtime.core.events import Row, Table
-from skerry.runtime.core.placement import slot_of
+from skerry.runtime.core.ownership import slot_of
 
 STALE_MIN = 64
 """Entries of the heap whose timers stand no more, that are let be: a few are not worth a look."""
