@@ -21,10 +21,13 @@ from typing import Any, ParamSpec, Self, TypeVar, cast, overload
 
 import msgspec
 
+from skerry.arguments import Args
 from skerry.entity import Entity
 from skerry.errors import Failed, Rejected, SkerryError, TimedOut, Unavailable, as_named
+from skerry.handler import Handler
 from skerry.host import Session, launch
-from skerry.message import Args, Handler, Message, check_key, one_message, target
+from skerry.limits import check_key
+from skerry.message import Message, one_message, target
 
 P = ParamSpec("P")
 R = TypeVar("R")

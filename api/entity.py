@@ -21,7 +21,8 @@ from msgspec import NODEFAULT
 
 from skerry.annotations import content_id, own_hints, refuse_custom, type_text
 from skerry.errors import IncompatibleState, OutsideTurn
-from skerry.message import Handler, hint
+from skerry.handler import Handler
+from skerry.message import hint
 from skerry.roundtrip import NESTING_MAX, RoundTrip
 
 F = TypeVar("F", bound=Callable[..., Any])

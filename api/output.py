@@ -19,7 +19,7 @@ from typing import Any, Generic, TypeVar, get_args
 import msgspec
 
 from skerry.errors import BadApp
-from skerry.message import measured
+from skerry.limits import measured
 from skerry.roundtrip import NESTING_MAX, RoundTrip
 from skerry.stream import Exit, KeyedStage, Pipeline, Sink, Stream
 

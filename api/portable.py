@@ -23,7 +23,7 @@ import msgspec
 from skerry.annotations import hints_of
 from skerry.app import App
 from skerry.entity import EntityMeta, EntityType
-from skerry.message import Handler
+from skerry.handler import Handler
 
 HOME = "skerry_by_value"
 """The module that classes say they are of when they came by value."""

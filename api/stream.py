@@ -26,7 +26,8 @@ import msgspec
 
 from skerry.entity import Entity
 from skerry.errors import BadApp
-from skerry.message import KEY_BYTES_MAX, LARGE, Handler, check_key
+from skerry.handler import Handler
+from skerry.limits import LARGE, check_keys
 
 if TYPE_CHECKING:
     from skerry.output import Outlet
@@ -286,21 +287,6 @@ def _fit(items: list[Any]) -> bool:
     except (ValueError, OverflowError):
         return False
     return size <= LARGE or type(items[0]) not in (str, bytes) or max(map(len, items)) <= LARGE
-
-
-def check_keys(keys: list[str]) -> None:
-    """All keys of a batch, in passes that run in C; one by one only when something is unlike.
-
-    Raises TypeError or ValueError naming the first that can't be a key.
-    """
-    try:
-        plain = "".join(keys).isascii()
-    except TypeError:  # Not all of them are texts: the loop says which.
-        plain = False
-    sizes = set(map(len, keys)) if plain else set()
-    if not plain or 0 in sizes or max(sizes, default=0) > KEY_BYTES_MAX:
-        for key in keys:
-            check_key(key)
 
 
 def _handler_of(function: Any) -> Handler:

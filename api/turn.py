@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from skerry.errors import OutsideTurn, SkerryError
 
 if TYPE_CHECKING:
+    from skerry.arguments import Args
     from skerry.entity import Entity
-    from skerry.message import Args, Handler
+    from skerry.handler import Handler
     from skerry.output import Output
     from skerry.verbs import Asked
 

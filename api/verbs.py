@@ -14,15 +14,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from skerry.errors import Failed, OutsideTurn, Rejected
-from skerry.message import (
-    KEY_BYTES_MAX,
-    Handler,
-    Message,
-    check_key,
-    of_entity,
-    one_message,
-    target,
-)
+from skerry.handler import Handler
+from skerry.limits import KEY_BYTES_MAX, check_key
+from skerry.message import Message, of_entity, one_message, target
 from skerry.output import Output
 from skerry.turn import here, running
 

@@ -7,10 +7,13 @@ api/    What programs are written in; imported as `skerry`.
     annotations.py    Annotations: the types that a class or a function names, alike on every Python.
     shapes.py         Shapes of values: for each, whether a column of values comes back from msgpack as it is.
     roundtrip.py      Round trip: whether a value, once stored or sent, comes back as it was.
-    portable.py       An app by value, for a notebook or a function whose classes no worker can import.
-    message.py        Message and handler: what is sent, and where wrong arguments are refused.
+    limits.py         Limits: how large a key and a message may be.
+    arguments.py      Arguments: checked where a verb is called, written as bytes, and read back.
+    handler.py        Handler: one method of an entity class, as messages reach it.
+    message.py        Message: what is sent, as a value; and what a program names when it sends.
     turn.py           Turn: all that one handler run may read and leave behind; the seam of the two layers.
     verbs.py          The verbs of a turn: each writes one intention on the Turn, which commits as a whole.
+    portable.py       An app by value, for a notebook or a function whose classes no worker can import.
     stream.py         Streams: a source, pure stages, and the entities or sinks that the items go to.
     output.py         Outputs: what entities tell the world, numbered so that repeats can be dropped.
     sources.py        Ready-made sources: text files, JSON lines, and a generator.

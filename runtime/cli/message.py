@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from skerry.message import check_key
+from skerry.limits import check_key
 from skerry.runtime.cli.settings import option
 from skerry.runtime.core.stored import patiently
 from skerry.runtime.printable import one_line

@@ -15,7 +15,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from skerry.message import Handler
+from skerry.handler import Handler
 from skerry.runtime.core import wire
 from skerry.runtime.core.wire import Call
 

@@ -22,8 +22,10 @@ import msgspec
 import xxhash
 from msgspec import Raw
 
+from skerry.arguments import Args
 from skerry.errors import InvalidMessage
-from skerry.message import MESSAGE_BYTES_MAX, Args, Handler
+from skerry.handler import Handler
+from skerry.limits import MESSAGE_BYTES_MAX
 from skerry.runtime.core.delivery import Delivery, outcome_of
 from skerry.runtime.core.events import (
     Outcome,

@@ -21,9 +21,10 @@ from typing import Any
 
 import msgspec
 
+from skerry.arguments import Args
 from skerry.entity import Entity, EntityType
 from skerry.errors import Failed, InvalidMessage, Rejected
-from skerry.message import Args, Handler
+from skerry.handler import Handler
 from skerry.runtime.core import wire
 from skerry.runtime.core.buffer import Buffer, Extra, Messages, Runs
 from skerry.runtime.core.events import Outcome

@@ -21,6 +21,7 @@ import xxhash
 from msgspec import Struct
 
 from skerry.errors import InvalidMessage, storable
+from skerry.limits import check_keys
 from skerry.runtime.core.clients import Clients
 from skerry.runtime.core.commit import slot_prefix
 from skerry.runtime.core.delivery import Delivery
@@ -47,7 +48,7 @@ from skerry.runtime.core.tables.requests import Requests
 from skerry.runtime.core.tables.timers import Timer, Timers
 from skerry.runtime.core.turns import Raised, broke
 from skerry.runtime.core.wire import Call, Packet
-from skerry.stream import BadRow, Columns, Exit, check_keys
+from skerry.stream import BadRow, Columns, Exit
 
 SLOW_MESSAGES = 20_000
 """After a hang, how many messages are run one per commit: more than any batch held."""

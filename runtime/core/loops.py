@@ -17,7 +17,7 @@ from typing import Any
 
 from msgspec import Raw
 
-from skerry.message import Handler
+from skerry.handler import Handler
 from skerry.runtime.core.wire import Call
 
 Loop = Callable[..., int]

@@ -21,9 +21,11 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
+from skerry.arguments import Args
 from skerry.entity import Entity, EntityType
 from skerry.errors import InvalidMessage, Rejected, StoreDamaged, UnknownEntity, storable, told
-from skerry.message import Args, Handler, measured
+from skerry.handler import Handler
+from skerry.limits import check_keys, measured
 from skerry.roundtrip import RoundTrip
 from skerry.runtime.core.buffer import Buffer, Extra, Runs
 from skerry.runtime.core.events import StateGroup
@@ -31,7 +33,6 @@ from skerry.runtime.core.loops import IMMUTABLE, answering_loop_of, asking_loop_
 from skerry.runtime.core.ownership import slots_of
 from skerry.runtime.core.settings import TURN_ERRORS
 from skerry.runtime.core.stored import split
-from skerry.stream import check_keys
 from skerry.turn import Turn, here, leave
 
 CAREFUL_BATCHES = 64

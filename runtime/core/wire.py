@@ -22,12 +22,13 @@ import msgspec
 import xxhash
 from msgspec import Meta, Raw, Struct
 
-from skerry.message import KEY_BYTES_MAX, Handler
+from skerry.handler import Handler
+from skerry.limits import KEY_BYTES_MAX
 
 MAGIC = b"SK"
 VERSION = 3
 FRAME_BYTES_MAX = 16 << 20
-"""Size limit of a pipe message. The verbs limit arguments below it (`message.MESSAGE_BYTES_MAX`);
+"""Size limit of a pipe message. The verbs limit arguments below it (`limits.MESSAGE_BYTES_MAX`);
 the limit belongs to the wire's version, so all shards agree on it."""
 
 _HEADER = struct.Struct("<2sBBIIQQIQQIQQQ?QQ")

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from skerry.message import MESSAGE_BYTES_MAX
+from skerry.limits import MESSAGE_BYTES_MAX
 from skerry.runtime.core.events import (
     SLOTS,
     Confirmed,

@@ -16,8 +16,9 @@ from typing import Any
 
 import msgspec
 
+from skerry.arguments import Args
 from skerry.entity import Entity
-from skerry.message import Args, Handler
+from skerry.handler import Handler
 from skerry.runtime.core.events import Operated, Table, Told
 from skerry.runtime.core.shard import Shard
 from skerry.runtime.core.tables.dead_letters import DeadLetter

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from skerry import App, BadApp, Entity, Failed, JsonLines, Output, SkerryError, emit, portable
-from skerry.message import MESSAGE_BYTES_MAX
+from skerry.limits import MESSAGE_BYTES_MAX
 from skerry.sources import Generate
 from skerry.testing import Harness, Simulation, turn
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skerry import Entity
-from skerry.message import Handler
+from skerry.handler import Handler
 from skerry.runtime.core import wire
 from skerry.runtime.core.buffer import Buffer, Messages, Runs
 from skerry.runtime.core.wire import Call

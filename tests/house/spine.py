@@ -30,7 +30,8 @@ ROOMS = {
 
 WALK = (
     # What programs are written in.
-    *("entity", "annotations", "shapes", "roundtrip", "portable", "message", "turn", "verbs"),
+    *("entity", "annotations", "shapes", "roundtrip", "limits", "arguments", "handler"),
+    *("message", "turn", "verbs", "portable"),
     *("stream", "output", "sources", "app", "client", "host", "errors", "testing"),
     # A process starts.
     *("launch", "load", "config", "description", "directory", "membership", "backup", "reshard"),

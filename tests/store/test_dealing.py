@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skerry import Entity
-from skerry.message import Args
+from skerry.arguments import Args
 from skerry.runtime.app import reshard
 from skerry.runtime.core import wire
 from skerry.runtime.core.buffer import Runs
