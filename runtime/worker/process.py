@@ -100,8 +100,9 @@ COPIES_MAX = 2
 FAILED_S = 10.0
 """How long a shard that always has something to run goes on after a source of it has failed."""
 
-LOCKED_S = 5.0
-"""How long a store may be held by a worker that is about to die."""
+LOCKED_S = 60.0
+"""How long a dying worker may hold its store: a killed process ends when the disk has finished its
+sync, which takes many seconds on a disk that is busy."""
 
 LINGER_S = 2.0
 """How long what handlers have started may keep a process that is at its end."""
