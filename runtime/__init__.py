@@ -96,14 +96,13 @@ runtime/core/streams/    Ordered messages between two shards.
 runtime/store/    Down to the disk.
     store.py        A shard's commits, made durable: append, sync on a thread, recover, checkpoint.
     segments.py     The files of a shard's log: records of commits, each synced by the write that appends it.
-    memtable.py     Rows newer than the tree: what was sealed and is not in the B-tree yet.
-    checkpoint.py   A sweep: what the overlay holds, carried down to the tree, a bounded piece at a time.
+    memtable.py     The memtable: rows that are sealed and not in the B-tree yet.
+    checkpoint.py   A checkpoint: the rows of a frozen layer of the memtable, carried down to the tree in slices.
     tree.py         Rows in the B-tree: each with a checksum over key and value, each slot with a fingerprint.
     environment.py  A store's folder: its lock, its format, its LMDB environment, where its log stands.
     label.py        A store's label: what it says of itself, beside its tree.
     sealed_file.py  Small files of which every bit counts: JSON behind its checksum, written whole or not at all.
     check.py        Verifies a store that nobody runs: every record's chain, every row's checksum, every slot's count.
-    order.py        Keys of a layer of the overlay in the order of the tree, without a sort of the layer for each look.
 
 runtime/transport/    Across to the next shard.
     pipe.py  ZeroMQ as a mere pipe between shards: bytes in, maybe bytes out.

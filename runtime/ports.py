@@ -38,11 +38,6 @@ class Committed(Protocol):
         order of key."""
         ...
 
-    def ready(self, type: str) -> bool:
-        """Do a piece of what `states` of the type needs done first; whether there is none left. Then
-        it costs what is read of it, and a little for what was appended since."""
-        ...
-
     def states(self, type: str, prefix: str = "", after: str = "") -> Iterator[tuple[str, bytes]]:
         """(key, state) of a type, keys beginning with `prefix` and greater than `after`.
 

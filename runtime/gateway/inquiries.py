@@ -257,8 +257,6 @@ class Inquiries:
     def _scan(
         self, looks: _Looks, n: int, type_name: str, prefix: str, after: str, limit: int
     ) -> Iterator[None]:
-        while not self._store.ready(type_name):
-            yield
         rows: list[tuple[str, bytes]] = []
         schemas: dict[int, bytes | None] = {}
         size = 0
@@ -271,12 +269,11 @@ class Inquiries:
             if len(rows) >= min(limit, SLICE_ROWS) or size >= PAGE_BYTES:
                 break
         self._hold(looks, n, [rows, schemas], size)
+        yield
 
     def _count_states(self, looks: _Looks, n: int, type_name: str) -> Iterator[None]:
         count, after, more = 0, "", True
         while more:
-            while not self._store.ready(type_name):
-                yield
             more, last, seen, size = False, after, 0, 0
             for key, state in self._store.states(type_name, "", after):
                 last, seen, size = key, seen + 1, size + len(state)

@@ -55,10 +55,6 @@ class MemoryStore:
         found = [(k, v) for (t, k), v in self._rows.items() if t == table and k.startswith(prefix)]
         yield from sorted((key, value) for key, value in found if key > after)
 
-    def ready(self, type: str) -> bool:
-        """Nothing needs to be done first."""
-        return True
-
     def states(self, type: str, prefix: str = "", after: str = "") -> Iterator[tuple[str, bytes]]:
         """States of a type, slot by slot."""
         behind = state_key(type, after) if after else b""

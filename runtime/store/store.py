@@ -34,11 +34,10 @@ from skerry.runtime.core.commit import slot_prefix, type_id
 from skerry.runtime.core.events import SLOTS, Commit, Table
 from skerry.runtime.ports import Last
 from skerry.runtime.store import checkpoint
-from skerry.runtime.store.checkpoint import Rows, Sweep
+from skerry.runtime.store.checkpoint import Slices, SortedRun
 from skerry.runtime.store.environment import PRESSED, Copied, Environment, Position, open_log
 from skerry.runtime.store.label import NOBODYS, Label
-from skerry.runtime.store.memtable import ABSENT, Overlay, states_in, tree_key
-from skerry.runtime.store.order import K
+from skerry.runtime.store.memtable import ABSENT, K, Memtable, states_in, tree_key
 from skerry.runtime.store.segments import Held
 from skerry.runtime.store.tree import unseal
 
@@ -49,9 +48,6 @@ SLICE_ROWS = 1024
 
 SWEEP_PACE = 2
 """Rows that it carries for each one that a commit adds: so it ends before half as many came."""
-
-READY_KEYS = 16 * SLICE_ROWS
-"""Keys that are put in their order at once, for scans: some milliseconds."""
 
 READER_BEHIND_ROWS = 16 * SLICE_ROWS
 """How far the reader may be behind: no page that a sweep freed since is used again."""
@@ -70,7 +66,7 @@ class Job(Struct):
     """What the committer does: a record, or a slice of a sweep, or a sweep's beginning or end."""
 
     record: bytes = b""
-    carried: list[Rows] | None = None
+    carried: list[SortedRun] | None = None
     begins: bool = False
     """A sweep does."""
     ends: bool = False
@@ -105,7 +101,7 @@ class LmdbStore:
         self._entries_max = max(1000, overlay_bytes // ENTRY_BYTES)
         # A tail of the log that filled the quota would leave no room to sweep it down.
         self._log_bytes_max = min(log_bytes, environment.quota_bytes // 8)
-        self._overlay = Overlay()
+        self._memtable = Memtable()
         self._reader = self._env.begin()
         self._position = environment.position(self._reader)
         self._log = open_log(environment, self._position)
@@ -118,7 +114,7 @@ class LmdbStore:
         self._sizes: dict[int, int] = {}
         self._reader_behind = 0
         self._tree_bytes = environment.tree_bytes()
-        self._sweep: Sweep | None = None
+        self._sweep: Slices | None = None
         self._error: Exception | None = None
         self._kept: Kept | None = None
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
@@ -167,7 +163,7 @@ class LmdbStore:
     def _recover(self) -> Last:
         """Replay the tail of the log over the tree; handlers are never run again."""
         for decoded in self._log.replay():
-            self._overlay.add(decoded.states, decoded.rows)
+            self._memtable.add(decoded.states, decoded.rows)
         self._log.resume()
         self._log_bytes = self._log.bytes
         return self._log.last
@@ -176,14 +172,14 @@ class LmdbStore:
 
     def state(self, type: str, key: str) -> bytes | None:
         """The newest sealed state of an entity."""
-        entry = self._overlay.state(type, key)
+        entry = self._memtable.state(type, key)
         if entry is not ABSENT:
             return None if entry is None else bytes(entry)
         return self._tree(tree_key(Table.STATE, records.state_key(type, key)))
 
     def states_at(self, type: str, keys: Sequence[str], slots: Sequence[int]) -> list[bytes | None]:
         """The same for many entities, each with its slot."""
-        entries = self._overlay.states_at(type, keys)
+        entries = self._memtable.states_at(type, keys)
         unknown = [place for place, entry in enumerate(entries) if entry is ABSENT]
         row_keys = records.state_keys(
             type, map(keys.__getitem__, unknown), map(slots.__getitem__, unknown)
@@ -201,7 +197,7 @@ class LmdbStore:
 
     def read(self, table: int, key: bytes) -> bytes | None:
         """The newest sealed row of a table."""
-        entry = self._overlay.row(table, key)
+        entry = self._memtable.row(table, key)
         return entry if entry is not ABSENT else self._tree(tree_key(table, key))
 
     def _tree(self, key: bytes) -> bytes | None:
@@ -241,12 +237,8 @@ class LmdbStore:
         """Rows of a table, tree and overlay merged."""
         low = tree_key(table, after) if after else b""
         tree = ((key[1:], 1, value) for key, value in self._tree_rows(tree_key(table, prefix), low))
-        newer = ((key, 0, value) for key, value in self._overlay.in_table(table, prefix, after))
+        newer = ((key, 0, value) for key, value in self._memtable.rows_in(table, prefix, after))
         yield from _newest(newer, tree)
-
-    def ready(self, type: str) -> bool:
-        """Do a piece of what a scan of the type needs done first; whether there is none left."""
-        return self._overlay.learn(type, READY_KEYS)
 
     def states(self, type: str, prefix: str = "", after: str = "") -> Iterator[tuple[str, bytes]]:
         """States of a type, slot by slot."""
@@ -254,12 +246,12 @@ class LmdbStore:
         first = int.from_bytes(low[1:3], "big")
         begins = type_id(type) + prefix.encode()
         # The overlay first: what it has let go of by now, the tree as we see it has.
-        layers = self._overlay.layers_of(type)
+        layers = self._memtable.of_type(type)
         with self._env.begin() as txn:
             cursor = txn.cursor(db=self._files.rows)
             for slot in range(first, SLOTS):
                 begin = tree_key(Table.STATE, slot_prefix(slot) + begins)
-                above = any(slot in states.order.slots for states in layers)
+                above = any(slot in states.slots for states in layers)
                 if not above and not self._is_at(cursor, begin):
                     continue  # Of a type with few entities, most.
                 tree = (
@@ -279,7 +271,7 @@ class LmdbStore:
         """Visible to reads now, durable later."""
         assert commit.no == self._appended + 1, f"I6: commit {commit.no} after {self._appended}"
         self._appended = commit.no
-        self._overlay.add(commit.states, commit.rows, commit.live)
+        self._memtable.add(commit.states, commit.rows, commit.live)
         size = len(commit.record)
         self._log_bytes += size
         self._sizes[commit.no] = size
@@ -362,23 +354,23 @@ class LmdbStore:
             self._begin_sweep()
         elif self._carry(max(SLICE_ROWS, SWEEP_PACE * added)):
             # As large as it may become: what is sealed waits for what is carried.
-            while self._sweep is not None and len(self._overlay) > self._entries_max:
+            while self._sweep is not None and len(self._memtable) > self._entries_max:
                 if not self._carry(SLICE_ROWS):
                     return
 
     def _begin_sweep(self) -> None:
         # So that what comes while it is carried still fits.
-        large = len(self._overlay.upper) > self._entries_max * SWEEP_PACE // (SWEEP_PACE + 1)
+        large = len(self._memtable.active) > self._entries_max * SWEEP_PACE // (SWEEP_PACE + 1)
         # Near the quota what is deleted must make room: it does so when the tree hears of it.
         due = self._log_bytes >= self._log_bytes_max or self.pressed
-        if not large and (len(self._overlay.lower) or not due):
+        if not large and (len(self._memtable.frozen) or not due):
             return
-        if len(self._overlay.lower):
+        if len(self._memtable.frozen):
             # Carried down and not synced yet: what is sealed meanwhile may not grow for ever.
             if not self._waited(self._swept):
                 return
             self._renew_reader()
-        self._sweep, self._log_bytes = Sweep(self._overlay.sink()), 0
+        self._sweep, self._log_bytes = Slices(self._memtable.freeze()), 0
         self._jobs.put(Job(begins=True))
 
     def _carry(self, rows: int) -> bool:
@@ -412,7 +404,7 @@ class LmdbStore:
         self._reader_behind = 0
         if swept:
             self._swept.clear()
-            self._overlay.swept()
+            self._memtable.drop_frozen()
 
     # ── committing: the committer's thread ──
 
@@ -494,7 +486,7 @@ class LmdbStore:
             self._written = self._log.last.no
             self._wake()
 
-    def _write_slice(self, carried: list[Rows], records: list[bytes]) -> None:
+    def _write_slice(self, carried: list[SortedRun], records: list[bytes]) -> None:
         """Rows into the tree; what they are from was synced when their sweep began.
 
         The records beside them are told before the tree's commit, which is slower."""

@@ -13,28 +13,34 @@ from tests.mutants.bugs import bug
 # The memtable.
 
 
-@bug("what was sealed during a sweep goes with it", "store.memtable:Overlay.swept")
-def _(swept, self):
-    swept(self)
-    self.upper = type(self.upper)(1)
+@bug(
+    "what was sealed during a checkpoint goes with it",
+    "store.memtable:Memtable.drop_frozen",
+)
+def _(drop_frozen, self):
+    drop_frozen(self)
+    self.active = type(self.active)(1)
 
 
-@bug("a layer of the overlay has numbers that the one below it has", "store.memtable:Overlay.sink")
-def _(sink, self):
-    lower = sink(self)
-    self.upper = type(self.upper)(1)
-    return lower
+@bug(
+    "a layer of the memtable has numbers that the one below it has",
+    "store.memtable:Memtable.freeze",
+)
+def _(freeze, self):
+    frozen = freeze(self)
+    self.active = type(self.active)(1)
+    return frozen
 
 
 @bug(
     "a number that a known key was offered is given away in the next layer",
-    "store.memtable:States.above",
+    "store.memtable:States.end",
 )
-def _(above, self):
+def _(end, self):
     return self._first + len(self._numbers)
 
 
-@bug("of one key's states in the overlay an older one wins", "store.memtable:States.add")
+@bug("of one key's states in the memtable an older one wins", "store.memtable:States.add")
 def _(add, self, changed, live):
     before = list(self._entries)
     add(self, changed, live)
@@ -51,18 +57,19 @@ def _(take_apart, self, group):
     take_apart(self, group)
 
 
-@bug("a sweep forgets what it was dealing out when a step ended", "store.memtable:States.pieces")
-def _(pieces, self, size):
-    yield from list(pieces(self, size))[-1:]
+@bug("a key that waits to be dealt to its slot is forgotten", "store.memtable:Slots._deal")
+def _(deal, self):
+    del self._new[-1:]
+    deal(self)
 
 
-@bug("the tree is marked as covering what was not carried", "store.checkpoint:Sweep.take")
+@bug("the tree is marked as covering what was not carried", "store.checkpoint:Slices.take")
 def _(take, self, rows):
     carried = take(self, rows)
     return None if take(self, 1) is None else carried
 
 
-@bug("an overlay entry goes before the reader is renewed", "store.store:LmdbStore._renew_reader")
+@bug("a memtable entry goes before the reader is renewed", "store.store:LmdbStore._renew_reader")
 def _(renew_reader, self):
     old, self._reader = self._reader, self._env.begin()
     renew_reader(self)
@@ -75,18 +82,18 @@ def _(renew_reader, self):
 
 @bug(
     "a page of a scan begins with the last key of the one before, above the tree",
-    "store.order:Order.keys",
+    "store.memtable:Slots.after",
 )
-def _(keys, self, slot, prefix, after):
-    behind = keys(self, slot, prefix, after)
-    again = after and after in self._dealt.get(slot, ()) and after.startswith(prefix)
-    return chain([after] if again else [], behind)
+def _(after_, self, slot, prefix, after):
+    again = after and after in self.keys(slot) and after.startswith(prefix)
+    return chain([after] if again else [], after_(self, slot, prefix, after))
 
 
-@bug("a page of a scan lacks what was written since the one before", "store.order:Order.keys")
-def _(keys, self, slot, prefix, after):
+@bug("a page of a scan lacks what was written since the one before", "store.memtable:Slots.keys")
+def _(keys, self, slot):
+    self._deal()
     self._unsorted.discard(slot)
-    return keys(self, slot, prefix, after)
+    return keys(self, slot)
 
 
 @bug(

@@ -25,8 +25,7 @@ DESCRIPTION = "tests/store/test_description.py"
 STORE = ["tests/store/test_store.py", "tests/store/test_segments.py", DESCRIPTION]
 FIRST = {
     "client": ["tests/client", *QUICK],
-    "store/memtable.py": ["tests/store/test_memtable.py", *STORE],
-    "store/order.py": ["tests/store/test_pages.py", *STORE],
+    "store/memtable.py": ["tests/store/test_memtable.py", "tests/store/test_pages.py", *STORE],
     "store": STORE,
     "app/reshard.py": ["tests/simulation/test_world.py", DESCRIPTION],
     "app/membership.py": [DESCRIPTION],

@@ -1,4 +1,4 @@
-"""The overlay against plain dicts: entities that change, leave the memory, come back, and end."""
+"""The memtable against plain dicts: entities that change, leave the memory, come back, and end."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from skerry import Entity
 from skerry.runtime.core import commit as records
 from skerry.runtime.core.events import StateGroup, Table
-from skerry.runtime.store.checkpoint import Sweep
-from skerry.runtime.store.memtable import ABSENT, Overlay, tree_key
+from skerry.runtime.store.checkpoint import Slices
+from skerry.runtime.store.memtable import ABSENT, Memtable, tree_key
 
 TYPES = ("Thing", "Other")
 KEYS = [f"key-{number}" for number in range(8)]
@@ -28,14 +28,14 @@ def row(name: str, key: str) -> bytes:
 
 
 class Shard:
-    """Uses an overlay as a shard and its store do; knows what must be found."""
+    """Uses a memtable as a shard and its store do; knows what must be found."""
 
     def __init__(self) -> None:
-        self.overlay, self.commits = Overlay(), 0
+        self.memtable, self.commits = Memtable(), 0
         self.cached: dict[bytes, Entity] = {}
         self.newest: dict[bytes, bytes | None] = {}
         self.tree: dict[bytes, bytes | None] = {}
-        self.sweep: Iterator[None] | None = None
+        self.checkpoint: Iterator[None] | None = None
 
     def live(self, name: str, key: str) -> Entity:
         """The entity, which is in memory from now on."""
@@ -48,12 +48,12 @@ class Shard:
         if not in_memory:
             self.evict(name, keys)
         live = [[self.live(name, key) for key in keys]] if in_memory else []
-        self.overlay.add([StateGroup.of(name, states.items())], [], live)
+        self.memtable.add([StateGroup.of(name, states.items())], [], live)
         self.newest |= {row(name, key): state for key, state in states.items()}
 
     def forget(self, name: str, keys: list[str]) -> None:
         """A commit by which entities end. They stay in memory, and may be changed again."""
-        self.overlay.add([StateGroup.of(name, [(key, None) for key in keys])], [], [[]])
+        self.memtable.add([StateGroup.of(name, [(key, None) for key in keys])], [], [[]])
         self.newest |= {row(name, key): None for key in keys}
 
     def evict(self, name: str, keys: list[str]) -> None:
@@ -63,22 +63,22 @@ class Shard:
 
     def read(self, name: str, keys: list[str]) -> None:
         """What is found is the newest."""
-        for key, entry in zip(keys, self.overlay.states_at(name, keys), strict=True):
+        for key, entry in zip(keys, self.memtable.states_at(name, keys), strict=True):
             found = self.tree.get(row(name, key)) if entry is ABSENT else entry
             assert (found and bytes(found)) == self.newest.get(row(name, key))
 
     def carry(self) -> None:
-        """A sweep does one step; none may have begun."""
-        if self.sweep is None:
-            self.overlay.swept()
-            self.sweep = self._carry()
-        if next(self.sweep, "over") == "over":
-            self.sweep = None
+        """A checkpoint does one step; none may have begun."""
+        if self.checkpoint is None:
+            self.memtable.drop_frozen()
+            self.checkpoint = self._carry()
+        if next(self.checkpoint, "over") == "over":
+            self.checkpoint = None
 
     def _carry(self) -> Iterator[None]:
-        expected, sweep = dict(self.newest), Sweep(self.overlay.sink())
+        expected, slices = dict(self.newest), Slices(self.memtable.freeze())
         carried: dict[bytes, bytes | None] = {}
-        while (rows := sweep.take(1)) is not None:
+        while (rows := slices.take(1)) is not None:
             for chunk in rows:
                 values = [value and bytes(value) for value in chunk.values]
                 carried |= zip(chunk.keys, values, strict=True)

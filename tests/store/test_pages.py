@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import msgspec
@@ -16,9 +19,8 @@ from skerry.runtime.core.commit import state_key
 from skerry.runtime.core.events import StateGroup, Table
 from skerry.runtime.core.ownership import slots_of
 from skerry.runtime.store import memtable
-from skerry.runtime.store.memtable import Overlay, States, states_in
-from skerry.runtime.store.order import slots_of_rows
-from skerry.runtime.store.store import READY_KEYS, LmdbStore
+from skerry.runtime.store.memtable import Memtable, Slots, States, states_in
+from skerry.runtime.store.store import LmdbStore
 from tests.store.test_store import Writer
 
 encode = msgspec.msgpack.encode
@@ -100,69 +102,72 @@ def filled(path: Path, count: int) -> Writer:
     return writer
 
 
+@contextmanager
+def effort() -> Iterator[Counter[str]]:
+    """What is done meanwhile: keys dealt to their slots, keys of the slots that are sorted, and
+    states looked up."""
+    done, deal, get, keys_of = Counter[str](), Slots._deal, States.get, Slots.keys
+
+    def counted_deal(slots: Slots[Any, Any]) -> None:
+        done["dealt"] += len(slots._new)
+        deal(slots)
+
+    def counted_keys(slots: Slots[Any, Any], slot: Any) -> list[Any]:
+        slots._deal()
+        sorts = slot in slots._unsorted
+        keys = keys_of(slots, slot)
+        done["sorted"] += len(keys) if sorts else 0
+        return keys
+
+    def counted_get(states: States, keys: Sequence[str], otherwise: list[object]) -> list[object]:
+        done["read"] += len(keys)
+        return get(states, keys, otherwise)
+
+    with (
+        mock.patch.object(Slots, "_deal", counted_deal),
+        mock.patch.object(Slots, "keys", counted_keys),
+        mock.patch.object(States, "get", counted_get),
+    ):
+        yield done
+
+
 def test_a_page_costs_what_is_on_it_and_what_came_since_not_what_lies_above_the_tree(
     tmp_path: Path,
 ) -> None:
-    writer, dealt, read = filled(tmp_path / "shard-1", 40_000), 0, 0
-    pieces = 1
-    while not writer.store.ready("Thing"):
-        pieces += 1
-    assert pieces >= 40_000 // READY_KEYS, "nobody waits for all of it"
-
-    def deal(type_name: str, keys: Sequence[str]) -> list[int]:
-        nonlocal dealt
-        dealt += len(keys)
-        return list(slots_of(type_name, keys))
-
-    get = States.get
-
-    def look_up(states: States, keys: Sequence[str], otherwise: list[object]) -> list[object]:
-        nonlocal read
-        read += len(keys)
-        return get(states, keys, otherwise)
-
-    for layer in (writer.store._overlay.lower, writer.store._overlay.upper):
-        for states in layer.states.values():
-            states.order._slots_of = lambda keys: deal("Thing", keys)
+    writer = filled(tmp_path / "shard-1", 40_000)
     after, seen = "", 0
-    with mock.patch.object(States, "get", look_up):
+    with effort() as done:
         for number in range(10):
             writer.append([(f"new-{number}", encode(0)), ("key-7", encode(number))])
             page = list(islice(writer.store.states("Thing", "", after), 100))
             after, seen = page[-1][0], seen + len(page)
     writer.store.close()
     assert seen == 1000
-    assert dealt == 10, "each key is put in its place once"
-    assert read <= 10 * (100 + memtable.PIECE_KEYS)
+    assert done["dealt"] <= 10 + memtable.PIECE_KEYS, "a key is dealt once"
+    assert done["sorted"] < 1000 + 10 * 100, "a page sorts the slots that it comes to"
+    assert done["read"] <= 10 * (100 + memtable.PIECE_KEYS)
 
 
 def test_rows_of_a_slot_are_found_without_a_look_at_the_others() -> None:
     """A session that comes again after a minute reads its rows slot by slot."""
-    rows, dealt = Overlay(), 0
+    rows = Memtable()
     rows.add([], [(Table.REQUEST, bytes([0, n % 200, n // 200]), b"x") for n in range(4000)])
-    order = rows.upper.order(Table.REQUEST)
-    assert order is not None
-
-    def deal(keys: Sequence[bytes]) -> list[int]:
-        nonlocal dealt
-        dealt += len(keys)
-        return list(slots_of_rows(keys))
-
-    order._slots_of = deal
-    for slot in range(200):
-        rows.add([], [(Table.REQUEST, bytes([0, slot, 99]), b"x")])
-        found = [key for key, _ in rows.in_table(Table.REQUEST, bytes([0, slot]))]
-        assert found == [bytes([0, slot, n]) for n in [*range(20), 99]]
-    assert dealt == 200
+    with effort() as done:
+        for slot in range(200):
+            rows.add([], [(Table.REQUEST, bytes([0, slot, 99]), b"x")])
+            found = [key for key, _ in rows.rows_in(Table.REQUEST, bytes([0, slot]))]
+            assert found == [bytes([0, slot, n]) for n in [*range(20), 99]]
+    assert done["dealt"] <= 200 + memtable.PIECE_KEYS
+    assert done["sorted"] == 200 * 21
 
 
 def test_forgotten_entities_and_other_types_are_on_no_page() -> None:
-    states = Overlay()
+    states = Memtable()
     states.add([StateGroup.of("Thing", [("a", encode(1)), ("b", encode(2))])], [])
     states.add([StateGroup.of("Other", [("a", encode(3))])], [])
-    states.sink()
+    states.freeze()
     states.add([StateGroup.of("Thing", [("a", None)])], [])
-    layers, found = states.layers_of("Thing"), {}
+    layers, found = states.of_type("Thing"), {}
     for slot in set(slots_of("Thing", ["a", "b"])):
         for key, entry in states_in(layers, slot, "", ""):
             found[key] = None if entry is None else bytes(entry)

@@ -20,9 +20,9 @@ from skerry.runtime.core.events import Commit, CommitNo, Row, StateGroup, Table
 from skerry.runtime.core.ownership import slots_of
 from skerry.runtime.core.stored import schema_id_of
 from skerry.runtime.store.check import check
-from skerry.runtime.store.checkpoint import STEP_ROWS, Sweep
+from skerry.runtime.store.checkpoint import STEP_ROWS, Slices
 from skerry.runtime.store.environment import TABLES
-from skerry.runtime.store.memtable import Overlay, tree_key
+from skerry.runtime.store.memtable import Memtable, tree_key
 from skerry.runtime.store.store import LmdbStore
 from skerry.runtime.store.tree import sealed, slot_of_row
 
@@ -97,7 +97,7 @@ def test_what_a_sweep_has_carried_down_is_read_from_the_tree(path: Path) -> None
         writer.append([(f"key-{number % 7}", encode(number))])
         writer.settle()
         holds(writer.store, model)
-        waiting.append(len(writer.store._overlay))
+        waiting.append(len(writer.store._memtable))
     assert min(waiting[7:]) < 14, "nothing was carried down"
     writer.store.close()
 
@@ -163,20 +163,20 @@ def test_memory_stays_bounded_with_more_entities_than_fit(path: Path) -> None:
         writer.append([(f"key-{n}", encode("x" * 20)) for n in range(start, start + 500)])
         writer.store.durable()
     writer.settle()
-    assert len(writer.store._overlay) < 20_000
+    assert len(writer.store._memtable) < 20_000
     assert sum(1 for _ in writer.store.states("Thing")) == 20_000
     writer.store.close()
 
 
 def test_a_sweep_of_many_steps_carries_each_row_once_in_the_order_of_the_tree() -> None:
-    layer = Overlay()
+    layer = Memtable()
     model: dict[str, bytes | None] = {f"key-{n}": encode(n) for n in range(3 * STEP_ROWS)}
     model |= {f"key-{n}": None for n in range(0, len(model), 7)}
     groups = [StateGroup.of(name, list(model.items())) for name in ("Thing", "Other")]
     rows = [(Table.DEAD, key.encode(), value) for key, value in model.items()]
     layer.add(groups, rows)
-    sweep, taken = Sweep(layer.sink()), []
-    while (carried := sweep.take(100)) is not None:
+    slices, taken = Slices(layer.freeze()), []
+    while (carried := slices.take(100)) is not None:
         for chunk in carried:
             taken += zip(chunk.keys, chunk.values, strict=True)
             assert {slot_of_row(key) for key in chunk.keys} == {chunk.slot}
