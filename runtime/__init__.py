@@ -29,7 +29,7 @@ runtime/    How programs run; imported as `skerry.runtime`.
     config.py       How an app is run: one tree of settings, built where a program comes in and handed down whole.
     description.py  The app's description, and who runs it: what all processes of an app agree on.
     ports.py        What the worker needs from the outside, each with its promise.
-    causes.py       Says of an error that nobody meant to raise what it is, and what a person can do about it.
+    causes.py       Explains an error to a person: a sentence with its cause and the next step, and an exit code.
     forks.py        What a process that user code forks off gets of what is ours: nothing.
     printable.py    Text of strangers on a terminal: nothing in it moves the cursor, hides a line or makes another.
     private.py      Folders that nobody else may write to: an app's data, its logs, and where its sockets are.

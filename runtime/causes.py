@@ -1,6 +1,7 @@
-"""Says of an error that nobody meant to raise what it is, and what a person can do about it.
+"""Explains an error to a person: a sentence with its cause and the next step, and an exit code.
 
     OSError, lmdb.Error, RecursionError ... while something starts -> one sentence
+    SkerryError that ends a command or a script                    -> 1, 2, 3 or 4
 
 An error of the system tells what was refused and not why; the limits of the process and the room
 on the disk mostly do.
@@ -12,13 +13,35 @@ import errno
 import os
 import resource
 
-from skerry.errors import told
+from skerry.errors import (
+    InvalidMessage,
+    SkerryError,
+    StoreDamaged,
+    StoreLocked,
+    UnknownEntity,
+    UnknownHandler,
+    told,
+)
 
 PASSING = (errno.EAGAIN, errno.ENOMEM, errno.EINTR, errno.ENFILE)
 """What the system refuses now and may grant in a moment."""
 
 _ROOM = (errno.ENOSPC, errno.EDQUOT)
 _RIGHTS = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def exit_code(error: SkerryError) -> int:
+    """The exit code of a program that this error ends: 1 the app failed, 2 usage, 3 a damaged store,
+    4 already running."""
+    match error:
+        case StoreLocked():
+            return 4
+        case StoreDamaged():
+            return 3
+        case UnknownEntity() | UnknownHandler() | InvalidMessage():
+            return 2
+        case _:
+            return 1
 
 
 def passes(error: BaseException) -> bool:

@@ -15,21 +15,23 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, TracebackType
 
 import msgspec
 
 from skerry import portable
 from skerry.app import App, args
 from skerry.client import Client
-from skerry.errors import SkerryError
+from skerry.errors import SkerryError, StoreDamaged
 from skerry.host import Session, Simulated
 from skerry.runtime.app.directory import find_data, is_running
-from skerry.runtime.app.load import absolute_path, hidden, not_while_loading
+from skerry.runtime.app.load import absolute_path, check, hidden, not_while_loading
 from skerry.runtime.app.supervisor import Progress, Supervisor
+from skerry.runtime.causes import exit_code, explained
 from skerry.runtime.client.connection import Connection
 from skerry.runtime.config import Config, Program, Supervision
 from skerry.runtime.printable import one_line
+from skerry.runtime.worker.process import DAMAGED
 from skerry.testing import Faults
 
 __all__ = ["Progress", "connect", "run_app", "running", "simulate", "supervise"]
@@ -79,12 +81,26 @@ def supervise(
     config: Config, say: Callable[[str], None], show: Callable[[Progress], None]
 ) -> tuple[int, Progress]:
     """Run an app in this process. Returns its exit code and what it did."""
+    refuse_free_threads()
     supervisor = Supervisor(config, say=say, show=show)
     return supervisor.run(), supervisor.progress
 
 
+def refuse_free_threads() -> None:
+    """Raises SkerryError: this interpreter runs without its lock."""
+    if not getattr(sys, "_is_gil_enabled", lambda: True)():
+        raise SkerryError(
+            "skerry is not made for free-threaded Python: the threads of a worker rely on the "
+            "interpreter's lock. Start it with PYTHON_GIL=1, or with a standard build."
+        )
+
+
 def run_app(app: App, workers: int | None, data: str | Path | None) -> None:
-    """Run until the app ends or is stopped. Raises SkerryError when it failed."""
+    """Run until the app ends or is stopped. Raises SkerryError when it was refused or failed.
+
+    In a script that does not catch the error, the error ends the script as it would end `skerry
+    run`: with its sentence and exit code, and without a traceback through our own code.
+    """
     not_while_loading()
     if threading.current_thread() is not threading.main_thread():
         raise SkerryError(
@@ -92,14 +108,43 @@ def run_app(app: App, workers: int | None, data: str | Path | None) -> None:
             f"whose end is the workers' end. On another, use `with app.running() as client:`, or "
             f"start it with `skerry run`."
         )
-    app.check()
+    if sys.excepthook is sys.__excepthook__:  # Else the program has its own way with errors.
+        sys.excepthook = _end
+    program = program_of(app)
     folder = Path(data or Path(".skerry") / app.name).absolute()
-    config = Config(program=program_of(app), data=str(folder), workers=workers)
-    code = Supervisor(config, say=_say).run()
+    try:
+        config = Config(program=program, data=str(folder), workers=workers)
+    except ValueError as error:
+        raise SkerryError(f"The app {app.name} can't run so: {error}.") from None
+    try:
+        check(app, program.target or app.name)
+        code, _ = supervise(config, _say, lambda progress: None)
+    except (OSError, UnicodeError) as error:
+        raise SkerryError(f"The app {app.name} can't run. {explained(error)}") from error
     if code:
-        raise SkerryError(
+        sort = StoreDamaged if code == DAMAGED else SkerryError
+        raise sort(
             f"The app {app.name} ended with exit code {code}; its logs are in {folder}/logs."
         )
+
+
+def _end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """End a program by an error that has left `run_app`, and that nobody has caught."""
+    if not (isinstance(error, SkerryError) and _left_run_app(trace)) or hasattr(sys, "ps1"):
+        sys.__excepthook__(kind, error, trace)
+        return
+    _say(f"skerry: {error}")
+    raise SystemExit(exit_code(error))
+
+
+def _left_run_app(trace: TracebackType | None) -> bool:
+    """Whether an error went from `run_app` through all frames of its program. A console that runs
+    cells or lines catches it earlier, to show it."""
+    if trace is None or trace.tb_frame.f_back is not None:
+        return False
+    while trace is not None and trace.tb_frame.f_code is not run_app.__code__:
+        trace = trace.tb_next
+    return trace is not None
 
 
 def _say(line: str) -> None:
@@ -110,6 +155,7 @@ def _say(line: str) -> None:
 def running(app: App) -> Iterator[Client]:
     """The app runs, in processes of its own, while the context is open."""
     not_while_loading()
+    refuse_free_threads()
     app.check()
     with tempfile.TemporaryDirectory(prefix="skerry-data-") as data:
         config = Config(

@@ -10,7 +10,7 @@ import importlib.util
 import sys
 import traceback
 from collections.abc import Sequence
-from itertools import takewhile
+from itertools import dropwhile, takewhile
 from pathlib import Path
 from types import ModuleType
 
@@ -22,8 +22,10 @@ class Loaded(BaseException):
     """A program that runs its app is imported to get that app: what stands above is enough."""
 
 
-OURS = str(Path(sys.modules["skerry"].__file__ or "").parent)
-"""Where skerry's own code is."""
+OURS = tuple(
+    str(Path(sys.modules[name].__file__ or "").parent) for name in ("skerry", "skerry.runtime")
+)
+"""The folders of skerry's own code."""
 
 _loading = False
 _files: set[str] = set()
@@ -94,6 +96,20 @@ def hidden(folder: str) -> list[str]:
 def _is_elsewhere(name: str, folder: str) -> bool:
     spec = getattr(sys.modules.get(name), "__spec__", None)
     return spec is not None and Path(folder) not in Path(str(spec.origin)).parents
+
+
+def check(app: App, target: str) -> None:
+    """Refuse an app that can't run, before anything starts. Raises BadApp, SkerryError."""
+    app.check()
+    for pipeline in app.pipelines:
+        try:
+            pipeline.source.partitions()
+        except SkerryError:
+            raise
+        except Exception as error:
+            raise BadApp(
+                f"{target}: a source does not name its partitions:\n{_told(error)}"
+            ) from error
 
 
 def load(target: str, path: Sequence[str]) -> App:
@@ -200,14 +216,19 @@ def _module(name: str, target: str) -> ModuleType:
 
 
 def _failed(target: str, error: BaseException) -> str:
-    """The user's own lines of the traceback, without the import machinery's."""
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if "importlib" not in frame.filename and frame.filename != __file__
-    ]
+    return f"{target} fails on import:\n{_told(error)}"
+
+
+def _told(error: BaseException) -> str:
+    """A traceback of the user's own lines, without what led to them."""
+    frames = list(dropwhile(_is_ours, traceback.extract_tb(error.__traceback__)))
     if isinstance(error, TypeError | SkerryError):
         # What skerry refuses, it names; where it does so is nobody's concern.
         frames = list(takewhile(lambda frame: not frame.filename.startswith(OURS), frames))
     lines = "".join(traceback.format_list(frames) + traceback.format_exception_only(error))
-    return f"{target} fails on import:\n{lines.rstrip()}"
+    return lines.rstrip()
+
+
+def _is_ours(frame: traceback.FrameSummary) -> bool:
+    """Whether a line is skerry's, or of the import machinery."""
+    return frame.filename.startswith(OURS) or "importlib" in frame.filename

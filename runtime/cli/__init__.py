@@ -14,15 +14,8 @@ from typing import Annotated
 
 import typer
 
-from skerry.errors import (
-    InvalidMessage,
-    SkerryError,
-    StoreDamaged,
-    StoreLocked,
-    UnknownEntity,
-    UnknownHandler,
-)
-from skerry.runtime.causes import explained
+from skerry.errors import SkerryError
+from skerry.runtime.causes import exit_code, explained
 from skerry.runtime.cli import keep, message, operate, read, run
 from skerry.runtime.cli.settings import defaults, from_pyproject
 from skerry.runtime.printable import make_output_printable, one_line
@@ -80,21 +73,15 @@ def main() -> None:
     make_output_printable()
     try:
         app(default_map=defaults(typer.main.get_command(app), from_pyproject(Path.cwd())))
-    except StoreLocked as error:
-        _end(error, 4)
-    except StoreDamaged as error:
-        _end(error, 3)
-    except (UnknownEntity, UnknownHandler, InvalidMessage) as error:
-        _end(error, 2)
     except SkerryError as error:
-        _end(error, 1)
+        _end(error)
     except BrokenPipeError:
         sys.stderr.close()  # Who read our output has seen enough.
         sys.exit(0)
     except (OSError, UnicodeError) as error:
-        _end(SkerryError(explained(error)), 1)
+        _end(SkerryError(explained(error)))
 
 
-def _end(error: SkerryError, code: int) -> None:
+def _end(error: SkerryError) -> None:
     print(one_line(f"skerry: {error}"), file=sys.stderr)
-    sys.exit(code)
+    sys.exit(exit_code(error))

@@ -58,7 +58,7 @@ def run(
         skerry run shop:app --workers 4 --data /var/lib/shop
     """
     from skerry.runtime.app.launch import supervise
-    from skerry.runtime.app.load import hidden, load, path_for, resolved
+    from skerry.runtime.app.load import check, hidden, load, path_for, resolved
     from skerry.runtime.config import Config, Program, Storage, Supervision
     from skerry.runtime.core.settings import Limits
 
@@ -71,12 +71,10 @@ def run(
         target, path = resolved(target), path_for(target)
         hidden_names = hidden(path[0])
         app = load(target, path)
-        app.check()
+        check(app, target)
     except BadApp as error:
         print(f"skerry: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
-    for pipeline in app.pipelines:
-        pipeline.source.partitions()  # A file that is not there is said before anything starts.
     try:
         config = Config(
             program=Program(
