@@ -174,11 +174,11 @@ class Cluster:
             started_ns = time.thread_time_ns()
             for event in events:
                 shard.accept(event)
-            commit = shard.run() if shard.runnable else None
+            batch = shard.run() if shard.runnable else None
             effects = shard.take_effects()
             self.used.cpu_ns += time.thread_time_ns() - started_ns
-            if commit is not None:
-                self._committed(me, commit, shard.turn.count)
+            if batch is not None and batch.commit is not None:
+                self._committed(me, batch.commit, batch.turns)
             self._perform(effects)
         self._read += ITEMS if reading else 0
 

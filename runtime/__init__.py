@@ -70,10 +70,12 @@ runtime/core/    The core: no I/O, no clock, no thread.
     events.py     The core's vocabulary: every event that reaches a shard, every effect that it asks for.
     stored.py     Stored bytes, split without decoding their values: an array of states, a state's schema id.
     settings.py   Who a shard is, the app that it runs, and what it holds at most.
+    demand.py     What a shard and its driver agree on for each batch: how much it takes, what came of it.
     shard.py      The life of a batch: events in, turns, one commit, effects out.
     ownership.py  Where a key lives: the slot of an entity, and the shard that serves a slot.
     wire.py       The wire format between shards: packets, frames, and the runs of messages in a frame.
-    intake.py     What waits to be run, and the order in which a batch takes it.
+    schedule.py   What waits for a batch, and what the next batch takes of it.
+    intake.py     Runs the work of a batch: frames, due timers, requests, items of sources, operator commands.
     clients.py    What clients ask: judged, run as one loop where that is safe, remembered, answered.
     delivery.py   One message to its entity, and what becomes of it: sends, outcomes, dead letters.
     buffer.py     Messages on their way, in order, as runs of one handler.

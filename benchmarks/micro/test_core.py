@@ -95,9 +95,10 @@ def test_stream_carries_a_batch_from_shard_to_shard(benchmark: Benchmark) -> Non
         while moved:
             moved = False
             for shard, store in ends.values():
-                if shard.runnable and (commit := shard.run()) is not None:
-                    store.append(commit)
-                    shard.accept(Durable(commit.no))
+                batch = shard.run() if shard.runnable else None
+                if batch is not None and batch.commit is not None:
+                    store.append(batch.commit)
+                    shard.accept(Durable(batch.commit.no))
                 for effect in shard.take_effects():
                     if isinstance(effect, Transmit):
                         ends[effect.peer][0].accept(Arrived(effect.raw))

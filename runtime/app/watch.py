@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from msgspec import Struct
 
-from skerry.runtime.core.intake import Identity
+from skerry.runtime.core.events import Identity
 
 RESTARTS_MAX = 8
 RESTARTS_WITHIN_S = 20.0

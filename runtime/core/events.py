@@ -23,6 +23,9 @@ SlotId = NewType("SlotId", int)
 Seq = NewType("Seq", int)
 CommitNo = NewType("CommitNo", int)
 
+Identity = tuple[int, int, int]
+"""Names a message for the poison list: (stream's peer, frame, 0), or a kind of work and two hashes."""
+
 SLOTS = 1024
 """Slots of an app, fixed when it is created: enough for hundreds of shards, few enough to list."""
 
@@ -244,6 +247,14 @@ class Items(Struct, frozen=True):
     """The position of each item, in order."""
     items: Sequence[Any]
 
+    def split(self, count: int) -> tuple[Items, Items]:
+        """Cut off the first so many items, fewer than all."""
+        first, rest = self.positions[:count], self.positions[count:]
+        return (
+            Items(self.source, self.partition, self.after, first, self.items[:count]),
+            Items(self.source, self.partition, first[-1], rest, self.items[count:]),
+        )
+
 
 class Written(Struct, frozen=True):
     """A sink has taken every item of a partition up to number `upto`."""
@@ -346,13 +357,20 @@ class Write(Struct, frozen=True):
         return Written(self.output, self.sink, self.partition, upto)
 
 
+class Keep(Struct, frozen=True):
+    """Keep the rows as they are durable now, for the backup of this number. Must happen before the
+    next batch runs: its frames may come from behind the cut."""
+
+    no: int
+
+
 class Stop(Struct, frozen=True):
     """Stop this shard for good. `error` is the exception that ends the worker."""
 
     error: Exception
 
 
-Effect = Transmit | Reply | Told | Rewind | Write | Stop
+Effect = Transmit | Reply | Told | Rewind | Write | Keep | Stop
 
 
 # ── the placement ─────────────────────────────────────────────────────────────

@@ -1,19 +1,15 @@
-"""What waits to be run, and the order in which a batch takes it.
+"""Runs the work of a batch: frames, due timers, requests, items of sources, operator commands.
 
-The shard's own stream comes first, then a frame of each peer in turn, then what is due,
-then what comes from outside: clients and sources. Peers are always taken, however full we
-are; only the outside can be told to wait (else two full shards would wait for each other).
+Each piece of work is handed to the room that knows it; items of sources, with the position that
+they are committed with, and commands on dead letters are handled here.
 
-A work list is kept until its batch is sealed, since a batch that is thrown away is run
-again from the same list. No I/O, no clock. Ideas: docs/streams.md, docs/clients.md.
+No I/O, no clock. Ideas: docs/streams.md, docs/clients.md.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
 from typing import Any
 
 import msgspec
@@ -29,6 +25,7 @@ from skerry.runtime.core.events import (
     SLOTS,
     Confirmed,
     Effect,
+    Identity,
     Items,
     Operated,
     Outcome,
@@ -41,31 +38,18 @@ from skerry.runtime.core.events import (
     Written,
 )
 from skerry.runtime.core.ownership import slot_of
+from skerry.runtime.core.schedule import Work
 from skerry.runtime.core.settings import Pipeline, Settings
 from skerry.runtime.core.streams.links import Streams
 from skerry.runtime.core.tables.dead_letters import DeadLetter
 from skerry.runtime.core.tables.requests import Requests
-from skerry.runtime.core.tables.timers import Timer, Timers
 from skerry.runtime.core.turns import Raised, broke
-from skerry.runtime.core.wire import Call, Packet
+from skerry.runtime.core.wire import Call
 from skerry.stream import BadRow, Columns, Exit
-
-SLOW_MESSAGES = 20_000
-"""After a hang, how many messages are run one per commit: more than any batch held."""
-
-OUTSIDE_PART = 8
-"""What comes from outside has at least this part of a batch, however much is inside."""
-
-Identity = tuple[int, int, int]
-"""Names a message for the poison list: (stream's peer, frame, 0), or a kind of work and two hashes."""
 
 _ITEM, _TIMER = 1 << 33, 1 << 34
 
 _encode = msgspec.msgpack.Encoder().encode
-
-
-Outside = Requested | Operated | Confirmed | Items | Written
-"""What comes from outside."""
 
 
 class PositionRow(Struct, array_like=True, frozen=True):
@@ -74,18 +58,6 @@ class PositionRow(Struct, array_like=True, frozen=True):
     source: str
     partition: str
     position: Any
-
-
-class Work(Struct):
-    """What one batch runs."""
-
-    frames: list[Packet]
-    timers: list[tuple[bytes, Timer]]
-    outside: list[Outside]
-    expire: bool
-
-    def __bool__(self) -> bool:
-        return bool(self.frames or self.timers or self.outside or self.expire)
 
 
 def partition_slot(source: str, partition: str) -> SlotId:
@@ -119,43 +91,26 @@ def _why_not_again(letter: DeadLetter) -> str:
 
 
 class Intake:
-    """Everything that waits for a batch."""
+    """The work of the open batch, and how far sources have been read."""
 
     def __init__(
         self,
         settings: Settings,
         delivery: Delivery,
-        timers: Timers,
         requests: Requests,
         clients: Clients,
         streams: Streams,
         read: Callable[[int, bytes], bytes | None],
+        watch: Callable[[Identity], None],
     ) -> None:
         self._settings = settings
-        self._limits = settings.limits
-        self.turns_max = settings.limits.turns_per_batch_max
-        """Turns in a batch, about: who has a clock makes it smaller while turns are slow."""
         self._delivery, self._read = delivery, read
-        self._timers, self._requests, self._streams = timers, requests, streams
-        self._clients = clients
-        self._outside: deque[Outside] = deque()
-        self._waiting = self._waiting_bytes = 0
-        """Clients' requests among them."""
-        self._operations = 0
-        """Operators' words among them."""
-        self._confirmed: dict[bytes, Confirmed] = {}
-        """What sessions hold, as they last said: no more than sessions are known."""
+        self._requests, self._clients, self._streams = requests, clients, streams
         self.positions: dict[tuple[str, str], Any] = {}
         self._new_positions: dict[tuple[str, str], Any] = {}
         self._effects: list[Effect] = []
-        self.items = self.asked = 0
-        """Items of sources and requests of clients in the newest batch."""
-        self.crowded = False
-        """Whether more requests waited than it had room for."""
-        self._slow_left = SLOW_MESSAGES if settings.slow else 0
-        self.expire = False
-        self.watch: Callable[[Identity], None]
-        """Told in slow mode which message runs next."""
+        self._watch = watch
+        """Told in quarantine which message runs next."""
 
     def load(self, rows: Iterator[tuple[bytes, bytes]]) -> None:
         """Positions from the store's rows, as a restart finds them."""
@@ -163,155 +118,11 @@ class Intake:
             row = msgspec.msgpack.decode(value, type=PositionRow)
             self.positions[(row.source, row.partition)] = row.position
 
-    def add(self, event: Outside) -> None:
-        """Something from outside. Of requests as many as there is room for (I7)."""
-        if isinstance(event, Written):
-            # It makes room, and its partition waits for it: not behind thousands of requests.
-            self._outside.appendleft(event)
-            return
-        if isinstance(event, Confirmed):
-            # It says all that earlier ones have said. Of a session that nobody knows, nothing.
-            if self._requests.knows(event.session):
-                self._confirmed[event.session] = event
-            return
-        self._outside.append(event)
-        if isinstance(event, Operated):
-            self._operations += 1
-        if isinstance(event, Requested):
-            self._waiting += event.count
-            self._waiting_bytes += event.size
-
-    def has_room(self) -> bool:
-        """Whether requests of clients can be taken in. One message may go beyond."""
-        limits = self._limits
-        return (
-            self._waiting < limits.waiting_requests_max
-            and self._waiting_bytes < limits.waiting_bytes_max
-        )
-
-    def has_room_to_operate(self) -> bool:
-        """Whether an operator's word on a dead letter can be taken in."""
-        return self._operations < self._limits.operations_max
-
-    @property
-    def asking(self) -> bool:
-        """Whether clients wait for the next batch, and all of them will be in it."""
-        return self._waiting > 0 and not self.crowded
-
-    @property
-    def slow(self) -> bool:
-        """Whether messages run one per commit, each with a name that survives a kill."""
-        return self._slow_left > 0
-
-    def waits(self, now_ns: int) -> bool:
-        """Whether a batch would find anything."""
-        due = self._timers.next_ns
-        return bool(
-            self._outside
-            or self._confirmed
-            or self.expire
-            or (due is not None and due <= now_ns)
-            or self._streams.waits
-        )
-
-    # ── gathering ──
-
-    def gather(self, now_ns: int) -> Work:
-        """What the next batch runs."""
-        work = self._gather(now_ns)
-        self.items = sum(len(e.items) for e in work.outside if isinstance(e, Items))
-        self.asked = sum(e.count for e in work.outside if isinstance(e, Requested))
-        self.crowded = self.asked > 0 and self._waiting > 0
-        return work
-
-    def _gather(self, now_ns: int) -> Work:
-        limits = self._limits
-        if self.slow:
-            return self._gather_one(now_ns)
-        frames = self._gather_frames(self.turns_max)
-        timers = self._timers.due(now_ns, limits.timers_per_batch_max)
-        # What is inside goes first: what is taken in before it is done only waits, in here.
-        inside = sum(frame.count for frame in frames)
-        most = max(self.turns_max - inside, self.turns_max // OUTSIDE_PART, 1)
-        outside = self._gather_outside(min(most, limits.requests_per_batch_max))
-        expire, self.expire = self.expire, False
-        return Work(frames, timers, outside, expire)
-
-    def _gather_outside(self, most: int) -> list[Outside]:
-        """What came first, requests counted one by one; the rest of a message stays in front."""
-        found: list[Outside] = []
-        for id in list(islice(self._confirmed, max(1, most // 2))):
-            found.append(self._confirmed.pop(id))
-            most -= 1
-        while self._outside and most > 0:
-            event = self._outside.popleft()
-            if isinstance(event, Operated):
-                self._operations -= 1
-            if isinstance(event, Requested):
-                count = event.count
-                if count > most:
-                    event, rest = event.split(most)
-                    self._outside.appendleft(rest)
-                    count = most
-                self._waiting -= count
-                self._waiting_bytes -= event.size
-                most -= count - 1
-            found.append(event)
-            most -= 1
-        return found
-
-    def _gather_frames(self, messages_max: int) -> list[Packet]:
-        """The own stream first; of peers a frame each, those first that have waited longest."""
-        frames: list[Packet] = []
-        own, ready = self._streams.own, self._streams.ready
-        while own.waiting and messages_max > 0:
-            frames.append(own.take())
-            messages_max -= frames[-1].count
-        if own.taken < self._streams.first:
-            return frames
-        messages_max = max(messages_max, self.turns_max // 2)
-        while ready and messages_max > 0:
-            frames.append(self._next_frame())
-            messages_max -= frames[-1].count
-        return frames
-
-    def _next_frame(self) -> Packet:
-        """The oldest frame of the peer whose turn it is; what else it has waits for the others."""
-        stream = self._streams.ready.popleft()
-        packet = stream.take()
-        if stream.waiting:
-            self._streams.ready.append(stream)
-        return packet
-
-    def _gather_one(self, now_ns: int) -> Work:
-        """One message, or one peer's frame to be cut into messages of the own stream."""
-        self._slow_left -= 1
-        if not self.slow:
-            # Frames of peers were cut into the own stream; theirs that follow run whole again (I2).
-            self._streams.own_first()
-        if self._streams.own.waiting:
-            return Work([self._streams.own.take()], [], [], False)
-        if self._streams.ready:
-            return Work([self._next_frame()], [], [], False)
-        timers = self._timers.due(now_ns, 1)
-        if timers:
-            return Work([], timers, [], False)
-        if not (self._outside or self._confirmed):
-            expire, self.expire = self.expire, False
-            return Work([], [], [], expire)
-        (event,) = self._gather_outside(1)
-        if isinstance(event, Items) and len(event.items) > 1:
-            where, positions, items = (event.source, event.partition), event.positions, event.items
-            rest = Items(*where, positions[0], positions[1:], items[1:])
-            self._outside.appendleft(rest)
-            event = Items(*where, event.after, positions[:1], items[:1])
-        return Work([], [], [event], False)
-
     # ── executing ──
 
     def execute(self, work: Work, now_ns: int) -> None:
         """Run the turns of a batch. Raises Raised when it must be thrown away."""
-        delivery, slow = self._delivery, self.slow
+        delivery, slow = self._delivery, work.slow
         delivery.queueing = slow or bool(self._streams.own.waiting)
         for packet in work.frames:
             if slow and packet.src != self._settings.me:
@@ -319,12 +130,12 @@ class Intake:
                     delivery.buffer(self._settings.me).add_encoded(run)
                 continue
             if slow:
-                self.watch((packet.src, packet.seq, 0))
+                self._watch((packet.src, packet.seq, 0))
             for run in self._streams.messages_of(packet):
                 delivery.run(run)
         for row_key, timer in work.timers:
             if slow:
-                self.watch((_TIMER, xxhash.xxh3_64_intdigest(row_key), 0))
+                self._watch((_TIMER, xxhash.xxh3_64_intdigest(row_key), 0))
             delivery.fire(row_key, timer)
         for event in work.outside:
             match event:
@@ -340,7 +151,7 @@ class Intake:
                     self._delivery.outputs.written(event)
         if work.expire:
             self._requests.expire(now_ns)
-        delivery.drain(self.turns_max)
+        delivery.drain(work.turns_max)
 
     def _operate(self, event: Operated) -> None:
         """Retry or drop a dead letter: its row and what follows are one commit."""
@@ -377,7 +188,7 @@ class Intake:
             return
         if slow:
             position = xxhash.xxh3_64_intdigest(_encode((where, event.positions[-1])))
-            self.watch((_ITEM, position, 0))
+            self._watch((_ITEM, position, 0))
         pipeline = self._settings.pipelines[event.source]
         if type(event.items[0]) is BadRow:
             assert len(event.items) == 1, "a bad row comes alone"

@@ -13,8 +13,9 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
+from skerry.app import App
 from skerry.entity import EntityType
-from skerry.runtime.core.events import Placement
+from skerry.runtime.core.events import Identity, Placement
 from skerry.stream import Columns
 
 TURN_ERRORS = (Exception, SystemExit, GeneratorExit)
@@ -120,9 +121,20 @@ class Settings(Struct, frozen=True):
     limits: Limits = Limits()
     slow: bool = False
     """One message per commit: after a worker hung or ended, to find the message that it was in."""
-    poison: tuple[int, int, int] | None = None
+    poison: Identity | None = None
     """The message that was found then: a dead letter instead of a turn."""
     verdict: str = ""
     """What the handler of that message did, again and again."""
     turn_errors: tuple[type[BaseException], ...] = TURN_ERRORS
     """Exceptions of a handler that end its own turn only."""
+
+    @classmethod
+    def of(cls, app: App, **own: Any) -> Settings:
+        """Return settings to run `app`; `own`: the fields that the app does not determine."""
+        return cls(
+            types=app.types,
+            pipelines={pipeline.name: pipeline for pipeline in app.pipelines},
+            outlets=dict(app.outlets),
+            retries=app.retries,
+            **own,
+        )

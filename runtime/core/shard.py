@@ -1,21 +1,25 @@
 """The life of a batch: events in, turns, one commit, effects out.
 
     accept(event)   a frame, a request, items, the clock, "durable up to n": noted or answered
-    run()           one batch of turns -> the Commit to append, or None when nothing waits
+    run(budget)     one batch of turns -> Batch with the commit to append; None: nothing waits
     take_effects()  what must happen outside, in order; replies and frames only once durable
+    demand()        what its driver should do now: run, wake it at a time, read sources or not
+    stats()         numbers for people
 
 A batch takes what waits, runs it, and is sealed: encoded states, frames with their numbers,
 positions, timers and outcomes, in one record. What it wants to say to the outside is held
 until the record is durable (I3), and acks cover durable effects only (I4).
 
-No I/O, no clock, no thread: the same code runs in a worker and in the simulator. It alone
-knows its siblings. Ideas: docs/entities.md, docs/streams.md, docs/log.md.
+This is all that the outside uses of the core: nobody reaches through a shard into its parts.
+No I/O, no clock, no thread: the same code runs in a worker and in the simulator.
+Ideas: docs/entities.md, docs/streams.md, docs/log.md.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -24,6 +28,7 @@ from skerry.errors import SkerryError
 from skerry.runtime.core import commit
 from skerry.runtime.core.clients import NOTHING, Clients
 from skerry.runtime.core.delivery import Delivery
+from skerry.runtime.core.demand import ALL, Batch, Budget, Demand
 from skerry.runtime.core.events import (
     Arrived,
     Commit,
@@ -33,10 +38,13 @@ from skerry.runtime.core.events import (
     Durable,
     Effect,
     Event,
+    Identity,
     Items,
+    Keep,
     Live,
     Operated,
     Outcome,
+    Placement,
     Reply,
     Requested,
     Row,
@@ -47,8 +55,9 @@ from skerry.runtime.core.events import (
     Told,
     Written,
 )
-from skerry.runtime.core.intake import Identity, Intake, Work
+from skerry.runtime.core.intake import Intake, partition_slot
 from skerry.runtime.core.ownership import Ownership
+from skerry.runtime.core.schedule import Schedule, Work
 from skerry.runtime.core.settings import Settings
 from skerry.runtime.core.streams.links import Streams
 from skerry.runtime.core.tables.asks import Asks
@@ -82,10 +91,22 @@ class _Held(Struct, frozen=True):
 
 
 class Shard:
-    """One shard. `store` answers reads with the newest sealed rows; `last` is its newest commit."""
+    """One shard.
 
-    def __init__(self, settings: Settings, store: Committed, last: Last) -> None:
-        self.settings = settings
+    Args:
+        store: answers reads with the newest sealed rows.
+        last: the store's newest commit.
+        watch: told in quarantine which message runs next, before it does.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Committed,
+        last: Last,
+        watch: Callable[[Identity], None] = lambda _: None,
+    ) -> None:
+        self.settings, self.limits = settings, settings.limits
         self.me = settings.me
         self.epoch = last.epoch + 1
         self.no = last.no
@@ -148,23 +169,23 @@ class Shard:
         self.delivery.turns = self.turns
         self.clients = Clients(self.ownership, self.delivery, self.requests)
         self.streams = Streams(self.ownership, settings.incarnation, self.epoch, store.read)
+        self.schedule = Schedule(
+            limits, self.streams, self.timers, self.requests.knows, slow=settings.slow
+        )
         self.intake = Intake(
             settings,
             self.delivery,
-            self.timers,
             self.requests,
             self.clients,
             self.streams,
             store.read,
+            self._running,
         )
-        self.watch: Callable[[int, int, int], None] = _nobody_watches
-        """Told which message runs next, in slow mode only; the worker writes it where the
-        supervisor can read it after a kill."""
-        self.intake.watch = self.clients.watch = self._watch
+        self._watch, self.clients.watch = watch, self._running
 
-    def _watch(self, identity: Identity) -> None:
+    def _running(self, identity: Identity) -> None:
         """This message runs next."""
-        self.watch(*identity)
+        self._watch(identity)
         self.delivery.poison = identity == self.settings.poison
 
     # ── opening ──
@@ -232,18 +253,18 @@ class Shard:
                 caused = self.streams.arrived(raw)
                 self._effects += caused
                 self.stopped |= any(type(effect) is Stop for effect in caused)
-            case Requested() if not self.intake.has_room():
+            case Requested() if not self.schedule.has_room():
                 self._effects += [
                     Reply(event.caller, "busy", run.numbers, NOTHING) for run in event.runs
                 ]
-            case Operated() if not self.intake.has_room_to_operate():
+            case Operated() if not self.schedule.has_room_to_operate():
                 self._effects.append(Told(event.caller, event.number, CROWDED))
             case Requested() | Operated() | Items() | Confirmed() | Written():
-                self.intake.add(event)
+                self.schedule.add(event)
             case Ticked(now_ns, steady_ns):
                 self._tick(now_ns, steady_ns)
             case Cut(no):
-                self.streams.cut_at(no)
+                self._effects += self.streams.cut_at(no)
             case Durable(no):
                 self._release(no)
 
@@ -259,7 +280,7 @@ class Shard:
         self._effects += self.streams.tick(steady_ns)
         if steady_ns - self._house_ns > HOUSE_NS:
             self._house_ns = steady_ns
-            self.intake.expire = True
+            self.schedule.expire = True
 
     def take_effects(self) -> list[Effect]:
         """What must happen outside, in this order."""
@@ -268,20 +289,25 @@ class Shard:
 
     # ── a batch ──
 
-    def run(self) -> Commit | None:
-        """Run one batch of what waits. None: nothing waited, or nothing came of it."""
+    def run(self, budget: Budget = ALL) -> Batch | None:
+        """Run one batch of what waits. None: nothing waited."""
         if self.stopped:
             return None
-        work = self.intake.gather(self.now_ns)
+        kept = not any(type(effect) is Keep for effect in self._effects)
+        assert kept, "I12: a batch would run from behind a cut whose rows are not kept yet"
+        turns_max = min(budget.turns, self.limits.turns_per_batch_max)
+        work = self.schedule.gather(self.now_ns, turns_max)
         if not work:
             return None
+        self.clients.full = budget.full
         self._batches += 1
         try:
-            return self._run(work, careful=self.intake.slow)
+            commit = self._run(work, careful=work.slow)
         except Raised as raised:
             self.turns.distrust(raised.type)
             self._undo()
-        return self._run(work, careful=True)
+            commit = self._run(work, careful=True)
+        return Batch(commit, self.turn.count, work.items, work.requests, self.schedule.crowded)
 
     def _run(self, work: Work, *, careful: bool) -> Commit | None:
         no = CommitNo(self.no + 1)
@@ -302,7 +328,7 @@ class Shard:
 
     def _seal(self, work: Work) -> Commit | None:
         states, live = self.turns.states()
-        frames = self._frames()
+        frames = self._frames(slow=work.slow)
         rows: list[Row] = [*self.delivery.dead.rows, *self.timers.rows(), *self.asks.rows()]
         if self.delivery.dead.rows:
             self.buried += self.delivery.dead.buried
@@ -328,11 +354,11 @@ class Shard:
         self._hold(_Held(self.no + 1, replies, sealed, taken))
         return self._record(states, rows, live)
 
-    def _frames(self) -> list[tuple[int, list[tuple[bytes, int]]]]:
+    def _frames(self, *, slow: bool) -> list[tuple[int, list[tuple[bytes, int]]]]:
         """The frames of each peer, encoded. Arguments that do not encode throw the batch away."""
         try:
             return [
-                (peer, buffer.frames(each=self.intake.slow and peer == self.me))
+                (peer, buffer.frames(each=slow and peer == self.me))
                 for peer, buffer in self.delivery.filled.items()
             ]
         except (TypeError, ValueError, OverflowError) as error:
@@ -384,16 +410,71 @@ class Shard:
         self._effects += self.streams.speak(peers)
         self._effects += self.outputs.offer(self.durable)
 
-    # ── the state of things ──
+    # ── what others may know ──
+
+    def demand(self) -> Demand:
+        """What the driver should do now."""
+        streams = self.streams
+        return Demand(
+            runnable=self.runnable,
+            wake_ns=self.timers.next_ns,
+            owes_acks=streams.owes,
+            restless=streams.restless,
+            unacked=streams.busy,
+            inside=bool(streams.own.waiting),
+            backpressured=streams.pressed or self.outputs.pressed,
+            asking=self.schedule.asking,
+        )
+
+    def stats(self) -> dict[str, Any]:
+        """Numbers for people: how the shard is doing."""
+        return {
+            "epoch": self.epoch,
+            "commit": self.no,
+            "durable": self.durable,
+            "cut": self.streams.cut,
+            "timers": len(self.timers),
+            "asks": len(self.asks),
+            "requests": len(self.requests),
+            "sessions": self.requests.sessions,
+            "dead": self.dead,
+            "refused": self.streams.refused,
+        }
 
     @property
     def runnable(self) -> bool:
         """Whether `run` has something to do now."""
-        return not self.stopped and self.intake.waits(self.now_ns)
+        return not self.stopped and self.schedule.waits(self.now_ns)
+
+    @property
+    def slow(self) -> bool:
+        """Whether messages run one per commit, each with an identity that survives a kill."""
+        return self.schedule.slow
+
+    @property
+    def placement(self) -> Placement:
+        """Who owns each slot, as this shard knows."""
+        return self.ownership.placement
+
+    def reads(self, source: str, partition: str) -> bool:
+        """Whether a partition of a source is read here."""
+        return self.ownership.serves(partition_slot(source, partition))
+
+    def position(self, source: str, partition: str) -> Any:
+        """How far a partition of a source has been read; None: it was never begun."""
+        return self.intake.positions.get((source, partition))
+
+    def check_cut(self, no: int) -> None:
+        """Raise ValueError when no backup can have this number."""
+        if not self.streams.follows(no):
+            raise ValueError(
+                f"no backup can have the number {no}: the newest has {self.streams.cut}, and "
+                f"this one is too far ahead of it and of the clock"
+            )
 
     @property
     def quiet(self) -> bool:
-        """Nothing runnable, unsealed, undurable, in an outbox, timed or asked (sources: the worker's)."""
+        """Whether nothing waits, is under way, or will be; sources are the driver's to judge."""
         return (
             not self.runnable
             and self.durable == self.no
@@ -402,15 +483,6 @@ class Shard:
             and not len(self.asks)
             and not self.outputs.unwritten
         )
-
-    @property
-    def pressed(self) -> bool:
-        """Whether intake from outside should pause: frames to others pile up, here or at a peer."""
-        return self.streams.pressed or self.outputs.pressed
-
-
-def _nobody_watches(peer: int, seq: int, index: int) -> None:
-    """Nobody watches until a worker does."""
 
 
 def _leapt(ahead_ns: int) -> str:

@@ -121,7 +121,7 @@ class Inquiries:
 
     def __init__(self, shard: Shard, store: Committed, answers: Answers, host: Host) -> None:
         self._shard, self._store, self._answers, self._host = shard, store, answers, host
-        self._limits = shard.settings.limits
+        self._limits = shard.limits
         self._callers: dict[Caller, _Looks] = {}
         """Who has looks, in the order of their turns."""
         self._count = self._bytes = 0
@@ -335,11 +335,7 @@ class Inquiries:
     # ── backups ──
 
     def _back_up(self, caller: Caller, n: int, no: int, folder: str) -> None:
-        if not self._shard.streams.follows(no):
-            raise ValueError(
-                f"no backup can have the number {no}: the newest has {self._shard.streams.cut}, and "
-                f"this one is too far ahead of it and of the clock"
-            )
+        self._shard.check_cut(no)
         self._host.backup(caller, n, no, folder)
 
 

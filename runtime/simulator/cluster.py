@@ -28,12 +28,14 @@ from skerry.app import App
 from skerry.message import Message
 from skerry.runtime.app.reshard import deal
 from skerry.runtime.core import wire
+from skerry.runtime.core.demand import Budget
 from skerry.runtime.core.events import (
     Arrived,
     Cut,
     Durable,
     Effect,
     Items,
+    Keep,
     Outcome,
     Placement,
     Reply,
@@ -168,28 +170,24 @@ class Cluster:
     # ── machines ──
 
     def _start(self, machine: Machine) -> None:
-        settings = Settings(
+        settings = Settings.of(
+            self.app,
             me=machine.id,
             incarnation=self._incarnation,
             placement=self.placement,
-            types=self.app.types,
-            pipelines={pipeline.name: pipeline for pipeline in self.app.pipelines},
-            outlets=dict(self.app.outlets),
             life=self._life,
-            retries=self.app.retries,
             limits=self._limits,
             slow=self.keeper.watches[machine.id].slow,
             poison=self.keeper.watches[machine.id].poison,
             verdict=self.keeper.watches[machine.id].verdict,
         )
-        shard = Shard(settings, machine.disk, machine.disk.last)
+        shard = Shard(settings, machine.disk, machine.disk.last, machine.watch)
         machine.books.follow(shard)
         shard.accept(self._clock(machine))
         opening = shard.open()
         machine.disk.append(opening)
         machine.disk.sync(opening.no)
         shard.accept(Durable(opening.no))
-        shard.streams.keep = machine.disk.keep
         machine.started(shard, self._incarnation, lambda: self._clock(machine).now_ns)
         self.keeper.watches[machine.id].started(self._now_s)
         if self.dies_opening():
@@ -364,11 +362,11 @@ class Cluster:
 
     def _meet_a_stranger(self) -> None:
         """A packet arrives that no shard of the app has sent."""
-        shard = self._stranger.rng.choice(self.machines).shard
-        if shard is not None:
-            what, raw = self._stranger.packet(shard)
+        machine = self._stranger.rng.choice(self.machines)
+        if machine.shard is not None:
+            what, raw = self._stranger.packet(machine.id)
             self.points[f"a stranger: {what}"] += 1
-            shard.accept(Arrived(raw))
+            machine.shard.accept(Arrived(raw))
 
     def _run(self, machine: Machine) -> None:
         """A shard's step, as the worker's loop does it, up to the point where it is killed."""
@@ -377,14 +375,15 @@ class Cluster:
         machine.beats()
         shard.accept(self._clock(machine))
         full = machine.full_until > self.step_no
-        shard.clients.full = FULL if full else ""
-        if not full and not shard.pressed:
+        # Rows are kept for a backup before a batch runs frames from behind its cut.
+        self._perform(machine, shard.take_effects())
+        if not full and not shard.demand().backpressured:
             self._read_sources(machine, shard)
         if dies_at == "before its batch":
             return
         if shard.runnable and shard.no - shard.durable < 8:
             try:
-                commit = shard.run()
+                batch = shard.run(Budget(full=FULL if full else ""))
             except Died:
                 self.points["handler kills its process"] += 1
                 self.crash(machine.id, by_itself=True)
@@ -393,6 +392,7 @@ class Cluster:
                 self.points["handler hangs"] += 1
                 machine.hangs_until = FOREVER
                 return
+            commit = None if batch is None else batch.commit
             machine.books.sealed(None if commit is None else commit.no)
             if dies_at == "batch run, not appended":
                 return
@@ -431,6 +431,8 @@ class Cluster:
                     machine.readers[source, partition].start_at(after)
                 case Write():
                     self._write(machine, effect)
+                case Keep(no):
+                    machine.disk.keep(no)
                 case Stop(error):
                     raise error
         machine.replies(replies)
@@ -481,6 +483,8 @@ class Cluster:
     # ── the network ──
 
     def _send(self, src: int, peer: int, raw: bytes) -> None:
+        if self.faults.stranger:
+            self._stranger.overhears(raw)
         cut = self._cut_until.get((src, peer), 0) > self.step_no
         if cut or self.rng.random() < self.faults.lose:
             self.lost += 1
@@ -692,7 +696,7 @@ class Cluster:
             machine.shard is not None
             and not machine.shard.runnable
             and machine.shard.durable == machine.shard.no
-            and not machine.shard.streams.busy
+            and not machine.shard.demand().unacked
             and machine.finished
             for machine in self.machines
         )
@@ -700,7 +704,7 @@ class Cluster:
     @property
     def next_due_ns(self) -> int | None:
         """When the next timer is due, on any shard."""
-        dues = [m.shard.timers.next_ns for m in self.machines if m.shard is not None]
+        dues = [m.shard.demand().wake_ns for m in self.machines if m.shard is not None]
         return min((due for due in dues if due is not None), default=None)
 
     def run(self, steps: int) -> None:

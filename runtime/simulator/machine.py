@@ -12,8 +12,7 @@ from typing import Any
 
 from skerry.app import App
 from skerry.runtime.app.watch import Beat
-from skerry.runtime.core.events import Reply
-from skerry.runtime.core.intake import Identity, partition_slot
+from skerry.runtime.core.events import Identity, Reply
 from skerry.runtime.core.shard import Shard
 from skerry.runtime.gateway import protocol
 from skerry.runtime.gateway.inquiries import Inquiries
@@ -81,15 +80,14 @@ class Machine:
         self._incarnation = incarnation
         self.readers = {
             (pipeline.name, partition): Reader(
-                pipeline.source, partition, shard.intake.positions.get((pipeline.name, partition))
+                pipeline.source, partition, shard.position(pipeline.name, partition)
             )
             for pipeline in self._app.pipelines
             for partition in pipeline.source.partitions()
-            if shard.ownership.serves(partition_slot(pipeline.name, partition))
+            if shard.reads(pipeline.name, partition)
         }
         self._rounds = 0
         self._running = (0, 0, 0)
-        shard.watch = self._watch
         self.inquiries = Inquiries(shard, self.disk, self, self)
 
     @property
@@ -97,8 +95,9 @@ class Machine:
         """Whether every partition that lives here has been read to its end."""
         return all(reader.ended for reader in self.readers.values())
 
-    def _watch(self, peer: int, seq: int, index: int) -> None:
-        self._running = (peer, seq, index)
+    def watch(self, identity: Identity) -> None:
+        """Write down which message runs next."""
+        self._running = identity
 
     def beats(self) -> None:
         """A round of its loop."""
@@ -108,7 +107,7 @@ class Machine:
     def beat(self) -> Beat:
         """What can be read of it after its end."""
         assert self.shard is not None, "only what runs writes of itself"
-        return Beat(self._rounds, self.shard.no, self._running, self.shard.intake.slow)
+        return Beat(self._rounds, self.shard.no, self._running, self.shard.slow)
 
     # ── its door ──
 
@@ -159,7 +158,7 @@ class Machine:
             self._incarnation,
             self.id,
             self.shard.epoch,
-            self.shard.ownership.placement,
+            self.shard.placement,
             self._now_ns(),
             self._app.name,
             public,
@@ -177,9 +176,10 @@ class Machine:
         """See `inquiries.Host`."""
         assert word == "quiet", "a simulated supervisor only asks whether all is quiet"
         assert self.shard is not None, "only what runs is asked"
+        placement = self.shard.placement
         return {
             "quiet": self.shard.quiet and self.finished,
             "epoch": self.shard.epoch,
             "commit": self.shard.no,
-            "version": self.shard.ownership.version,
+            "version": placement.version,
         }

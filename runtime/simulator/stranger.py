@@ -1,5 +1,7 @@
 """A stranger on the simulated network: packets that no shard of the app sends.
 
+It overhears what shards send each other, and nothing else.
+
 Some are no packets, some belong to another incarnation, some claim what cannot be; some say all
 that a peer's next frame would say, and hold no messages. Their checksums are right: whoever can
 reach a pipe can compute them. What they must cause is a count, and nothing else.
@@ -10,15 +12,12 @@ Draws from a generator of its own, so that the seed's other faults are what they
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 
 import msgspec
 from msgspec import Raw
 from msgspec.structs import replace
 
 from skerry.runtime.core import wire
-from skerry.runtime.core.shard import Shard
-from skerry.runtime.core.streams.inbound import Inbound
 from skerry.runtime.core.wire import Call, Kind, Packet, Run
 
 FAR = 10**9
@@ -33,26 +32,34 @@ class Stranger:
     def __init__(self, seed: int, incarnation: bytes) -> None:
         self.rng = random.Random(f"stranger {seed}")
         self._token = wire.token_of(incarnation)
+        self._overheard: dict[int, dict[int, Packet]] = {}
+        """By receiver and sender: the newest packet, as its next frame would begin."""
 
-    def packet(self, shard: Shard) -> tuple[str, bytes]:
-        """(What it is, its bytes.)"""
-        makers: list[Callable[[Packet, Inbound], Packet]] = [
+    def overhears(self, raw: bytes) -> None:
+        """Note a packet that a shard sends."""
+        packet = wire.unpack(raw)
+        before = self._overheard.setdefault(packet.dst, {}).get(packet.src)
+        if packet.kind != Kind.FRAME:
+            at = (0, 0) if before is None else (before.seq, before.position)
+            packet = replace(packet, seq=at[0], position=at[1])
+        self._overheard[packet.dst][packet.src] = packet
+
+    def packet(self, to: int) -> tuple[str, bytes]:
+        """Make up a packet to a shard: what it is, and its bytes."""
+        makers = [
             self._foreign,
             self._of_no_epoch,
             self._from_the_future,
             self._without_messages,
         ]
-        peers = [peer for peer in shard.streams.inbound if peer != shard.me]
+        peers = list(self._overheard.get(to, {}).values())
         if not peers or self.rng.random() < 0.2:
             return "bytes", self.rng.randbytes(self.rng.randrange(200))
-        peer = self.rng.choice(peers)
-        stream = shard.streams.inbound[peer]
-        said = Packet(
-            self.rng.choice(list(Kind)), peer, shard.me, stream.epoch, shard.epoch, 1,
-            stream.received + 1, stream.received_position, 1, 0, incarnation=self._token,
-        )  # fmt: skip
+        last = self.rng.choice(peers)
+        kind = int(self.rng.choice(list(Kind)))
+        said = replace(last, kind=kind, seq=last.seq + 1, count=1, checksum=0, body=b"")
         make = self.rng.choice(makers)
-        packet = make(said, stream)
+        packet = make(said)
         if packet.kind == Kind.FRAME:
             of = packet.src, packet.dst, packet.seq, packet.count, packet.body
             packet = replace(packet, checksum=wire.frame_checksum(*of))
@@ -63,7 +70,7 @@ class Stranger:
             return "a flipped bit", bytes(flipped)
         return make.__name__.strip("_").replace("_", " "), raw
 
-    def _foreign(self, said: Packet, stream: Inbound) -> Packet:
+    def _foreign(self, said: Packet) -> Packet:
         largest = self.rng.choice([0, 1, FAR, LARGEST])
         return replace(
             said,
@@ -79,10 +86,10 @@ class Stranger:
             body=self.rng.randbytes(16),
         )
 
-    def _of_no_epoch(self, said: Packet, stream: Inbound) -> Packet:
+    def _of_no_epoch(self, said: Packet) -> Packet:
         return replace(said, src_epoch=0, ack=FAR, credit=FAR)
 
-    def _from_the_future(self, said: Packet, stream: Inbound) -> Packet:
+    def _from_the_future(self, said: Packet) -> Packet:
         match self.rng.randrange(4):
             case 0:
                 return replace(said, src_epoch=FAR)
@@ -93,7 +100,7 @@ class Stranger:
             case _:
                 return replace(said, cut=LARGEST)
 
-    def _without_messages(self, said: Packet, stream: Inbound) -> Packet:
+    def _without_messages(self, said: Packet) -> Packet:
         """The next frame of a peer, but for what it holds."""
         run = Run(Call.SEND, "Nobody", 1, 1, ["a"], Raw(b"\x90"))
         body = self.rng.choice(

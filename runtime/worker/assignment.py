@@ -12,8 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from skerry.runtime.config import Config
-from skerry.runtime.core.events import Placement
-from skerry.runtime.core.intake import Identity
+from skerry.runtime.core.events import Identity, Placement
 from skerry.runtime.description import Description
 
 

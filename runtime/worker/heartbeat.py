@@ -23,7 +23,7 @@ from pathlib import Path
 from types import FrameType
 
 from skerry.runtime.app.watch import Beat
-from skerry.runtime.core.intake import Identity
+from skerry.runtime.core.events import Identity
 
 LOOK_S = 0.25
 """How often a round that takes long is looked at: a fraction of any time that counts as a hang."""

@@ -40,12 +40,14 @@ from skerry.runtime.app.load import import_from, load
 from skerry.runtime.app.watch import NOTHING
 from skerry.runtime.causes import explained, passes
 from skerry.runtime.config import Program
+from skerry.runtime.core.demand import Batch, Budget
 from skerry.runtime.core.events import (
     SLOTS,
     Arrived,
-    Commit,
     Cut,
     Durable,
+    Identity,
+    Keep,
     Reply,
     Requested,
     Rewind,
@@ -55,7 +57,6 @@ from skerry.runtime.core.events import (
     Transmit,
     Write,
 )
-from skerry.runtime.core.intake import partition_slot
 from skerry.runtime.core.settings import Settings
 from skerry.runtime.core.shard import Shard
 from skerry.runtime.core.streams.links import ACK_NS
@@ -129,15 +130,12 @@ class Worker:
         folder = Path(assignment.sockets)
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._store = self._open_store()
-        settings = Settings(
+        settings = Settings.of(
+            app,
             me=assignment.shard,
             incarnation=bytes.fromhex(description.incarnation),
             placement=description.placement,
-            types=app.types,
-            pipelines={pipeline.name: pipeline for pipeline in app.pipelines},
-            outlets=dict(app.outlets),
             life=description.life,
-            retries=app.retries,
             limits=config.limits,
             slow=assignment.slow,
             poison=assignment.poison,
@@ -145,9 +143,7 @@ class Worker:
             # Nobody presses Ctrl-C here: who raises KeyboardInterrupt is the handler.
             turn_errors=(BaseException,),
         )
-        self._shard = Shard(settings, self._store, self._store.last)
-        self._shard.watch = self._watch
-        self._shard.streams.keep = self._store.keep
+        self._shard = Shard(settings, self._store, self._store.last, self._watch)
         self._pipe = Pipe(folder, assignment.shard)
         fit = callers_that_fit(len(description.placement.members))
         self._door = Door(folder / f"door-{assignment.shard}", assignment.secret, callers_max=fit)
@@ -221,19 +217,17 @@ class Worker:
     def _partitions(self) -> Iterator[Partition]:
         for pipeline in self._app.pipelines:
             for partition in pipeline.source.partitions():
-                slot = partition_slot(pipeline.name, partition)
-                if self._shard.ownership.serves(slot):
-                    after = self._shard.intake.positions.get((pipeline.name, partition))
+                if self._shard.reads(pipeline.name, partition):
+                    after = self._shard.position(pipeline.name, partition)
                     yield Partition(pipeline.name, pipeline.source, partition, after, self._wake)
 
     def _patience_ms(self) -> int:
         # A peer that hears late what is durable keeps its frames, and may be asked if all is over.
-        streams = self._shard.streams
-        longest = ACK_MS if streams.owes else TICK_MS if streams.restless else IDLE_MS
-        due = self._shard.timers.next_ns
-        if due is None:
+        demand = self._shard.demand()
+        longest = ACK_MS if demand.owes_acks else TICK_MS if demand.restless else IDLE_MS
+        if demand.wake_ns is None:
             return longest
-        return max(0, min(longest, (due - time.time_ns()) // 1_000_000 + 1))
+        return max(0, min(longest, (demand.wake_ns - time.time_ns()) // 1_000_000 + 1))
 
     def _listen(self, timeout_ms: int) -> None:
         """One poll; what came is given to the shard."""
@@ -271,26 +265,27 @@ class Worker:
         durable = self._store.durable()
         if durable > self._shard.durable:
             self._shard.accept(Durable(durable))
-            self._perform()  # Whoever waited for it does not wait for the next batch as well.
         for written in self._writers.finished():
             self._shard.accept(written)
+        # Whoever waited for what is durable now does not wait for the next batch as well; and rows
+        # are kept for a backup before a batch runs frames from behind its cut.
+        self._perform()
         behind = self._behind
         if not behind:
+            demand = self._shard.demand()
             # Clients who wait have the next batch without what sources bring; every other at most,
             # so that these are read.
-            hurry = self._hurry = not self._hurry and self._shard.intake.asking
-            if not (hurry or self._draining or self._shard.pressed or self._store.pressed):
+            hurry = self._hurry = not self._hurry and demand.asking
+            if not (hurry or self._draining or demand.backpressured or self._store.pressed):
                 # What is here already runs first; sources that add as much as runs would keep it.
-                share = 4 if self._shard.streams.own.waiting else 1
+                share = 4 if demand.inside else 1
                 for items in self._readers.next(self._pace.items // share):
                     self._shard.accept(items)
-            self._shard.clients.full = FULL if self._store.pressed else ""
             # What waits is on the disk; a stop need not come to its end, which may never be.
             if self._shard.runnable and not self._stopping:
-                commit = self._batch()
-                self._turns += self._shard.turn.count
-                if commit is not None:
-                    self._store.append(commit)
+                batch = self._batch()
+                if batch is not None and batch.commit is not None:
+                    self._store.append(batch.commit)
                     self._commits += 1
         self._perform()
         if self._readers.failure is not None:
@@ -300,34 +295,36 @@ class Worker:
             self._answer_copies()
         if behind:
             return False
-        reading = not self._draining and not self._shard.pressed and self._readers.inline
-        return bool(self._shard.runnable or reading or self._inquiries.busy)
+        demand = self._shard.demand()
+        reading = not self._draining and not demand.backpressured and self._readers.inline
+        return bool(demand.runnable or reading or self._inquiries.busy)
 
-    def _batch(self) -> Commit | None:
+    def _batch(self) -> Batch | None:
         """One batch; the bounds of the next follow the time that it took."""
-        shard, pace = self._shard, self._pace
-        shard.intake.turns_max = pace.turns
         self._heartbeat.work()
         self._stopwatch.start()
-        commit = shard.run()
+        batch = self._shard.run(Budget(self._pace.turns, FULL if self._store.pressed else ""))
         if self._watched != NOTHING:
-            self._watch(*NOTHING)
-        pace.took(
-            self._stopwatch.clock_s,
-            self._stopwatch.own_s,
-            turns=shard.turn.count,
-            items=shard.intake.items,
-            asked=shard.intake.asked,
-            crowded=shard.intake.crowded,
-        )
-        return commit
+            self._watch(NOTHING)
+        if batch is not None:
+            self._turns += batch.turns
+            self._pace.took(
+                self._stopwatch.clock_s,
+                self._stopwatch.own_s,
+                turns=batch.turns,
+                items=batch.items,
+                asked=batch.requests,
+                crowded=batch.crowded,
+            )
+        return batch
 
     def _fail(self, failure: Exception) -> None:
         """A source can't go on. Raises what it raised, when all that it gave before has counted."""
         now = time.monotonic()
         self._failed_at = self._failed_at or now
         shard = self._shard
-        counted = not shard.runnable and shard.durable == shard.no and not shard.streams.busy
+        demand = shard.demand()
+        counted = not demand.runnable and not demand.unacked and shard.durable == shard.no
         if counted or now > self._failed_at + FAILED_S:
             raise failure
 
@@ -351,6 +348,8 @@ class Worker:
                     self._readers.rewind(source, partition, after)
                 case Write():
                     self._writers.write(effect)
+                case Keep(no):
+                    self._store.keep(no)
                 case Stop(error):
                     raise error
         if replies:
@@ -360,11 +359,11 @@ class Worker:
 
     def _note_beat(self) -> None:
         self._rounds += 1
-        slow = self._shard.intake.slow
+        slow = self._shard.slow
         self._heartbeat.write(self._rounds, self._shard.no, self._watched, slow=slow)
 
-    def _watch(self, peer: int, seq: int, index: int) -> None:
-        self._watched = (peer, seq, index)
+    def _watch(self, identity: Identity) -> None:
+        self._watched = identity
         self._heartbeat.write(self._rounds, self._shard.no, self._watched, slow=True)
 
     # ── what inquiries need of us ──
@@ -375,7 +374,7 @@ class Worker:
             "incarnation": bytes.fromhex(self._assignment.description.incarnation),
             "shard": self._assignment.shard,
             "epoch": self._shard.epoch,
-            "placement": self._shard.ownership.placement,
+            "placement": self._shard.placement,
             "now_ns": time.time_ns(),
             "app": self._app.name,
             "types": {
@@ -387,32 +386,23 @@ class Worker:
 
     def status(self) -> dict[str, Any]:
         """See `inquiries.Host`."""
-        shard, store = self._shard, self._store
+        store = self._store
         records, size = store.backlog
         return {
+            **self._shard.stats(),
             "shard": self._assignment.shard,
             "pid": os.getpid(),
-            "epoch": shard.epoch,
-            "commit": shard.no,
-            "durable": shard.durable,
-            "cut": shard.streams.cut,
             "turns": self._turns,
             "items": self._readers.items,
             "skipped": self._readers.skipped,
             "commits": self._commits,
-            "timers": len(shard.timers),
-            "asks": len(shard.asks),
-            "requests": len(shard.requests),
-            "pressed": shard.pressed or store.pressed,
+            "pressed": self._shard.demand().backpressured or store.pressed,
             "backlog_records": records,
             "backlog_bytes": size,
-            "dead": shard.dead,
             "uptime_s": round(time.monotonic() - self._started, 3),
             "callers": self._door.callers,
             "callers_max": self._door.callers_max,
             "turned_away": self._door.turned_away,
-            "sessions": shard.requests.sessions,
-            "refused": shard.streams.refused,
         }
 
     def backup(self, caller: Any, n: int, no: int, folder: str) -> None:
@@ -420,6 +410,7 @@ class Worker:
         if len(self._copies) >= COPIES_MAX:
             raise SkerryError(f"{COPIES_MAX} backups are under way already. Wait for one to end.")
         self._shard.accept(Cut(no))
+        self._perform()
         copy = self._store.copy_kept(no, Path(folder))
         copying = self._copier.submit(copy)
         copying.add_done_callback(lambda _: self._wake())
@@ -446,13 +437,13 @@ class Worker:
                 self._draining = self._stopping = True
             case unknown:
                 raise ValueError(f"a worker can't be told {unknown!r}")
-        finite = bool(self._app.pipelines)
+        finite, placement = bool(self._app.pipelines), self._shard.placement
         return {
             "quiet": self._shard.quiet and self._readers.finished and not self._behind,
             "finite": finite,
             "epoch": self._shard.epoch,
             "commit": self._shard.no,
-            "version": self._shard.ownership.version,
+            "version": placement.version,
             "turns": self._turns,
             "items": self._readers.items,
             "commits": self._commits,

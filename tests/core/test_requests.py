@@ -117,7 +117,8 @@ class Alone:
     def run(self, batches: int = 1000) -> None:
         """So many batches, as long as there is anything to do."""
         while batches and self.shard.runnable:
-            self._commit(self.shard.run())
+            batch = self.shard.run()
+            self._commit(None if batch is None else batch.commit)
             batches -= 1
 
     def told(self) -> dict[int, tuple[str, object]]:
@@ -222,7 +223,7 @@ def test_who_is_silent_for_long_leaves_the_memory_and_is_known_when_it_comes_aga
     first = alone.told()
     for _ in range(3):
         alone.wait(100)
-    assert len(alone.shard.requests) == 0
+    assert alone.shard.stats()["requests"] == 0
     alone.ask(range(5, 12))
     alone.run()
     assert alone.told() == {n: first[n] for n in range(5, 11)} | done([11], first=11)
@@ -411,7 +412,7 @@ def flood(alone: Alone, caller: str, sessions: range, *, handler: str = "add") -
 def test_queries_leave_no_session() -> None:
     alone = Alone()
     assert flood(alone, "flood", range(1000), handler="look") == ["done"] * 1000
-    assert alone.shard.requests.sessions == 0
+    assert alone.shard.stats()["sessions"] == 0
 
 
 def test_the_sessions_that_one_caller_begins_are_bounded_and_others_are_served() -> None:
@@ -430,7 +431,7 @@ def test_above_so_many_sessions_the_most_silent_leave_the_memory_and_are_still_k
     for number in range(100):
         assert flood(alone, f"caller-{number}", range(number, number + 1)) == ["done"]
         flood(alone, "busy", range(1000, 1001))
-    assert alone.shard.requests.sessions <= 20
+    assert alone.shard.stats()["sessions"] <= 20
     rows = alone.rows(Table.REQUEST)
     assert flood(alone, "again", range(100)) == ["done"] * 100
     assert alone.rows(Table.REQUEST) == rows == 101, "nothing ran twice"
@@ -450,6 +451,6 @@ def test_confirmations_do_not_pile_up() -> None:
     for upto in range(1, 1001):
         alone.shard.accept(Confirmed(upto.to_bytes(16, "big"), upto))
         alone.confirm(upto)
-    assert len(alone.shard.intake._confirmed) == 1
+    assert len(alone.shard.schedule._confirmed) == 1
     alone.run()
     assert alone.rows(Table.REQUEST) == 0

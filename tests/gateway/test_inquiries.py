@@ -91,14 +91,15 @@ class Desk:
         """Send each of them a message; of a size below 0 it is a dead letter."""
         args = msgspec.Raw(msgspec.msgpack.encode([[size]] * len(keys)))
         numbers = list(range(1, len(keys) + 1))
-        session = self.shard.no.to_bytes(16, "big")
+        session = bytes([self.shard.no]).rjust(16, b"\0")
         run = RequestRun("Box", "hold", False, self.now_ns, numbers, [0] * len(keys), keys, args)
         self.shard.accept(Requested(session, session, [run]))
         self.run(durable=durable)
 
     def run(self, *, durable: bool = True) -> None:
         while self.shard.runnable:
-            self.commit(self.shard.run(), durable=durable)
+            batch = self.shard.run()
+            self.commit(None if batch is None else batch.commit, durable=durable)
 
     def ask(self, caller: str, n: int, kind: str, *args: Any) -> None:
         self.inquiries.serve(Control(caller, n, kind, args))

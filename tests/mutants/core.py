@@ -31,8 +31,8 @@ def _(hold, self, held):
 
 
 @bug("a shard opens in its old epoch", "core.shard:Shard.__init__")
-def _(init, self, settings, store, last):
-    init(self, settings, store, replace(last, epoch=max(0, last.epoch - 1)))
+def _(init, self, settings, store, last, watch=lambda _: None):
+    init(self, settings, store, replace(last, epoch=max(0, last.epoch - 1)), watch)
 
 
 @bug("time goes back", "core.shard:Shard._tick")
@@ -62,30 +62,28 @@ def _(quiet, self):
 # What the next batch takes.
 
 
-@bug("more requests are taken in than there is room for", "core.intake:Intake.has_room")
+@bug("more requests are taken in than there is room for", "core.schedule:Schedule.has_room")
 def _(has_room, self):
     return True
 
 
-@bug("what a sink has written waits behind requests", "core.intake:Intake.add")
+@bug("what a sink has written waits behind requests", "core.schedule:Schedule.add")
 def _(add, self, event):
     add(self, event)
     if isinstance(event, Written):
         self._outside.append(self._outside.popleft())
 
 
-@bug("requests are taken in however much is inside", "core.intake:Intake._gather")
-def _(gather, self, now_ns):
-    if self.slow:
-        return gather(self, now_ns)
-    gather_outside = self._gather_outside
-    most = min(self.turns_max, self._limits.requests_per_batch_max)
-    with patch.object(self, "_gather_outside", lambda _: gather_outside(most)):
-        return gather(self, now_ns)
+@bug("requests are taken in however much is inside", "core.schedule:Schedule._many")
+def _(many, self, now_ns, turns_max):
+    take_outside = self._take_outside
+    most = min(turns_max, self._limits.requests_per_batch_max)
+    with patch.object(self, "_take_outside", lambda _: take_outside(most)):
+        return many(self, now_ns, turns_max)
 
 
-@bug("the rest of a message that is cut is forgotten", "core.intake:Intake._gather_outside")
-def _(gather_outside, self, most):
+@bug("the rest of a message that is cut is forgotten", "core.schedule:Schedule._take_outside")
+def _(take_outside, self, most):
     split = Requested.split
 
     def cut(event, count):
@@ -93,22 +91,22 @@ def _(gather_outside, self, most):
         return first, replace(rest, runs=[])
 
     with patch.object(Requested, "split", cut):
-        return gather_outside(self, most)
+        return take_outside(self, most)
 
 
-@bug("of a peer's frames that wait only the first is run", "core.intake:Intake._next_frame")
+@bug("of a peer's frames that wait only the first is run", "core.schedule:Schedule._next_frame")
 def _(next_frame, self):
     packet = next_frame(self)
-    ready = self._streams.ready
+    ready = self._frames.ready
     if ready and ready[-1].peer == packet.src:
         ready.pop()
     return packet
 
 
-@bug("what slow mode has cut is overtaken when it ends", "core.intake:Intake._gather_one")
-def _(gather_one, self, now_ns):
-    with patch.object(self._streams, "own_first", lambda: None):
-        return gather_one(self, now_ns)
+@bug("what slow mode has cut is overtaken when it ends", "core.schedule:Schedule._one")
+def _(one, self, now_ns):
+    with patch.object(self._frames, "own_first", lambda: None):
+        return one(self, now_ns)
 
 
 @bug("local messages overtake the shard's own stream", "core.intake:Intake.execute")

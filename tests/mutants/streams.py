@@ -6,7 +6,7 @@ from unittest.mock import patch
 from msgspec.structs import replace
 
 from skerry.runtime.core import wire
-from skerry.runtime.core.events import Stop
+from skerry.runtime.core.events import Keep, Stop
 from skerry.runtime.core.streams import links, outbound
 from skerry.runtime.core.streams.inbound import Verdict
 from skerry.runtime.core.wire import Kind
@@ -288,10 +288,10 @@ def _(tick, self, steady_ns):
 @bug("a frame is handled before the cut that it asks for", "core.streams.links:Streams.arrived")
 def _(arrived, self, raw):
     cuts = []
-    with patch.object(self, "cut_at", cuts.append):
+    with patch.object(self, "cut_at", lambda no: cuts.append(no) or []):
         effects = arrived(self, raw)
     if cuts and wire.unpack(raw).kind != Kind.FRAME:
-        self.cut_at(*cuts)
+        effects += self.cut_at(*cuts)
     return effects
 
 
@@ -300,9 +300,7 @@ def _(arrived, self, raw):
     "core.streams.links:Streams.cut_at",
 )
 def _(cut_at, self, no):
-    cut_at(self, no)
-    if self.cut:
-        self.keep(self.cut)
+    return cut_at(self, no) or [Keep(self.cut)] * bool(self.cut)
 
 
 @bug(
@@ -320,4 +318,4 @@ def _(cut_at, self, no):
             return replace(made, cut=before) if old else made
 
         self._packet = stamped
-    cut_at(self, no)
+    return cut_at(self, no)

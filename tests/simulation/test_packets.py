@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from unittest import mock
 
 import msgspec
@@ -14,6 +15,8 @@ from skerry.runtime.core.events import (
     Arrived,
     Cut,
     Durable,
+    Effect,
+    Keep,
     Reply,
     Requested,
     RequestRun,
@@ -89,6 +92,8 @@ class End:
             slow=self.slow,
         )
         self.shard = Shard(settings, self.store, self.store.last)
+        self.keep: Callable[[int], object] = self.store.keep
+        self._effects: list[Effect] = []
         self.tick()
         self.commit(self.shard.open())
 
@@ -96,6 +101,30 @@ class End:
         """A crash, and a start."""
         self.store.crash()
         self.open()
+
+    def effects(self) -> list[Effect]:
+        """Take what it wants outside; rows for a backup are kept at once."""
+        self._keep()
+        effects, self._effects = self._effects, []
+        return effects
+
+    def _keep(self) -> None:
+        for effect in self.shard.take_effects():
+            if isinstance(effect, Keep):
+                self.keep(effect.no)
+            else:
+                self._effects.append(effect)
+
+    def run(self, *, synced: bool = True) -> None:
+        """Run a batch."""
+        self._keep()
+        batch = self.shard.run()
+        self.commit(None if batch is None else batch.commit, synced=synced)
+
+    def cut(self, no: int) -> None:
+        """Take a cut for a backup."""
+        self.shard.accept(Cut(no))
+        self._keep()
 
     def tick(self, seconds: float = 0) -> None:
         """Time passes."""
@@ -123,12 +152,12 @@ class End:
             bytes(16), self.asked, self.clock_ns, "Post", one.key, "forward", args, reply=False
         )
         self.shard.accept(Requested("client", *self.last_request))
-        self.commit(self.shard.run(), synced=synced)
+        self.run(synced=synced)
 
     def says(self) -> list[Packet]:
         """What it wants to send, unpacked. Raises what stops it."""
         packets = []
-        for effect in self.shard.take_effects():
+        for effect in self.effects():
             if isinstance(effect, Stop):
                 raise effect.error
             if isinstance(effect, Transmit):
@@ -137,7 +166,7 @@ class End:
 
     def replies(self) -> list[Reply]:
         """The outcomes among what it wants outside."""
-        return [effect for effect in self.shard.take_effects() if isinstance(effect, Reply)]
+        return [effect for effect in self.effects() if isinstance(effect, Reply)]
 
     def frames(self) -> list[Packet]:
         """The frames among what it wants to send."""
@@ -149,7 +178,7 @@ class End:
         for packet in packets:
             self.shard.accept(Arrived(wire.pack(packet)))
         while self.shard.runnable:
-            self.commit(self.shard.run())
+            self.run()
         return self.says()
 
     def waits(self) -> list[Packet]:
@@ -216,7 +245,7 @@ def test_an_ack_comes_when_it_is_durable_and_a_lost_one_is_said_again() -> None:
     a.forward(1)
     (frame,) = a.frames()
     b.shard.accept(Arrived(wire.pack(frame)))
-    b.commit(b.shard.run(), synced=False)
+    b.run(synced=False)
     assert b.says() == []
     b.sync()
     assert b.says() == [], "it waits for company"
@@ -236,7 +265,7 @@ def test_a_frame_takes_the_ack_along() -> None:
     assert (Kind(frame.kind), frame.ack) == (Kind.FRAME, 1)
     assert b.waits() == [], "nothing is left to be said"
     a.hears(frame)
-    assert not a.shard.streams.busy
+    assert not a.shard.demand().unacked
 
 
 def test_who_is_asked_says_what_came_and_acks_what_is_durable() -> None:
@@ -247,13 +276,13 @@ def test_who_is_asked_says_what_came_and_acks_what_is_durable() -> None:
     (hello,) = a.says()
     b.shard.accept(Arrived(wire.pack(frame)))
     answers = [asked(b, hello)]
-    b.commit(b.shard.run(), synced=False)
+    b.run(synced=False)
     answers.append(asked(b, hello))
     b.sync()
     answers.append(asked(b, hello))
     assert [(answer.seq, answer.ack) for answer in answers] == [(1, 0), (1, 0), (1, 1)]
     a.hears(answers[-1])
-    assert not a.shard.streams.busy
+    assert not a.shard.demand().unacked
 
 
 def asked(end: End, hello: Packet) -> Packet:
@@ -413,8 +442,7 @@ def test_an_old_copy_of_a_store_is_named_when_it_opens(restarts: int) -> None:
     a, b = connected()
     a.forward(1)
     talk(a, b)
-    b.shard.streams.keep = b.store.keep
-    b.shard.accept(Cut(7))
+    b.cut(7)
     b.reopen()
     talk(a, b)
     a.forward(2)
@@ -486,7 +514,7 @@ def test_a_shard_of_another_incarnation_is_refused_and_counted_and_harms_nobody(
     known = b.shard.streams.inbound[0].epoch
     stranger = msgspec.structs.replace(hello(a, b), src_epoch=known + 5, body=b"another's incarn")
     assert b.hears(stranger) == []
-    assert list(b.shard.streams.refused.values()) == [1]
+    assert list(b.shard.stats()["refused"].values()) == [1]
     assert b.shard.streams.inbound[0].epoch == known
     a.forward(1)
     b.hears(*a.frames())
@@ -524,7 +552,7 @@ def test_a_request_at_the_wrong_door_is_told_that_it_moved_and_leaves_no_trace(
     run = msgspec.structs.replace(run, numbers=numbers, previous=[0] * count, keys=keys, args=args)
     a.shard.accept(Requested("client", session, [run], named=named))
     while a.shard.runnable:
-        a.commit(a.shard.run())
+        a.run()
     told = {n: reply.kind for reply in a.replies() for n in reply.numbers}
     assert told == {n: "done" if key == HERE else "moved" for n, key in zip(numbers, keys)}
     assert a.store.state("Post", THERE) is None
@@ -547,7 +575,7 @@ def test_garbage_is_refused_and_counted_and_harms_nothing() -> None:
         b.shard.accept(Arrived(bytes(flipped)))
         b.says()
         assert not b.shard.runnable
-    assert sum(b.shard.streams.refused.values()) > 20
+    assert sum(b.shard.stats()["refused"].values()) > 20
     b.hears(frame)
     assert b.got == [1]
 
@@ -556,8 +584,8 @@ def cutting() -> tuple[End, End, list[tuple[int, list[int]]]]:
     """Two shards; the first has taken cut 7. And what the second keeps: (cut, what it had got)."""
     a, b = connected()
     kept: list[tuple[int, list[int]]] = []
-    b.shard.streams.keep = lambda no: kept.append((no, b.got))
-    a.shard.accept(Cut(7))
+    b.keep = lambda no: kept.append((no, b.got))
+    a.cut(7)
     return a, b, kept
 
 
@@ -573,12 +601,12 @@ def test_a_frame_from_behind_a_cut_is_handled_behind_it() -> None:
 def test_an_ack_from_behind_a_cut_is_heard_behind_it() -> None:
     a, b, _ = cutting()
     waiting: list[bool] = []
-    b.shard.streams.keep = lambda no: waiting.append(bool(b.shard.streams.outbound[0].outbox))
+    b.keep = lambda no: waiting.append(any(True for _ in b.store.scan(Table.OUTBOX)))
     b.forward(1)
     (frame,) = b.frames()
     a.hears(frame)
     (ack,) = a.waits()
-    assert b.shard.streams.cut == 0
+    assert b.shard.stats()["cut"] == 0
     b.hears(ack)
     assert waiting == [True], "the copy still has the frame that this ack lets go"
 
@@ -588,17 +616,17 @@ def test_a_cut_is_taken_once_whoever_speaks_of_it() -> None:
     for number in range(3):
         a.forward(number)
         b.hears(*a.frames())
-    b.shard.accept(Cut(7))
-    b.shard.accept(Cut(6))
+    b.cut(7)
+    b.cut(6)
     assert kept == [(7, [])]
-    b.shard.accept(Cut(8))
+    b.cut(8)
     assert kept == [(7, []), (8, [0, 1, 2])]
 
 
 def test_what_was_sealed_before_a_cut_and_leaves_behind_it_says_the_cut() -> None:
     a, _ = connected()
     a.forward(1, synced=False)
-    a.shard.accept(Cut(7))
+    a.cut(7)
     a.sync()
     assert [packet.cut for packet in a.frames()] == [7]
 
@@ -612,12 +640,12 @@ def test_a_peer_that_was_pressed_is_asked_until_it_says_that_it_is_not() -> None
         a.forward(2)
         b.hears(*a.frames())
         a.hears(*b.waits())
-        assert b.shard.pressed
-        assert a.shard.pressed, "b said so"
+        assert b.shard.demand().backpressured
+        assert a.shard.demand().backpressured, "b said so"
         a.hears(*under_way)
         b.hears(*a.waits())
-        assert not b.shard.pressed
-        assert a.shard.pressed, "b had no reason to say anything"
+        assert not b.shard.demand().backpressured
+        assert a.shard.demand().backpressured, "b had no reason to say anything"
         a.tick(1)
         talk(a, b)
-        assert not a.shard.pressed
+        assert not a.shard.demand().backpressured

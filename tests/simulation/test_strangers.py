@@ -45,7 +45,7 @@ def run_of(**changed: Any) -> Run:
 
 
 def refused(end: End) -> int:
-    return sum(end.shard.streams.refused.values())
+    return sum(end.shard.stats()["refused"].values())
 
 
 @pytest.mark.parametrize("kind", [Kind.FRAME, Kind.ACK, Kind.RESUME, Kind.HELLO])
@@ -107,11 +107,11 @@ def test_a_frame_with_right_checksums_that_holds_no_messages_has_not_come(body: 
     assert b.hears(sealed(replace(frame, body=body, count=1))) == []
     assert b.waits() == []
     assert refused(b) == 1
-    assert "frame 1 of shard 0" in next(iter(b.shard.streams.refused))
+    assert "frame 1 of shard 0" in next(iter(b.shard.stats()["refused"]))
     b.hears(frame)
     assert b.got == [1]
     a.hears(*b.waits())
-    assert not a.shard.streams.busy
+    assert not a.shard.demand().unacked
 
 
 UNFIT = {
@@ -157,7 +157,7 @@ def test_what_cannot_be_is_refused_whoever_says_it(claim: dict[str, Any]) -> Non
     frame = next_frame(a)
     b.says()
     assert b.hears(sealed(replace(frame, **claim))) == []
-    assert (b.got, refused(b), b.shard.streams.cut) == ([], 1, 0)
+    assert (b.got, refused(b), b.shard.stats()["cut"]) == ([], 1, 0)
     b.hears(frame)
     assert b.got == [1]
 
@@ -202,7 +202,7 @@ def test_reasons_that_name_a_number_of_a_packet_are_counted_and_do_not_pile_up()
     for dst in range(2, 400):
         b.shard.accept(Arrived(wire.pack(sealed(replace(frame, dst=dst)))))
     assert refused(b) == 398
-    assert len(b.shard.streams.refused) <= links.REASONS_MAX + 1
+    assert len(b.shard.stats()["refused"]) <= links.REASONS_MAX + 1
 
 
 @pytest.mark.parametrize("seed", range(400, 420))

@@ -43,6 +43,7 @@ from skerry.runtime.core.events import (
     Written,
 )
 from skerry.runtime.core.ownership import slot_of
+from skerry.runtime.core.settings import Limits
 from skerry.runtime.core.shard import Shard
 from skerry.runtime.core.streams import inbound
 from skerry.runtime.core.wire import Kind
@@ -208,7 +209,7 @@ def test_a_retry_is_not_answered_from_a_row_that_is_not_durable() -> None:
     a.forward(2, synced=False)
     request = a.last_request
     a.shard.accept(Requested("again", *request))
-    a.commit(a.shard.run(), synced=False)
+    a.run(synced=False)
     assert a.replies() == []
     a.sync()
     assert len(a.replies()) == 2
@@ -217,10 +218,7 @@ def test_a_retry_is_not_answered_from_a_row_that_is_not_durable() -> None:
 def test_local_messages_wait_behind_those_that_did_not_fit() -> None:
     broken.clear()
     app = App("traces", entities=[Box])
-    cluster = Cluster(app, seed=1, shards=1, faults=NO_FAULTS)
-    shard = cluster.machines[0].shard
-    assert shard is not None
-    shard.intake.turns_max = 3
+    cluster = Cluster(app, seed=1, shards=1, faults=NO_FAULTS, limits=Limits(turns_per_batch_max=3))
     cluster.ask(message(Box.at("x").fill_twice, "y", 40))
     cluster.settle()
     assert cluster.state("Box", "y").got == list(range(80))
@@ -255,8 +253,9 @@ def test_a_second_batch_may_follow_one_that_is_not_durable_yet() -> None:
     assert shard is not None
     for after, position in ((None, 0), (0, 1), (1, 2)):
         shard.accept(Items("s", "0", after, [position], [position]))
-        commit = shard.run()
-        assert commit is not None
+        batch = shard.run()
+        assert batch is not None
+        assert batch.commit is not None
     assert shard.durable < shard.no - 2
     assert [type(effect).__name__ for effect in shard.take_effects()].count("Rewind") == 0
 
@@ -403,9 +402,10 @@ def test_a_batch_that_fails_is_run_again_on_the_batch_before() -> None:
     def batch(*copies: Copy) -> None:
         for copy in copies:
             shard.accept(Requested((0, 0, -1), *copy))
-        commit = shard.run()
-        assert commit is not None
-        disk.append(commit)  # Sealed, not synced.
+        batch = shard.run()
+        assert batch is not None
+        assert batch.commit is not None
+        disk.append(batch.commit)  # Sealed, not synced.
 
     batch(copy_of(a, 1, "a", "take", [10]))
     broken.add("sell")
@@ -566,7 +566,7 @@ def test_a_frame_from_a_shard_that_is_no_member_is_refused() -> None:
     stranger = msgspec.structs.replace(frame, src=2)
     assert b.hears(stranger) == []
     assert b.got == []
-    assert b.shard.streams.refused
+    assert b.shard.stats()["refused"]
     b.hears(frame)
     assert b.got == [1]
 
@@ -635,9 +635,10 @@ def test_an_item_is_handed_to_its_sink_when_it_is_durable_and_not_before() -> No
     for number in (1, 2):
         copy = request_of(bytes(16), number, cluster.clock_ns, "Teller", "a", "tell", b"\x90")
         shard.accept(Requested((0, 0, -1), *copy))
-        commit = shard.run()
-        assert commit is not None
-        disk.append(commit)
+        batch = shard.run()
+        assert batch is not None
+        assert batch.commit is not None
+        disk.append(batch.commit)
     shard.accept(Durable(shard.no - 1))
     writes = [effect for effect in shard.take_effects() if isinstance(effect, Write)]
     assert [(w.sequence, w.items) for w in writes] == [(1, [b"\x01"])]

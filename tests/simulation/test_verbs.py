@@ -26,7 +26,7 @@ from skerry import (
     send_later,
     set_timer,
 )
-from skerry.runtime.core import intake
+from skerry.runtime.core import schedule
 from skerry.runtime.core.events import Table
 from skerry.runtime.core.ownership import slot_of
 from skerry.runtime.core.settings import Limits
@@ -343,7 +343,7 @@ class Writer(Entity):
 def test_what_slow_mode_has_not_come_to_is_not_overtaken_when_it_ends(slow_messages: int) -> None:
     """There a peer's frame is cut into messages of the shard's own stream, and the next frame of
     the same peer must not run before these have."""
-    with mock.patch.object(intake, "SLOW_MESSAGES", slow_messages):
+    with mock.patch.object(schedule, "SLOW_MESSAGES", slow_messages):
         cluster = Cluster(
             App("writing", entities=[Reader, Writer]),
             seed=1,

@@ -11,7 +11,7 @@ from unittest import mock
 import msgspec
 
 from skerry.message import message
-from skerry.runtime.core import intake, shard, wire
+from skerry.runtime.core import schedule, shard, wire
 from skerry.runtime.core.events import Table
 from skerry.runtime.core.settings import Limits
 from skerry.runtime.core.streams import inbound, links, outbound
@@ -76,14 +76,14 @@ def _limits(rng: random.Random, world: World, *, bombs: bool) -> Iterator[None]:
     message ends its worker, slow mode lasts until it is found."""
     house_ns = 4_000_000 if world.leaps or world.days else shard.HOUSE_NS
     small = rng.random() < 0.5
-    slow = 60 if small and not bombs else intake.SLOW_MESSAGES
+    slow = 60 if small and not bombs else schedule.SLOW_MESSAGES
     with (
         mock.patch.object(inbound, "CREDIT_BYTES", 600 if small else inbound.CREDIT_BYTES),
         mock.patch.object(wire, "FRAME_BYTES", 300 if small else wire.FRAME_BYTES),
         mock.patch.object(outbound, "BODIES_IN_MEMORY_BYTES", 2000 if small else 32 << 20),
         mock.patch.object(links, "PRESSED_BYTES", 5000 if small else links.PRESSED_BYTES),
         mock.patch.object(shard, "HOUSE_NS", house_ns),
-        mock.patch.object(intake, "SLOW_MESSAGES", slow),
+        mock.patch.object(schedule, "SLOW_MESSAGES", slow),
     ):
         yield
 

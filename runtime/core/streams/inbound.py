@@ -62,7 +62,6 @@ class Inbound:
         "peer",
         "received",
         "received_checksum",
-        "received_position",
         "said_position",
         "taken",
         "taken_checksum",
@@ -76,7 +75,6 @@ class Inbound:
         self.epoch = 0
         """The newest epoch known of the sender. 0, which no shard has: it has not greeted us yet."""
         self.received = 0
-        self.received_position = 0
         self.received_checksum = 0
         self.taken = 0
         self.taken_position = 0
@@ -105,7 +103,7 @@ class Inbound:
         """The next frame came; it waits for its batch."""
         assert packet.seq == self.received + 1, f"I1: frame {packet.seq} after {self.received}"
         self.waiting.append(packet)
-        self.received, self.received_position = packet.seq, packet.position
+        self.received = packet.seq
         self.received_checksum = packet.checksum
 
     def known_to_sender(self, acked: int, me: int) -> None:
@@ -160,6 +158,6 @@ class Inbound:
             return
         known = _row.decode(row)
         self.received = self.taken = self.durable = known.taken
-        self.received_position = self.taken_position = self.durable_position = known.position
+        self.taken_position = self.durable_position = known.position
         self.said_position = known.position
         self.received_checksum = self.taken_checksum = known.checksum

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable
 
 from skerry.errors import StoreDamaged
 from skerry.runtime.core import wire
-from skerry.runtime.core.events import Effect, Row, ShardId, Stop, Transmit
+from skerry.runtime.core.events import Effect, Keep, Row, ShardId, Stop, Transmit
 from skerry.runtime.core.ownership import Ownership
 from skerry.runtime.core.streams.inbound import Inbound, Verdict
 from skerry.runtime.core.streams.outbound import Outbound, Sealed
@@ -91,8 +91,6 @@ class Streams:
         """The shard's time, by which the number of a cut is judged."""
         self.cut = 0
         """The newest cut of a backup that we took; every packet says it."""
-        self.keep: Callable[[int], None] = _nobody_keeps
-        """Told to keep the rows as they are durable now, for the backup of this number."""
         self._open: dict[tuple[int, int], list[Run]] = {}
         """Messages of frames that wait, by peer and number; of the others they are decoded again."""
         self._open_bytes = 0
@@ -354,9 +352,9 @@ class Streams:
         stream = self._meet(peer)
         if packet.src_epoch < stream.epoch and packet.kind != Kind.FENCED:
             return [self._say(Kind.FENCED, peer, seq=stream.epoch)]
-        self.cut_at(packet.cut)
+        cut = self.cut_at(packet.cut)
         try:
-            return self._listen(stream, packet)
+            return [*cut, *self._listen(stream, packet)]
         except StoreDamaged as damage:
             return [Stop(damage)]
 
@@ -384,7 +382,7 @@ class Streams:
         """Whether a backup may have this number: a clock's, or one behind the newest that we know."""
         return cut <= max(self.now_ns + CUT_AHEAD_NS, self.cut + CUTS_AHEAD_MAX)
 
-    def cut_at(self, no: int) -> None:
+    def cut_at(self, no: int) -> list[Effect]:
         """Take a cut, unless it was taken: before anything is handled that left behind it.
 
         What left us before was durable, so it is kept; what comes from behind the cut is handled
@@ -392,9 +390,10 @@ class Streams:
         stands in the copy's outbox without an ack. So of each stream the copies hold what fits.
         Source: Chandy and Lamport, "Distributed snapshots", 1985.
         """
-        if no > self.cut:
-            self.cut = no
-            self.keep(no)
+        if no <= self.cut:
+            return []
+        self.cut = no
+        return [Keep(no)]
 
     def _listen(self, stream: Inbound, packet: Packet) -> list[Effect]:
         to_us = packet.dst_epoch == self.epoch
@@ -559,7 +558,3 @@ class Streams:
     def pressed(self) -> bool:
         """Whether intake from outside should pause."""
         return self._full or bool(self._pressed)
-
-
-def _nobody_keeps(no: int) -> None:
-    """Nobody keeps rows until a worker does."""

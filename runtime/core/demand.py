@@ -1,0 +1,62 @@
+"""What a shard and its driver agree on for each batch: how much it takes, what came of it.
+
+    Budget (driver -> shard)   how much the next batch may take
+    Batch  (shard -> driver)   the commit to append, and the measures that pace the next batch
+    Demand (shard -> driver)   what the shard would have its driver do now
+
+Plain values, like events and effects; nothing here does anything.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from skerry.runtime.core.events import Commit
+
+
+class Budget(Struct, frozen=True):
+    """How much the next batch may take. The shard's own limits hold in any case."""
+
+    turns: int = 1 << 30
+    """Turns, about: the driver asks for fewer while turns are slow."""
+    full: str = ""
+    """Why nothing new is accepted from clients; empty: it is."""
+
+
+ALL = Budget()
+"""As much as the shard's limits allow."""
+
+
+class Batch(Struct, frozen=True):
+    """What one batch did."""
+
+    commit: Commit | None
+    """To be appended to the store; None: the batch left nothing behind."""
+    turns: int
+    items: int
+    """Items of sources among its work."""
+    requests: int
+    """Requests of clients among its work."""
+    crowded: bool
+    """Whether more requests waited than it had room for."""
+
+
+class Demand(Struct, frozen=True):
+    """What a shard would have its driver do now."""
+
+    runnable: bool
+    """A batch would find work."""
+    wake_ns: int | None
+    """When the next timer is due, in the shard's time."""
+    owes_acks: bool
+    """A peer waits for an ack that the next ticks will send."""
+    restless: bool
+    """A peer may have to be asked again by the next ticks."""
+    unacked: bool
+    """Frames are on their way to peers, or wait here."""
+    inside: bool
+    """Messages wait on the shard's own stream: sources should add little."""
+    backpressured: bool
+    """Sources should add nothing: frames or output items pile up, here or at a peer."""
+    asking: bool
+    """Clients wait for the next batch, and all their requests fit in it."""
