@@ -1,10 +1,6 @@
-"""The code in README and docs runs, and its links lead somewhere.
+"""The code and the commands in README and docs run, and their links lead somewhere."""
 
-The Python blocks of a page run in order in one namespace, in a process of its own and an
-empty folder, as a reader would paste them into one file. A block that a page only shows
-begins with the comment `# not run: <reason>`.
-"""
-
+import importlib.util
 import re
 import subprocess
 import sys
@@ -12,46 +8,55 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+from tests.docs.pages import PAGES, ROOT, agrees, commands, follow, name, program
+
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)(#[^)]*)?\)")
+GENERATED = {"cli.md", "configuration.md"}
 
 
-def name(page: Path) -> str:
-    """A page as a test's id."""
-    return str(page.relative_to(ROOT))
-
-
-def blocks(page: Path) -> list[tuple[int, str]]:
-    """(line, code) of the blocks that run."""
-    text = page.read_text()
-    return [
-        (text.count("\n", 0, match.start(1)) + 1, match[1])
-        for match in BLOCK.finditer(text)
-        if not match[1].startswith("# not run: ")
-    ]
-
-
-def as_file(page: Path) -> str:
-    """The page's blocks as one file, each on the lines where it stands in the page."""
-    lines: list[str] = []
-    for line, code in blocks(page):
-        lines += [""] * (line - 1 - len(lines)) + code.splitlines()
-    return "\n".join(lines) + "\n"
-
-
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=name)
+@pytest.mark.parametrize("page", [*filter(program, PAGES)], ids=name)
 def test_the_code_runs(page: Path, tmp_path: Path) -> None:
-    program = tmp_path / f"{page.stem.lower()}.py"
-    program.write_text(as_file(page))
+    file = tmp_path / f"{page.stem.lower()}.py"
+    file.write_text(program(page))
     ran = subprocess.run(
-        [sys.executable, "-W", "error", str(program)], cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, "-W", "error", str(file)], cwd=tmp_path, capture_output=True, text=True
     )
     assert ran.returncode == 0, f"{name(page)} (same line numbers):\n{ran.stderr}"
 
 
+@pytest.mark.timeout(600)  # Many processes, one behind the other.
+@pytest.mark.parametrize("page", [*filter(commands, PAGES)], ids=name)
+def test_the_commands_run(page: Path, tmp_path: Path) -> None:
+    follow(page, tmp_path)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_the_links_lead_somewhere(page: Path) -> None:
-    for target, _ in LINK.findall(page.read_text()):
-        assert (page.parent / target).exists(), f"{name(page)} links to {target}"
+    prose = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(), flags=re.DOTALL)
+    for target, _ in LINK.findall(prose):
+        found = page.parent / target
+        assert found.exists() or found.name in GENERATED, f"{name(page)} links to {target}"
+
+
+def test_an_output_is_compared() -> None:
+    assert agrees("7 turns in 0.3 s\n", "7 turns in … s\n")
+    assert not agrees("8 turns in 0.3 s\n", "7 turns in … s\n")
+    assert not agrees("", "7\n")
+
+
+def test_the_generated_pages_name_every_command() -> None:
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs/generate.py")
+    assert spec is not None and spec.loader is not None
+    generate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generate)
+    page = generate.cli_page()
+    for command, _ in generate.commands():
+        assert f"## skerry {command}\n" in page
+    assert "| `--workers WORKERS` | `SKERRY_WORKERS` | `workers` |" in generate.configuration_page()
+
+
+def test_the_figures_of_the_readme_are_those_of_the_docs() -> None:
+    """One table has the figures; the README shows some of its rows."""
+    rows = re.findall(r"^\| .* ms \|.*$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert len(rows) > 5
+    assert set(rows) <= set((ROOT / "docs/peers.md").read_text().splitlines())
