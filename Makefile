@@ -78,6 +78,10 @@ peers: .venv/.package ## skerry beside what would be picked instead, in one run:
 micro: .venv/.dev ## time the parts of the hot path, each alone
 	$(BIN)/python -m pytest benchmarks/micro --benchmark-enable --benchmark-columns=min,median,ops
 
+.PHONY: docs
+docs: .venv/.dev ## build the documentation site into build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 .PHONY: lint
 lint: .venv/.dev ## style, formatting, who imports whom, and definitions that nobody uses
 	$(BIN)/ruff check .

@@ -52,7 +52,7 @@ def test_the_generated_pages_name_every_command() -> None:
     page = generate.cli_page()
     for command, _ in generate.commands():
         assert f"## skerry {command}\n" in page
-    assert "| `--workers WORKERS` | `SKERRY_WORKERS` | `workers` |" in generate.configuration_page()
+    assert "| `--workers` | `SKERRY_WORKERS` | `workers` |" in generate.configuration_page()
 
 
 def test_the_figures_of_the_readme_are_those_of_the_docs() -> None:
