@@ -89,6 +89,8 @@ runtime/core/tables/    What a shard remembers, a kind of row a file.
     timers.py        Messages that wait for a time: named timers, send_later, ask time-outs.
     outputs.py       What goes out to sinks: numbered once, kept until its sink has it.
     dead_letters.py  Dead letters: messages that were refused or failed with nobody to tell.
+    positions.py     How far each partition of a source has been read.
+    table.py         The life of a table: loaded, changed by a batch, sealed with it or thrown away with it.
 
 runtime/core/streams/    Ordered messages between two shards.
     links.py     All streams of a shard: handshakes, epochs, acks, and who must stop.

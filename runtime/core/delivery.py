@@ -116,7 +116,6 @@ class Delivery:
         for buffer in self.filled.values():
             buffer.reset()
         self.filled.clear()
-        self.dead.begin()
         self._epoch, self._commit, self._index = epoch, commit, 0
         self.careful = careful
 

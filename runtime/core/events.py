@@ -56,6 +56,8 @@ class Table:
     """slot, output partition (16), number of the first item (8): items that a sink has not taken yet."""
     OUTPUT_NUMBER = 9
     """slot, output partition (16): the number of the newest item."""
+    DEAD_COUNT = 10
+    """slot: how many dead letters it has."""
     SCHEMA = 16
     """schema id (8): type and field names; they make the store self-describing. Not slotted."""
     OUTBOX = 17
@@ -66,7 +68,7 @@ class Table:
     """name: the epoch, the placement and other facts about the shard. Not slotted."""
 
 
-SLOTTED = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 9})
+SLOTTED = frozenset(range(1, 11))
 
 Row = tuple[int, bytes, bytes | None]
 """(table, key, bytes or None for a deletion)."""

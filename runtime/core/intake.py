@@ -9,20 +9,17 @@ No I/O, no clock. Ideas: docs/streams.md, docs/clients.md.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 import xxhash
-from msgspec import Struct
 
 from skerry.errors import InvalidMessage, storable
 from skerry.limits import check_keys
 from skerry.runtime.core.clients import Clients
-from skerry.runtime.core.commit import slot_prefix
 from skerry.runtime.core.delivery import Delivery
 from skerry.runtime.core.events import (
-    SLOTS,
     Confirmed,
     Effect,
     Identity,
@@ -31,17 +28,15 @@ from skerry.runtime.core.events import (
     Outcome,
     Requested,
     Rewind,
-    Row,
-    SlotId,
     Table,
     Told,
     Written,
 )
-from skerry.runtime.core.ownership import slot_of
 from skerry.runtime.core.schedule import Work
 from skerry.runtime.core.settings import Pipeline, Settings
 from skerry.runtime.core.streams.links import Streams
 from skerry.runtime.core.tables.dead_letters import DeadLetter
+from skerry.runtime.core.tables.positions import Positions, partition_slot
 from skerry.runtime.core.tables.requests import Requests
 from skerry.runtime.core.turns import Raised, broke
 from skerry.runtime.core.wire import Call
@@ -50,29 +45,6 @@ from skerry.stream import BadRow, Columns, Exit
 _ITEM, _TIMER = 1 << 33, 1 << 34
 
 _encode = msgspec.msgpack.Encoder().encode
-
-
-class PositionRow(Struct, array_like=True, frozen=True):
-    """How far a partition has been read."""
-
-    source: str
-    partition: str
-    position: Any
-
-
-def partition_slot(source: str, partition: str) -> SlotId:
-    """A source partition is an entity of the house: it has a slot, and lives where that lives.
-
-    Partitions that are numbered are dealt out in turn: a few of them would not spread by chance.
-    """
-    if partition.isdecimal():
-        return SlotId((slot_of("source", source) + int(partition)) % SLOTS)
-    return slot_of(f"source {source}", partition)
-
-
-def _position_key(source: str, partition: str) -> bytes:
-    slot = slot_prefix(partition_slot(source, partition))
-    return slot + xxhash.xxh3_128_digest(_encode((source, partition)))
 
 
 def _told(positions: Sequence[Any], place: int) -> str:
@@ -98,6 +70,7 @@ class Intake:
         settings: Settings,
         delivery: Delivery,
         requests: Requests,
+        positions: Positions,
         clients: Clients,
         streams: Streams,
         read: Callable[[int, bytes], bytes | None],
@@ -105,18 +78,11 @@ class Intake:
     ) -> None:
         self._settings = settings
         self._delivery, self._read = delivery, read
-        self._requests, self._clients, self._streams = requests, clients, streams
-        self.positions: dict[tuple[str, str], Any] = {}
-        self._new_positions: dict[tuple[str, str], Any] = {}
+        self._requests, self._positions = requests, positions
+        self._clients, self._streams = clients, streams
         self._effects: list[Effect] = []
         self._watch = watch
         """Told in quarantine which message runs next."""
-
-    def load(self, rows: Iterator[tuple[bytes, bytes]]) -> None:
-        """Positions from the store's rows, as a restart finds them."""
-        for _, value in rows:
-            row = msgspec.msgpack.decode(value, type=PositionRow)
-            self.positions[(row.source, row.partition)] = row.position
 
     # ── executing ──
 
@@ -156,7 +122,7 @@ class Intake:
     def _operate(self, event: Operated) -> None:
         """Retry or drop a dead letter: its row and what follows are one commit."""
         row = self._read(Table.DEAD, event.id)
-        if row is None or event.id in self._delivery.dead.gone:
+        if row is None or self._delivery.dead.is_gone(event.id):
             self._answer(event, "There is no dead letter with this id.")
             return
         letter = msgspec.msgpack.decode(row, type=DeadLetter)
@@ -182,7 +148,7 @@ class Intake:
     def _items(self, event: Items, *, slow: bool) -> None:
         """Items of a partition: their messages, and the position, in one commit."""
         where = (event.source, event.partition)
-        newest = self._new_positions.get(where, self.positions.get(where))
+        newest = self._positions.newest(*where)
         if event.after != newest:
             self._effects.append(Rewind(event.source, event.partition, newest))
             return
@@ -201,7 +167,7 @@ class Intake:
         else:
             for place in range(len(event.items)):
                 self._item(pipeline, event, place)
-        self._new_positions[where] = event.positions[-1]
+        self._positions.move(*where, event.positions[-1])
 
     def _item(self, pipeline: Pipeline, event: Items, place: int) -> None:
         """One item: when its pipeline raises, it alone becomes a dead letter."""
@@ -267,17 +233,6 @@ class Intake:
 
     # ── the end of a batch ──
 
-    def rows(self) -> list[Row]:
-        """What the batch's commit says of positions."""
-        return [
-            (
-                Table.POSITION,
-                _position_key(source, partition),
-                _encode(PositionRow(source, partition, position)),
-            )
-            for (source, partition), position in self._new_positions.items()
-        ]
-
     def take_effects(self) -> list[Effect]:
         """What the batch wants outside, whatever becomes durable when."""
         effects, self._effects = self._effects, []
@@ -285,10 +240,4 @@ class Intake:
 
     def undo(self) -> None:
         """The batch is thrown away; its work list is run again."""
-        self._new_positions.clear()
         self._effects.clear()
-
-    def sealed(self) -> None:
-        """The batch counts from now on."""
-        self.positions.update(self._new_positions)
-        self._new_positions.clear()

@@ -55,14 +55,16 @@ from skerry.runtime.core.events import (
     Told,
     Written,
 )
-from skerry.runtime.core.intake import Intake, partition_slot
+from skerry.runtime.core.intake import Intake
 from skerry.runtime.core.ownership import Ownership
 from skerry.runtime.core.schedule import Schedule, Work
 from skerry.runtime.core.settings import Settings
 from skerry.runtime.core.streams.links import Streams
 from skerry.runtime.core.tables.asks import Asks
 from skerry.runtime.core.tables.outputs import Outputs
+from skerry.runtime.core.tables.positions import Positions, partition_slot
 from skerry.runtime.core.tables.requests import Requests
+from skerry.runtime.core.tables.table import SlotTable, Stamp
 from skerry.runtime.core.tables.timers import Timers
 from skerry.runtime.core.turns import Raised, Turns
 from skerry.runtime.ports import Committed, Last
@@ -113,10 +115,6 @@ class Shard:
         self.durable = self._opened = last.no
         self.now_ns = last.time_ns
         self.stopped = False
-        self.buried = 0
-        """Dead letters that came since the start."""
-        self.dead = 0
-        """Dead letters that are there; beside their rows, so that nobody counts them."""
         self._checksum = last.checksum
         self._store = store
         self._effects: list[Effect] = []
@@ -131,7 +129,7 @@ class Shard:
         self.turn = Turn()
         limits = settings.limits
         self.ownership = Ownership(settings.me, settings.placement)
-        self.timers, self.asks = Timers(), Asks()
+        self.timers, self.asks, self.positions = Timers(), Asks(), Positions()
         self.requests = Requests(
             store,
             self.ownership,
@@ -167,6 +165,14 @@ class Shard:
             turn_errors=settings.turn_errors,
         )
         self.delivery.turns = self.turns
+        self.tables: tuple[SlotTable, ...] = (
+            self.timers,
+            self.asks,
+            self.requests,
+            self.positions,
+            self.outputs,
+            self.delivery.dead,
+        )
         self.clients = Clients(self.ownership, self.delivery, self.requests)
         self.streams = Streams(self.ownership, settings.incarnation, self.epoch, store.read)
         self.schedule = Schedule(
@@ -176,6 +182,7 @@ class Shard:
             settings,
             self.delivery,
             self.requests,
+            self.positions,
             self.clients,
             self.streams,
             store.read,
@@ -198,19 +205,10 @@ class Shard:
         """
         commit.check_type_ids(self.settings.types)
         scan = self._store.scan
-        self.timers.load(scan(Table.TIMER))
-        self.asks.load(scan(Table.ASK))
-        self.requests.load(scan(Table.REQUEST))
-        self.intake.load(scan(Table.POSITION))
-        self.outputs.load(scan(Table.OUTPUT_NUMBER), scan(Table.OUTPUT))
+        for table in self.tables:
+            table.load((id, key, value) for id in table.ids for key, value in scan(id))
         self.streams.load(scan(Table.STREAM), scan(Table.OUTBOX))
         rows: list[Row] = [(Table.META, b"epoch", self.epoch.to_bytes(8, "big"))]
-        dead = self._store.read(Table.META, b"dead")
-        if dead is None:
-            self.dead = sum(1 for _ in scan(Table.DEAD))
-            rows.append(self._dead_row())
-        else:
-            self.dead = int.from_bytes(dead, "big")
         for described_id, description in self._descriptions().items():
             if self._store.read(Table.SCHEMA, described_id) is None:
                 rows.append((Table.SCHEMA, described_id, description))
@@ -223,9 +221,6 @@ class Shard:
             else:
                 self.kept_types.add(known["type"])
         return self._seal_rows(rows)
-
-    def _dead_row(self) -> Row:
-        return Table.META, b"dead", self.dead.to_bytes(8, "big")
 
     def _descriptions(self) -> dict[bytes, bytes]:
         """What names the ids in stored bytes: schemas of states, handlers, their argument lists."""
@@ -319,24 +314,16 @@ class Shard:
 
     def _undo(self) -> None:
         self.turns.undo()
-        self.timers.undo()
-        self.asks.undo()
-        self.requests.undo()
-        self.outputs.undo()
+        for table in self.tables:
+            table.undo()
         self.intake.undo()
         self.clients.undo()
 
     def _seal(self, work: Work) -> Commit | None:
         states, live = self.turns.states()
         frames = self._frames(slow=work.slow)
-        rows: list[Row] = [*self.delivery.dead.rows, *self.timers.rows(), *self.asks.rows()]
-        if self.delivery.dead.rows:
-            self.buried += self.delivery.dead.buried
-            self.dead += self.delivery.dead.buried - len(self.delivery.dead.gone)
-            rows.append(self._dead_row())
-        rows += self.requests.rows(self.now_ns)
-        rows += self.outputs.rows()
-        rows += self.intake.rows()
+        stamp = Stamp(self.no + 1, self.now_ns)
+        rows: list[Row] = [row for table in self.tables for row in table.rows(stamp)]
         sealed: list[tuple[int, int]] = []
         for peer, bodies in frames:
             rows += self.streams.seal(peer, bodies)
@@ -346,7 +333,9 @@ class Shard:
         rows += self.streams.rows_taken(work.frames)
         replies, self.clients.replies = self.clients.replies, []
         self._effects += self.intake.take_effects()
-        self._seal_parts()
+        self.turns.sealed()
+        for table in self.tables:
+            table.sealed(stamp)
         if not states and not rows:
             self._hold(_Held(self.no, replies, [], {}))
             return None
@@ -363,14 +352,6 @@ class Shard:
             ]
         except (TypeError, ValueError, OverflowError) as error:
             raise Raised from error
-
-    def _seal_parts(self) -> None:
-        self.turns.sealed()
-        self.timers.sealed()
-        self.asks.sealed()
-        self.requests.sealed(self.now_ns)
-        self.outputs.sealed(self.no + 1)
-        self.intake.sealed()
 
     def _seal_rows(self, rows: list[Row]) -> Commit:
         self._hold(_Held(self.no + 1, [], [], {}))
@@ -433,13 +414,19 @@ class Shard:
             "commit": self.no,
             "durable": self.durable,
             "cut": self.streams.cut,
-            "timers": len(self.timers),
-            "asks": len(self.asks),
-            "requests": len(self.requests),
-            "sessions": self.requests.sessions,
-            "dead": self.dead,
             "refused": self.streams.refused,
+            **{name: number for table in self.tables for name, number in table.stats().items()},
         }
+
+    @property
+    def dead(self) -> int:
+        """How many dead letters there are."""
+        return len(self.delivery.dead)
+
+    @property
+    def buried(self) -> int:
+        """How many dead letters came since the start."""
+        return self.delivery.dead.added
 
     @property
     def runnable(self) -> bool:
@@ -462,7 +449,7 @@ class Shard:
 
     def position(self, source: str, partition: str) -> Any:
         """How far a partition of a source has been read; None: it was never begun."""
-        return self.intake.positions.get((source, partition))
+        return self.positions.newest(source, partition)
 
     def check_cut(self, no: int) -> None:
         """Raise ValueError when no backup can have this number."""

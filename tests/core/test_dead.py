@@ -9,7 +9,10 @@ import pytest
 
 from skerry.runtime.core.events import Table
 from skerry.runtime.core.tables.dead_letters import DeadLetter, DeadLetters
+from skerry.runtime.core.tables.table import Stamp
 from skerry.turn import Turn
+
+STAMP = Stamp(1, 7)
 
 
 @pytest.fixture
@@ -22,9 +25,10 @@ def letters() -> DeadLetters:
 
 def test_a_letter_holds_all_that_sends_its_message_anew(letters: DeadLetters) -> None:
     letters.bury("Account", "alice", "too little", handler=("pay", 1, 2), args=b"\x91\x05")
-    [(table, key, row)] = letters.rows
+    (table, key, row), counted = letters.rows(STAMP)
+    assert counted == (Table.DEAD_COUNT, key[:2], (1).to_bytes(8, "big"))
     letter = msgspec.msgpack.decode(row, type=DeadLetter)
-    assert (table, key is not None and key.endswith(b"\1")) == (Table.DEAD, True)
+    assert (table, key.endswith(b"\1")) == (Table.DEAD, True)
     assert letter == DeadLetter(
         7, "Account", "alice", "pay", 1, 2, b"\x91\x05", "too little", "", False
     )
@@ -32,13 +36,17 @@ def test_a_letter_holds_all_that_sends_its_message_anew(letters: DeadLetters) ->
 
 def test_what_is_buried_in_a_batch_that_is_thrown_away_is_not(letters: DeadLetters) -> None:
     letters.bury("Account", "alice", "raised")
-    letters.begin()
+    letters.undo()
     letters.bury("Account", "bob", "raised")
-    assert len(letters.rows) == letters.buried == 1
+    letters.sealed(STAMP)
+    assert len(letters) == letters.added == 1
 
 
 def test_what_is_retried_or_dropped_is_removed_and_not_counted(letters: DeadLetters) -> None:
     letters.bury("Account", "alice", "raised")
-    letters.remove(b"another")
-    assert letters.rows[-1] == (Table.DEAD, b"another", None)
-    assert letters.buried == 1
+    (_, key, _), _ = letters.rows(STAMP)
+    letters.sealed(STAMP)
+    letters.remove(key)
+    assert list(letters.rows(STAMP)) == [(Table.DEAD, key, None), (Table.DEAD_COUNT, key[:2], None)]
+    letters.sealed(STAMP)
+    assert (len(letters), letters.added) == (0, 1)

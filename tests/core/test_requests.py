@@ -23,6 +23,7 @@ from skerry.runtime.core.settings import Limits, Settings
 from skerry.runtime.core.shard import Shard
 from skerry.runtime.core.tables import requests
 from skerry.runtime.core.tables.requests import LIFETIME_NS, SETTLED_MAX
+from skerry.runtime.core.tables.table import Stamp
 from skerry.runtime.simulator.disk import MemoryStore
 
 SESSION = bytes(16)
@@ -382,13 +383,14 @@ def test_a_look_for_old_outcomes_in_a_batch_that_is_thrown_away_is_made_again() 
     alone.ask(range(1, 11), keys=[f"k{number}" for number in range(10)])
     alone.run()
     requests, later_ns = alone.shard.requests, alone.now_ns + 2 * LIFETIME_NS
+    stamp = Stamp(1, later_ns)
     for _ in range(1024):
         requests.expire(later_ns)
-        rows = list(requests.rows(later_ns))
+        rows = list(requests.rows(stamp))
         requests.undo()
         requests.expire(later_ns)
-        assert list(requests.rows(later_ns)) == rows
-        requests.sealed(later_ns)
+        assert list(requests.rows(stamp)) == rows
+        requests.sealed(stamp)
         found += len(rows)
     assert found == 10
 

@@ -6,8 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from skerry.runtime.core.events import Table
+from skerry.runtime.core.tables.table import Stamp
 from skerry.runtime.core.tables.timers import STALE_MIN, Timer, Timers, timer_key
 from tests.core.effort import effort, grows_like
+
+STAMP = Stamp(1, 1)
 
 
 def a_timer(name: str, due_ns: int, key: str = "k") -> Timer:
@@ -31,7 +35,7 @@ def test_a_timer_that_is_set_again_and_again_takes_the_room_of_one() -> None:
         put(timers, a_timer(f"other {name}", 10**9))
     for again in range(5000):
         put(timers, a_timer("idle", 10**9 + again))
-        timers.sealed()
+        timers.sealed(STAMP)
         assert kept(timers) <= 2 * (standing + 1) + STALE_MIN
     assert [timer.due_ns for _, timer in timers.due(10**10, 100)] == [10**9] * standing + [
         10**9 + 4999
@@ -43,9 +47,9 @@ def test_time_outs_that_were_never_needed_take_no_room() -> None:
     for number in range(5000):
         row_key = b"%08d" % number
         timers.set(row_key, Timer("timeout", 10**12, "Shop", "k", "", 1, 2, b"\x90", id=row_key))
-        timers.sealed()
+        timers.sealed(STAMP)
         assert timers.cancel(row_key)
-        timers.sealed()
+        timers.sealed(STAMP)
         assert kept(timers) <= STALE_MIN
     assert len(timers) == 0
 
@@ -59,12 +63,12 @@ def test_to_forget_entities_costs_as_much_as_they_have_timers(entities: str) -> 
         keys = [f"k{number}" if entities == "many" else "k" for number in range(count)]
         for number, key in enumerate(keys):
             put(timers, a_timer(f"standing {number}", 1, key))
-        timers.sealed()
+        timers.sealed(STAMP)
         for key in keys:
             put(timers, a_timer("staged", 1, key))
         for key in keys:
             timers.cancel_all("Shop", key)
-        timers.sealed()
+        timers.sealed(STAMP)
         assert len(timers) == 0
 
     few, many = (effort(lambda n=n: set_and_forget(n)) for n in (100, 400))  # type: ignore[misc]
@@ -105,12 +109,12 @@ def test_what_stands_fires_once_and_nothing_else_in_whatever_batches(
                 timers.cancel_all("Shop", key)
                 standing = {timer: due for timer, due in standing.items() if timer[0] != key}
             case "seal" | "pass":
-                for _, row_key, row in timers.rows():
+                for _, row_key, row in timers.rows(STAMP):
                     if row is None:
                         rows.pop(row_key, None)
                     else:
                         rows[row_key] = row
-                timers.sealed()
+                timers.sealed(STAMP)
                 sealed = dict(standing)
             case "undo" | "restart":
                 timers.undo()
@@ -122,12 +126,12 @@ def test_what_stands_fires_once_and_nothing_else_in_whatever_batches(
             for row_key, _ in fired:
                 assert timers.cancel(row_key)
                 del rows[row_key]
-            timers.sealed()
+            timers.sealed(STAMP)
             sealed = {timer: due for timer, due in sealed.items() if due > now}
             standing = dict(sealed)
         if step == "restart":
             timers = Timers()
-            timers.load(iter(rows.items()))
+            timers.load((Table.TIMER, key, row) for key, row in rows.items())
         if step in ("seal", "pass", "restart"):
             assert len(timers) == len(sealed) == len(rows)
             assert kept(timers) <= 2 * len(timers) + STALE_MIN

@@ -104,8 +104,8 @@ def _(confirm, self, confirmed):
 
 
 @bug("a row of outcomes goes when the first of them is over", "core.tables.requests:Requests.rows")
-def _(rows, self, now_ns):
-    yield from rows(self, now_ns)
+def _(rows, self, stamp):
+    yield from rows(self, stamp)
     for session in self._open.values():
         for slot, floor in session.raised.items():
             for kept in session.kept[slot]:
@@ -152,7 +152,8 @@ def _(take, self, type_name, key, id):
 
 @bug("an ask has two outcomes in one batch", "core.tables.asks:Asks.take")
 def _(take, self, type_name, key, id):
-    self._gone.pop(id, None)
+    if id in self._gone:
+        self._await(*self._gone.pop(id))
     return take(self, type_name, key, id)
 
 
@@ -173,6 +174,14 @@ def _(clear_out, self):
     pass
 
 
+# Positions of sources.
+
+
+@bug("a position is not in the commit of its items", "core.tables.positions:Positions.rows")
+def _(rows, self, stamp):
+    return []
+
+
 # What goes out to sinks.
 
 
@@ -191,15 +200,15 @@ def _(offer, self, durable):
 
 
 @bug("items are numbered anew after a restart", "core.tables.outputs:Outputs.load")
-def _(load, self, numbers, rows):
-    load(self, numbers, rows)
+def _(load, self, rows):
+    load(self, rows)
     for end in self._ends.values():
         end.number = 0
 
 
 @bug("what waits for a sink is forgotten by a restart", "core.tables.outputs:Outputs.load")
-def _(load, self, numbers, rows):
-    load(self, numbers, iter(()))
+def _(load, self, rows):
+    load(self, (row for row in rows if row[0] == Table.OUTPUT_NUMBER))
 
 
 # Dead letters.
@@ -207,9 +216,7 @@ def _(load, self, numbers, rows):
 
 @bug(
     "dead letters of a batch that was thrown away are kept",
-    "core.tables.dead_letters:DeadLetters.begin",
+    "core.tables.dead_letters:DeadLetters.undo",
 )
-def _(begin, self):
-    rows = list(self.rows)
-    begin(self)
-    self.rows += rows
+def _(undo, self):
+    pass

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
-from skerry.runtime.core.events import Row, Table, Write, Written
+from skerry.runtime.core.events import Row, Write, Written
 from skerry.runtime.core.tables.outputs import WRITE_BYTES, Outputs
+from skerry.runtime.core.tables.table import Stamp, StoredRow
 
 
 class Outlet:
@@ -34,11 +35,11 @@ class Disk:
     def start(self, outlet: Outlet) -> list[Write]:
         """As after a crash, or with another release."""
         self.outputs = Outputs({"out": outlet}, "", lambda table, key: self.rows.get((table, key)))
-        self.outputs.load(*(self._scan(table) for table in (Table.OUTPUT_NUMBER, Table.OUTPUT)))
+        self.outputs.load(row for table in self.outputs.ids for row in self._scan(table))
         return self.outputs.offer(self.commits)
 
-    def _scan(self, table: int) -> Iterator[tuple[bytes, bytes]]:
-        return iter(sorted((key, row) for (of, key), row in self.rows.items() if of == table))
+    def _scan(self, table: int) -> list[StoredRow]:
+        return sorted((of, key, row) for (of, key), row in self.rows.items() if of == table)
 
     def batch(self, items: Sequence[bytes] = (), written: Sequence[Write] = ()) -> list[Write]:
         for item in items:
@@ -46,10 +47,11 @@ class Disk:
         for write in written:
             upto = write.sequence + len(write.items) - 1
             self.outputs.written(Written(write.output, write.sink, write.partition, upto))
-        for row in self.outputs.rows():
-            self._keep(row)
         self.commits += 1
-        self.outputs.sealed(self.commits)
+        stamp = Stamp(self.commits, 0)
+        for row in self.outputs.rows(stamp):
+            self._keep(row)
+        self.outputs.sealed(stamp)
         return self.outputs.offer(self.commits)
 
     def _keep(self, row: Row) -> None:

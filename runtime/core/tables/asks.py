@@ -10,7 +10,8 @@ What a batch adds or removes is staged until it is sealed. Idea: docs/entities.m
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 
 import msgspec
 from msgspec import Struct
@@ -18,6 +19,7 @@ from msgspec import Struct
 from skerry.runtime.core.commit import slot_prefix
 from skerry.runtime.core.events import Row, Table
 from skerry.runtime.core.ownership import slot_of
+from skerry.runtime.core.tables.table import Stamp, StoredRow
 
 Continuation = tuple[int, int, bytes]
 """(handler id, params id, the arguments behind the first)."""
@@ -44,34 +46,32 @@ _row = msgspec.msgpack.Decoder(Ask)
 _encode = msgspec.msgpack.Encoder().encode
 
 
-def _row_key(asker: Asker, id: bytes) -> bytes:
-    return slot_prefix(slot_of(*asker)) + id
-
-
 class Asks:
     """All pending asks of a shard's entities, and those that the open batch changes."""
 
+    ids = (Table.ASK,)
+
     def __init__(self) -> None:
-        self._pending: dict[Asker, dict[bytes, Ask]] = {}
-        self._count = 0
+        self._pending: defaultdict[int, dict[Asker, dict[bytes, Ask]]] = defaultdict(dict)
+        """Asks of earlier batches without an outcome, by slot, then by asker and id."""
         self._new: dict[Asker, dict[bytes, Ask]] = {}
-        """What the open batch has asked and not been told in it."""
-        self._gone: dict[bytes, Asker] = {}
-        """What the open batch was told, asked before it."""
-        self._emptied: set[Asker] = set()
-        """Who forgot in the open batch all that it had asked before it."""
+        """Asks of the open batch without an outcome."""
+        self._slots: dict[Asker, int] = {}
+        """Slots of their askers, once their rows were made."""
+        self._gone: dict[bytes, tuple[int, Ask]] = {}
+        """Asks of earlier batches that the open batch gave an outcome, each with its slot."""
+        self._count = 0
         self.late = 0
         """Outcomes that came after another outcome of the same ask."""
 
-    def load(self, rows: Iterator[tuple[bytes, bytes]]) -> None:
-        """From the store's rows, as a restart finds them."""
-        for _, value in rows:
-            ask = _row.decode(value)
-            self._pending.setdefault((ask.type, ask.key), {})[ask.id] = ask
+    def load(self, rows: Iterable[StoredRow]) -> None:
+        """Take stored rows into memory."""
+        for _, key, value in rows:
+            self._await(int.from_bytes(key[:2], "big"), _row.decode(value))
             self._count += 1
 
     def add(self, ask: Ask) -> None:
-        """The batch asks."""
+        """Add a new ask."""
         asker = ask.type, ask.key
         asked = self._new.get(asker)
         if asked is None:
@@ -80,60 +80,75 @@ class Asks:
             asked[ask.id] = ask
 
     def take(self, type_name: str, key: str, id: bytes) -> Ask | None:
-        """The entity's pending ask of this id, which is pending no more; None when an outcome came
-        before."""
+        """Take the entity's pending ask of this id; None: it has had an outcome."""
         asker = type_name, key
         asked = self._new.get(asker)
         if asked is not None and id in asked:
             return asked.pop(id)  # Nobody ever hears of it: no row.
-        known = self._pending.get(asker)
-        if known is None or id not in known or id in self._gone:
+        slot = slot_of(type_name, key)
+        pending = self._pending[slot]
+        known = pending.get(asker, {})
+        ask = known.pop(id, None)
+        if ask is None:
             self.late += 1
             return None
-        self._gone[id] = asker
-        return known[id]
+        if not known:
+            del pending[asker]
+        self._gone[id] = slot, ask
+        return ask
 
     def take_all(self, type_name: str, key: str) -> list[Ask]:
-        """An entity's pending asks, pending no more (`forget`)."""
-        asker = type_name, key
-        ids = list(self._new.get(asker, ()))
-        if asker not in self._emptied:
-            self._emptied.add(asker)
-            ids += [id for id in self._pending.get(asker, ()) if id not in self._gone]
-        asks = [self.take(type_name, key, id) for id in sorted(ids)]
-        return [ask for ask in asks if ask is not None]
+        """Take all pending asks of an entity (`forget`)."""
+        asker, slot = (type_name, key), slot_of(type_name, key)
+        taken = self._pending[slot].pop(asker, {})
+        self._gone.update((id, (slot, ask)) for id, ask in taken.items())
+        taken |= self._new.pop(asker, {})
+        return [taken[id] for id in sorted(taken)]
 
-    def undo(self) -> None:
-        """The batch is thrown away."""
-        self._new.clear()
-        self._gone.clear()
-        self._emptied.clear()
-
-    def rows(self) -> Iterator[Row]:
-        """What the batch's commit says of asks."""
-        for asker, asked in self._new.items():
-            for id, ask in asked.items():
-                yield Table.ASK, _row_key(asker, id), _encode(ask)
-        for id, asker in self._gone.items():
-            yield Table.ASK, _row_key(asker, id), None
-
-    def sealed(self) -> None:
-        """The batch counts from now on."""
-        pending = self._pending
-        for id, asker in self._gone.items():
-            known = pending[asker]
-            del known[id]
-            if not known:
-                del pending[asker]
+    def rows(self, stamp: Stamp) -> Iterator[Row]:
+        """Return the batch's changes."""
         for asker, asked in self._new.items():
             if asked:
+                self._slots[asker] = home = slot_of(*asker)
+                for id, ask in asked.items():
+                    yield Table.ASK, slot_prefix(home) + id, _encode(ask)
+        for id, (slot, _) in self._gone.items():
+            yield Table.ASK, slot_prefix(slot) + id, None
+
+    def sealed(self, stamp: Stamp) -> None:
+        """Let the batch's changes count."""
+        for asker, asked in self._new.items():
+            if asked:
+                pending = self._pending[self._slots[asker]]
                 self._count += len(asked)
                 if asker in pending:
                     pending[asker].update(asked)
                 else:
                     pending[asker] = asked
         self._count -= len(self._gone)
-        self.undo()
+        self._clear()
+
+    def undo(self) -> None:
+        """Forget the batch's changes."""
+        for slot, ask in self._gone.values():
+            self._await(slot, ask)
+        self._clear()
+
+    def drop(self, slot: int) -> None:
+        """Forget the asks of a slot."""
+        self._count -= sum(map(len, self._pending.pop(slot, {}).values()))
+
+    def stats(self) -> dict[str, int]:
+        """Return how many asks are pending."""
+        return {"asks": self._count}
 
     def __len__(self) -> int:
         return self._count
+
+    def _await(self, slot: int, ask: Ask) -> None:
+        self._pending[slot].setdefault((ask.type, ask.key), {})[ask.id] = ask
+
+    def _clear(self) -> None:
+        self._new.clear()
+        self._slots.clear()
+        self._gone.clear()

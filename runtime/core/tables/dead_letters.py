@@ -9,7 +9,7 @@ No I/O, no clock. Idea: docs/entities.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 from msgspec import Struct
@@ -17,6 +17,7 @@ from msgspec import Struct
 from skerry.runtime.core.commit import slot_prefix
 from skerry.runtime.core.events import Row, Table
 from skerry.runtime.core.ownership import slot_of
+from skerry.runtime.core.tables.table import Stamp, StoredRow
 from skerry.turn import Turn
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -41,25 +42,33 @@ class DeadLetter(Struct, array_like=True, frozen=True):
 
 
 class DeadLetters:
-    """What the open batch adds to the dead letters, and takes away.
+    """How many dead letters each slot has, and those that the open batch adds and removes.
+
+    The letters themselves stay in the store. Their number has a row of its own, so that nobody
+    has to count them.
 
     Args:
         turn: knows what time it is.
         new_id: makes 24 bytes that are never used again.
     """
 
+    ids = (Table.DEAD_COUNT,)
+
     def __init__(self, turn: Turn, new_id: Callable[[], bytes]) -> None:
         self._turn, self._new_id = turn, new_id
-        self.rows: list[Row] = []
-        self.gone: set[bytes] = set()
-        """Those that it takes away."""
+        self._counts: dict[int, int] = {}
+        """Dead letters by slot."""
+        self._rows: dict[bytes, bytes | None] = {}
+        """Letters that the open batch adds, and None for those that it removes."""
+        self.added = 0
+        """Letters added since the start."""
         self.names: dict[int, str] = {}
-        """Of handlers by id, as far as a release has written them down, this one or one before."""
+        """Names of handlers by id, of this release and of those before it."""
 
-    def begin(self) -> None:
-        """A batch begins, or begins again."""
-        self.rows.clear()
-        self.gone.clear()
+    def load(self, rows: Iterable[StoredRow]) -> None:
+        """Take stored rows into memory."""
+        for _, key, value in rows:
+            self._counts[_slot_in(key)] = int.from_bytes(value, "big")
 
     def bury(
         self,
@@ -82,7 +91,7 @@ class DeadLetters:
             self._turn.now_ns, type_name, key, *handler, args, error, traceback, answered
         )
         row_key = slot_prefix(slot_of(type_name, key)) + self._new_id()
-        self.rows.append((Table.DEAD, row_key, _encode(letter)))
+        self._rows[row_key] = _encode(letter)
 
     def unknown(self, type_name: str, key: str, handler: int, params: int, args: bytes) -> None:
         """A message to a handler that this release does not have."""
@@ -93,13 +102,56 @@ class DeadLetters:
         )
         self.bury(type_name, key, error, handler=(name, handler, params), args=args)
 
-    def remove(self, row_key: bytes) -> None:
-        """It was retried or dropped. It is there, and this is said once in a batch."""
-        assert row_key not in self.gone, "of a letter that is gone nothing is left to be done"
-        self.gone.add(row_key)
-        self.rows.append((Table.DEAD, row_key, None))
+    def is_gone(self, row_key: bytes) -> bool:
+        """Whether the open batch removes this letter."""
+        return row_key in self._rows
 
-    @property
-    def buried(self) -> int:
-        """How many the batch adds."""
-        return sum(row is not None for _, _, row in self.rows)
+    def remove(self, row_key: bytes) -> None:
+        """Remove a stored letter that was retried or dropped."""
+        assert row_key not in self._rows, "of a letter that is gone nothing is left to be done"
+        self._rows[row_key] = None
+
+    def rows(self, stamp: Stamp) -> Iterator[Row]:
+        """Return the batch's changes."""
+        for row_key, letter in self._rows.items():
+            yield Table.DEAD, row_key, letter
+        for slot, count in self._changed().items():
+            yield Table.DEAD_COUNT, slot_prefix(slot), count.to_bytes(8, "big") if count else None
+
+    def _changed(self) -> dict[int, int]:
+        """The numbers of the slots that the open batch has changed."""
+        counts: dict[int, int] = {}
+        for row_key, letter in self._rows.items():
+            slot = _slot_in(row_key)
+            before = counts.get(slot, self._counts.get(slot, 0))
+            counts[slot] = before + (-1 if letter is None else 1)
+        return counts
+
+    def sealed(self, stamp: Stamp) -> None:
+        """Let the batch's changes count."""
+        for slot, count in self._changed().items():
+            if count:
+                self._counts[slot] = count
+            else:
+                self._counts.pop(slot, None)
+        self.added += sum(letter is not None for letter in self._rows.values())
+        self._rows.clear()
+
+    def undo(self) -> None:
+        """Forget the batch's changes."""
+        self._rows.clear()
+
+    def drop(self, slot: int) -> None:
+        """Forget the number of a slot's letters."""
+        self._counts.pop(slot, None)
+
+    def stats(self) -> dict[str, int]:
+        """Return how many dead letters there are, and how many came since the start."""
+        return {"dead": len(self), "dead_since_start": self.added}
+
+    def __len__(self) -> int:
+        return sum(self._counts.values())
+
+
+def _slot_in(row_key: bytes) -> int:
+    return int.from_bytes(row_key[:2], "big")

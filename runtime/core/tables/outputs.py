@@ -19,7 +19,7 @@ Asserts I1, I3 for what leaves by sinks.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 import xxhash
@@ -29,6 +29,7 @@ from skerry.runtime.core.commit import slot_prefix
 from skerry.runtime.core.events import Row, Table, Write, Written
 from skerry.runtime.core.ownership import slot_of
 from skerry.runtime.core.settings import Outlet
+from skerry.runtime.core.tables.table import Stamp, StoredRow
 
 WRITE_ITEMS = 2000
 WRITE_BYTES = 1 << 20
@@ -83,6 +84,8 @@ class _End:
 class Outputs:
     """The outputs whose partitions live on one shard."""
 
+    ids = (Table.OUTPUT_NUMBER, Table.OUTPUT)
+
     def __init__(
         self, outlets: dict[str, Outlet], life: str, read: Callable[[int, bytes], bytes | None]
     ) -> None:
@@ -95,18 +98,16 @@ class Outputs:
         self.unwritten = 0
         """Items that no sink has yet."""
 
-    def load(
-        self, numbers: Iterator[tuple[bytes, bytes]], rows: Iterator[tuple[bytes, bytes]]
-    ) -> None:
-        """From the store's rows, as a restart finds them."""
+    def load(self, rows: Iterable[StoredRow]) -> None:
+        """Take stored rows into memory, numbers before items."""
         by_key: dict[bytes, _End] = {}
-        for key, value in numbers:
-            row = msgspec.msgpack.decode(value, type=NumberRow)
-            where = row.output, row.sink, row.partition
-            end = self._ends[where] = _End(row.output, row.sink)
-            end.number = row.number
-            by_key[bytes(key)] = end
-        for key, value in rows:
+        for table, key, value in rows:
+            if table == Table.OUTPUT_NUMBER:
+                row = msgspec.msgpack.decode(value, type=NumberRow)
+                where = row.output, row.sink, row.partition
+                end = self._ends[where] = by_key[bytes(key)] = _End(row.output, row.sink)
+                end.number = row.number
+                continue
             end = by_key[bytes(key[:18])]
             outlet = self._outlets.get(end.output)
             if outlet is None or end.sink >= outlet.ends:
@@ -147,7 +148,7 @@ class Outputs:
         self._filled.clear()
         self._gone.clear()
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self, stamp: Stamp) -> Iterator[Row]:
         """What the batch's commit says of outputs."""
         for where, taken in self._new.items():
             end, key = self._ends.get(where), _key(where)
@@ -162,8 +163,8 @@ class Outputs:
                     break
                 yield Table.OUTPUT, kept.key, None
 
-    def sealed(self, commit: int) -> None:
-        """The batch counts from now on, as this commit."""
+    def sealed(self, stamp: Stamp) -> None:
+        """Let the batch's changes count."""
         for end, upto in self._gone:
             while end.rows and end.rows[0].first <= upto:
                 self.unwritten -= end.rows.popleft().count
@@ -174,7 +175,7 @@ class Outputs:
             for items in taken:
                 first, count = end.number + 1, len(items)
                 row = key + first.to_bytes(8, "big")
-                end.rows.append(_Kept(row, first, count, sum(map(len, items)), commit))
+                end.rows.append(_Kept(row, first, count, sum(map(len, items)), stamp.no))
                 end.number += count
                 self.unwritten += count
         self._new.clear()
@@ -182,6 +183,17 @@ class Outputs:
         self._gone.clear()
 
     # ── between batches ──
+
+    def drop(self, slot: int) -> None:
+        """Forget the partitions of a slot."""
+        for where, end in list(self._ends.items()):
+            if _slot(where) == slot:
+                self.unwritten -= sum(kept.count for kept in end.rows)
+                del self._ends[where]
+
+    def stats(self) -> dict[str, int]:
+        """Return how many items wait for their sinks."""
+        return {"unwritten": self.unwritten}
 
     def offer(self, durable: int) -> list[Write]:
         """What sinks may have now: of each partition that has none under way, in order."""
@@ -209,10 +221,13 @@ class Outputs:
         return self.unwritten > UNWRITTEN_MAX
 
 
+def _slot(where: Where) -> int:
+    output, _, partition = where
+    return slot_of(home(output), partition.partition("-")[0])
+
+
 def _key(where: Where) -> bytes:
-    output, sink, partition = where
-    slot = slot_prefix(slot_of(home(output), partition.partition("-")[0]))
-    return slot + xxhash.xxh3_128_digest(_encode([output, sink, partition]))
+    return slot_prefix(_slot(where)) + xxhash.xxh3_128_digest(_encode(where))
 
 
 def partition_of(type_name: str, key: str, partitions: int) -> str:

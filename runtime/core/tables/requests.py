@@ -29,6 +29,7 @@ from msgspec import Raw, Struct
 from skerry.runtime.core.commit import slot_prefix
 from skerry.runtime.core.events import Confirmed, Outcome, Request, Row, Table
 from skerry.runtime.core.ownership import Ownership, slot_of
+from skerry.runtime.core.tables.table import Stamp, StoredRow
 from skerry.runtime.ports import Committed
 
 LIFETIME_NS = 24 * 3600 * 10**9
@@ -195,6 +196,8 @@ class Requests:
         caller_max: sessions that one caller has begun and that are in memory.
     """
 
+    ids = (Table.REQUEST,)
+
     def __init__(
         self,
         store: Committed,
@@ -233,9 +236,9 @@ class Requests:
         self._count = self._bytes = 0
         self._held = self._held_bytes = 0
 
-    def load(self, rows: Iterator[tuple[bytes, bytes]]) -> None:
-        """Which sessions have rows in the store, as a restart finds it."""
-        for key, value in rows:
+    def load(self, rows: Iterable[StoredRow]) -> None:
+        """Note which sessions have rows in the store."""
+        for _, key, value in rows:
             if not _request_row.decode(value).named:
                 slot, session = int.from_bytes(key[:2], "big"), bytes(key[2:18])
                 self._away.setdefault(session, set()).add(slot)
@@ -439,8 +442,9 @@ class Requests:
 
     # ── the end of a batch ──
 
-    def rows(self, now_ns: int) -> Iterator[Row]:
+    def rows(self, stamp: Stamp) -> Iterator[Row]:
         """What the batch's commit says of requests."""
+        now_ns = stamp.time_ns
         for session in self._open.values():
             for (kind, slot), kept in session.staged.items():
                 kept.value = _encode((kind, now_ns, kept.numbers, kept.bodies, session.named))
@@ -452,12 +456,12 @@ class Requests:
                 yield Table.FLOOR, _floor_key(slot, session.id), _encode(FloorRow(floor, now_ns))
         yield from self._expired
 
-    def sealed(self, now_ns: int) -> None:
+    def sealed(self, stamp: Stamp) -> None:
         """The batch counts from now on."""
         for session, number in self._freed:
             self._release(session.held.pop(number, {}).values())
         for session in self._open.values():
-            session.time_ns = now_ns
+            session.time_ns = stamp.time_ns
             for slot, floor in session.raised.items():
                 self._raise(session, slot, floor)
             for (_, slot), kept in session.staged.items():
@@ -532,10 +536,24 @@ class Requests:
         for id in [id for id, slots in self._away.items() if not slots]:
             del self._away[id]
 
-    @property
-    def sessions(self) -> int:
-        """How many are in memory."""
-        return len(self._sessions)
+    def drop(self, slot: int) -> None:
+        """Forget the outcomes of a slot."""
+        for session in self._sessions.values():
+            for kept in session.kept.pop(slot, ()):
+                self._count -= len(kept.numbers)
+                self._bytes -= kept.bytes
+                for number in kept.numbers:
+                    session.rows.pop(number, None)
+            session.floors.pop(slot, None)
+            for waiting in session.held.values():
+                for number in [n for n, r in waiting.items() if slot_of(r.type, r.key) == slot]:
+                    self._release((waiting.pop(number),))
+        for id in [id for id, slots in self._away.items() if slot in slots]:
+            self._away[id].discard(slot)
+
+    def stats(self) -> dict[str, int]:
+        """Return how many unconfirmed outcomes, and sessions, are in memory."""
+        return {"requests": self._count, "sessions": len(self._sessions)}
 
     def __len__(self) -> int:
         return self._count

@@ -11,7 +11,8 @@ the time comes in. Idea: docs/entities.md.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 
 import msgspec
 import xxhash
@@ -20,6 +21,7 @@ from msgspec import Struct
 from skerry.runtime.core.commit import slot_prefix
 from skerry.runtime.core.events import Row, Table
 from skerry.runtime.core.ownership import slot_of
+from skerry.runtime.core.tables.table import Stamp, StoredRow
 
 STALE_MIN = 64
 """Entries of the heap whose timers stand no more, that are let be: a few are not worth a look."""
@@ -62,85 +64,91 @@ def unnamed_key(type_name: str, key: str, id: bytes) -> bytes:
 class Timers:
     """All timers of a shard, and those that the open batch changes."""
 
+    ids = (Table.TIMER,)
+
     def __init__(self) -> None:
-        self._standing: dict[bytes, Timer] = {}
-        self._named: dict[tuple[str, str], dict[str, bytes]] = {}
+        self._standing: defaultdict[bytes, dict[bytes, Timer]] = defaultdict(dict)
+        """Timers by slot, which row keys begin with, then by row key."""
+        self._count = 0
         self._heap: list[tuple[int, int, bytes, Timer]] = []
-        """What stands, by time; and what was cancelled or set again, until it is cleared out."""
+        """Standing timers by time, and those that fell, until they are cleared out."""
         self._order = 0
         self._staged: dict[bytes, Timer | None] = {}
-        self._staged_named: dict[tuple[str, str], dict[bytes, None]] = {}
-        """Rows of named timers that the open batch has set, by entity."""
-        self._emptied: set[tuple[str, str]] = set()
-        """Entities whose standing timers the open batch has cancelled, all of them."""
+        """Rows that the open batch sets, and those that it cancels."""
+        self._named: dict[tuple[str, str], dict[bytes, None]] = {}
+        """Rows of an entity's named timers, as the open batch sees them."""
 
-    def load(self, rows: Iterator[tuple[bytes, bytes]]) -> None:
-        """From the store's rows, as a restart finds them."""
-        for key, value in rows:
-            self._stand(bytes(key), _row.decode(value))
+    def load(self, rows: Iterable[StoredRow]) -> None:
+        """Take stored rows into memory."""
+        for _, key, value in rows:
+            row_key, timer = bytes(key), _row.decode(value)
+            self._stand(self._standing[row_key[:2]], row_key, timer)
+            self._note(row_key, timer)
 
     # ── within a batch ──
 
     def set(self, row_key: bytes, timer: Timer) -> None:
         """Set or replace a timer."""
         self._staged[row_key] = timer
-        if timer.kind == "named":
-            self._staged_named.setdefault((timer.type, timer.key), {})[row_key] = None
+        self._note(row_key, timer)
 
     def cancel(self, row_key: bytes) -> bool:
-        """Whether it stood."""
-        stood = self.stands(row_key) is not None
-        if stood:
-            self._staged[row_key] = None
-        return stood
+        """Cancel a timer. Returns whether it stood."""
+        timer = self.stands(row_key)
+        if timer is None:
+            return False
+        self._staged[row_key] = None
+        self._unnote(row_key, timer)
+        return True
 
     def stands(self, row_key: bytes) -> Timer | None:
-        """The timer in this row, as the open batch sees it."""
+        """Return the timer in this row, as the open batch sees it."""
         if row_key in self._staged:
             return self._staged[row_key]
-        return self._standing.get(row_key)
+        return self._standing[row_key[:2]].get(row_key)
 
     def cancel_all(self, type_name: str, key: str) -> None:
         """Cancel an entity's named timers (`forget`)."""
-        entity = type_name, key
-        for row_key in self._staged_named.pop(entity, ()):
+        for row_key in self._named.pop((type_name, key), ()):
             self._staged[row_key] = None
-        if entity not in self._emptied:
-            self._emptied.add(entity)
-            for row_key in self._named.get(entity, {}).values():
-                self._staged[row_key] = None
+
+    def rows(self, stamp: Stamp) -> Iterator[Row]:
+        """Return the batch's changes. A timer that came and went in it never had a row."""
+        for row_key, timer in self._staged.items():
+            if timer is not None:
+                yield Table.TIMER, row_key, _encode(timer)
+            elif row_key in self._standing[row_key[:2]]:
+                yield Table.TIMER, row_key, None
+
+    def sealed(self, stamp: Stamp) -> None:
+        """Let the batch's changes count."""
+        for row_key, timer in self._staged.items():
+            standing = self._standing[row_key[:2]]
+            if standing.pop(row_key, None) is not None:
+                self._count -= 1
+            if timer is not None:
+                self._stand(standing, row_key, timer)
+        self._staged.clear()
+        if len(self._heap) > 2 * self._count + STALE_MIN:
+            self._clear_out()
 
     def undo(self) -> None:
-        """The batch is thrown away."""
-        self._staged.clear()
-        self._staged_named.clear()
-        self._emptied.clear()
-
-    def rows(self) -> list[Row]:
-        """What the batch's commit says of timers."""
-        return [
-            (Table.TIMER, key, None if timer is None else _encode(timer))
-            for key, timer in self._staged.items()
-        ]
-
-    def sealed(self) -> None:
-        """The batch counts from now on."""
-        for row_key, timer in self._staged.items():
-            self._fall(row_key)
+        """Forget the batch's changes."""
+        staged, self._staged = self._staged, {}
+        for row_key, timer in staged.items():
             if timer is not None:
-                self._stand(row_key, timer)
-        self.undo()
-        if len(self._heap) > 2 * len(self._standing) + STALE_MIN:
-            self._clear_out()
+                self._unnote(row_key, timer)
+            if (before := self.stands(row_key)) is not None:
+                self._note(row_key, before)
 
     # ── between batches ──
 
     def due(self, now_ns: int, most: int) -> list[tuple[bytes, Timer]]:
-        """Candidates that are due, earliest first. Each is handed out once."""
+        """Return the candidates that are due, earliest first. Each is handed out once."""
         found: list[tuple[bytes, Timer]] = []
         while self._heap and self._heap[0][0] <= now_ns and len(found) < most:
             _, _, row_key, timer = heapq.heappop(self._heap)
-            if self._standing.get(row_key) is timer:
+            if self._standing[row_key[:2]].get(row_key) is timer:
                 found.append((row_key, timer))
         return found
 
@@ -149,27 +157,43 @@ class Timers:
         """When the next candidate is due."""
         return self._heap[0][0] if self._heap else None
 
+    def drop(self, slot: int) -> None:
+        """Forget the timers of a slot. They leave the heap as all do that fell."""
+        dropped = self._standing.pop(slot_prefix(slot), {})
+        self._count -= len(dropped)
+        for row_key, timer in dropped.items():
+            self._unnote(row_key, timer)
+
+    def stats(self) -> dict[str, int]:
+        """Return how many timers stand."""
+        return {"timers": self._count}
+
     def __len__(self) -> int:
-        return len(self._standing)
+        return self._count
 
-    def _clear_out(self) -> None:
-        """Leave in the heap what stands: a timer that is set again and again, long before it is due,
-        must not take more memory each time (I7)."""
-        stands = self._standing.get
-        self._heap = [entry for entry in self._heap if stands(entry[2]) is entry[3]]
-        heapq.heapify(self._heap)
+    # ── bookkeeping ──
 
-    def _stand(self, row_key: bytes, timer: Timer) -> None:
+    def _stand(self, standing: dict[bytes, Timer], row_key: bytes, timer: Timer) -> None:
+        standing[row_key] = timer
+        self._count += 1
         self._order += 1
-        self._standing[row_key] = timer
-        if timer.kind == "named":
-            self._named.setdefault((timer.type, timer.key), {})[timer.name] = row_key
         heapq.heappush(self._heap, (timer.due_ns, self._order, row_key, timer))
 
-    def _fall(self, row_key: bytes) -> None:
-        timer = self._standing.pop(row_key, None)
-        if timer is not None and timer.kind == "named":
-            names = self._named[(timer.type, timer.key)]
-            del names[timer.name]
-            if not names:
-                del self._named[(timer.type, timer.key)]
+    def _clear_out(self) -> None:
+        """Leave only standing timers in the heap: a timer that is set again and again, long before
+        it is due, must not take more memory each time (I7)."""
+        standing = self._standing
+        self._heap = [e for e in self._heap if standing[e[2][:2]].get(e[2]) is e[3]]
+        heapq.heapify(self._heap)
+
+    def _note(self, row_key: bytes, timer: Timer) -> None:
+        if timer.kind == "named":
+            self._named.setdefault((timer.type, timer.key), {})[row_key] = None
+
+    def _unnote(self, row_key: bytes, timer: Timer) -> None:
+        if timer.kind == "named":
+            entity = timer.type, timer.key
+            rows = self._named.get(entity, {})
+            rows.pop(row_key, None)
+            if not rows:
+                self._named.pop(entity, None)
