@@ -1,1 +1,1 @@
-"""Programs that a newcomer reads; each is run by a test."""
+"""Programs for newcomers to read. A test runs each of them."""

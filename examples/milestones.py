@@ -1,11 +1,11 @@
-"""Tell the world of every tenth sight of a bird: a wrong way to write it down, and the right one.
+"""Report every tenth sighting of a bird: the wrong way to write it down, and the right way.
 
     skerry run examples.milestones
     pytest tests/examples/test_milestones.py
 
-What entities emit comes to a sink at least once: a worker that is killed hands the newest items
-over again, under the numbers that they had. `HastyBook` ignores the numbers, and now and then a
-line stands there twice. No unit test shows it, a simulation does. `Book` drops what it has.
+Emitted items reach a sink at least once: after a kill, a worker hands over the newest items again,
+under the same numbers. `HastyBook` ignores the numbers, and occasionally writes a line twice. No
+unit test shows this; a simulation does. `Book` drops the items that it has.
 """
 
 from collections.abc import Sequence
@@ -17,32 +17,32 @@ milestones: Output[list[str | int]] = Output("milestones")
 
 
 class Bird(Entity):
-    """How often it was seen."""
+    """A bird, and how often it was seen."""
 
     seen: int = 0
 
     def see(self) -> None:
-        """Once more."""
+        """Count a sighting, and report every tenth."""
         self.seen += 1
         if self.seen % 10 == 0:
             emit(milestones, [self.key, self.seen])
 
 
 class HastyBook:
-    """Wrong: writes whatever it is handed."""
+    """A sink that is wrong: it writes whatever it is handed."""
 
     def __init__(self) -> None:
         self.lines: list[str | int] = []
 
     def write(self, partition: str, sequence: int, items: Sequence[list[str | int]]) -> None:
-        """Keep the items."""
+        """Write the items."""
         self.lines += [f"{name} {count}" for name, count in items]
 
 
 class Book(HastyBook):
-    """Right: knows the number of what it has, and drops what is handed over again.
+    """A sink that is right: it knows the number of its newest item, and drops repeats.
 
-    In real life that number must be kept with the lines, as `JsonLines` does by counting them.
+    A real sink must store that number together with the lines; `JsonLines` counts its lines.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class Book(HastyBook):
         self.newest: dict[str, int] = {}
 
     def write(self, partition: str, sequence: int, items: Sequence[list[str | int]]) -> None:
-        """Keep the items that are new."""
+        """Write the items that are new."""
         have = self.newest.get(partition, 0)
         super().write(partition, sequence, items[max(0, have + 1 - sequence) :])
         self.newest[partition] = max(have, sequence + len(items) - 1)
@@ -60,7 +60,7 @@ BIRDS = ("gull", "tern", "auk", "puffin", "skua")
 
 
 def sight(partition: str, position: int) -> str:
-    """The bird that this watcher saw."""
+    """The bird that a watcher saw at a position."""
     return BIRDS[(position * 7 + int(partition)) % len(BIRDS)]
 
 

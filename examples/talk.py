@@ -1,11 +1,11 @@
-"""State beside the stream: an entity per key, and an alert when a threshold is crossed.
+"""State beside a stream: an entity per customer, and an alert when a threshold is crossed.
 
-    skerry run examples.talk -- 200000            # so many events per partition
+    skerry run examples.talk -- 200000            # number of events per partition
     skerry export Alerts
 
-A stream of purchases; each customer is an entity that adds them up. Who passes a limit is
-reported once to the alerts of their region, another entity. No database, no lock: each
-entity handles its own messages, one after the other.
+The stream consists of purchases, and each customer is an entity that adds them up. A customer who
+passes a limit is reported once, to the alerts of the region, which are another entity. There is no
+database and no lock: each entity handles its own messages, one after the other.
 """
 
 from msgspec import Struct
@@ -20,21 +20,21 @@ REGIONS = ("north", "east", "south", "west")
 
 
 class Purchase(Struct, frozen=True):
-    """An event of the stream."""
+    """An event of the stream: a customer spends money."""
 
     customer: str
     cents: int
 
 
 class Customer(Entity):
-    """What a customer has spent."""
+    """A customer, and what they have spent."""
 
     spent: int = 0
     purchases: int = 0
     reported: bool = False
 
     def bought(self, purchase: Purchase) -> None:
-        """Add a purchase up; report the crossing of the limit, once."""
+        """Add a purchase; report the customer once when the sum passes the limit."""
         self.spent += purchase.cents
         self.purchases += 1
         if self.spent > LIMIT and not self.reported:
@@ -44,23 +44,23 @@ class Customer(Entity):
 
 
 class Alerts(Entity):
-    """Who crossed the limit in a region."""
+    """The customers of a region who passed the limit."""
 
     customers: dict[str, int] = {}
 
     def crossed(self, customer: str, spent: int) -> None:
-        """Somebody crossed the limit."""
+        """Note a customer who passed the limit."""
         assert customer not in self.customers, "each crossing is reported once"
         self.customers[customer] = spent
 
 
 def hash_of(key: str) -> int:
-    """A number that depends on the key only."""
+    """A number that depends only on the key."""
     return int(key.removeprefix("customer-"))
 
 
 def purchase(partition: str, position: int) -> Purchase:
-    """The event at a position: the same each time it is asked for."""
+    """The event at a position, always the same one."""
     mixed = (position * 2_654_435_761 + int(partition) * 40_503) & 0xFFFF_FFFF
     return Purchase(f"customer-{mixed % 2000}", mixed % 97)
 

@@ -1,9 +1,9 @@
-"""Counts words: every word is an entity, and knows how often it was seen.
+"""Count words: every word is an entity that knows how often it was seen.
 
     skerry run examples/word_count.py -- books/*.txt     # any text files
     python -m examples.word_count                         # the standard library's own source
 
-A second run of the same files continues behind the last line read, and changes nothing.
+A second run over the same files continues after the last line read, and changes nothing.
 """
 
 import heapq
@@ -24,12 +24,12 @@ WORD = re.compile("[a-z]{1,40}")
 
 
 class Word(Entity):
-    """One word, named by its key."""
+    """A word, named by its key."""
 
     count: int = 0
 
     def seen(self) -> None:
-        """It came once more."""
+        """Count one more occurrence."""
         self.count += 1
 
 
@@ -39,7 +39,7 @@ def split(line: str) -> list[str]:
 
 
 def is_utf8(path: Path) -> bool:
-    """Whether a Python file says that it is UTF-8, and is."""
+    """Whether a Python file declares UTF-8, and is UTF-8."""
     try:
         with tokenize.open(path) as file:
             return file.encoding in {"utf-8", "utf-8-sig"} and bool(file.read() or True)
@@ -68,7 +68,7 @@ app = App("words", entities=[Word])
 
 
 def demo() -> None:
-    """Count the standard library with all cores, then show the top 20 and the rate."""
+    """Count the words of the standard library on all cores; show the top 20 and the rate."""
     with tempfile.TemporaryDirectory(prefix="skerry-demo-") as data:
         started = time.perf_counter()
         cli = [sys.executable, "-m", "skerry.runtime.cli"]
@@ -84,7 +84,7 @@ def demo() -> None:
         print(f"{count:>9,}  {word}")
     total = sum(counts.values())
     print(
-        f"\n{total:,} words, {len(counts):,} different ones, in {seconds:.1f} s with start and end: "
+        f"\n{total:,} words, {len(counts):,} different ones, in {seconds:.1f} s including start and end: "
         f"{total / seconds:,.0f} words/s, each counted exactly once and on disk"
     )
 

@@ -1,35 +1,35 @@
-"""Accounts and transfers: money moves between entities and is never lost or made.
+"""Accounts and transfers: money moves between entities, and none is lost or made.
 
     skerry run examples.bank --data /tmp/bank --serve &
     python -m examples.bank.load --data /tmp/bank
 
-A transfer takes money out here and asks the other account to take it in. The two are
-never changed in one transaction: what is uncertain between them is known to the first.
+A transfer withdraws money from one account and asks the other to deposit it. No transaction spans
+the two; the first account handles every outcome of the second.
 """
 
 from skerry import App, Entity, Failed, Rejected, ask
 
 
 class Account(Entity):
-    """Who holds what. An account exists as soon as it is named."""
+    """An account. It exists as soon as somebody names it."""
 
     balance: int = 0
     refunds: int = 0
 
     def deposit(self, amount: int) -> int:
-        """Put money in; the new balance."""
+        """Put money in. Returns the new balance."""
         self.balance += amount
         return self.balance
 
     def withdraw(self, amount: int) -> int:
-        """Take money out, or refuse."""
+        """Take money out. Raises Rejected: there is not enough."""
         if amount > self.balance:
             raise Rejected("insufficient funds", balance=self.balance)
         self.balance -= amount
         return self.balance
 
     def transfer(self, to: str, amount: int) -> None:
-        """Take money out here, and have it put in there; take it back when that fails."""
+        """Move money to another account; take it back if that account refuses or fails."""
         self.withdraw(amount)
         ask(Account.at(to).deposit, amount).rejected(self._refund, amount).failed(
             self._refund, amount

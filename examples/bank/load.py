@@ -1,4 +1,4 @@
-"""Drives the bank: random transfers between accounts, then checks that no money came or went.
+"""Drive the bank: make random transfers, then check that no money was made or lost.
 
 python -m examples.bank.load --data /tmp/bank --accounts 100 --transfers 10000
 """
@@ -14,7 +14,7 @@ from examples.bank import Account
 from skerry import Failed, Rejected, message
 
 START = 1000
-"""What each account begins with."""
+"""The money that each account begins with."""
 
 
 def chunks(count: int, size: int) -> Iterator[int]:
@@ -25,7 +25,7 @@ def chunks(count: int, size: int) -> Iterator[int]:
 
 
 def main() -> int:
-    """0: the money adds up."""
+    """Run the load. Returns an exit code: 0 if the money adds up."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", help="the app's data directory")
     parser.add_argument("--accounts", type=int, default=100)
@@ -53,7 +53,7 @@ def main() -> int:
             refused += sum(isinstance(outcome, Rejected | Failed) for outcome in outcomes)
         seconds = time.perf_counter() - started
         expected = before + START * given.accounts
-        # A transfer's second half may still be on its way: the sum is below until it arrives.
+        # Until the second half of each transfer has arrived, the sum is too low.
         while (total := sum(account.balance for _, account in client.scan(Account))) < expected:
             pass
     rate = given.transfers / seconds

@@ -1,4 +1,4 @@
-"""Every example runs as its own first lines say, and its results are right."""
+"""Every example runs as its docstring says, with the right results."""
 
 from __future__ import annotations
 
