@@ -61,7 +61,7 @@ def configuration_page() -> str:
     from skerry.runtime.cli.settings import reference
 
     rows = [
-        f"| `{each['flag']}` | `{each['variable']}` | `{each['key']}` | {_cell(each['type'])} "
+        f"| `{each['flag']}`<br>`{each['variable']}`<br>`{each['key']}` | {_cell(each['type'])} "
         f"| {_cell(each['default'])} | {_cell(each['help'])} |"
         for each in reference()
     ]
@@ -131,8 +131,10 @@ def _help(text: str) -> str:
 CLI_INTRO = """\
 # Command line
 
-This page is generated from `skerry --help`. Every command but `run` works on a running or a
-stopped app and finds it by its data directory: the one app in `./.skerry`, or `--data`.
+This page is generated from the launcher's commands. A command finds an app by its data directory:
+the one app in `./.skerry`, or the one that `--data` names. `get`, `export`, `count`, `status`,
+`backup`, `dead list` and `dead show` work on a running and on a stopped app, `check` and `restore` on a
+stopped one.
 
 | exit code | meaning |
 |---|---|
@@ -142,8 +144,7 @@ stopped app and finds it by its data directory: the one app in `./.skerry`, or `
 | 3 | a damaged store |
 | 4 | the app is already running |
 
-Reading commands take `--json`. Standard output carries the result, standard error everything
-else.
+Results go to standard output, everything else to standard error.
 """
 
 CONFIGURATION = """\
@@ -156,12 +157,12 @@ the last one found wins:
 2. an environment variable,
 3. the flag.
 
-| flag of `skerry run` | environment variable | key in `[tool.skerry]` | type | default | meaning |
-|---|---|---|---|---|---|
+| flag of `skerry run`, variable, key | type | default | meaning |
+|---|---|---|---|
 ROWS
 
 `data` and `SKERRY_DATA` also apply to every other command. Sizes are bytes, or numbers with a unit
-of 1024: `256M`, `10G`, `1T`. [Size the cache and the quota](../how-to/sizing.md) says how to choose
+that is a power of 1024: `256M`, `10G`, `1T`. [Size the cache and the quota](../how-to/sizing.md) says how to choose
 them.
 
 ```toml title="pyproject.toml"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import skerry
 from tests.docs.pages import PAGES, ROOT, agrees, commands, follow, name, program
 
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)(#[^)]*)?\)")
@@ -52,7 +53,14 @@ def test_the_generated_pages_name_every_command() -> None:
     page = generate.cli_page()
     for command, _ in generate.commands():
         assert f"## skerry {command}\n" in page
-    assert "| `--workers` | `SKERRY_WORKERS` | `workers` |" in generate.configuration_page()
+    assert "| `--workers`<br>`SKERRY_WORKERS`<br>`workers` |" in generate.configuration_page()
+
+
+def test_the_reference_has_everything_that_programs_import() -> None:
+    pages = "".join(page.read_text() for page in (ROOT / "docs/reference").glob("*.md"))
+    shown = set(re.findall(r"^::: [\w.]*\b(\w+)$", pages, re.MULTILINE))
+    shown |= set(re.findall(r"\w+", "".join(re.findall(r"members: \[(.*)\]", pages))))
+    assert set(skerry.__all__) <= shown
 
 
 def test_the_figures_of_the_readme_are_those_of_the_docs() -> None:
@@ -60,3 +68,13 @@ def test_the_figures_of_the_readme_are_those_of_the_docs() -> None:
     rows = re.findall(r"^\| .* ms \|.*$", (ROOT / "README.md").read_text(), re.MULTILINE)
     assert len(rows) > 5
     assert set(rows) <= set((ROOT / "docs/peers.md").read_text().splitlines())
+
+
+COINED = r"overlay|sweeps?|swept|careful mode|slow mode|pressed|door"
+"""Words that the code once had for what the field calls memtable, checkpoint, isolated mode,
+quarantine mode, backpressured and listener."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_pages_use_the_words_of_the_field(page: Path) -> None:
+    assert re.findall(rf"\b({COINED})\b", page.read_text()) == []
