@@ -1,8 +1,8 @@
 """A planted bug: a function that stands in for one of the package's, and breaks a rule of it.
 
-    @bug("an ack covers what is only received", "core.streams.inbound:Inbound.row")
-    def _(row, self):
-        ...
+    @bug("a small store is opened unread", "store.environment:Environment.verify_small")
+    def _(verify_small, self):
+        pass
 
 It gets the function that it stands in for, then that function's own arguments by their own
 names, and mostly calls it with something changed before or behind it. So it follows the rule
