@@ -55,7 +55,7 @@ class Description(Struct):
 
     @property
     def may_have_lost(self) -> bool:
-        """Whether the machine went down while the app ran with `--sync off` (trace 26)."""
+        """Whether the machine went down while the app ran with `--sync off`."""
         return self.sync == "off" and not self.clean and self.boot_id != boot_id()
 
     def begin_anew(self) -> None:

@@ -187,7 +187,7 @@ def _of_stopped(data: Path, app: Description, partial: Path, say: Say) -> _Copie
         # It may have run since it was looked at, with other shards.
         app = membership.described(data)
         if app.may_have_lost:
-            # Its copies would be as torn, under a new name: the loss is accepted first (trace 26).
+            # Its copies would be as torn, under a new name: the loss is accepted first.
             raise SkerryError(
                 f"{data} ran with --sync off when the machine went down: its last commits may be "
                 f"lost, and its shards no longer agree. Run it with --accept-loss, then back it up."

@@ -236,7 +236,7 @@ class Log:
 
     def resume(self) -> None:
         """Go on behind what was replayed. All of it is synced then: a killed process may have
-        left its last records in the page cache only, and we have read them (trace 15)."""
+        left its last records in the page cache only, and we have read them."""
         self._use(self._segments[-1])
         os.fsync(self._fd)
         _put_marks(self._fd, self.last.no)

@@ -10,7 +10,7 @@ partition is under way at a time, so its items leave in order.
 
 What is restored from a backup has other items under the numbers that came after it. So each
 life of an app but the first numbers its items anew, in partitions of its own: "0-5be1c0de" beside
-"0", where what the backup still held goes on (trace 53).
+"0", where what the backup still held goes on.
 
 What a batch takes is staged until it is sealed. No I/O, no clock. Idea: docs/sinks.md.
 Asserts I1, I3 for what leaves by sinks.
