@@ -13,7 +13,7 @@ import io
 import sys
 
 import pytest
-from hypothesis import Phase, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from tests.simulation import workload
 
@@ -52,7 +52,9 @@ def simulate(seeds: int) -> int:
 
 def test(*folders: str) -> int:
     """Whether a test in these folders fails."""
-    settings.register_profile("hunt", phases=[Phase.explicit, Phase.generate])
+    # A machine that is slow for a moment is no bug that was found.
+    patient = {"deadline": None, "suppress_health_check": list(HealthCheck)}
+    settings.register_profile("hunt", phases=[Phase.explicit, Phase.generate], **patient)
     settings.load_profile("hunt")
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
