@@ -6,6 +6,7 @@ the site imports no program code; the other two ask the launcher's own table of 
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,28 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for name, page in (("cli", cli_page()), ("configuration", configuration_page())):
         files.append(File.generated(config, f"reference/{name}.md", content=page))
     return files
+
+
+def on_page_markdown(markdown: str, **_: object) -> str:
+    """Put the map of all modules where a page asks for it."""
+    return (
+        markdown.replace("<!-- modules -->", modules())
+        if "<!-- modules -->" in markdown
+        else markdown
+    )
+
+
+def modules() -> str:
+    """The generated map in runtime/__init__.py, as a table per folder."""
+    text = ast.get_docstring(ast.parse((ROOT / "runtime/__init__.py").read_text())) or ""
+    parts = []
+    for line in text[text.index("api/") :].splitlines():
+        name, _, job = line.strip().partition(" ")
+        if line.startswith(" "):
+            parts.append(f"| `{name}` | {_cell(job.strip())} |")
+        elif name:
+            parts.append(f"\n### {name}\n\n{job.strip()}\n\n| module | job |\n|---|---|")
+    return "\n".join(parts)
 
 
 def commands() -> Iterator[tuple[str, Any]]:
