@@ -1,9 +1,10 @@
 """Skerry: stateful applications made of durable entities.
 
-Everything that a program needs is here; `skerry.sources` holds more sources and
-`skerry.testing` what its tests need.
+Everything that a program needs is here; `skerry.sources` and `skerry.sinks` hold what is
+ready-made to read and to write, and `skerry.testing` what a program's tests need.
 """
 
+from skerry import sinks, sources
 from skerry.app import App, args
 from skerry.client import AsyncClient, Client
 from skerry.entity import Entity, handler, query
@@ -24,9 +25,10 @@ from skerry.errors import (
     UnknownHandler,
 )
 from skerry.message import Message, message
-from skerry.output import Output
 from skerry.sources import Generate, JsonLines, TextFiles
-from skerry.stream import Keyed, Sink, Source, Stream
+from skerry.stream.builder import Keyed, Stream
+from skerry.stream.ends import Sink, Source
+from skerry.stream.outputs import Output
 from skerry.verbs import (
     Asked,
     ask,
@@ -66,7 +68,9 @@ __all__ = [  # noqa: RUF022 - grouped by what one does with them
     "Keyed",
     "Output",
     "Sink",
+    "sinks",
     "Source",
+    "sources",
     "Stream",
     "TextFiles",
     # from outside

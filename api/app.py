@@ -1,6 +1,6 @@
-"""App: what belongs together, and its checks.
+"""App: the entity types, outputs and streams that run together, and their checks.
 
-An app names its entity types and its sources. It is data: making one starts nothing.
+An app is data: making one starts nothing, and runs none of the program's functions.
 """
 
 from __future__ import annotations
@@ -11,13 +11,17 @@ import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from skerry.entity import Entity, EntityMeta, EntityType
 from skerry.errors import BadApp
 from skerry.host import launch
-from skerry.output import Outlet, Output
-from skerry.stream import Pipeline, Sink, Source, Stream, check_source
+from skerry.stream import compile
+from skerry.stream.builder import Stream, check_source
+from skerry.stream.compile import Outlet, Pipeline
+from skerry.stream.ends import Source
+from skerry.stream.graph import FromOutput, FromSource, Graph, ToEntity
+from skerry.stream.outputs import Output
 
 if TYPE_CHECKING:
     from skerry.client import Client
@@ -28,19 +32,23 @@ RETRIES_MAX = 100
 
 
 def args() -> list[str]:
-    """What followed `--` on the command line of `skerry run`; empty elsewhere."""
+    """Return what followed `--` on the command line of `skerry run`; an empty list elsewhere.
+
+    Example:
+        >>> app.source(TextFiles(*(skerry.args() or ["corpus/*.txt"])))
+    """
     return [str(arg) for arg in json.loads(os.environ.get("SKERRY_ARGS", "[]"))]
 
 
 class App:
-    """Entity types and sources that run together.
+    """Entity types, outputs and streams that run together.
 
     Args:
-        name: letters, digits, `_` and `-`, at most 64: also the default data folder's name.
+        name: 1 to 64 letters, digits, `_` and `-`; also the name of the default data folder.
         entities: the entity classes; any entity that a handler sends to must be among them.
         outputs: what entities may `emit` to.
-        retries: how often a message is tried again when its handler raises, before it becomes
-            a dead letter.
+        retries: how often a message is tried again after its handler raised, 0 to 100, before it
+            becomes a dead letter.
 
     Raises:
         BadApp: a bad name, a class that is no Entity, two classes or outputs of one name.
@@ -63,14 +71,12 @@ class App:
             raise BadApp(f"App {name}: retries is 0 to {RETRIES_MAX}, not {retries!r}.")
         self.name, self.retries = name, retries
         self.types: dict[str, EntityType] = {}
-        self.pipelines: list[Pipeline] = []
-        self.outlets: dict[str, Outlet] = {}
+        self.graph = Graph(name)
+        """What the app's streams are made of."""
         for output in outputs:
             if not isinstance(output, Output):
                 raise BadApp(f"App {name}: outputs are made by Output(…), not {output!r:.80}.")
-            if output.name in self.outlets:
-                raise BadApp(f"App {name}: two outputs are called {output.name!r}.")
-            self.outlets[output.name] = Outlet(output)
+            self.graph.add(FromOutput(name=output.name, output=output))
         ids: dict[int, str] = {}
         for cls in entities:
             if not isinstance(cls, EntityMeta) or cls is Entity:
@@ -88,47 +94,74 @@ class App:
 
     @property
     def renamed(self) -> dict[str, str]:
-        """Classes that were renamed with `was=`: their name, and the one they are stored under."""
+        """The classes that were renamed with `was=`: their name, and the one they are stored under."""
         kinds = self.types.values()
         return {kind.cls.__name__: kind.name for kind in kinds if kind.cls.__name__ != kind.name}
 
+    @property
+    def pipelines(self) -> list[Pipeline]:
+        """The app's sources with their stages, compiled as they are declared by now."""
+        return compile.pipelines(self.graph)
+
+    @property
+    def outlets(self) -> dict[str, Outlet]:
+        """The app's outputs with their stages and sinks, compiled as they are declared by now."""
+        return compile.outlets(self.graph)
+
     def source(self, source: Source[T], *, name: str | None = None) -> Stream[T]:
-        """A stream of a source's items.
+        """Begin a stream with the items of a source.
 
         Args:
             source: as `TextFiles(…)`, or your own with `partitions` and `read`.
-            name: under which its positions are kept; default: its class and place among the
-                sources. Give one when sources may be added or moved later.
+            name: the name under which its positions are stored. Default: its class and number
+                among the sources of that class; give a name if sources may be added or moved.
+
+        Raises:
+            BadApp: the object is no source, or the name is taken.
+
+        Example:
+            >>> app.source(TextFiles("*.txt")).flat_map(str.split).key_by(str).to(Word.seen)
         """
         check_source(source)
-        same = sum(type(p.source) is type(source) for p in self.pipelines)
-        name = name or f"{type(source).__name__}-{same}"
-        if any(p.name == name for p in self.pipelines):
-            raise BadApp(f"App {self.name}: two sources are called {name!r}.")
-        pipeline = Pipeline(name, source, self._way_out)
-        self.pipelines.append(pipeline)
-        return pipeline.stream
+        nodes = self.graph.nodes.values()
+        before = [n for n in nodes if isinstance(n, FromSource) and type(n.source) is type(source)]
+        name = name or f"{type(source).__name__}-{len(before)}"
+        self.graph.add(FromSource(name=name, source=source))
+        return Stream(self.graph, name)
 
-    def _way_out(self, name: str, sink: object) -> Outlet:
-        """An output for a sink that ends a source's stream."""
-        if name in self.outlets:
-            raise BadApp(f"App {self.name}: the output {name!r} has the name of a source's sink.")
-        outlet = Outlet(Output(name))
-        outlet.stream.sink(cast(Sink[Any], sink))
-        self.outlets[name] = outlet
-        return outlet
+    def stream(self, output: Output[T]) -> Stream[T]:
+        """Begin a stream with the items that entities emit to an output; it ends in sinks.
+
+        Args:
+            output: one of the app's outputs.
+
+        Raises:
+            BadApp: the app was made without this output.
+
+        Example:
+            >>> app.stream(milestones).filter(lambda n: n > 100).sink(sinks.JsonLines("big"))
+        """
+        node = self.graph.nodes.get(output.name) if isinstance(output, Output) else None
+        if not isinstance(node, FromOutput) or node.output is not output:
+            raise BadApp(f"App {self.name}: {output!r:.80} is not among its outputs.")
+        return Stream(self.graph, node.name)
 
     def check(self) -> None:
-        """What can only be seen when the program is complete. Raises BadApp."""
+        """Check what can only be seen once the program is complete.
+
+        Raises:
+            BadApp: an output without a sink, a sink of two streams, an entity that is missing.
+        """
         self.check_targets()
-        for outlet in self.outlets.values():
+        outlets = self.outlets.values()
+        for outlet in outlets:
             if not outlet.sinks:
                 name = outlet.output.name
                 raise BadApp(
                     f"App {self.name}: what is emitted to {outlet.output!r} has no way out. Write "
                     f"app.stream({name}).sink(…), or take it out of `outputs`."
                 )
-        sinks = [sink for outlet in self.outlets.values() for sink in outlet.sinks]
+        sinks = [sink for outlet in outlets for sink in outlet.sinks]
         for place, sink in enumerate(sinks):
             if any(sink is other for other in sinks[:place]):
                 raise BadApp(
@@ -137,33 +170,22 @@ class App:
                 )
 
     def check_targets(self) -> None:
-        """That what sources send to is among the app's entities. Raises BadApp."""
-        for pipeline in self.pipelines:
-            for handler in pipeline.targets:
-                if handler.entity not in self.types:
-                    raise BadApp(
-                        f"App {self.name}: the source {pipeline.name!r} sends to "
-                        f"{handler.entity}.{handler.name}, but {handler.entity} is not among its "
-                        f"entities. Write App(…, entities=[…]) with it."
-                    )
-
-    def stream(self, output: Output[T]) -> Stream[T]:
-        """The stream of what is emitted to an output: stages, then `sink`.
-
-        Example:
-            >>> app.stream(milestones).filter(lambda n: n > 100).sink(JsonLines("milestones"))
-        """
-        outlet = self.outlets.get(output.name) if isinstance(output, Output) else None
-        if outlet is None or outlet.output is not output:
-            raise BadApp(f"App {self.name}: {output!r:.80} is not among its outputs.")
-        return outlet.stream
+        """Check that the entities which streams send to are in the app. Raises BadApp."""
+        for node in self.graph.nodes.values():
+            if isinstance(node, ToEntity) and node.handler.entity not in self.types:
+                root, handler = self.graph.root_of(node.name), node.handler
+                raise BadApp(
+                    f"App {self.name}: the source {root.name!r} sends to "
+                    f"{handler.entity}.{handler.name}, but {handler.entity} is not among its "
+                    f"entities. Write App(…, entities=[…]) with it."
+                )
 
     def run(self, workers: int | None = None, data: str | Path | None = None) -> None:
-        """Run until the app ends or is stopped.
+        """Run the app, until it ends or is stopped.
 
         Args:
-            workers: how many processes; default: one per usable core.
-            data: the data directory; default: ./.skerry/<name>.
+            workers: the number of processes. Default: one per usable core.
+            data: the path of the data directory. Default: ./.skerry/<name>.
 
         Raises:
             SkerryError: the app failed; what is acknowledged is safe.
@@ -171,7 +193,10 @@ class App:
         launch().run_app(self, workers, data)
 
     def running(self) -> AbstractContextManager[Client]:
-        """The app runs, on a data directory that is thrown away, while the context is open.
+        """Run the app while a context is open, on a data directory that is thrown away after.
+
+        Returns:
+            A context manager whose value is a client of the app.
 
         Example:
             >>> with app.running() as client:

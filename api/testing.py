@@ -24,8 +24,8 @@ from skerry.entity import Entity
 from skerry.errors import SkerryError
 from skerry.host import Simulated, launch
 from skerry.message import Message, message
-from skerry.output import Output
-from skerry.stream import Sink
+from skerry.stream.ends import Sink
+from skerry.stream.outputs import Output
 from skerry.turn import Turn, here
 
 P = ParamSpec("P")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from skerry.arguments import Args
     from skerry.entity import Entity
     from skerry.handler import Handler
-    from skerry.output import Output
+    from skerry.stream.outputs import Output
     from skerry.verbs import Asked
 
 

@@ -17,7 +17,7 @@ from skerry.errors import Failed, OutsideTurn, Rejected
 from skerry.handler import Handler
 from skerry.limits import KEY_BYTES_MAX, check_key
 from skerry.message import Message, of_entity, one_message, target
-from skerry.output import Output
+from skerry.stream.outputs import Output
 from skerry.turn import here, running
 
 P = ParamSpec("P")

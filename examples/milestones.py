@@ -10,7 +10,7 @@ unit test shows this; a simulation does. `Book` drops the items that it has.
 
 from collections.abc import Sequence
 
-from skerry import App, Entity, JsonLines, Output, emit
+from skerry import App, Entity, Output, emit, sinks
 from skerry.sources import Generate
 
 milestones: Output[list[str | int]] = Output("milestones")
@@ -42,7 +42,7 @@ class HastyBook:
 class Book(HastyBook):
     """A sink that is right: it knows the number of its newest item, and drops repeats.
 
-    A real sink must store that number together with the lines; `JsonLines` counts its lines.
+    A real sink must store that number together with the lines; `sinks.JsonLines` counts its lines.
     """
 
     def __init__(self) -> None:
@@ -66,4 +66,4 @@ def sight(partition: str, position: int) -> str:
 
 app = App("milestones", entities=[Bird], outputs=[milestones])
 app.source(Generate(sight, partitions=3, count=100)).key_by(lambda bird: bird).to(Bird.see)
-app.stream(milestones).sink(JsonLines("milestones"))
+app.stream(milestones).sink(sinks.JsonLines("milestones"))

@@ -14,16 +14,29 @@ api/    What programs are written in; imported as `skerry`.
     turn.py           Turn: all that one handler run may read and leave behind; the seam of the two layers.
     verbs.py          The verbs of a turn: each writes one intention on the Turn, which commits as a whole.
     portable.py       An app by value, for a notebook or a function whose classes no worker can import.
-    stream.py         Streams: a source, pure stages, and the entities or sinks that the items go to.
-    output.py         Outputs: what entities tell the world, numbered so that repeats can be dropped.
-    sources.py        Ready-made sources: text files, JSON lines, and a generator.
-    app.py            App: what belongs together, and its checks.
+    app.py            App: the entity types, outputs and streams that run together, and their checks.
     client.py         The verbs of a caller outside: ask, send, get, scan.
     host.py           What programs ask of whoever runs them: the one door from here to the runtime.
     errors.py         What can go wrong, by whose fault it is.
     testing.py        What a program's tests need, from the smallest to the whole.
-    files.py          Files as sources know them: their names, the places in them, and whether they are still the same.
     pytest_plugin.py  Fixtures for pytest: an app that runs, and an app under simulated faults.
+
+api/stream/    Streams, from declaration to passes over lists.
+    builder.py  Stream and Keyed: the chain of calls by which a program declares a graph.
+    ends.py     Source and Sink: what the two ends of a stream promise.
+    outputs.py  Output: a named way out for the items that entities emit.
+    graph.py    The graph of an app's streams: frozen nodes, each with a stable name.
+    compile.py  Compiles a graph into passes over lists, so that none of our code runs once an item.
+
+api/sources/    What reads items.
+    generate.py    Generate: a source of items that a function makes.
+    lines.py       LineFiles and TextFiles: files whose lines are items.
+    json_lines.py  JsonLines: a source of files with a JSON value on each line.
+    reading.py     Reads a file line by line from a position, if it still is the file that was read before.
+    paths.py       Paths of source files: what patterns find, and the names that files have as partitions.
+
+api/sinks/    What writes items.
+    json_lines.py  JsonLines: a sink that writes a folder of files with a JSON value on each line.
 
 runtime/    How programs run; imported as `skerry.runtime`.
     config.py       How an app is run: one tree of settings, built where a program comes in and handed down whole.
@@ -45,13 +58,13 @@ runtime/app/    An app starts, and is watched.
     watch.py       What a supervisor makes of what it sees: start a worker again, slowly, without its poison; end.
 
 runtime/worker/    A process around one shard.
-    sources.py     Reads source partitions for a worker, batch by batch, without ever making it wait.
     assignment.py  A worker's assignment: the shard that it serves, and all that it has to know of the app.
     process.py     One process: a shard, its store, its ports, its loop. The only place where they meet.
     pace.py        How much a batch takes in: as much as runs while nobody waits too long for it.
     stopwatch.py   How long something took, by the clock and by the thread's own time.
     heartbeat.py   What a worker writes of itself where its supervisor reads it, also after its end.
     sinks.py       Hands items to sinks for a worker, a thread per sink, without ever making it wait.
+    sources.py     Reads source partitions for a worker, batch by batch, without ever making it wait.
 
 runtime/client/    A caller's end of the lines.
     session.py     The caller's end of exactly once: numbers requests, says them again, never doubles.
@@ -84,10 +97,10 @@ runtime/core/    The core: no I/O, no clock, no thread.
     commit.py     The commit record of a batch: its bytes, its chain of checksums, and the keys of rows.
 
 runtime/core/tables/    What a shard remembers, a kind of row a file.
+    outputs.py       What goes out to sinks: numbered once, kept until its sink has it.
     requests.py      A client's request seen before? Its first outcome, kept with the target's slot.
     asks.py          What an entity has asked and not been told yet.
     timers.py        Messages that wait for a time: named timers, send_later, ask time-outs.
-    outputs.py       What goes out to sinks: numbered once, kept until its sink has it.
     dead_letters.py  Dead letters: messages that were refused or failed with nobody to tell.
     positions.py     How far each partition of a source has been read.
     table.py         The life of a table: loaded, changed by a batch, sealed with it or thrown away with it.

@@ -48,7 +48,7 @@ from skerry.runtime.core.turns import (
     broke,
 )
 from skerry.runtime.core.wire import Call
-from skerry.stream import Exit
+from skerry.stream.compile import Exit
 from skerry.turn import Turn
 
 _ID = struct.Struct(">IQQI")

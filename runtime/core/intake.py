@@ -40,7 +40,8 @@ from skerry.runtime.core.tables.positions import Positions, partition_slot
 from skerry.runtime.core.tables.requests import Requests
 from skerry.runtime.core.turns import Raised, broke
 from skerry.runtime.core.wire import Call
-from skerry.stream import BadRow, Columns, Exit
+from skerry.stream.compile import Columns, Exit
+from skerry.stream.ends import BadRow
 
 _ITEM, _TIMER = 1 << 33, 1 << 34
 

@@ -16,7 +16,7 @@ from msgspec import Struct
 from skerry.app import App
 from skerry.entity import EntityType
 from skerry.runtime.core.events import Identity, Placement
-from skerry.stream import Columns
+from skerry.stream.compile import Columns
 
 TURN_ERRORS = (Exception, SystemExit, GeneratorExit)
 """Exceptions of a handler that end its own turn only. Not KeyboardInterrupt: in a test, Ctrl-C has

@@ -18,7 +18,7 @@ from skerry.runtime.gateway import protocol
 from skerry.runtime.gateway.inquiries import Inquiries
 from skerry.runtime.simulator.disk import MemoryStore
 from skerry.runtime.simulator.ledger import Books
-from skerry.stream import BadRow
+from skerry.stream.ends import BadRow
 
 Partition = tuple[str, str]
 """(source, partition)."""

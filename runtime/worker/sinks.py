@@ -18,8 +18,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from skerry.output import Outlet
 from skerry.runtime.core.events import Write, Written
+from skerry.stream.compile import Outlet
 
 BACKOFF_S, BACKOFF_MAX_S = 0.1, 5.0
 

@@ -20,7 +20,7 @@ import msgspec
 
 from skerry.errors import SkerryError
 from skerry.runtime.core.events import Items
-from skerry.stream import BadRow
+from skerry.stream.ends import BadRow
 
 BATCH_ITEMS = 2048
 """Items that are read at once; a batch of turns takes as many of them as it has time for."""

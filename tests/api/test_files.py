@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skerry import SkerryError, TextFiles
-from skerry.files import WINDOW_BYTES, Changed
+from skerry.sources.reading import WINDOW_BYTES, Changed
 
 LINE = st.sampled_from(["", "a", "b", "12", "34", "\u00e9"])
 ENDS = st.sampled_from(["", "\n", "\r\n"])

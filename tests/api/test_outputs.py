@@ -1,4 +1,4 @@
-"""Outputs as a program declares and uses them; the files of a JsonLines sink."""
+"""Outputs as a program declares and uses them; the files of the JsonLines sink."""
 
 from __future__ import annotations
 
@@ -10,7 +10,18 @@ from typing import Any
 import msgspec
 import pytest
 
-from skerry import App, BadApp, Entity, Failed, JsonLines, Output, SkerryError, emit, portable
+from skerry import (
+    App,
+    BadApp,
+    Entity,
+    Failed,
+    JsonLines,
+    Output,
+    SkerryError,
+    emit,
+    portable,
+    sinks,
+)
 from skerry.limits import MESSAGE_BYTES_MAX
 from skerry.sources import Generate
 from skerry.testing import Harness, Simulation, turn
@@ -113,7 +124,7 @@ def test_what_is_not_declared_or_can_t_be_sent_is_refused_in_the_verb() -> None:
 
 
 def test_wrong_outputs_and_sinks_are_refused_where_they_are_made() -> None:
-    with pytest.raises(BadApp, match="two outputs are called 'plain'"):
+    with pytest.raises(BadApp, match="are called 'plain'"):
         App("a", outputs=[plain, Output("plain")])
     with pytest.raises(BadApp, match="outputs are made by Output"):
         App("a", outputs=["plain"])  # type: ignore[list-item]
@@ -129,7 +140,7 @@ def test_wrong_outputs_and_sinks_are_refused_where_they_are_made() -> None:
     with pytest.raises(BadApp, match=r"`sink` takes a sink with `write"):
         app.source(Generate(lambda p, n: n)).sink(print)  # type: ignore[arg-type]
     taken: Output[int] = Output("Generate-0 sink 0")
-    with pytest.raises(BadApp, match="has the name of a source's sink"):
+    with pytest.raises(BadApp, match="are called 'Generate-0 sink 0'"):
         App("a", outputs=[taken]).source(Generate(lambda p, n: n)).sink(Kept())
     with pytest.raises(BadApp, match=r"no way out. Write app.stream\(plain\).sink"):
         app.check()
@@ -194,10 +205,10 @@ def lines(folder: Path, partition: str = "0") -> list[Any]:
 
 
 def test_json_lines_are_there_once_whatever_is_handed_over_again(tmp_path: Path) -> None:
-    sink: JsonLines[int] = JsonLines(tmp_path / "out")
+    sink = sinks.JsonLines(tmp_path / "out")
     sink.write("0", 1, [1, 2, 3])
     sink.write("0", 2, [2, 3, 4])
-    again: JsonLines[int] = JsonLines(tmp_path / "out")
+    again = sinks.JsonLines(tmp_path / "out")
     again.write("0", 1, [1, 2])
     again.write("0", 4, [4, 5])
     again.write("1", 1, [1])
@@ -207,17 +218,17 @@ def test_json_lines_are_there_once_whatever_is_handed_over_again(tmp_path: Path)
 
 def test_a_torn_last_line_is_cut_off_and_written_whole(tmp_path: Path) -> None:
     (tmp_path / "0.jsonl").write_bytes(b'"one"\n"tw')
-    JsonLines[str](tmp_path).write("0", 2, ["two", "three"])
+    sinks.JsonLines(tmp_path).write("0", 2, ["two", "three"])
     assert lines(tmp_path) == ["one", "two", "three"]
 
 
 def test_a_folder_with_lines_of_something_else_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
-    first: JsonLines[int] = JsonLines(tmp_path)
+    first = sinks.JsonLines(tmp_path)
     first.write("0", 1, [1, 2, 3])
     for sequence, items in ((1, [10, 20]), (3, [30, 40])):
         with pytest.raises(SkerryError, match=r"line \d is not item \d: the folder"):
-            JsonLines[int](tmp_path).write("0", sequence, items)
-    other: JsonLines[int] = JsonLines(tmp_path)
+            sinks.JsonLines(tmp_path).write("0", sequence, items)
+    other = sinks.JsonLines(tmp_path)
     other.write("0", 4, [4])
     with pytest.raises(SkerryError, match="line 4 is not item 4"):
         first.write("0", 4, [40])
@@ -225,16 +236,16 @@ def test_a_folder_with_lines_of_something_else_is_refused_and_left_as_it_is(tmp_
 
 
 def test_a_line_of_an_earlier_release_may_have_other_fields(tmp_path: Path) -> None:
-    JsonLines[dict[str, int]](tmp_path).write("0", 1, [{"cents": 5, "old": 1}])
-    again: JsonLines[dict[str, int]] = JsonLines(tmp_path)
+    sinks.JsonLines(tmp_path).write("0", 1, [{"cents": 5, "old": 1}])
+    again = sinks.JsonLines(tmp_path)
     again.write("0", 1, [{"cents": 5, "new": 2}, {"cents": 6, "new": 3}])
     assert [line["cents"] for line in lines(tmp_path)] == [5, 6]
     with pytest.raises(SkerryError, match="line 1 is not item 1"):
-        JsonLines[dict[str, int]](tmp_path).write("0", 1, [{"cents": 7, "new": 2}])
+        sinks.JsonLines(tmp_path).write("0", 1, [{"cents": 7, "new": 2}])
 
 
 def test_lines_that_are_gone_are_named(tmp_path: Path) -> None:
-    sink: JsonLines[int] = JsonLines(tmp_path)
+    sink = sinks.JsonLines(tmp_path)
     with pytest.raises(SkerryError, match="has 0 lines, and item 7 is to follow"):
         sink.write("0", 7, [7])
 
@@ -266,7 +277,7 @@ def test_what_a_sink_can_never_write_is_refused_where_it_is_emitted(
             emit(probes, good)
 
     app = App("probing", entities=[Probe], outputs=[probes])
-    app.stream(probes).sink(JsonLines(tmp_path))
+    app.stream(probes).sink(sinks.JsonLines(tmp_path))
     h = Harness(app)
     with pytest.raises(Failed, match=f"probes.*is nothing for its sink JsonLines: {said}"):
         h.ask(Probe.at("a").read, 1.0)
@@ -279,7 +290,9 @@ def test_what_a_sink_can_never_write_is_refused_where_it_is_emitted(
 
 def test_what_a_stage_makes_that_its_sink_can_t_write_is_a_dead_letter(tmp_path: Path) -> None:
     app = shop()
-    app.stream(plain).map(lambda cents: 1 / cents if cents else math.inf).sink(JsonLines(tmp_path))
+    app.stream(plain).map(lambda cents: 1 / cents if cents else math.inf).sink(
+        sinks.JsonLines(tmp_path)
+    )
     app.stream(plain).sink(Kept())
     h = Harness(app)
     for cents in (1, 0, 2):
@@ -291,7 +304,7 @@ def test_what_a_stage_makes_that_its_sink_can_t_write_is_a_dead_letter(tmp_path:
 def test_what_a_source_gives_that_its_sink_can_t_write_is_a_dead_letter(tmp_path: Path) -> None:
     app = App("straight")
     numbers = Generate(lambda partition, n: math.nan if n == 1 else n, partitions=1, count=3)
-    sink: JsonLines[float] = JsonLines(tmp_path)
+    sink = sinks.JsonLines(tmp_path)
     app.source(numbers).sink(sink)
     h = Harness(app)
     h.run()
@@ -302,5 +315,5 @@ def test_what_a_source_gives_that_its_sink_can_t_write_is_a_dead_letter(tmp_path
 def test_json_lines_travel_by_value_as_from_a_notebook() -> None:
     app = App("notebook", entities=[Shop], outputs=[plain])
     app.source(JsonLines("a.jsonl", type=int)).key_by(str).to(Shop.sell)
-    app.stream(plain).sink(JsonLines("out"))
+    app.stream(plain).sink(sinks.JsonLines("out"))
     assert portable.loads(portable.dumps(app)).name == "notebook"

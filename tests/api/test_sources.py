@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skerry import Generate, JsonLines, SkerryError, TextFiles
-from skerry.stream import BadRow
+from skerry.stream.ends import BadRow
 
 LINES = st.lists(st.text(st.characters(exclude_characters="\r\n", codec="utf-8")), max_size=30)
 

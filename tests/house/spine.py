@@ -14,6 +14,9 @@ MAP = Path("runtime/__init__.py")
 
 ROOMS = {
     "api": "What programs are written in; imported as `skerry`.",
+    "api/stream": "Streams, from declaration to passes over lists.",
+    "api/sources": "What reads items.",
+    "api/sinks": "What writes items.",
     "runtime": "How programs run; imported as `skerry.runtime`.",
     "runtime/app": "An app starts, and is watched.",
     "runtime/worker": "A process around one shard.",
@@ -32,7 +35,9 @@ WALK = (
     # What programs are written in.
     *("entity", "annotations", "shapes", "roundtrip", "limits", "arguments", "handler"),
     *("message", "turn", "verbs", "portable"),
-    *("stream", "output", "sources", "app", "client", "host", "errors", "testing"),
+    *("app", "builder", "ends", "outputs", "graph", "compile"),
+    *("generate", "lines", "json_lines", "reading", "paths"),
+    *("client", "host", "errors", "testing"),
     # A process starts.
     *("launch", "load", "config", "description", "directory", "membership", "backup", "reshard"),
     *(

@@ -70,14 +70,14 @@ def test_nothing_depends_on_the_folder_in_which_a_handler_works(tmp_path: Path) 
     (tmp_path / "app" / "lines.txt").write_text("".join(f"{n}\n" for n in range(100)))
     (tmp_path / "app" / "moving.py").write_text(
         "import os\n"
-        "from skerry import App, Entity, JsonLines, Output, TextFiles, emit\n"
+        "from skerry import App, Entity, Output, TextFiles, emit, sinks\n"
         "out = Output('out')\n"
         "class Doc(Entity):\n    text: str = ''\n"
         "    def fill(self, line: str) -> None:\n"
         "        os.chdir('/')\n        self.text = line * 100_000\n        emit(out, int(line))\n"
         "app = App('moving', entities=[Doc], outputs=[out])\n"
         "app.source(TextFiles('lines.txt')).key_by(str).to(Doc.fill)\n"
-        "app.stream(out).sink(JsonLines('found'))\n"
+        "app.stream(out).sink(sinks.JsonLines('found'))\n"
     )
     done = launcher("run", "moving.py", "--workers", "1", "--quota", "64M", cwd=tmp_path / "app")
     assert done.returncode == 0, done.stderr

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from skerry.errors import SkerryError
 from skerry.runtime.worker.sources import OPEN_MAX, SPELL_BATCHES, Partition, Readers
-from skerry.stream import BadRow
+from skerry.stream.ends import BadRow
 
 BATCH = 3
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from skerry import App, Entity, JsonLines, Output, emit
+from skerry import App, Entity, Output, emit, sinks
 from skerry.sources import Generate
 
 FOLDER = Path(os.environ.get("SKERRY_WITNESS", "witness"))
@@ -33,7 +33,7 @@ class Reluctant:
             raise ConnectionError("not yet")
         if self.tries == 2:
             raise SystemExit("a library that gives up")
-        JsonLines[object](FOLDER / "reluctant").write(partition, sequence, items)
+        sinks.JsonLines(FOLDER / "reluctant").write(partition, sequence, items)
 
 
 app = App("seen", entities=[Key], outputs=[seen])
@@ -42,8 +42,8 @@ app = App("seen", entities=[Key], outputs=[seen])
     .key_by(lambda key: key)
     .to(Key.see)
 )
-app.stream(seen).sink(JsonLines(FOLDER / "files"))
+app.stream(seen).sink(sinks.JsonLines(FOLDER / "files"))
 app.stream(seen).filter(lambda item: item[1] == 1).sink(Reluctant())
 
 straight = app.source(Generate(lambda p, n: (p, n), partitions=3, count=STRAIGHT), name="straight")
-straight.sink(JsonLines(FOLDER / "straight"))
+straight.sink(sinks.JsonLines(FOLDER / "straight"))

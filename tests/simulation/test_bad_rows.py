@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from skerry import App, Entity
-from skerry.stream import BadRow
+from skerry.stream.ends import BadRow
 from skerry.testing import Simulation
 
 ROWS = 60

@@ -24,6 +24,7 @@ from skerry import (
     send,
     send_later,
     set_timer,
+    sinks,
 )
 
 
@@ -89,7 +90,7 @@ class Shelf:
 
 shelf: Sink[int] = Shelf()
 app = App("typed", entities=[Account, Word, User], outputs=[milestones, named])
-app.stream(milestones).filter(lambda n: n > 3).map(str).sink(JsonLines[str]("milestones"))
+app.stream(milestones).filter(lambda n: n > 3).map(str).sink(sinks.JsonLines("milestones"))
 app.stream(named).sink(Shelf())
 app.source(Generate(lambda partition, at: at, count=3)).sink(shelf)
 app.source(Generate(lambda partition, at: at, count=3)).key_by(str).map(float).sink(Shelf())
