@@ -19,7 +19,8 @@ import msgspec
 from msgspec import Struct
 
 from skerry.app import App
-from skerry.client import named_entity, value_of
+from skerry.client.outcomes import value_of
+from skerry.client.requests import named_entity
 from skerry.entity import Entity
 from skerry.errors import SkerryError
 from skerry.host import Simulated, launch

@@ -144,7 +144,7 @@ async def _outcome(
     *,
     reply: bool,
 ) -> Any:
-    from skerry.client import named_id
+    from skerry.client.requests import named_id
     from skerry.errors import SkerryError
     from skerry.runtime.app.directory import find_data, stored_name
     from skerry.runtime.app.launch import connect
