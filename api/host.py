@@ -98,7 +98,7 @@ class Launch(Protocol):
 
     def simulate(
         self, app: App, *, seed: int, shards: int, faults: Faults, start_ns: int | None = None
-    ) -> Simulated:
+    ) -> SimulatedCluster:
         """The app on simulated shards."""
         ...
 
@@ -107,7 +107,7 @@ class Launch(Protocol):
         ...
 
 
-class Simulated(Protocol):
+class SimulatedCluster(Protocol):
     """A simulated cluster, as tests drive it."""
 
     clock_ns: int

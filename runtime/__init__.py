@@ -15,10 +15,8 @@ api/    What programs are written in; imported as `skerry`.
     verbs.py          The verbs of a turn: each writes one intention on the Turn, which commits as a whole.
     portable.py       An app by value, for a notebook or a function whose classes no worker can import.
     app.py            App: the entity types, outputs and streams that run together, and their checks.
-    client.py         The verbs of a caller outside: ask, send, get, scan.
     host.py           What programs ask of whoever runs them: the one door from here to the runtime.
     errors.py         What can go wrong, by whose fault it is.
-    testing.py        What a program's tests need, from the smallest to the whole.
     pytest_plugin.py  Fixtures for pytest: an app that runs, and an app under simulated faults.
 
 api/stream/    Streams, from declaration to passes over lists.
@@ -27,6 +25,20 @@ api/stream/    Streams, from declaration to passes over lists.
     outputs.py  Output: a named way out for the items that entities emit.
     graph.py    The graph of an app's streams: frozen nodes, each with a stable name.
     compile.py  Compiles a graph into passes over lists, so that none of our code runs once an item.
+
+api/client/    What a caller outside uses.
+    blocking.py  Client: an `AsyncClient` on a thread of its own, for programs that do not use asyncio.
+    aio.py       AsyncClient: the one implementation of a caller's verbs ask, send, get and scan.
+    batch.py     Batch: the many requests of one `ask_many`, pipelined, with little work for each.
+    outcomes.py  Outcomes: what comes back for a request, as a value or an exception.
+    requests.py  What a caller names and sends: an entity, a handler, arguments as bytes, a key for a repeat.
+
+api/testing/    What a program's tests use.
+    observed.py    One entity in one turn, without an app, and what it leaves behind.
+    harness.py     Harness: an app in the test's own process, one step at a time.
+    simulation.py  Simulation: an app on simulated shards, network, disks and clocks, with faults from a seed.
+    faults.py      What goes wrong in a simulation, and how often.
+    simulated.py   A simulated app, as tests look into it: its states, outputs, dead letters and replies.
 
 api/sources/    What reads items.
     generate.py    Generate: a source of items that a function makes.

@@ -23,7 +23,7 @@ from skerry import portable
 from skerry.app import App, args
 from skerry.client import Client
 from skerry.errors import SkerryError, StoreDamaged
-from skerry.host import Session, Simulated
+from skerry.host import Session, SimulatedCluster
 from skerry.runtime.app.directory import find_data, is_running
 from skerry.runtime.app.load import absolute_path, check, hidden, not_while_loading
 from skerry.runtime.app.supervisor import Progress, Supervisor
@@ -188,7 +188,7 @@ def _await_start(process: subprocess.Popen[bytes], data: Path) -> None:
 
 def simulate(
     app: App, *, seed: int, shards: int, faults: Faults, start_ns: int | None = None
-) -> Simulated:
+) -> SimulatedCluster:
     """The app on simulated shards."""
     from skerry.runtime.core.settings import Limits
     from skerry.runtime.simulator.cluster import START_NS, Cluster

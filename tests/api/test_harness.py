@@ -19,9 +19,8 @@ from skerry import (
     send,
     send_later,
     set_timer,
-    testing,
 )
-from skerry.testing import NO_FAULTS, Dead, Faults, Harness, Simulation
+from skerry.testing import NO_FAULTS, Dead, Faults, Harness, Simulation, harness
 
 pytest_plugins = ["pytester"]
 
@@ -123,7 +122,7 @@ def test_a_harness_reads_sources_and_refuses_what_is_wrong() -> None:
 def test_an_app_that_never_rests_is_told_so() -> None:
     h = Harness(lamps())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(testing, "STEPS_MAX", 500)
+        patch.setattr(harness, "STEPS_MAX", 500)
         with pytest.raises(SkerryError, match="for ever"):
             h.send(Lamp.at("a").forever)
 

@@ -15,6 +15,8 @@ MAP = Path("runtime/__init__.py")
 ROOMS = {
     "api": "What programs are written in; imported as `skerry`.",
     "api/stream": "Streams, from declaration to passes over lists.",
+    "api/client": "What a caller outside uses.",
+    "api/testing": "What a program's tests use.",
     "api/sources": "What reads items.",
     "api/sinks": "What writes items.",
     "runtime": "How programs run; imported as `skerry.runtime`.",
@@ -37,7 +39,8 @@ WALK = (
     *("message", "turn", "verbs", "portable"),
     *("app", "builder", "ends", "outputs", "graph", "compile"),
     *("generate", "lines", "json_lines", "reading", "paths"),
-    *("client", "host", "errors", "testing"),
+    *("blocking", "aio", "batch", "outcomes", "host", "errors"),
+    *("observed", "harness", "simulation", "faults", "simulated"),
     # A process starts.
     *("launch", "load", "config", "description", "directory", "membership", "backup", "reshard"),
     *(
