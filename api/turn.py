@@ -1,7 +1,7 @@
 """Turn: all that one handler run may read and leave behind; the seam of the two layers.
 
-The verbs write intentions here, and whoever runs the handler reads them when it returns:
-a worker, the simulator or a test. Nothing else is shared between programs and runtime.
+Each verb writes one tagged intention here, and whoever runs the handler reads them when it
+returns: a worker, the simulator or a test. Nothing else is shared between programs and runtime.
 
 `here.turn` is the turn that runs now on this thread, or None. A thread or a fork that a handler
 starts is in no turn: what it did at some moment would count for whichever entity ran just then.
@@ -17,11 +17,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 from skerry.errors import OutsideTurn, SkerryError
 
 if TYPE_CHECKING:
-    from skerry.arguments import Args
     from skerry.entity import Entity
-    from skerry.handler import Handler
-    from skerry.stream.outputs import Output
-    from skerry.verbs import Asked
+
+Intention = tuple[Any, ...]
+"""What one verb wants to happen when the turn commits: a tag, then what belongs to it.
+
+    "send"    handler, key, arguments
+    "ask"     handler, key, arguments, the `Asked`
+    "later"   delay_ns, handler, key, arguments as bytes
+    "timer"   name, delay_ns, handler, arguments as bytes
+    "cancel"  name of a timer
+    "emit"    output, item as bytes
+    "forget"
+"""
 
 
 class _Here(threading.local):
@@ -58,18 +66,14 @@ class Turn:
         "_rng",
         "count",
         "draws",
-        "emits",
         "entity",
         "extra",
         "forgotten",
-        "forgotten_sends",
-        "forgotten_state",
-        "laters",
+        "intentions",
         "now_ns",
         "outputs",
         "reading",
         "seed",
-        "sends",
         "timer_set",
         "timers",
     )
@@ -84,19 +88,15 @@ class Turn:
         """Turns of this batch that were run."""
         self.reading = False
         """A query runs: it may leave nothing behind."""
-        self.sends: list[tuple[Handler, str, Args, Asked[object] | None]] = []
+        self.intentions: list[Intention] = []
+        """What the turn leaves behind, in order. Plain sends do not depend on their sender, so those of
+        earlier turns may still stand before them."""
         self.extra = False
-        """Whether anything but plain sends was left behind: asks, laters, timers, emits, forgotten,
-        a generator. What is plain needs no look at who sent it, so it may lie here while other turns
-        run."""
-        self.laters: list[tuple[int, Handler, str, bytes]] = []
-        self.timers: dict[str, tuple[int, Handler, bytes] | None] = {}
-        self.forgotten = False
-        self.forgotten_sends = 0
-        """How many of the sends came before that: an outcome finds nobody then."""
-        self.forgotten_state = b""
-        """The state at that moment."""
-        self.emits: list[tuple[Output[Any], bytes]] = []
+        """Whether there is anything but plain sends: another intention, or a generator."""
+        self.timers: dict[str, bool] = {}
+        """Whether each named timer that the turn has set or cancelled stands."""
+        self.forgotten: bytes | None = None
+        """The entity's state when the turn last called `forget`; None: it did not."""
         self.outputs: Mapping[str, Emits] | None = None
         """The app's outputs, by their names; None when there is no app around this turn."""
         self.timer_set: Callable[[Entity, str], bool] = _no_timer
@@ -121,13 +121,10 @@ class Turn:
 
     def clear(self) -> None:
         """Forget what was left behind. Tried again, the turn draws the same numbers."""
-        self.sends.clear()
+        self.intentions.clear()
         if self.extra:
-            self.laters.clear()
             self.timers.clear()
-            self.emits.clear()
-            self.forgotten = self.extra = False
-            self.forgotten_sends, self.forgotten_state = 0, b""
+            self.forgotten, self.extra = None, False
             self._rng = None
 
     def rng(self) -> random.Random:

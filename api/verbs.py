@@ -15,7 +15,6 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from skerry.errors import Failed, OutsideTurn, Rejected
 from skerry.handler import Handler
-from skerry.limits import KEY_BYTES_MAX, check_key
 from skerry.message import Message, of_entity, one_message, target
 from skerry.stream.outputs import Output
 from skerry.turn import here, running
@@ -62,19 +61,10 @@ def send(handler: Any, /, *args: Any, **kwargs: Any) -> None:
         turn = running("send")
     if handler.__class__ is Message:
         one = one_message(handler, args, kwargs)
-        turn.sends.append((one.handler, one.key, one.args, None))
-        return
-    # What `target` and `Handler.bind` do, at three quarters of the price: no verb runs as often.
-    try:
-        found, key = handler.__func__.handler, handler.__self__.key
-    except AttributeError:
+        turn.intentions.append(("send", one.handler, one.key, one.args))
+    else:
         found, key = target(handler)
-    if key.__class__ is not str or not 0 < len(key) <= KEY_BYTES_MAX or not key.isascii():
-        check_key(key)
-    if kwargs or len(args) != found.arity:
-        args = found.fill(args, kwargs)
-    args = found.check(args)
-    turn.sends.append((found, key, args if found.scalar else found.packed(args), None))
+        turn.intentions.append(("send", found, key, found.bind(args, kwargs)))
 
 
 def send_later(
@@ -88,9 +78,9 @@ def send_later(
     """
     turn = running("send_later")
     found, key = target(handler)
-    turn.extra = True
     delay_ns = _delay_ns("send_later", delay)
-    turn.laters.append((delay_ns, found, key, found.bind_packed(args, kwargs)))
+    turn.intentions.append(("later", delay_ns, found, key, found.bind_packed(args, kwargs)))
+    turn.extra = True
 
 
 def set_timer(
@@ -109,8 +99,9 @@ def set_timer(
     turn = running("set_timer")
     _check_name(name)
     found = _own("set_timer", handler)
-    turn.extra = True
-    turn.timers[name] = (_delay_ns("set_timer", delay), found, found.bind_packed(args, kwargs))
+    delay_ns = _delay_ns("set_timer", delay)
+    turn.intentions.append(("timer", name, delay_ns, found, found.bind_packed(args, kwargs)))
+    turn.timers[name] = turn.extra = True
 
 
 def cancel_timer(name: str) -> bool:
@@ -118,12 +109,11 @@ def cancel_timer(name: str) -> bool:
     turn = running("cancel_timer")
     _check_name(name)
     assert turn.entity is not None, "a turn has an entity"
-    if name in turn.timers:
-        stood = turn.timers[name] is not None
-    else:
-        stood = not turn.forgotten and turn.timer_set(turn.entity, name)
-    turn.extra = True
-    turn.timers[name] = None
+    stood = turn.timers.get(name)
+    if stood is None:
+        stood = turn.forgotten is None and turn.timer_set(turn.entity, name)
+    turn.intentions.append(("cancel", name))
+    turn.timers[name], turn.extra = False, True
     return stood
 
 
@@ -262,7 +252,7 @@ def ask(handler: Any, /, *args: Any, **kwargs: Any) -> Any:
     turn = running("ask")
     found, key = target(handler)
     asked: Asked[Any] = Asked(found)
-    turn.sends.append((found, key, found.bind(args, kwargs), asked))
+    turn.intentions.append(("ask", found, key, found.bind(args, kwargs), asked))
     turn.extra = True
     return asked
 
@@ -281,10 +271,10 @@ def forget() -> None:
     """
     turn = running("forget")
     assert turn.entity is not None, "a turn has an entity"
-    turn.forgotten_state = turn.entity.__skerry__.encode(turn.entity)
-    turn.forgotten_sends = len(turn.sends)
-    turn.timers.update(dict.fromkeys(turn.timers))
-    turn.extra = turn.forgotten = True
+    turn.forgotten = turn.entity.__skerry__.encode(turn.entity)
+    turn.intentions.append(("forget",))
+    turn.timers = dict.fromkeys(turn.timers, False)
+    turn.extra = True
 
 
 def now() -> datetime:
@@ -326,5 +316,5 @@ def emit(output: Output[T], item: T, /) -> None:
             f"{output!r} is not declared: write App(…, outputs=[…]) with it, so that its items "
             f"have a way out"
         )
-    turn.emits.append((output, way_out.emitted(item)))
+    turn.intentions.append(("emit", output, way_out.emitted(item)))
     turn.extra = True

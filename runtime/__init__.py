@@ -92,29 +92,38 @@ runtime/gateway/    A worker's end of them.
     inquiries.py  What a worker is asked that is no message to an entity: states, counts, dead letters.
 
 runtime/core/    The core: no I/O, no clock, no thread.
-    events.py     The core's vocabulary: every event that reaches a shard, every effect that it asks for.
-    stored.py     Stored bytes, split without decoding their values: an array of states, a state's schema id.
-    settings.py   Who a shard is, the app that it runs, and what it holds at most.
-    demand.py     What a shard and its driver agree on for each batch: how much it takes, what came of it.
-    shard.py      The life of a batch: events in, turns, one commit, effects out.
-    ownership.py  Where a key lives: the slot of an entity, and the shard that serves a slot.
-    wire.py       The wire format between shards: packets, frames, and the runs of messages in a frame.
-    schedule.py   What waits for a batch, and what the next batch takes of it.
-    intake.py     Runs the work of a batch: frames, due timers, requests, items of sources, operator commands.
-    clients.py    What clients ask: judged, run as one loop where that is safe, remembered, answered.
-    delivery.py   One message to its entity, and what becomes of it: sends, outcomes, dead letters.
-    buffer.py     Messages on their way, in order, as runs of one handler.
-    turns.py      Runs handlers: optimistic, careful, rejected, failed.
-    loops.py      The loop over the messages of a run: one for each shape of column, made from one text.
-    commit.py     The commit record of a batch: its bytes, its chain of checksums, and the keys of rows.
+    outcomes.py    From an ask to its outcome, and from the outcome to the handler that waits for it.
+    events.py      The core's vocabulary: every event that reaches a shard, every effect that it asks for.
+    stored.py      Stored bytes, split without decoding their values: an array of states, a state's schema id.
+    settings.py    Who a shard is, the app that it runs, and what it holds at most.
+    demand.py      What a shard and its driver agree on for each batch: how much it takes, what came of it.
+    shard.py       The life of a batch: events in, turns, one commit, effects out.
+    ownership.py   Where a key lives: the slot of an entity, and the shard that serves a slot.
+    wire.py        The wire format between shards: packets, frames, and the runs of messages in a frame.
+    schedule.py    What waits for a batch, and what the next batch takes of it.
+    dispatch.py    Hands each piece of a batch's work to the room that knows it, in order.
+    clients.py     What clients ask: judged, run as one loop where that is safe, remembered, answered.
+    items.py       Items of sources: the stages that they pass, their messages, and the position, in one commit.
+    delivery.py    Brings each message to its turn, whatever way it came: frames, timers, sources, other turns.
+    routing.py     Which way a message goes: to an entity here, by the shard's own stream, or to a peer.
+    buffer.py      Messages on their way, in order, as runs of one handler.
+    executor.py    Runs turns: many together while all goes well, each alone where one may fail.
+    loops.py       The loop over the messages of a column: one for each shape of arguments, made from one text.
+    cache.py       The entities that a shard holds in memory, and which of them the open batch changed.
+    handlers.py    The handlers of this release, and what stored messages of older releases meant.
+    results.py     What a turn comes to: done, refused or broken; and an error in words that can be kept.
+    intentions.py  What a turn left behind becomes messages, timers, asks and items, in its order.
+    ids.py         Ids that are never used again: (shard, epoch, commit, index).
+    operations.py  An operator's commands on dead letters: retry or drop, in one commit with what follows.
+    commit.py      The commit record of a batch: its bytes, its chain of checksums, and the keys of rows.
 
 runtime/core/tables/    What a shard remembers, a kind of row a file.
     outputs.py       What goes out to sinks: numbered once, kept until its sink has it.
     requests.py      A client's request seen before? Its first outcome, kept with the target's slot.
+    positions.py     How far each partition of a source has been read.
     asks.py          What an entity has asked and not been told yet.
     timers.py        Messages that wait for a time: named timers, send_later, ask time-outs.
     dead_letters.py  Dead letters: messages that were refused or failed with nobody to tell.
-    positions.py     How far each partition of a source has been read.
     table.py         The life of a table: loaded, changed by a batch, sealed with it or thrown away with it.
 
 runtime/core/streams/    Ordered messages between two shards.

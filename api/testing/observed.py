@@ -23,42 +23,44 @@ class Observed:
     def __init__(self, turn: Turn) -> None:
         self._turn = turn
 
+    def _left(self, tag: str) -> list[tuple[Any, ...]]:
+        return [intention[1:] for intention in self._turn.intentions if intention[0] == tag]
+
     @property
     def sent(self) -> list[Message[Any]]:
         """The messages that it sent, in order."""
-        return [Message(h, key, args) for h, key, args, asked in self._turn.sends if asked is None]
+        return [Message(handler, key, args) for handler, key, args in self._left("send")]
 
     @property
     def asked(self) -> list[Message[Any]]:
         """The messages that it asked, in order."""
-        return [
-            Message(h, key, args) for h, key, args, asked in self._turn.sends if asked is not None
-        ]
+        return [Message(handler, key, args) for handler, key, args, _ in self._left("ask")]
 
     @property
     def laters(self) -> list[tuple[float, Message[Any]]]:
         """For each `send_later`, the delay in seconds and the message."""
-        return [(delay / 1e9, Message(h, key, args)) for delay, h, key, args in self._turn.laters]
+        return [(delay / 1e9, Message(*message)) for delay, *message in self._left("later")]
 
     @property
     def timers(self) -> dict[str, tuple[float, Message[Any]] | None]:
         """For each named timer, the delay in seconds and the message; None if it was cancelled."""
         assert self._turn.entity is not None, "an observed turn has an entity"
         key = self._turn.entity.key
-        return {
-            name: None if timer is None else (timer[0] / 1e9, Message(timer[1], key, timer[2]))
-            for name, timer in self._turn.timers.items()
-        }
+        timers: dict[str, tuple[float, Message[Any]] | None] = dict.fromkeys(self._turn.timers)
+        for name, delay, handler, args in self._left("timer"):
+            if self._turn.timers[name]:
+                timers[name] = delay / 1e9, Message(handler, key, args)
+        return timers
 
     def emitted(self, output: Output[T]) -> list[T]:
         """Return the items that it emitted to an output, in order."""
-        items = [item for to, item in self._turn.emits if to is output]
+        items = [item for to, item in self._left("emit") if to is output]
         return [msgspec.msgpack.decode(item, type=output.item_type) for item in items]
 
     @property
     def forgotten(self) -> bool:
         """Whether it called `forget`."""
-        return self._turn.forgotten
+        return self._turn.forgotten is not None
 
 
 @contextmanager

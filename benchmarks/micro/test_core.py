@@ -17,6 +17,8 @@ from skerry import App
 from skerry.runtime.core import commit as records
 from skerry.runtime.core import wire
 from skerry.runtime.core.events import Arrived, Durable, StateGroup, Ticked, Transmit
+from skerry.runtime.core.executor import Mode
+from skerry.runtime.core.loops import Shape
 from skerry.runtime.core.ownership import balanced, slot_of
 from skerry.runtime.core.settings import Settings
 from skerry.runtime.core.shard import Shard
@@ -67,15 +69,16 @@ def test_codec_decodes_a_frame(benchmark: Benchmark, body: bytes) -> None:
 
 def test_turn_loop_runs_a_batch(benchmark: Benchmark) -> None:
     shard, _ = opened(0, 1)
-    kept = shard.turns.kept["Account"]
+    executor, cache = shard.dispatch.executor, shard.dispatch.cache
 
     def batch() -> None:
-        shard.turns.begin(1, (0, 1, 1))
-        shard.turns.run_columns(kept, DEPOSIT, KEYS, shard.turns.places(kept, KEYS), COLUMN)
-        shard.turns.sealed()
+        executor.begin(Mode.OPTIMISTIC, 1, (0, 1, 1))
+        executor.together(DEPOSIT, KEYS, COLUMN, Shape.VALUE)
+        cache.sealed()
 
     benchmark(batch)
-    counts = [entity.balance for entity in kept.places.values() if isinstance(entity, Account)]
+    entities = cache.types["Account"].locations.values()
+    counts = [entity.balance for entity in entities if isinstance(entity, Account)]
     assert sum(counts) % MESSAGES == 0
 
 
@@ -121,6 +124,6 @@ def test_stream_carries_a_batch_from_shard_to_shard(benchmark: Benchmark) -> Non
     for shard, _ in ends.values():  # The last acks had nothing to travel with: their time comes.
         shard.accept(Ticked(shard.now_ns, 1 << 40))
     settle()
-    received = ends[1][0].turns.kept["Account"].places.values()
+    received = ends[1][0].dispatch.cache.types["Account"].locations.values()
     assert sum(e.balance for e in received if isinstance(e, Account)) % len(keys) == 0
     assert not sender.streams.busy

@@ -2,7 +2,7 @@
 
 A run holds keys and a column of arguments (`Handler.column`), so many messages to one handler
 are never looked at one by one. It is closed when a message comes that does not fit behind the
-others. What turns left and nobody has routed yet are `Runs`; what goes to one shard gathers in
+others. What turns left and nobody has routed yet are `Runs`; messages to one shard gather in
 a `Buffer` of that shard until the batch is sealed.
 
 Pure. Idea: docs/streams.md.
@@ -10,7 +10,9 @@ Pure. Idea: docs/streams.md.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from itertools import repeat
 from typing import Any
 
 from msgspec import Struct
@@ -19,20 +21,41 @@ from skerry.handler import Handler
 from skerry.runtime.core import wire
 from skerry.runtime.core.wire import Call
 
+HEADS_MAX = 4096
+"""How many heads are remembered. A head that is made anew only begins a run of its own."""
+
 Extra = tuple[Any, ...]
 
 
-class Messages(Struct, gc=False):
-    """A run: messages to one handler, in order."""
+class Head(Struct, frozen=True, eq=False):
+    """What the messages of a run have in common. Compared by identity: see `head_of`."""
 
     call: int
     handler: Handler | None
     """None for outcomes and items, which name none."""
     type: str
+
+
+@lru_cache(HEADS_MAX)
+def head_of(call: int, handler: Handler) -> Head:
+    """The head of messages to a handler."""
+    return Head(call, handler, handler.entity)
+
+
+@lru_cache(HEADS_MAX)
+def nameless(call: int, type_name: str) -> Head:
+    """The head of outcomes to entities of a type, or of items to an output."""
+    return Head(call, None, type_name)
+
+
+class Messages(Struct, gc=False):
+    """A run of messages, in order."""
+
+    head: Head
     keys: list[str]
     column: Sequence[Any]
     extras: list[Extra]
-    """Of each message, where its kind of call has any."""
+    """What each message carries besides, where its kind of call has that: see `Call`."""
 
     def split(self, first: int) -> tuple[Messages, Messages]:
         """The first so many messages, and the rest."""
@@ -40,105 +63,82 @@ class Messages(Struct, gc=False):
         return self._part(one), self._part(two)
 
     def _part(self, part: slice) -> Messages:
-        keys, column, extras = self.keys[part], self.column[part], self.extras[part]
-        return Messages(self.call, self.handler, self.type, keys, column, extras)
+        return Messages(self.head, self.keys[part], self.column[part], self.extras[part])
+
+    def each(self) -> Iterator[tuple[str, Any, Any]]:
+        """(key, entry of the column, extra) of each message; None where there is none."""
+        entries: Iterable[Any] = self.column or repeat(None)
+        extras: Iterable[Extra | None] = self.extras or repeat(None)
+        return zip(self.keys, entries, extras)
 
     def encoded(self) -> wire.Run:
-        """As they travel."""
-        extras = self.extras or None
-        if self.handler is None:
-            return wire.Run(self.call, self.type, 0, 0, self.keys, wire.NO_COLUMNS, None, extras)
-        return wire.run_of(self.call, self.handler, self.keys, self.column, extras)
+        """The messages as they travel."""
+        head, extras = self.head, self.extras or None
+        if head.handler is None:
+            return wire.Run(head.call, head.type, 0, 0, self.keys, wire.NO_COLUMNS, None, extras)
+        return wire.run_of(head.call, head.handler, self.keys, self.column, extras)
 
 
 class Runs:
-    """Messages in order."""
+    """Messages in order. `head` is that of the run that is open: others like it may follow by
+    appending to `keys`, `column` (where the handler has arguments) and `extras`."""
 
-    __slots__ = (
-        "_call",
-        "_closed",
-        "_named",
-        "_type",
-        "column",
-        "extras",
-        "handler",
-        "keys",
-        "told",
-    )
+    __slots__ = ("_closed", "column", "extras", "head", "keys")
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
-        """There are none."""
+        """Throw all messages away."""
         self._closed: list[Messages | wire.Run] = []
         self._renew()
 
     def _renew(self) -> None:
-        self.handler: Handler | None = None
-        """Whose messages, that nobody waits for, may follow by `keys` and `column` now."""
+        self.head: Head | None = None
         self.keys: list[str] = []
         self.column: list[Any] = []
         self.extras: list[Extra] = []
-        self.told = ""
-        """Of which type those are whose outcomes may follow by `keys` and `extras` now."""
-        self._call, self._type = -1, ""
-        self._named: Handler | None = None
 
     # ── in ──
 
-    def open(self, handler: Handler) -> None:
-        """Messages to this handler follow, that nobody waits for."""
-        self._open(Call.SEND, handler, handler.entity)
-        self.handler = handler
-
-    def open_outcomes(self, type_name: str) -> None:
-        """Outcomes to askers of this type follow."""
-        self._open(Call.OUTCOME, None, type_name)
-        self.told = type_name
+    def open(self, head: Head) -> None:
+        """Begin a run with this head."""
+        self.close()
+        self.head = head
 
     def extend(self, handler: Handler, keys: Sequence[str], column: Sequence[Any]) -> None:
-        """Many messages to one handler that nobody waits for."""
-        if self.handler is not handler:
-            self.open(handler)
+        """Add many messages to one handler that nobody waits for."""
+        head = head_of(Call.SEND, handler)
+        if self.head is not head:
+            self.open(head)
         self.keys.extend(keys)
         self.column.extend(column)
 
-    def add(
-        self, call: int, handler: Handler | None, type_name: str, key: str, entry: Any, extra: Any
-    ) -> None:
-        """One message. `entry`: its arguments as `Handler.entry`."""
-        if handler is not self._named or type_name != self._type or call != self._call:
-            self._open(call, handler, type_name)
-            if call == Call.SEND:
-                self.handler = handler
+    def add(self, head: Head, key: str, entry: Any, extra: Extra | None) -> None:
+        """Add one message. `entry`: its arguments as `Handler.entry`."""
+        if self.head is not head:
+            self.open(head)
         self.keys.append(key)
-        if handler is not None and handler.arity:
+        if head.handler is not None and head.handler.arity:
             self.column.append(entry)
-        if call != Call.SEND:
+        if extra is not None:
             self.extras.append(extra)
 
-    def _open(self, call: int, handler: Handler | None, type_name: str) -> None:
-        self.close()
-        self._call, self._named, self._type = call, handler, type_name
-
     def add_encoded(self, run: wire.Run) -> None:
-        """Messages as they have travelled."""
+        """Add messages as they have travelled."""
         self.close()
         self._closed.append(run)
 
     def close(self) -> None:
-        """What follows is a run of its own."""
-        if self.keys:
-            self._closed.append(
-                Messages(self._call, self._named, self._type, self.keys, self.column, self.extras)
-            )
+        """End the open run."""
+        if self.head is not None and self.keys:
+            self._closed.append(Messages(self.head, self.keys, self.column, self.extras))
         self._renew()
 
     # ── out ──
 
     def take(self) -> list[Messages]:
-        """All of them; there are none then."""
+        """Take all messages out."""
         self.close()
         taken, self._closed = self._closed, []
         assert all(type(run) is Messages for run in taken), "what has travelled goes on as it is"
@@ -160,11 +160,12 @@ class Buffer(Runs):
         self.owner, self._filled = owner, filled
         super().__init__()
 
-    def _open(self, call: int, handler: Handler | None, type_name: str) -> None:
+    def open(self, head: Head) -> None:
+        """Begin a run with this head."""
         self._filled[self.owner] = self
-        super()._open(call, handler, type_name)
+        super().open(head)
 
     def add_encoded(self, run: wire.Run) -> None:
-        """See `Runs`."""
+        """Add messages as they have travelled."""
         self._filled[self.owner] = self
         super().add_encoded(run)

@@ -26,8 +26,8 @@ from skerry.arguments import Args
 from skerry.errors import InvalidMessage
 from skerry.handler import Handler
 from skerry.limits import MESSAGE_BYTES_MAX
-from skerry.runtime.core.delivery import Delivery, outcome_of
 from skerry.runtime.core.events import (
+    Identity,
     Outcome,
     Reply,
     Request,
@@ -35,12 +35,18 @@ from skerry.runtime.core.events import (
     RequestRun,
     Told,
 )
+from skerry.runtime.core.executor import Executor
+from skerry.runtime.core.loops import Shape, Waits
 from skerry.runtime.core.ownership import Ownership, slot_of, slots_of
+from skerry.runtime.core.results import Broke, Done, Raised, outcome_of
+from skerry.runtime.core.tables.dead_letters import DeadLetters
 from skerry.runtime.core.tables.requests import LIFETIME_NS, Requests, Session
-from skerry.runtime.core.turns import Broke, Done, Raised
 
 REQUEST = 1 << 32
 """What the identity of a request begins with, for the poison list."""
+
+IMMUTABLE = frozenset({int, float, str, bool, bytes, type(None)})
+"""Types of replies that no later turn can change."""
 
 NOTHING = Raw(b"\x90")
 """No bodies: who is told that we are busy is told no more."""
@@ -51,15 +57,22 @@ _encode = msgspec.msgpack.Encoder().encode
 class Clients:
     """The requests of a batch."""
 
-    def __init__(self, ownership: Ownership, delivery: Delivery, requests: Requests) -> None:
-        self._ownership = ownership
-        self._delivery, self._requests = delivery, requests
+    def __init__(
+        self,
+        ownership: Ownership,
+        executor: Executor,
+        requests: Requests,
+        dead: DeadLetters,
+        watch: Callable[[Identity], None],
+    ) -> None:
+        self._ownership, self._watch = ownership, watch
+        self._executor, self._requests, self._dead = executor, requests, dead
+        self._types = {name: cached.type for name, cached in executor.cache.types.items()}
         self._columns: dict[int, Callable[[Raw], list[tuple[Any, ...]]]] = {}
         self.full = ""
         """Why nothing new is taken from clients; empty: it is."""
         self.replies: list[Reply | Told] = []
         """What is told when the batch's commit is durable."""
-        self.watch: Callable[[tuple[int, int, int]], None]
 
     def run(self, event: Requested, now_ns: int, *, slow: bool) -> None:
         """Run the requests of a message, or answer them, or keep them for later."""
@@ -111,7 +124,7 @@ class Clients:
 
     def _watch_request(self, request: Request) -> None:
         """It runs next."""
-        self.watch((REQUEST, xxhash.xxh3_64_intdigest(request.session), request.number))
+        self._watch((REQUEST, xxhash.xxh3_64_intdigest(request.session), request.number))
 
     def undo(self) -> None:
         """The batch is thrown away."""
@@ -121,12 +134,8 @@ class Clients:
 
     def _together(self, event: Requested, session: Session, run: RequestRun, now_ns: int) -> bool:
         """Run requests as one loop. False: something about them must be looked at one by one."""
-        delivery, requests = self._delivery, self._requests
-        handler = self._offered(run.type, run.handler)
-        if handler is None or handler.query or self.full:
-            return False
-        kept = delivery.turns.kept[handler.entity]
-        if delivery.one_by_one(kept):
+        requests, handler = self._requests, self._offered(run.type, run.handler)
+        if handler is None or self.full or not self._executor.optimistic(handler):
             return False
         slots = slots_of(run.type, run.keys)
         if run.first_ns < now_ns - LIFETIME_NS // 2 or not self._ownership.serves_all(slots):
@@ -138,17 +147,10 @@ class Clients:
         column = self._column(handler, run.args)
         if column is None:
             return False
-        replies = delivery.turns.ask_columns(kept, handler, run.keys, column, wanted=run.reply)
-        delivery.collect()
-        try:
-            told = _encode(replies)
-        except (ValueError, OverflowError) as error:  # Beyond 64 bits, or half a character.
-            raise Raised(handler.entity) from error
-        if len(told) > MESSAGE_BYTES_MAX and _one_is_too_large(replies):
-            raise Raised(handler.entity)
-        bodies = Raw(told)
+        shape = (Shape.NOTHING, Shape.VALUE, Shape.VALUES)[min(handler.arity, 2)]
+        replies, bodies = self._replies(handler, run.keys, column, shape, wanted=run.reply)
         requests.ran(session, "done", run.numbers, slots, replies)
-        self.replies.append(Reply(event.caller, "done", run.numbers, bodies))
+        self.replies.append(Reply(event.caller, "done", run.numbers, Raw(bodies)))
         if session.held:
             for number in run.numbers:
                 for request in requests.following(session, number):
@@ -168,6 +170,40 @@ class Clients:
         except (msgspec.MsgspecError, RecursionError):
             return None
         return list(chain.from_iterable(rows)) if handler.arity == 1 else rows
+
+    def _replies(
+        self,
+        handler: Handler,
+        keys: list[str],
+        column: Sequence[Any],
+        shape: Shape,
+        *,
+        wanted: bool,
+    ) -> tuple[list[Any], bytes]:
+        """Run turns together: their replies, ready to be encoded, and all of them encoded. Raises
+        Raised. A reply that no later turn can change is encoded with the others."""
+        replies: list[Any] = []
+        if not wanted:
+            self._executor.together(handler, keys, column, shape)
+            replies = [None] * len(keys)
+        elif handler.returns in IMMUTABLE:
+            tell: Callable[[Any], None] = replies.append
+            self._executor.together(handler, keys, column, shape, waits=Waits.CALLER, tell=tell)
+            if not handler.replies_hold(replies):
+                raise Raised(
+                    handler.entity
+                )  # Run isolated, the one is found that is not as promised.
+        else:
+            encode, add = handler.encode_reply, replies.append
+            tell = lambda reply: add(Raw(encode(reply)))  # noqa: E731
+            self._executor.together(handler, keys, column, shape, waits=Waits.CALLER, tell=tell)
+        try:
+            bodies = _encode(replies)
+        except (ValueError, OverflowError) as error:  # Beyond 64 bits, or half a character.
+            raise Raised(handler.entity) from error
+        if len(bodies) > MESSAGE_BYTES_MAX and _one_is_too_large(replies):
+            raise Raised(handler.entity)
+        return replies, bodies
 
     # ── one by one ──
 
@@ -203,16 +239,15 @@ class Clients:
 
     def _offered(self, type_name: str, name: str) -> Handler | None:
         """The handler that clients call so; None: there is none."""
-        kind = self._delivery.types.get(type_name)
+        kind = self._types.get(type_name)
         handler = kind.handlers.get(name) if kind else None
         return None if handler is None or handler.private else handler
 
     def _run(self, request: Request) -> tuple[Outcome, bool]:
         """Run a request; its outcome, and whether it must be remembered."""
-        delivery = self._delivery
         handler = self._offered(request.type, request.handler)
         if handler is None:
-            what = "UnknownHandler" if request.type in delivery.types else "UnknownEntity"
+            what = "UnknownHandler" if request.type in self._types else "UnknownEntity"
             text = f"This app has no {request.type}.{request.handler} for clients."
             return Outcome("invalid", _encode([what, text])), False
         if self.full and not handler.query:
@@ -224,10 +259,14 @@ class Clients:
             args: Args = handler.unpack(bytes(request.args))
         except (InvalidMessage, RecursionError) as error:
             return Outcome("invalid", _encode(["InvalidMessage", str(error)])), False
-        result = delivery.run_one(handler, request.key, args, wanted=request.reply)
+        if self._executor.optimistic(handler):
+            one = [request.key], [args], Shape.VALUES
+            (reply,), _ = self._replies(handler, *one, wanted=request.reply)
+            return Outcome("done", _encode(reply)), True
+        result = self._executor.alone(handler, request.key, args, wanted=request.reply)
         if not isinstance(result, Done):
             if isinstance(result, Broke) or not request.reply:
-                delivery.bury(handler, request.key, args, result, answered=request.reply)
+                self._dead.failed(handler, request.key, args, result, answered=request.reply)
             if not request.reply:
                 return Outcome("done"), True
         return outcome_of(result), not handler.query

@@ -26,9 +26,9 @@ from msgspec import Struct
 
 from skerry.errors import SkerryError
 from skerry.runtime.core import commit
-from skerry.runtime.core.clients import NOTHING, Clients
-from skerry.runtime.core.delivery import Delivery
+from skerry.runtime.core.clients import NOTHING
 from skerry.runtime.core.demand import ALL, Batch, Budget, Demand
+from skerry.runtime.core.dispatch import Dispatch
 from skerry.runtime.core.events import (
     Arrived,
     Commit,
@@ -55,8 +55,9 @@ from skerry.runtime.core.events import (
     Told,
     Written,
 )
-from skerry.runtime.core.intake import Intake
+from skerry.runtime.core.executor import Mode
 from skerry.runtime.core.ownership import Ownership
+from skerry.runtime.core.results import Raised
 from skerry.runtime.core.schedule import Schedule, Work
 from skerry.runtime.core.settings import Settings
 from skerry.runtime.core.streams.links import Streams
@@ -66,9 +67,7 @@ from skerry.runtime.core.tables.positions import Positions, partition_slot
 from skerry.runtime.core.tables.requests import Requests
 from skerry.runtime.core.tables.table import SlotTable, Stamp
 from skerry.runtime.core.tables.timers import Timers
-from skerry.runtime.core.turns import Raised, Turns
 from skerry.runtime.ports import Committed, Last
-from skerry.turn import Turn
 
 HOUSE_NS = 60 * 10**9
 """How often old requests and sessions are looked through."""
@@ -126,7 +125,6 @@ class Shard:
 
         self.kept_types: set[str] = set()
         """Types that the store has states of, or had: of this release and of those before."""
-        self.turn = Turn()
         limits = settings.limits
         self.ownership = Ownership(settings.me, settings.placement)
         self.timers, self.asks, self.positions = Timers(), Asks(), Positions()
@@ -142,58 +140,37 @@ class Shard:
             caller_max=limits.sessions_of_caller_max,
         )
         self.outputs = Outputs(settings.outlets, settings.life, store.read)
-        self.turn.outputs = settings.outlets
-        self.delivery = Delivery(
+        self.streams = Streams(self.ownership, settings.incarnation, self.epoch, store.read)
+        self.schedule = Schedule(
+            limits, self.streams, self.timers, self.requests.knows, slow=settings.slow
+        )
+        self.dispatch = Dispatch(
+            settings,
             self.ownership,
-            settings.types,
+            store,
+            self.streams,
             timers=self.timers,
             asks=self.asks,
+            requests=self.requests,
             outputs=self.outputs,
-            turn=self.turn,
-            turn_errors=settings.turn_errors,
-            verdict=settings.verdict,
-        )
-        self.turns = Turns(
-            settings.types,
-            states=store.states_at,
+            positions=self.positions,
             schemas=self._schema,
-            retries=settings.retries,
-            cache_bytes=limits.cache_bytes,
-            turn=self.turn,
-            leave=self.delivery.leave,
-            elsewhere=self.delivery.elsewhere,
-            turn_errors=settings.turn_errors,
+            watch=self._running,
         )
-        self.delivery.turns = self.turns
+        self._watch = watch
         self.tables: tuple[SlotTable, ...] = (
             self.timers,
             self.asks,
             self.requests,
             self.positions,
             self.outputs,
-            self.delivery.dead,
+            self.dispatch.dead,
         )
-        self.clients = Clients(self.ownership, self.delivery, self.requests)
-        self.streams = Streams(self.ownership, settings.incarnation, self.epoch, store.read)
-        self.schedule = Schedule(
-            limits, self.streams, self.timers, self.requests.knows, slow=settings.slow
-        )
-        self.intake = Intake(
-            settings,
-            self.delivery,
-            self.requests,
-            self.positions,
-            self.clients,
-            self.streams,
-            store.read,
-            self._running,
-        )
-        self._watch, self.clients.watch = watch, self._running
 
     def _running(self, identity: Identity) -> None:
         """This message runs next."""
         self._watch(identity)
-        self.delivery.poison = identity == self.settings.poison
+        self.dispatch.executor.poisoned = identity == self.settings.poison
 
     # ── opening ──
 
@@ -215,9 +192,9 @@ class Shard:
         for key, value in scan(Table.SCHEMA):
             known, id = msgspec.json.decode(value), int.from_bytes(key, "big")
             if "params" in known:
-                self.delivery.old_params[id] = known["params"]
+                self.dispatch.handlers.old_params[id] = known["params"]
             elif "handler" in known:
-                self.delivery.dead.names[id] = known["handler"]
+                self.dispatch.handlers.names[id] = known["handler"]
             else:
                 self.kept_types.add(known["type"])
         return self._seal_rows(rows)
@@ -294,33 +271,32 @@ class Shard:
         work = self.schedule.gather(self.now_ns, turns_max)
         if not work:
             return None
-        self.clients.full = budget.full
+        self.dispatch.clients.full = budget.full
         self._batches += 1
         try:
-            commit = self._run(work, careful=work.slow)
+            commit = self._run(work, Mode.QUARANTINE if work.slow else Mode.OPTIMISTIC)
         except Raised as raised:
-            self.turns.distrust(raised.type)
+            self.dispatch.executor.distrust(raised.type)
             self._undo()
-            commit = self._run(work, careful=True)
-        return Batch(commit, self.turn.count, work.items, work.requests, self.schedule.crowded)
+            commit = self._run(work, Mode.QUARANTINE if work.slow else Mode.ISOLATED)
+        turns = self.dispatch.executor.turn.count
+        return Batch(commit, turns, work.items, work.requests, self.schedule.crowded)
 
-    def _run(self, work: Work, *, careful: bool) -> Commit | None:
+    def _run(self, work: Work, mode: Mode) -> Commit | None:
         no = CommitNo(self.no + 1)
         seed = self.settings.incarnation, self.me, self.epoch, self._batches
-        self.turns.begin(self.now_ns, seed)
-        self.delivery.begin(self.epoch, no, careful=careful)
-        self.intake.execute(work, self.now_ns)
+        self.dispatch.begin(mode, self.now_ns, seed, self.epoch, no)
+        self.dispatch.execute(work, self.now_ns)
         return self._seal(work)
 
     def _undo(self) -> None:
-        self.turns.undo()
+        self.dispatch.undo()
         for table in self.tables:
             table.undo()
-        self.intake.undo()
-        self.clients.undo()
 
     def _seal(self, work: Work) -> Commit | None:
-        states, live = self.turns.states()
+        dispatch = self.dispatch
+        states, live = dispatch.cache.states()
         frames = self._frames(slow=work.slow)
         stamp = Stamp(self.no + 1, self.now_ns)
         rows: list[Row] = [row for table in self.tables for row in table.rows(stamp)]
@@ -331,9 +307,9 @@ class Shard:
                 sealed.append((peer, self.streams.outbound[peer].sealed))
         taken = self.streams.taken(work.frames)
         rows += self.streams.rows_taken(work.frames)
-        replies, self.clients.replies = self.clients.replies, []
-        self._effects += self.intake.take_effects()
-        self.turns.sealed()
+        replies, dispatch.clients.replies = dispatch.clients.replies, []
+        self._effects += dispatch.rewinds
+        dispatch.sealed()
         for table in self.tables:
             table.sealed(stamp)
         if not states and not rows:
@@ -348,7 +324,7 @@ class Shard:
         try:
             return [
                 (peer, buffer.frames(each=slow and peer == self.me))
-                for peer, buffer in self.delivery.filled.items()
+                for peer, buffer in self.dispatch.routing.filled.items()
             ]
         except (TypeError, ValueError, OverflowError) as error:
             raise Raised from error
@@ -421,12 +397,12 @@ class Shard:
     @property
     def dead(self) -> int:
         """How many dead letters there are."""
-        return len(self.delivery.dead)
+        return len(self.dispatch.dead)
 
     @property
     def buried(self) -> int:
         """How many dead letters came since the start."""
-        return self.delivery.dead.added
+        return self.dispatch.dead.added
 
     @property
     def runnable(self) -> bool:

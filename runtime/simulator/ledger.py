@@ -11,7 +11,7 @@ which is which: these are counted, not ordered.)
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -19,11 +19,12 @@ import msgspec
 from skerry.arguments import Args
 from skerry.entity import Entity
 from skerry.handler import Handler
+from skerry.runtime.core.buffer import Messages
 from skerry.runtime.core.events import Operated, Table, Told
+from skerry.runtime.core.loops import Shape
+from skerry.runtime.core.results import Raised
 from skerry.runtime.core.shard import Shard
 from skerry.runtime.core.tables.dead_letters import DeadLetter
-from skerry.runtime.core.turns import Kept, Place, Raised
-from skerry.runtime.core.wire import Call
 from skerry.turn import Turn
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -44,84 +45,60 @@ class Books:
 
     def follow(self, shard: Shard) -> None:
         """Listen to a shard that has just been opened."""
-        delivery, turns = shard.delivery, shard.turns
-        leave, collect, undo = delivery.leave, delivery.collect, turns.undo
-        deliver, spread = delivery.deliver, delivery.spread
-        intake, clients = shard.intake, shard.clients
-        operate = intake._operate
-        turn = turns.turn
-        turn.sends = sends = _Sends(turn)
+        dispatch = shard.dispatch
+        executor, delivery, operations = dispatch.executor, dispatch._delivery, dispatch._operations
+        intentions, turn = executor._intentions, executor.turn
+        apply, collect, undo = intentions.apply, intentions.collect, dispatch.undo
+        turns, send, operate = delivery._turns, delivery.send, operations.run
+        turn.intentions = left = _Intentions(turn)
 
         def note() -> None:
-            for sender, (handler, key, args, _) in zip(sends.senders, sends):
-                self._open_sent.append((sender, _message(handler, key, args)))
+            for sender, (tag, *given) in zip(left.senders, left):
+                if tag in ("send", "ask"):
+                    self._open_sent.append((sender, _message(*given[:3])))
+                elif tag == "later":
+                    self._open_sent.append((f"{sender} later", _message(*given[1:])))
 
         def collected() -> None:
             note()
             collect()
 
-        def left(entity: Entity) -> None:
+        def applied(entity: Entity) -> None:
             if turn.extra:  # Else it collects.
                 note()
-            for _, handler, key, args in turn.laters:
-                sender = f"{_name(entity)} later"
-                self._open_sent.append((sender, _message(handler, key, args)))
-            leave(entity)
+            apply(entity)
 
         def undone() -> None:
             self._open_sent.clear()
             self._open_run.clear()
             undo()
 
-        def delivered(
-            call: int,
-            handler: Handler | None,
-            type_name: str,
-            key: str,
-            args: Args,
-            extra: tuple[Any, ...] | None,
-        ) -> None:
-            if call != Call.OUTCOME and handler is not None:
-                self._open_run.append(_message(handler, key, args))
-            deliver(call, handler, type_name, key, args, extra)
+        def turned(handler: Handler, messages: Messages, shape: Shape) -> None:
+            named = handler.each(messages.column, len(messages.keys))
+            each = messages.column if shape is Shape.PACKED else named
+            for key, args in zip(messages.keys, each):
+                if dispatch.cache.buffer_of(handler.entity, key) is None:
+                    self._open_run.append(_message(handler, key, args))
+            turns(handler, messages, shape)
 
-        def noted(run: Callable[..., None]) -> Callable[..., None]:
-            def ran(
-                kept: Kept,
-                handler: Handler,
-                keys: Sequence[str],
-                places: Sequence[Place],
-                column: Sequence[Any],
-                *more: Any,
-            ) -> None:
-                for key, place, args in zip(keys, places, handler.each(column, len(keys))):
-                    if isinstance(place, Entity):
-                        self._open_run.append(_message(handler, key, args))
-                run(kept, handler, keys, places, column, *more)
-
-            return ran
-
-        def spreads(handler: Handler, keys: list[str], column: Sequence[Any]) -> None:
+        def sent(handler: Handler, keys: list[str], column: Sequence[Any]) -> None:
             for key, args in zip(keys, handler.each(column, len(keys))):
                 self._open_sent.append(("a source", _message(handler, key, args)))
-            spread(handler, keys, column)
+            send(handler, keys, column)
 
-        def operated(event: Operated) -> None:
-            row = intake._read(Table.DEAD, event.id)
-            operate(event)
-            answer = clients.replies[-1]
-            if event.action == "retry" and isinstance(answer, Told) and row is not None:
+        def operated(event: Operated) -> Told:
+            row = operations._read(Table.DEAD, event.id)
+            answer = operate(event)
+            if event.action == "retry" and row is not None and answer.outcome.kind == "done":
                 letter = msgspec.msgpack.decode(row, type=DeadLetter)
-                if answer.outcome.kind == "done":
-                    message = letter.type, letter.key, letter.handler, letter.args
-                    self._open_sent.append(("an operator later", message))
+                message = letter.type, letter.key, letter.handler, letter.args
+                self._open_sent.append(("an operator later", message))
+            return answer
 
-        intake._operate = operated  # type: ignore[method-assign]
-        turns._leave, turns.undo = left, undone  # type: ignore[method-assign]
-        turns.run_columns = noted(turns.run_columns)  # type: ignore[method-assign]
-        turns.answer_columns = noted(turns.answer_columns)  # type: ignore[method-assign]
-        delivery.leave, delivery.collect = left, collected  # type: ignore[method-assign]
-        delivery.deliver, delivery.spread = delivered, spreads  # type: ignore[method-assign]
+        operations.run = operated  # type: ignore[method-assign]
+        dispatch.undo = undone  # type: ignore[method-assign]
+        intentions.apply, intentions.collect = applied, collected  # type: ignore[method-assign]
+        delivery._turns, delivery.send = turned, sent  # type: ignore[method-assign]
 
     def sealed(self, no: int | None) -> None:
         """The batch became this commit, or none."""
@@ -145,8 +122,8 @@ class Books:
         self.run = [entry for entry in self.run if entry[0] <= durable]
 
 
-class _Sends(list[Any]):
-    """What turns send, and beside it who sent it: the core itself has no need to know."""
+class _Intentions(list[Any]):
+    """What turns leave, and beside it who left it: the core itself has no need to know."""
 
     def __init__(self, turn: Turn) -> None:
         super().__init__()

@@ -57,10 +57,10 @@ from skerry.runtime.core.events import (
     Transmit,
     Write,
 )
+from skerry.runtime.core.results import Raised
 from skerry.runtime.core.settings import Settings
 from skerry.runtime.core.shard import Shard
 from skerry.runtime.core.streams.links import ACK_NS
-from skerry.runtime.core.turns import Raised
 from skerry.runtime.gateway.inquiries import Inquiries
 from skerry.runtime.gateway.listener import Door, callers_that_fit, raise_limit
 from skerry.runtime.gateway.protocol import Control

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from skerry import Entity
 from skerry.handler import Handler
 from skerry.runtime.core import wire
-from skerry.runtime.core.buffer import Buffer, Messages, Runs
+from skerry.runtime.core.buffer import Buffer, Messages, Runs, head_of, nameless
 from skerry.runtime.core.wire import Call
 
 
@@ -66,7 +66,8 @@ def put(into: Runs, messages: list[tuple[int, str, str]]) -> list[Sent]:
         if call == Call.SEND and handler is not None and number % 2:
             into.extend(handler, [key], handler.column([args]))
         else:
-            into.add(call, handler, "Thing", key, handler.entry(args) if handler else None, extra)
+            head = head_of(call, handler) if handler else nameless(call, "Thing")
+            into.add(head, key, handler.entry(args) if handler else None, extra)
         sent.append((call, name, key, args, extra))
     return sent
 
@@ -76,11 +77,12 @@ def listed(runs: list[Messages]) -> list[Sent]:
     found: list[Sent] = []
     for run in runs:
         count = len(run.keys)
-        each = [()] * count if run.handler is None else list(run.handler.each(run.column, count))
-        name = "" if run.handler is None else run.handler.name
+        call, handler = run.head.call, run.head.handler
+        each = [()] * count if handler is None else list(handler.each(run.column, count))
+        name = "" if handler is None else handler.name
         extras = run.extras or [None] * count
         assert len(each) == len(extras) == count
-        found += [(run.call, name, *one) for one in zip(run.keys, each, extras)]
+        found += [(call, name, *one) for one in zip(run.keys, each, extras)]
     return found
 
 

@@ -20,7 +20,7 @@ def letters() -> DeadLetters:
     turn = Turn()
     turn.now_ns = 7
     ids = count(1)
-    return DeadLetters(turn, lambda: next(ids).to_bytes(24, "big"))
+    return DeadLetters(turn, lambda: next(ids).to_bytes(24, "big"), {})
 
 
 def test_a_letter_holds_all_that_sends_its_message_anew(letters: DeadLetters) -> None:

@@ -189,10 +189,10 @@ class OfOutputs(Kind):
 
 
 class OfDeadLetters(Kind):
-    forgets = ("_turn", "added", "names")
+    forgets = ("_turn", "_names", "added")
 
     def make(self) -> DeadLetters:
-        return DeadLetters(Turn(), lambda: next(self.ids).to_bytes(24, "big"))
+        return DeadLetters(Turn(), lambda: next(self.ids).to_bytes(24, "big"), {})
 
     def change(self, table: DeadLetters, place: int, step: int) -> None:
         prefix = self.slot(place).to_bytes(2, "big")

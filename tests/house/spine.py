@@ -71,9 +71,9 @@ WALK = (
         "inbound",
         "schedule",
     ),
-    "intake",
-    *("clients", "requests", "delivery", "buffer", "turns", "loops", "asks", "timers", "outputs"),
-    *("dead_letters", "commit"),
+    *("dispatch", "clients", "requests", "items", "positions", "delivery", "routing", "buffer"),
+    *("executor", "loops", "cache", "handlers", "results", "intentions", "asks", "timers", "ids"),
+    *("outcomes", "outputs", "dead_letters", "operations", "commit"),
     # Down to the disk, across to the next shard.
     *("store", "segments", "memtable", "checkpoint", "tree", "environment", "label"),
     *("sealed_file", "pipe"),

@@ -5,9 +5,9 @@ from unittest.mock import patch
 
 from msgspec.structs import replace
 
-from skerry.runtime.core import turns
+from skerry.runtime.core import clients
 from skerry.runtime.core.events import SLOTS, Requested, Written
-from skerry.runtime.core.turns import Refused
+from skerry.runtime.core.results import Refused
 from skerry.turn import Turn
 from tests.mutants.bugs import bug
 
@@ -109,22 +109,22 @@ def _(one, self, now_ns):
         return one(self, now_ns)
 
 
-@bug("local messages overtake the shard's own stream", "core.intake:Intake.execute")
+@bug("local messages overtake the shard's own stream", "core.dispatch:Dispatch.execute")
 def _(execute, self, work, now_ns):
     with patch.object(self._streams.own, "waiting", deque()):
         execute(self, work, now_ns)
 
 
-@bug("items are taken whatever they follow", "core.intake:Intake._items")
-def _(items, self, event, *, slow):
+@bug("items are taken whatever they follow", "core.items:SourceItems.run")
+def _(run, self, event):
     newest = self._positions.newest(event.source, event.partition)
-    items(self, replace(event, after=newest), slow=slow)
+    return run(self, replace(event, after=newest))
 
 
-@bug("a dead letter that two operators retry at once runs twice", "core.intake:Intake._operate")
-def _(operate, self, event):
-    with patch.object(self._delivery.dead, "is_gone", lambda row_key: False):
-        operate(self, event)
+@bug("a dead letter that two operators retry at once runs twice", "core.operations:Operations.run")
+def _(run, self, event):
+    with patch.object(self._dead, "is_gone", lambda row_key: False):
+        return run(self, event)
 
 
 # Requests of clients.
@@ -171,8 +171,8 @@ def _(together, self, event, session, run, now_ns):
 
 @bug("what a client was told has failed can be retried", "core.clients:Clients._run")
 def _(run, self, request):
-    bury = self._delivery.bury
-    with patch.object(self._delivery, "bury", lambda *message, answered=False: bury(*message)):
+    failed = self._dead.failed
+    with patch.object(self._dead, "failed", lambda *message, answered=False: failed(*message)):
         return run(self, request)
 
 
@@ -185,64 +185,63 @@ def _(run, self, request):
 # How a turn runs.
 
 
-@bug("what was refused is tried again like what failed", "core.turns:Turns._carefully")
-def _(carefully, self, kept, handler, entity, args, wanted):
-    result = carefully(self, kept, handler, entity, args, wanted)
+@bug("what was refused is tried again like what failed", "core.executor:Executor.alone")
+def _(alone, self, handler, key, args, *, wanted):
+    result = alone(self, handler, key, args, wanted=wanted)
     for _ in range(self._retries):
         if isinstance(result, Refused):
-            entity = kept.places[entity.key]
-            result = carefully(self, kept, handler, entity, args, wanted)
+            result = alone(self, handler, key, args, wanted=wanted)
     return result
 
 
-@bug("a turn that raises leaves its messages", "core.turns:Turns._carefully")
-def _(carefully, self, kept, handler, entity, args, wanted):
+@bug("a turn that raises leaves its messages", "core.executor:Executor.alone")
+def _(alone, self, handler, key, args, *, wanted):
     with patch.object(Turn, "clear", lambda turn: None):
-        return carefully(self, kept, handler, entity, args, wanted)
+        return alone(self, handler, key, args, wanted=wanted)
 
 
-@bug("a turn that is tried again draws on behind its first try", "core.turns:Turns._attempt")
-def _(attempt, self, handler, entity, args, wanted):
+@bug("a turn that is tried again draws on behind its first try", "core.executor:Executor._try")
+def _(try_, self, cached, handler, entity, args, before, wanted):
     self.turn.draws += self.turn._drew
     self.turn._drew = False
-    return attempt(self, handler, entity, args, wanted)
+    return try_(self, cached, handler, entity, args, before, wanted)
 
 
-@bug("what changes after forget is removed without a word", "core.turns:Turns._changed_since")
-def _(changed_since, self, kept, entity):
+@bug("what changes after forget is removed without a word", "core.intentions:_changed")
+def _(changed, before, entity):
     return []
 
 
-@bug("a reply that a later turn changes is encoded with the batch", "core.turns:Turns.ask_columns")
-def _(ask_columns, self, kept, handler, keys, column, *, wanted):
-    with patch.object(turns, "IMMUTABLE", Anything()):
-        return ask_columns(self, kept, handler, keys, column, wanted=wanted)
+@bug("a reply that a later turn changes is encoded with the batch", "core.clients:Clients._replies")
+def _(replies, self, handler, keys, column, shape, *, wanted):
+    with patch.object(clients, "IMMUTABLE", Anything()):
+        return replies(self, handler, keys, column, shape, wanted=wanted)
 
 
-@bug("a reply overtakes what its turn has sent", "core.turns:Turns.answer_columns")
-def _(answer_columns, self, kept, handler, keys, places, column, askers, left):
-    with patch.object(self, "_leave", lambda entity: None):
-        answer_columns(self, kept, handler, keys, places, column, askers, left)
+@bug("a reply overtakes what its turn has sent", "core.outcomes:Outcomes.teller")
+def _(teller, self, handler):
+    with patch.object(self._intentions, "apply", lambda entity: None):
+        return teller(self, handler)
 
 
-@bug("a batch that is thrown away leaves its live objects", "core.turns:Turns.undo")
+@bug("a batch that is thrown away leaves its live objects", "core.cache:Cache.undo")
 def _(undo, self):
-    places = {name: dict(kept.places) for name, kept in self.kept.items()}
+    locations = {name: dict(cached.locations) for name, cached in self.types.items()}
     undo(self)
-    for name, kept in self.kept.items():
-        kept.places.update(places[name])
+    for name, cached in self.types.items():
+        cached.locations.update(locations[name])
 
 
-@bug("a changed state is not in its commit", "core.turns:Turns._states_of")
-def _(states_of, self, kept, live):
-    if len(kept.dirty) > 3:
-        live.remove(kept.dirty.popitem()[1])
-    return states_of(self, kept, live)
+@bug("a changed state is not in its commit", "core.cache:Cache._states_of")
+def _(states_of, self, cached, live):
+    if len(cached.dirty) > 3:
+        live.remove(cached.dirty.popitem()[1])
+    return states_of(self, cached, live)
 
 
-@bug("a forgotten entity's state stays in the store", "core.turns:Turns._states_of")
-def _(states_of, self, kept, live):
-    return replace(states_of(self, kept, live), gone=[])
+@bug("a forgotten entity's state stays in the store", "core.cache:Cache._states_of")
+def _(states_of, self, cached, live):
+    return replace(states_of(self, cached, live), gone=[])
 
 
 # What turns leave, and where it goes.
@@ -261,30 +260,29 @@ def _(drain, self, turns_max):
     route = self._route
 
     def forget(messages, *, queueing):
-        if not queueing or self.queueing:
+        if not queueing or self._routing.queueing:
             route(messages, queueing=queueing)
 
     with patch.object(self, "_route", forget):
         drain(self, turns_max)
 
 
-@bug("what was sent before an ask comes behind it", "core.delivery:Delivery.leave")
-def _(leave, self, entity):
-    self.turn.sends.sort(key=lambda sent: sent[3] is None)
-    leave(self, entity)
+@bug("what was sent before an ask comes behind it", "core.intentions:Intentions.apply")
+def _(apply, self, entity):
+    self._turn.intentions.sort(key=lambda intention: intention[0] == "send")
+    apply(self, entity)
 
 
-@bug("forget drops what its turn asks after it", "core.delivery:Delivery.leave")
-def _(leave, self, entity):
-    if self.turn.forgotten:
-        self.turn.forgotten_sends = len(self.turn.sends)
-    leave(self, entity)
+@bug("forget drops what its turn asks after it", "core.intentions:Intentions.apply")
+def _(apply, self, entity):
+    self._turn.intentions.sort(key=lambda intention: intention[0] == "forget")
+    apply(self, entity)
 
 
-@bug("forget keeps what its turn has asked before it", "core.delivery:Delivery.leave")
-def _(leave, self, entity):
-    self.turn.forgotten_sends = 0
-    leave(self, entity)
+@bug("forget keeps what its turn has asked before it", "core.intentions:Intentions.apply")
+def _(apply, self, entity):
+    self._turn.intentions.sort(key=lambda intention: intention[0] != "forget")
+    apply(self, entity)
 
 
 @bug("forget leaves what earlier turns have asked", "core.tables.asks:Asks.take_all")
@@ -292,37 +290,35 @@ def _(take_all, self, type_name, key):
     return []
 
 
-@bug("ids begin anew in each commit of an epoch", "core.delivery:Delivery.new_id")
-def _(new_id, self):
+@bug("ids begin anew in each commit of an epoch", "core.ids:Ids.new")
+def _(new, self):
     with patch.object(self, "_epoch", 0), patch.object(self, "_commit", 0):
-        return new_id(self)
+        return new(self)
 
 
 @bug("a timer fires from memory, not from its row", "core.delivery:Delivery.fire")
-def _(fire, self, row_key, candidate):
-    stands = self.timers.stands
-    with patch.object(
-        self.timers, "stands", lambda key: candidate if key == row_key else stands(key)
-    ):
-        fire(self, row_key, candidate)
+def _(fire, self, due):
+    stands, seen = self._timers.stands, dict(due)
+    with patch.object(self._timers, "stands", lambda key: seen.get(key) or stands(key)):
+        fire(self, due)
 
 
-@bug("a timer that fired keeps its row", "core.delivery:Delivery.fire")
-def _(fire, self, row_key, candidate):
-    cancel = self.timers.cancel
-    with patch.object(self.timers, "cancel", lambda key: key != row_key and cancel(key)):
-        fire(self, row_key, candidate)
+@bug("a timer that fired keeps its row", "core.delivery:Delivery._fire")
+def _(fire, self, row_key, timer):
+    cancel = self._timers.cancel
+    with patch.object(self._timers, "cancel", lambda key: key != row_key and cancel(key)):
+        fire(self, row_key, timer)
 
 
-@bug("the time-out of an answered ask stays", "core.delivery:Delivery._late")
-def _(late, self, timeout):
+@bug("the time-out of an answered ask stays", "core.outcomes:Outcomes.late")
+def _(late, self, type_name, key, id):
     return True
 
 
-@bug("an outcome that nobody handled can be retried", "core.delivery:Delivery._outcome")
-def _(outcome, self, type_name, key, id, kind, body):
-    bury = self.dead.bury
+@bug("an outcome that nobody handled can be retried", "core.outcomes:Outcomes._run")
+def _(run, self, ask, kind, body):
+    bury = self._dead.bury
     with patch.object(
-        self.dead, "bury", lambda *message, answered=False, **rest: bury(*message, **rest)
+        self._dead, "bury", lambda *message, answered=False, **rest: bury(*message, **rest)
     ):
-        outcome(self, type_name, key, id, kind, body)
+        run(self, ask, kind, body)

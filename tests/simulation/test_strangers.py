@@ -130,7 +130,7 @@ UNFIT = {
 @pytest.mark.parametrize("run", UNFIT.values(), ids=UNFIT)
 def test_a_message_that_no_handler_takes_is_a_dead_letter(run: Run) -> None:
     a, b = connected()
-    b.shard.delivery.old_params[TAKE.params_id ^ 1] = ["number"]
+    b.shard.dispatch.handlers.old_params[TAKE.params_id ^ 1] = ["number"]
     b.hears(next_frame(a, body=wire.encode_runs([run])))
     assert b.got == []
     rows = [row for _, row in b.store.scan(Table.DEAD)]

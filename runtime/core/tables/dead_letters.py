@@ -9,14 +9,17 @@ No I/O, no clock. Idea: docs/entities.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import msgspec
 from msgspec import Struct
 
+from skerry.arguments import Args
+from skerry.handler import Handler
 from skerry.runtime.core.commit import slot_prefix
 from skerry.runtime.core.events import Row, Table
 from skerry.runtime.core.ownership import slot_of
+from skerry.runtime.core.results import Done, OutcomeArgs, Raised, Refused, Result
 from skerry.runtime.core.tables.table import Stamp, StoredRow
 from skerry.turn import Turn
 
@@ -50,20 +53,19 @@ class DeadLetters:
     Args:
         turn: knows what time it is.
         new_id: makes 24 bytes that are never used again.
+        names: names of handlers by id, of this release and of those before it.
     """
 
     ids = (Table.DEAD_COUNT,)
 
-    def __init__(self, turn: Turn, new_id: Callable[[], bytes]) -> None:
-        self._turn, self._new_id = turn, new_id
+    def __init__(self, turn: Turn, new_id: Callable[[], bytes], names: Mapping[int, str]) -> None:
+        self._turn, self._new_id, self._names = turn, new_id, names
         self._counts: dict[int, int] = {}
         """Dead letters by slot."""
         self._rows: dict[bytes, bytes | None] = {}
         """Letters that the open batch adds, and None for those that it removes."""
         self.added = 0
         """Letters added since the start."""
-        self.names: dict[int, str] = {}
-        """Names of handlers by id, of this release and of those before it."""
 
     def load(self, rows: Iterable[StoredRow]) -> None:
         """Take stored rows into memory."""
@@ -81,7 +83,7 @@ class DeadLetters:
         traceback: str = "",
         answered: bool = False,
     ) -> None:
-        """A message that left no trace: nothing is lost without a word.
+        """Keep a message that left no trace: nothing is lost silently.
 
         Args:
             handler: its name, its id and its parameters' id, as far as there is one.
@@ -93,9 +95,41 @@ class DeadLetters:
         row_key = slot_prefix(slot_of(type_name, key)) + self._new_id()
         self._rows[row_key] = _encode(letter)
 
+    def failed(
+        self,
+        handler: Handler,
+        key: str,
+        args: Args | OutcomeArgs,
+        result: Result,
+        *,
+        answered: bool = False,
+    ) -> None:
+        """Keep a message whose turn was refused or broke. Raises Raised."""
+        if isinstance(result, Done):
+            return
+        if isinstance(result, Refused):
+            error, trace = f"rejected: {result.text}", ""
+        else:
+            error, trace = result.error, result.traceback
+        if isinstance(args, OutcomeArgs):
+            args = args.rest
+        try:
+            body = args if isinstance(args, bytes) else _encode(args)
+        except (ValueError, OverflowError) as unfit:  # Sent in this batch; run isolated, it is not.
+            raise Raised from unfit
+        self.bury(
+            handler.entity,
+            key,
+            error,
+            handler=(handler.name, handler.id, handler.params_id),
+            args=body,
+            traceback=trace,
+            answered=answered,
+        )
+
     def unknown(self, type_name: str, key: str, handler: int, params: int, args: bytes) -> None:
-        """A message to a handler that this release does not have."""
-        name = self.names.get(handler, "")
+        """Keep a message to a handler that this release does not have."""
+        name = self._names.get(handler, "")
         error = (
             f"UnknownHandler: this release has no handler {type_name}.{name or f'{handler:016x}'}; "
             f"one that has it can retry this message"

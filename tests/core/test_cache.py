@@ -10,8 +10,7 @@ from skerry import Entity, SkerryError
 from skerry.entity import Entity as AnyEntity
 from skerry.runtime.core import commit
 from skerry.runtime.core.buffer import Buffer
-from skerry.runtime.core.turns import AWAY_BYTES, Turns
-from skerry.turn import Turn
+from skerry.runtime.core.cache import AWAY_BYTES, Cache
 
 
 class Thing(Entity):
@@ -25,19 +24,16 @@ class Shelf:
 
     def __init__(self, entities: int) -> None:
         self.loaded = 0
-        self.turns = Turns(
+        self.cache = Cache(
             {"Thing": Thing.__skerry__},
             states=self._states,
             schemas=lambda id: None,
-            retries=0,
-            cache_bytes=0,
-            turn=Turn(),
-            leave=lambda entity: None,
             elsewhere=lambda slot: None,
+            bytes_max=0,
         )
-        self.kept = self.turns.kept["Thing"]
+        self.cached = self.cache.types["Thing"]
         # So large that about so many entities fit.
-        self.turns._cache_bytes = int(entities * (self.kept.bytes_of(1)))
+        self.cache._bytes_max = int(entities * (self.cached.bytes_of(1)))
 
     def _states(self, name: str, keys: Sequence[str], slots: Sequence[int]) -> list[bytes | None]:
         self.loaded += len(keys)
@@ -45,12 +41,12 @@ class Shelf:
 
     def use(self, keys: list[str]) -> None:
         """A batch looks at these."""
-        places = self.turns.places(self.kept, keys)
+        places = self.cache.locations(self.cached, keys)
         assert [place.key for place in places if isinstance(place, AnyEntity)] == keys
-        self.turns.sealed()
+        self.cache.sealed()
 
     def __len__(self) -> int:
-        return len(self.kept.places)
+        return len(self.cached.locations)
 
 
 def test_what_is_used_in_a_circle_stays_while_it_fits_in_the_cache() -> None:
@@ -71,16 +67,16 @@ def test_what_is_never_used_again_leaves_the_memory() -> None:
 def test_places_on_other_shards_are_counted_among_what_fills_the_cache() -> None:
     shelf = Shelf(1000)
     buffer = Buffer(1, {})
-    shelf.turns._elsewhere = lambda slot: buffer
+    shelf.cache._elsewhere = lambda slot: buffer
     for start in range(0, 20_000, 100):
-        shelf.turns.places(shelf.kept, [f"k{n}" for n in range(start, start + 100)])
-        shelf.turns.sealed()
-    assert shelf.kept.away == len(shelf) <= 1000 * shelf.kept.bytes_of(1) / AWAY_BYTES
+        shelf.cache.locations(shelf.cached, [f"k{n}" for n in range(start, start + 100)])
+        shelf.cache.sealed()
+    assert shelf.cached.away == len(shelf) <= 1000 * shelf.cached.bytes_of(1) / AWAY_BYTES
 
 
 def test_an_entity_has_one_object_however_often_a_run_names_it() -> None:
     shelf = Shelf(1000)
-    first, second, third = shelf.turns.places(shelf.kept, ["a", "b", "a"])
+    first, second, third = shelf.cache.locations(shelf.cached, ["a", "b", "a"])
     assert first is third and first is not second
 
 

@@ -1,0 +1,180 @@
+"""Hands each piece of a batch's work to the room that knows it, in order.
+
+    frames -> delivery    due timers -> delivery    requests -> clients    items -> sources
+    commands -> operations    what a sink has written -> outputs    what turns left -> delivery
+
+In quarantine a batch is one message, named before it runs so that its name survives a kill;
+frames of peers are cut into the shard's own stream first, a message a frame.
+
+No I/O, no clock. Ideas: docs/streams.md, docs/clients.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import xxhash
+
+from skerry.runtime.core.buffer import Runs
+from skerry.runtime.core.cache import Cache
+from skerry.runtime.core.clients import Clients
+from skerry.runtime.core.delivery import Delivery
+from skerry.runtime.core.events import (
+    Confirmed,
+    Identity,
+    Items,
+    Operated,
+    Requested,
+    Rewind,
+    Written,
+)
+from skerry.runtime.core.executor import Executor, Mode
+from skerry.runtime.core.handlers import Handlers
+from skerry.runtime.core.ids import Ids
+from skerry.runtime.core.intentions import Intentions
+from skerry.runtime.core.items import SourceItems
+from skerry.runtime.core.operations import Operations
+from skerry.runtime.core.outcomes import Outcomes
+from skerry.runtime.core.ownership import Ownership
+from skerry.runtime.core.routing import Routing
+from skerry.runtime.core.schedule import Work
+from skerry.runtime.core.settings import Settings
+from skerry.runtime.core.streams.links import Streams
+from skerry.runtime.core.tables.asks import Asks
+from skerry.runtime.core.tables.dead_letters import DeadLetters
+from skerry.runtime.core.tables.outputs import Outputs
+from skerry.runtime.core.tables.positions import Positions
+from skerry.runtime.core.tables.requests import Requests
+from skerry.runtime.core.tables.timers import Timers
+from skerry.runtime.core.wire import Packet
+from skerry.runtime.ports import Committed
+from skerry.turn import Turn
+
+_ITEM, _TIMER = 1 << 33, 1 << 34
+"""What identities of items and timers begin with: see `Identity`."""
+
+
+class Dispatch:
+    """Runs the work of a batch. `watch` is told in quarantine which message runs next."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        ownership: Ownership,
+        store: Committed,
+        streams: Streams,
+        *,
+        timers: Timers,
+        asks: Asks,
+        requests: Requests,
+        outputs: Outputs,
+        positions: Positions,
+        schemas: Callable[[int], bytes | None],
+        watch: Callable[[Identity], None],
+    ) -> None:
+        self._me, self._streams, self._watch = settings.me, streams, watch
+        self._requests, self._outputs = requests, outputs
+        self.turn = turn = Turn()
+        turn.outputs = settings.outlets
+        self._left, self._ids = Runs(), Ids(settings.me)
+        self.handlers = Handlers(settings.types)
+        self.routing = Routing(ownership)
+        self.cache = Cache(
+            settings.types,
+            states=store.states_at,
+            schemas=schemas,
+            elsewhere=self.routing.elsewhere,
+            bytes_max=settings.limits.cache_bytes,
+        )
+        self.dead = DeadLetters(turn, self._ids.new, self.handlers.names)
+        intentions = Intentions(turn, self.cache, timers, asks, self._left, self._ids)
+        self.executor = Executor(
+            self.cache,
+            turn,
+            intentions,
+            retries=settings.retries,
+            errors=settings.turn_errors,
+            verdict=settings.verdict,
+        )
+        outcomes = Outcomes(
+            self.executor, intentions, self.handlers, asks, timers, self._left, self.dead
+        )
+        self._delivery = Delivery(
+            self.cache,
+            self.routing,
+            self.executor,
+            outcomes,
+            self.handlers,
+            timers,
+            outputs,
+            self._left,
+            self.dead,
+        )
+        self.clients = Clients(ownership, self.executor, requests, self.dead, watch)
+        self._items = SourceItems(
+            settings.pipelines, self.executor, self._delivery, positions, self._left, self.dead
+        )
+        self._operations = Operations(store.read, self.handlers, self._left, self.dead)
+        self.rewinds: list[Rewind] = []
+        """Sources whose items did not follow their position."""
+
+    def begin(
+        self, mode: Mode, now_ns: int, seed: tuple[bytes | int, ...], epoch: int, no: int
+    ) -> None:
+        """Begin the batch that may become commit `no`, or begin it again."""
+        self.cache.begin()
+        self.routing.begin()
+        self._left.reset()
+        self._ids.begin(epoch, no)
+        self.executor.begin(mode, now_ns, seed)
+
+    def execute(self, work: Work, now_ns: int) -> None:
+        """Run the turns of a batch. Raises Raised when it must be thrown away."""
+        slow = self.executor.mode is Mode.QUARANTINE
+        self.routing.queueing = slow or bool(self._streams.own.waiting)
+        for packet in work.frames:
+            self._receive(packet, slow=slow)
+        if slow and work.timers:
+            self._watch((_TIMER, xxhash.xxh3_64_intdigest(work.timers[0][0]), 0))
+        self._delivery.fire(work.timers)
+        for event in work.outside:
+            match event:
+                case Confirmed():
+                    self._requests.confirm(event)
+                case Requested():
+                    self.clients.run(event, now_ns, slow=slow)
+                case Items():
+                    if slow:
+                        self._watch((_ITEM, self._items.identity(event), 0))
+                    if rewind := self._items.run(event):
+                        self.rewinds.append(rewind)
+                case Operated():
+                    self.clients.replies.append(self._operations.run(event))
+                case Written():
+                    self._outputs.written(event)
+        if work.expire:
+            self._requests.expire(now_ns)
+        self._delivery.drain(work.turns_max)
+
+    def _receive(self, packet: Packet, *, slow: bool) -> None:
+        runs = self._streams.messages_of(packet)
+        if slow and packet.src != self._me:
+            for run in runs:
+                self.routing.own.add_encoded(run)
+            return
+        if slow:
+            self._watch((packet.src, packet.seq, 0))
+        for run in runs:
+            self._delivery.receive(run)
+
+    def undo(self) -> None:
+        """Throw the open batch away."""
+        self.cache.undo()
+        self.turn.clear()
+        self.clients.undo()
+        self.rewinds.clear()
+
+    def sealed(self) -> None:
+        """Make the batch count."""
+        self.cache.sealed()
+        self.rewinds.clear()
