@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from skerry import errors
 from tests.docs.pages import ROOT
 from tests.house.source import files, tree
 
@@ -36,5 +37,7 @@ def test_a_quoted_sentence_is_in_the_code(quote: str) -> None:
     assert re.search(pattern, SOURCE), f"no error says this any more: {quote}"
 
 
-def test_there_are_quotes() -> None:
-    assert len(QUOTES) > 30
+def test_every_class_of_error_has_a_place() -> None:
+    shown = set(re.findall(r"`(\w+)`", PAGE.read_text()))
+    classes = {value for value in vars(errors).values() if isinstance(value, type)}
+    assert {each.__name__ for each in classes if issubclass(each, errors.SkerryError)} <= shown
