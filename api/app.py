@@ -72,7 +72,7 @@ class App:
         self.name, self.retries = name, retries
         self.types: dict[str, EntityType] = {}
         self.graph = Graph(name)
-        """What the app's streams are made of."""
+        """The nodes of the app's streams."""
         for output in outputs:
             if not isinstance(output, Output):
                 raise BadApp(f"App {name}: outputs are made by Output(…), not {output!r:.80}.")

@@ -1,11 +1,11 @@
 """Entity: fields, a key, handlers, a schema; a plain object that can be tested alone.
 
-An entity class is a msgspec Struct whose public methods handle messages. Its metaclass makes
-three things of it: the reference class behind `Account.at(key)`, a `Handler` per method, and
-the schema under which its states are stored. A state is `[schema id, field, field, ...]`, so
-what lies in a store says what it means, and an older state is read by the names of its fields.
+An entity class is a msgspec Struct whose public methods handle messages. Its metaclass derives
+three things: the reference class behind `Account.at(key)`, a `Handler` for each method, and the
+schema of its states. A stored state is `[schema id, field, field, ...]`, so it says itself what
+its values mean, and a state of an older release is read by the names of its fields.
 
-The key stands beside the fields: neither stored in the state nor compared.
+The key is no field: it is neither stored in the state nor compared.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 E = TypeVar("E", bound="Entity")
 
 STATE_BYTES_MAX = 128 << 20
-"""One entity's state, encoded: what `get`, `scan` and a restart take in one piece."""
+"""The size of one entity's encoded state: `get`, `scan` and a restart take it in one piece."""
 
 _TOO_DEEP = "it nests deeper than this interpreter reads"
 _DEEPER = (
@@ -42,7 +42,8 @@ _decode = msgspec.msgpack.Decoder().decode
 def query(function: F) -> F:
     """Mark a handler that changes nothing, sends nothing and sets no timer.
 
-    It commits nothing and costs no log write. Breaking that raises in the turn.
+    Its turn commits nothing and costs no write to the log. A turn that changes something all the
+    same fails.
 
     Example:
         >>> class Account(Entity):
@@ -56,7 +57,19 @@ def query(function: F) -> F:
 
 
 def handler(*, was: str) -> Callable[[F], F]:
-    """Name the handler as it was called before: messages that lie in a store still find it."""
+    """Mark a handler that was renamed: stored messages to its old name still reach it.
+
+    Args:
+        was: the old name.
+
+    Raises:
+        TypeError: it is no name.
+
+    Example:
+        >>> class Account(Entity):
+        ...     @handler(was="pay_in")
+        ...     def deposit(self, amount: int) -> None: ...
+    """
     if not isinstance(was, str):
         raise TypeError(f"handler(was=…) takes the handler's old name, not {was!r:.80}")
 
@@ -68,7 +81,7 @@ def handler(*, was: str) -> Callable[[F], F]:
 
 
 class EntityType:
-    """What the metaclass knows of an entity class; `cls.__skerry__`."""
+    """The stored form of an entity class: its name, schema, codec and handlers; `cls.__skerry__`."""
 
     def __init__(
         self, cls: type[Entity], name: str, schema_id: int, renamed: dict[str, str]
@@ -84,7 +97,11 @@ class EntityType:
         self._round_trip: RoundTrip
 
     def equip(self) -> None:
-        """Make what needs the types of fields and arguments; again when functions were filled in."""
+        """Make the codec and the handlers; called again when methods were filled in later.
+
+        Raises:
+            TypeError: a field or a default can't be stored, or a method can't be a handler.
+        """
         cls = self.cls
         for field in msgspec.structs.fields(cls):
             refuse_custom(field.type, f"{self.name}.{field.name}")
@@ -106,7 +123,7 @@ class EntityType:
             setattr(reference, name, called)
 
     def _check_defaults(self) -> None:
-        """Refuse a default that could not be kept. Raises TypeError."""
+        """Refuse a default that can't be stored. Raises TypeError."""
         fresh = self.cls()
         try:
             self.encode(fresh)
@@ -116,10 +133,11 @@ class EntityType:
             raise TypeError(f"{self.name}: the default of {fault.removeprefix('.')}")
 
     def seal(self, entities: Sequence[Entity]) -> bytes:
-        """Their states as one array, each as a later reader will have it.
+        """Encode the states of entities as one array.
 
-        Raises TypeError or ValueError, naming entity, field and cause: one would come back as
-        something else, or nobody could read it.
+        Raises:
+            TypeError, ValueError: names an entity, its field and the cause: a value would be
+                read back as something else, or not at all.
         """
         try:
             states = self.encode(entities)
@@ -164,13 +182,22 @@ class EntityType:
             )
 
     def new(self, key: str) -> Entity:
-        """A fresh entity: every field at its default."""
+        """Return a fresh entity, every field at its default."""
         entity = self.cls()
         entity._key, entity._store_entry = key, 0
         return entity
 
     def decode(self, data: bytes, key: str, schemas: Callable[[int], bytes | None]) -> Entity:
-        """An entity from its stored state, also of an older release. Raises IncompatibleState."""
+        """Read an entity from its stored state, which may be of an older release.
+
+        Args:
+            data: the state.
+            key: the entity's key.
+            schemas: returns the stored schema of an id.
+
+        Raises:
+            IncompatibleState: the state does not fit the class.
+        """
         try:
             entity = typing.cast("Entity", self._decoder.decode(data))
         except msgspec.MsgspecError as error:
@@ -188,7 +215,7 @@ class EntityType:
         except RecursionError:
             raise IncompatibleState(self.name, key, _TOO_DEEP, _DEEPER) from None
         upgrade = getattr(self.cls, "_upgrade", None)
-        # Also of ours: a schema says nothing of the types that its fields are made of.
+        # Our own schema, too: an id covers the names of field types, not what they consist of.
         stored = self.schema if schema_id == self.schema_id else schemas(schema_id)
         if stored is None:
             raise IncompatibleState(
@@ -217,7 +244,7 @@ class EntityType:
 
 
 def _functions(cls: type) -> dict[str, types.FunctionType]:
-    """The handlers of a class, those that it inherits included."""
+    """Return the methods of a class that are handlers, inherited ones included."""
     found: dict[str, types.FunctionType] = {}
     for base in reversed(cls.__mro__):
         if base in (Entity, _Beside, msgspec.Struct, object):
@@ -227,7 +254,7 @@ def _functions(cls: type) -> dict[str, types.FunctionType]:
             for name, value in vars(base).items()
             if isinstance(value, types.FunctionType) and not name.startswith("__")
         }
-    # A private generator helps the handlers, and is none itself: a verb would not run it.
+    # A private generator is a helper of the handlers: no verb could run it.
     return {
         name: function
         for name, function in found.items()
@@ -236,18 +263,18 @@ def _functions(cls: type) -> dict[str, types.FunctionType]:
 
 
 class _Beside:
-    """What stands beside the fields: neither encoded nor compared."""
+    """Attributes beside the fields, neither encoded nor compared."""
 
     __slots__ = ("_key", "_store_entry")
 
     _store_entry: int
-    """The number by which the store finds its newest state again; 0: it has none."""
+    """The number under which the store finds the newest state; 0 if there is none."""
     _key: str
 
 
 @dataclass_transform(kw_only_default=True, field_specifiers=(msgspec.field,))
 class EntityMeta(msgspec.StructMeta):
-    """Makes entity classes; refuses what could not be kept, with a sentence."""
+    """The metaclass of entities; refuses what could not be stored or called, with a sentence."""
 
     def __new__(
         mcls,
@@ -323,15 +350,20 @@ def _refuse_options(name: str, was: object, renamed: object, fields: Sequence[st
 
 
 class Entity(_Beside, msgspec.Struct, metaclass=EntityMeta):
-    """A durable thing, named by its type and a key; subclass it.
+    """The base class of durable entities, each identified by its class and a key.
 
     Every field has a default, since an entity exists as soon as it is named. Public methods
-    handle messages, one at a time; their result is the reply. Methods named `_…` can be
-    named by the entity itself only: in timers, outcomes and messages to itself.
+    handle messages, one at a time; what they return is the reply. Methods whose names begin with
+    `_` can be named by the entity alone: in timers, outcomes and messages to itself.
 
-    Class options: `was="OldName"` keeps the identity of a class that was renamed;
-    `renamed={"old": "new"}` does so for fields. A classmethod `_upgrade(cls, old: dict) -> dict`
-    makes any other change.
+    The class option `was="OldName"` keeps the identity of a renamed class, and
+    `renamed={"old": "new"}` that of renamed fields. A classmethod
+    `_upgrade(cls, old: dict) -> dict` makes any other change: it turns the fields of an older
+    release into those of this one.
+
+    Raises:
+        TypeError: when the class is made: a field without a default or of a type that can't be
+            stored, a reserved name, an `async def` handler, or one with *args or **kwargs.
 
     Example:
         >>> class Account(Entity):
@@ -350,12 +382,23 @@ class Entity(_Beside, msgspec.Struct, metaclass=EntityMeta):
 
         @classmethod
         def at(cls, key: str, /) -> typing.Self:
-            """The entity of this type with this key, as a name: its handlers can be sent to."""
+            """Name an entity by its key, so that its handlers can be sent to and asked.
+
+            Args:
+                key: 1 to 480 bytes of UTF-8.
+
+            Example:
+                >>> send(Account.at("bob").deposit, 10)
+            """
             ...
 
     @property
     def key(self) -> str:
-        """This entity's key. Raises OutsideTurn for an object that was made by hand and has none."""
+        """This entity's key.
+
+        Raises:
+            OutsideTurn: the object was made by hand, and has none.
+        """
         try:
             return self._key
         except AttributeError:

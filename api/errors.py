@@ -1,24 +1,24 @@
-"""What can go wrong, by whose fault it is.
+"""Errors: everything that skerry raises on purpose, by whose fault it is.
 
     SkerryError
     ├── the program's, or its caller's
-    │   ├── Rejected            an entity refused a message: business, not a bug
+    │   ├── Rejected            an entity refused a message: a business decision, not a bug
     │   ├── Failed              a handler raised on every retry: the message is a dead letter
     │   ├── OutsideTurn         a verb was used where no entity runs
     │   ├── UnknownEntity       a message names an entity type that the app does not have
     │   ├── UnknownHandler      a message names a handler that its entity type does not have
     │   ├── InvalidMessage      a message's arguments do not fit its handler
-    │   ├── BadApp              an app, or what it is made of, can't be used
+    │   ├── BadApp              an app, or a part of it, can't be used
     │   └── IncompatibleState   a stored state does not fit the entity's class any more
     ├── the outside world's
-    │   ├── TimedOut            no outcome in time: it is unknown
-    │   └── Unavailable         nobody could be reached, or took it; nothing happened
+    │   ├── TimedOut            no outcome came in time: it is unknown
+    │   └── Unavailable         the app could not be reached or was too busy: nothing happened
     └── the disk's
-        ├── StoreDamaged        what is stored is not what was written
+        ├── StoreDamaged        the store does not hold what was written
         ├── StoreLocked         another process owns the store
         └── StoreFull           the store has reached its quota
 
-Each sentence names the thing, the cause and the next step.
+Each message names the thing, the cause and the next step.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from typing import Any
 
 
 class SkerryError(Exception):
-    """Root of what skerry raises on purpose."""
+    """The root of all errors that skerry raises on purpose."""
 
 
 def storable(text: str) -> str:
-    """A text as UTF-8 can carry it: half a character, which it can't, stands there as its number."""
+    """Return a text that UTF-8 can carry: half a character is written as its number."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def told(error: BaseException) -> str:
-    """What an error is and says, as a store can keep it; also of one that can't say anything."""
+    """Return an error's class and message as text that can be stored, even if its `__str__` fails."""
     try:
         return storable(f"{type(error).__name__}: {error}")
     except BaseException as wrong:
@@ -48,11 +48,16 @@ def told(error: BaseException) -> str:
 
 
 class Rejected(SkerryError):
-    """An entity refuses a message. The turn leaves no trace; who asked gets this.
+    """Raised by a handler that refuses a message: the turn leaves no trace, and the asker gets it.
+
+    The refusal of a message that nobody asked for makes it a dead letter.
 
     Args:
         reason: why, for a person.
         **details: values that msgpack can carry, for a program.
+
+    Raises:
+        TypeError: the reason is no text.
 
     Example:
         >>> raise Rejected("insufficient funds", balance=3)
@@ -81,7 +86,10 @@ class Rejected(SkerryError):
 
 
 class Failed(SkerryError):
-    """A handler raised on every retry. Its message is a dead letter, with this traceback."""
+    """A handler raised on every retry, and its message became a dead letter.
+
+    The exception and its text are in `error`, the traceback is in `traceback`.
+    """
 
     def __init__(self, error: str, traceback: str = "") -> None:
         super().__init__(error)
@@ -90,7 +98,7 @@ class Failed(SkerryError):
 
 
 class OutsideTurn(SkerryError):
-    """A verb was used where no entity runs."""
+    """A verb was used where no handler runs."""
 
     def __init__(self, verb: str) -> None:
         super().__init__(
@@ -106,7 +114,7 @@ def _near(name: str, known: Iterable[str]) -> str:
 
 
 class UnknownEntity(SkerryError):
-    """A message names an entity type that the app does not have."""
+    """A message names an entity type that the app does not have. The name is in `entity`."""
 
     def __init__(self, entity: str, known: Iterable[str]) -> None:
         known = sorted(known)
@@ -118,7 +126,10 @@ class UnknownEntity(SkerryError):
 
 
 class UnknownHandler(SkerryError):
-    """A message names a handler that its entity type does not have."""
+    """A message names a handler that its entity type does not have.
+
+    The names are in `entity` and `handler`.
+    """
 
     def __init__(self, entity: str, handler: str, known: Iterable[str]) -> None:
         known = sorted(known)
@@ -134,14 +145,17 @@ class InvalidMessage(SkerryError):
 
 
 class BadApp(SkerryError):
-    """An app, or what it is made of, can't be used."""
+    """An app, or a part of it, can't be used."""
 
 
 _UPGRADE = "Give the class an `_upgrade` classmethod that makes the new fields of the old ones."
 
 
 class IncompatibleState(SkerryError):
-    """A stored state does not fit the entity's class any more."""
+    """A stored state does not fit the entity's class any more.
+
+    The entity's type and key are in `entity` and `key`.
+    """
 
     def __init__(self, entity: str, key: str, why: str, step: str = _UPGRADE) -> None:
         super().__init__(
@@ -151,7 +165,7 @@ class IncompatibleState(SkerryError):
 
 
 class TimedOut(SkerryError):
-    """No outcome came in time. *It is unknown*: the waiting stopped, not the message."""
+    """No outcome came in time. *It is unknown*: the waiting has stopped, not the message."""
 
     def __init__(self, what: str, seconds: float, again: Callable[[], Any] | None = None) -> None:
         super().__init__(
@@ -162,17 +176,20 @@ class TimedOut(SkerryError):
         self._again = again
 
     def waited_by(self, wait: Callable[[Any], Any]) -> TimedOut:
-        """The same error for a caller who waits in another way for what `again` returns."""
+        """Return this error, with an `again` that waits as another kind of client does."""
         again = self._again
         if again is not None:
             self._again = lambda: wait(again())
         return self
 
     def again(self) -> Any:
-        """Wait on for the same request, which still counts once: its result, as the verb gives it.
+        """Wait on for the same request, which still takes effect once.
 
-        To be awaited when it comes from an `AsyncClient`. Raises this error when there is
-        nothing left to wait for.
+        Returns:
+            What the verb would have returned; of an `AsyncClient`, an awaitable of it.
+
+        Raises:
+            TimedOut: there is nothing left to wait for, or again no outcome in time.
         """
         if self._again is None:
             raise self
@@ -180,15 +197,18 @@ class TimedOut(SkerryError):
 
 
 class Unavailable(SkerryError):
-    """Nobody could be reached, or took the request in time; nothing happened."""
+    """The app could not be reached, or was too busy to take the request: nothing happened."""
 
 
 class StoreDamaged(SkerryError):
-    """What is stored is not what was written, or the disk refused. Needs a person."""
+    """The store does not hold what was written, or the disk reported an error. Needs a person."""
 
 
 class StoreLocked(SkerryError):
-    """Another process owns the store. Nothing is damaged."""
+    """Another process owns the store. Nothing is damaged.
+
+    The store's path and the id of the process are in `path` and `pid`.
+    """
 
     def __init__(self, path: Path, pid: int) -> None:
         super().__init__(
@@ -199,15 +219,15 @@ class StoreLocked(SkerryError):
 
 
 class StoreFull(SkerryError):
-    """The store has reached its quota, or the disk is full; what was acknowledged is safe."""
+    """The store has reached its quota, or the disk is full. What was acknowledged is safe."""
 
 
 def as_named(name: str, text: str) -> SkerryError:
-    """The error that another process named, with its own sentence."""
+    """Return the error that another process reported, by its class's name and message."""
     kind = globals().get(name)
     if not (isinstance(kind, type) and issubclass(kind, SkerryError)):
         return SkerryError(f"{name}: {text}")
-    # A constructor makes the sentence from parts; here the sentence is made already.
+    # A constructor would make the message from parts; here the message exists already.
     error = kind.__new__(kind)
     error.args = (text,)
     return error

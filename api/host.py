@@ -1,7 +1,7 @@
-"""What programs ask of whoever runs them: the one door from here to the runtime.
+"""Host: what the public layer asks of the runtime, and the one place where it reaches it.
 
-Programs import `skerry` only, and `skerry` knows nothing of shards, processes or sockets.
-Running an app and reaching a running one are somebody else's job, found here when asked for.
+Programs import `skerry` only, and `skerry` knows nothing of shards, processes or sockets. The
+runtime implements these protocols; `launch` imports it when an app is run, or reached, first.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
 
 class Session(Protocol):
-    """A caller's connection to a running app: numbers requests, retries, never doubles."""
+    """A client's connection to a running app: numbers requests, and retries without doubling."""
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The event loop that it was opened on, and can be used on."""
+        """The event loop that the session was opened on, and can be used on."""
         ...
 
     def check(self, type_name: str, handler: str) -> None:
-        """Raises UnknownEntity, UnknownHandler: the app has none of this name."""
+        """Check that the app has a handler. Raises UnknownEntity, UnknownHandler."""
         ...
 
     def request(
@@ -49,89 +49,98 @@ class Session(Protocol):
         named: bytes = b"",
         until_s: float = math.inf,
     ) -> Any:
-        """Make a request. Returns what `listen` takes; an outcome that came when nobody listened
-        is its `outcome`.
+        """Make a request.
 
-        `done` gets `of` and the outcome (`kind`, `body`), once, never before we return. When there
-        is none at `until_s` of the loop's clock, it gets one of the kind `waited`; or `unsaid`:
-        the request was not sent, and will not be.
-        `named`, 16 bytes, makes it one request with all that were ever so named.
+        Args:
+            type_name, key, handler, args: the message.
+            done: called once with `of` and the outcome (`kind`, `body`), never before this
+                returns. The kind is `waited` if no outcome came in time, and `unsaid` if the
+                request was not sent in time and will not be.
+            of: passed to `done`.
+            reply: whether the reply is wanted.
+            query: whether the handler is a query.
+            named: 16 bytes that make it one request with all of this name; empty for none.
+            until_s: until when to wait, by the loop's clock.
 
-        Raises UnknownEntity, UnknownHandler: the app has none of this name; nothing was made.
+        Returns:
+            The call, for `listen`. Its `outcome` is one that came when nobody listened.
+
+        Raises:
+            UnknownEntity, UnknownHandler: the app has none of this name; nothing was sent.
         """
         ...
 
     def listen(self, call: Any, done: Callable[[Any, Any], None], of: Any, until_s: float) -> None:
-        """Wait again for a request that has `waited`."""
+        """Wait again for a request whose outcome was `waited`."""
         ...
 
     async def get(self, type_name: str, key: str) -> tuple[bytes | None, bytes | None]:
-        """The last committed state and its schema, None when there is none."""
+        """Return the last committed state of an entity and its schema; None if there is none."""
         ...
 
     async def scan(
         self, type_name: str, prefix: str, shard: int, after: str
     ) -> tuple[list[tuple[str, bytes]], dict[int, bytes | None]]:
-        """A page of (key, state) of one shard behind `after`, and the schemas of the states."""
+        """Return a page of (key, state) pairs of one shard behind the key `after`, and the schemas."""
         ...
 
     @property
     def shards(self) -> list[int]:
-        """The shards to scan."""
+        """The numbers of the shards to scan."""
         ...
 
     async def close(self) -> None:
-        """Confirm what is held and let go."""
+        """Confirm the outcomes that have come, and disconnect."""
         ...
 
 
 class Launch(Protocol):
-    """Who runs apps."""
+    """The part of the runtime that runs apps."""
 
     def run_app(self, app: App, workers: int | None, data: str | Path | None) -> None:
-        """Run until the app ends or is stopped."""
+        """Run an app until it ends or is stopped."""
         ...
 
     def running(self, app: App) -> AbstractContextManager[Client]:
-        """The app runs while the context is open."""
+        """Run an app while the context is open."""
         ...
 
     def simulate(
         self, app: App, *, seed: int, shards: int, faults: Faults, start_ns: int | None = None
     ) -> SimulatedCluster:
-        """The app on simulated shards."""
+        """Start an app on simulated shards."""
         ...
 
     async def connect(self, data: str | Path | None) -> Session:
-        """A session with the app that runs on a data directory."""
+        """Connect to the app that runs on a data directory."""
         ...
 
 
 class SimulatedCluster(Protocol):
-    """A simulated cluster, as tests drive it."""
+    """Simulated shards, network, disks and clocks, as tests drive them."""
 
     clock_ns: int
     step_ns: int
-    """How far the clock goes in a step."""
+    """How far the clock moves in one step."""
     outcomes: dict[int, Any]
-    """Of the requests that have one, by number."""
+    """The outcomes so far, by the number of the request."""
     emitted: dict[tuple[str, int], list[Any]]
-    """What came out, by output and the place of the sink."""
+    """The items that came out, by output and place of the sink."""
     sinks: dict[tuple[str, int], Any]
-    """Who is handed what comes out, by the same."""
+    """The sinks that are handed these items, by output and place."""
     points: Counter[str]
-    """What went wrong, by name."""
+    """How often each fault has happened, by name."""
 
     def ask(self, message: Message[Any], *, reply: bool = True) -> int:
-        """A client's request; its number."""
+        """Let a client make a request; return its number."""
         ...
 
     def step(self) -> None:
-        """One step of everything."""
+        """Run everything for one step."""
         ...
 
     def settle(self) -> None:
-        """No more faults; everything drains, and the books agree. Raises AssertionError."""
+        """Let everything drain without faults, and check the ledger. Raises AssertionError."""
         ...
 
     def crash(self, id: int) -> None:
@@ -139,19 +148,19 @@ class SimulatedCluster(Protocol):
         ...
 
     def state(self, type_name: str, key: str) -> Any:
-        """The newest state of an entity, None when it has none."""
+        """Return the newest state of an entity; None if it has none."""
         ...
 
     def dead(self) -> list[Any]:
-        """Dead letters, oldest first."""
+        """Return the dead letters, oldest first."""
         ...
 
     def record(self) -> None:
-        """Note from now on what happens."""
+        """Record from now on what happens."""
         ...
 
     def picture(self, title: str) -> str:
-        """What was noted, as an SVG document."""
+        """Draw what was recorded, as an SVG document."""
         ...
 
     @property
@@ -161,10 +170,10 @@ class SimulatedCluster(Protocol):
 
     @property
     def next_due_ns(self) -> int | None:
-        """When the next timer is due."""
+        """When the next timer is due; None if no timer is set."""
         ...
 
 
 def launch() -> Launch:
-    """The runtime, imported when it is first needed."""
+    """Return the runtime, imported when it is first needed."""
     return cast(Launch, importlib.import_module("skerry.runtime.app.launch"))

@@ -1,10 +1,11 @@
-"""An app by value, for a notebook or a function whose classes no worker can import.
+"""Carries an app by value, for a notebook or a function whose classes no worker can import.
 
-Cloudpickle alone loses the fields of a Struct class that can't be imported. Here such a
-class travels as the types and defaults of its fields, is made again first, and gets its
-functions after: they may refer to the class itself.
+Cloudpickle alone loses the fields of an entity class that can't be imported. Here such a class
+travels as the types and defaults of its fields. It is made again first and gets its methods
+afterwards, since they may refer to the class itself.
 
-Only ever read from the parent process, over a pipe that it made: never from a socket or store.
+An app is read from the parent process only, over a pipe that the parent made: never from a
+socket or store.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from skerry.entity import EntityMeta, EntityType
 from skerry.handler import Handler
 
 HOME = "skerry_by_value"
-"""The module that classes say they are of when they came by value."""
+"""The `__module__` of classes that came by value."""
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
@@ -41,7 +42,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
 
 def _only_here(cls: Any) -> bool:
-    """Whether no other process could import a class."""
+    """Tell whether no other process could import a class."""
     return cls.__module__ == "__main__" or "<locals>" in cls.__qualname__
 
 
@@ -53,7 +54,7 @@ def _reduced(cls: Any) -> tuple[Any, ...]:
     }
     for function in functions.values():
         if isinstance(function, types.FunctionType):
-            # The names in an annotation are none that the function's code refers to.
+            # Cloudpickle carries the globals that code refers to, not those of annotations.
             function.__annotations__ = typing.get_type_hints(function, include_extras=True)
     own, hints = inspect.get_annotations(cls), hints_of(cls, cls.__name__)
     defaults = {}
@@ -91,14 +92,14 @@ def _fill(cls: Any, functions: dict[str, Any]) -> None:
 
 
 def dumps(app: App) -> bytes:
-    """An app as bytes, its classes included when they live in `__main__`."""
+    """Return an app as bytes, including classes that can't be imported."""
     file = io.BytesIO()
     _Pickler(file).dump(app)
     return file.getvalue()
 
 
 def loads(data: bytes) -> App:
-    """The app that `dumps` wrote."""
+    """Return the app that `dumps` wrote."""
     app = pickle.loads(data)
     assert isinstance(app, App), "our parent sends an app and nothing else"
     return app

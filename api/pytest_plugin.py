@@ -4,10 +4,11 @@
         sim = skerry_sim(app)
         ...
 
-A test with `skerry_sim` runs once per seed: `pytest --skerry-seeds 500` tries more of them,
+A test with `skerry_sim` runs once a seed: `pytest --skerry-seeds 500` tries more of them,
 `--skerry-seed 17` only that one. With `--skerry-shrink` a seed that fails is run again without
-one kind of fault after the other, as long as it fails; what is left is named, and drawn.
-Loaded by pytest itself; imports nothing until it is used.
+one kind of fault after the other, as long as it fails; the faults that remain are named and drawn.
+
+pytest loads this module in every run, so it imports nothing until it is used.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ SEEDS = 20
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The options of a campaign."""
+    """Add the options of a campaign."""
     group = parser.getgroup("skerry")
     group.addoption(
         "--skerry-seeds", type=int, default=SEEDS, metavar="N", help=f"seeds per test ({SEEDS})"
@@ -41,7 +42,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test that asks for a simulation runs once per seed."""
+    """Run a test that asks for a simulation once for each seed."""
     if "skerry_sim" in metafunc.fixturenames:
         one = metafunc.config.getoption("skerry_seed")
         many = int(metafunc.config.getoption("skerry_seeds") or 0)
@@ -59,7 +60,7 @@ def _skerry_seed(request: pytest.FixtureRequest) -> int:
 
 
 class Shrinking:
-    """The kinds of faults that are left out, and the simulations of the newest run."""
+    """The kinds of faults that are left out of a failing test, and the simulations of its last run."""
 
     def __init__(self) -> None:
         self.without: dict[str, float] = {}
@@ -71,7 +72,13 @@ _shrinking = pytest.StashKey[Shrinking]()
 
 @pytest.fixture
 def skerry_sim(request: pytest.FixtureRequest, _skerry_seed: int) -> Callable[..., Simulation]:
-    """Makes a `Simulation` of an app with this run's seed: `sim = skerry_sim(app, shards=3)`."""
+    """Return a function that makes a `Simulation` with this run's seed.
+
+    Example:
+        >>> def test_money_is_kept(skerry_sim):
+        ...     sim = skerry_sim(app, shards=3)
+        ...     sim.run()
+    """
     shrinking = request.node.stash.setdefault(_shrinking, Shrinking())
 
     def simulate(app: App, *, shards: int = 4, faults: Faults | None = None) -> Simulation:
@@ -91,7 +98,7 @@ def skerry_sim(request: pytest.FixtureRequest, _skerry_seed: int) -> Callable[..
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
-    """A test that fails under a simulation is run again with less, when that is wished."""
+    """With `--skerry-shrink`, run a test that failed under a simulation again with fewer faults."""
     try:
         return (yield)
     except Exception:
@@ -101,7 +108,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
 
 
 def _shrink(item: pytest.Function) -> str:
-    """Run a failing test again without one kind of fault after the other; what is left, in words."""
+    """Run a failing test without one kind of fault after the other; return what remains, in words."""
     from skerry.testing import KINDS
 
     shrinking = item.stash[_shrinking]
@@ -131,6 +138,12 @@ def _fails(item: pytest.Function, shrinking: Shrinking) -> bool:
 
 @pytest.fixture
 def skerry_app() -> Iterator[Callable[[App], Client]]:
-    """Runs an app in real processes until the test ends: `client = skerry_app(app)`."""
+    """Return a function that runs an app in real processes until the test ends.
+
+    Example:
+        >>> def test_deposits(skerry_app):
+        ...     client = skerry_app(app)
+        ...     assert client.ask(Account.at("a").deposit, 10) == 10
+    """
     with ExitStack() as running:
         yield lambda app: running.enter_context(app.running())

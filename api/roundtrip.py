@@ -1,12 +1,12 @@
-"""Round trip: whether a value, once stored or sent, comes back as it was.
+"""Round trip: whether a value, once stored or sent, comes back unchanged.
 
-msgspec encodes more than it gives back: a tuple in a field of any type returns as a list, an
-instance of a subclass as one of its base, a local time in UTC; and it checks no attribute that
-is set. What a turn leaves is acknowledged, so a value that would return as another is refused
-before that, by the rule that its annotation gives: exact classes all the way down, nested no
-deeper than every reader goes.
+msgspec encodes more than it decodes again: a tuple in a field of type Any comes back as a list,
+an instance of a subclass as one of its base, a local time in UTC; and it does not check
+attributes that are assigned. What a turn leaves behind is acknowledged, so a value that would
+come back changed is refused before that, by a rule made of its annotation: exact classes all
+the way down, nested no deeper than every reader can follow.
 
-Imports msgspec; knows nothing of entities or messages. What is exact is said in `shapes.py`.
+Imports msgspec; knows nothing of entities or messages. `shapes.py` has the rules.
 """
 
 from __future__ import annotations
@@ -46,6 +46,9 @@ _encode = msgspec.msgpack.Encoder(order="deterministic").encode
 class RoundTrip:
     """The rule for values of one annotation.
 
+    Args:
+        annotation: a type.
+
     Example:
         >>> RoundTrip(list[int]).fault([1, 2.5])
         '[1] = 2.5: a float where int is declared'
@@ -58,13 +61,13 @@ class RoundTrip:
         self._loop = _loop_over(self._shape) if type(self._shape) is Fields else None
         self._decode: Any = None
         if any(shape.constrained for shape in (*made.values(), self._shape)):
-            many: Any = list  # Of what is known at run time only.
+            many: Any = list  # Type checkers know no list of a type that is a value.
             self._decode = msgspec.msgpack.Decoder(many[annotation]).decode
 
     def holds(self, values: Sequence[Any]) -> bool:
-        """Whether all these values, which do encode, come back as they are.
+        """Tell whether all these values, which msgspec has encoded, come back unchanged.
 
-        One that holds itself does not encode; to look for its end would take for ever.
+        A value that contains itself does not encode; this would never find its end.
         """
         if self._loop is not None and self._decode is None and self._loop(values):
             return True
@@ -73,7 +76,7 @@ class RoundTrip:
         return self._decode is None or self._returns(values)
 
     def _returns(self, values: Sequence[Any]) -> bool:
-        """Whether what decodes under the annotation's constraints encodes to the same again."""
+        """Tell whether decoding under the annotation's constraints gives the same bytes again."""
         body = _encode(values)
         try:
             return bool(_encode(self._decode(body)) == body)
@@ -81,7 +84,7 @@ class RoundTrip:
             return False
 
     def fault(self, value: Any) -> str:
-        """Why a value does not come back as it is, with the place in it; empty when it does."""
+        """Return why a value does not come back unchanged, and where; empty if it does."""
         found = self._shape.fault(value, "", NESTING_MAX)
         if found or self._decode is None:
             return found
@@ -119,8 +122,12 @@ _CONSTRAINTS = (
 
 
 def _shape_of(info: Any, made: dict[int, Shape]) -> Shape:
-    """The rule for a type. `made`: those that were begun, by the ids of their types, since a type
-    may hold itself."""
+    """Return the rule for a type.
+
+    Args:
+        info: the type.
+        made: the rules begun so far, by the ids of their types, since a type may contain itself.
+    """
     if isinstance(info, kinds.Metadata):
         return _shape_of(info.type, made)
     if id(info) in made:
@@ -137,7 +144,7 @@ def _shape_of(info: Any, made: dict[int, Shape]) -> Shape:
 
 
 def _simple_of(info: Any, made: dict[int, Shape]) -> Shape:
-    """The rule for a type that has no fields."""
+    """Return the rule for a type that has no fields."""
     kind = type(info)
     if kind in _EXACT:
         (cls,) = _EXACT[kind]
@@ -178,7 +185,7 @@ def _simple_of(info: Any, made: dict[int, Shape]) -> Shape:
 
 
 def _record_of(info: Any, made: dict[int, Shape]) -> Shape:
-    """The rule for a type that has fields."""
+    """Return the rule for a type that has fields."""
     cls = typing.get_origin(info.cls) or info.cls
     if isinstance(info, kinds.TypedDictType):
         typed = made[id(info)] = NamedItems(cls.__name__)
@@ -194,8 +201,11 @@ def _record_of(info: Any, made: dict[int, Shape]) -> Shape:
 
 
 def _loop_over(shape: Fields) -> Callable[[Sequence[Any]], bool] | None:
-    """One look at each of many objects, where that is faster than a column a field: when the fields
-    are scalars, an exact class each. None: they are not all such."""
+    """Compile a loop over objects, which is faster than columns if every field is a scalar.
+
+    Returns:
+        A function that tells whether all objects fit; None if some field is no scalar.
+    """
     classes = {f"c{at}": rule.classes for at, (_, _, rule) in enumerate(shape.fields)}
     if any(type(rule) not in (Shape, Float, OneOf) for _, _, rule in shape.fields):
         return None
@@ -216,5 +226,5 @@ def _loop_over(shape: Fields) -> Callable[[Sequence[Any]], bool] | None:
         f"            return False\n"
         f"    return True\n"
     )
-    exec(source, scope)  # Our own text: names of fields, which are identifiers, and of classes.
+    exec(source, scope)  # Our own text, and the names of fields, which are identifiers.
     return typing.cast("Callable[[Sequence[Any]], bool]", scope["loop"])

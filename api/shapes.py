@@ -1,10 +1,11 @@
-"""Shapes of values: for each, whether a column of values comes back from msgpack as it is.
+"""Shapes: rules that say whether a column of values comes back from msgpack unchanged.
 
-Values are looked at in columns: all of one field, then all their items together, level by
-level. So the types of a thousand numbers are one pass that runs in C, and depth is counted at
-no price. Only what is refused is looked at again by itself, for a sentence that names the place.
+Values are checked in columns: all values of one field, then all their items together, level by
+level. So the classes of a thousand numbers are compared in one pass in C, and counting depth
+costs nothing. Only a column that is refused is looked at value by value, for an error that names
+the place.
 
-Imports msgspec; which shape an annotation has is said in `roundtrip.py`.
+Imports msgspec; `roundtrip.py` says which shape an annotation has.
 """
 
 from __future__ import annotations
@@ -17,44 +18,49 @@ from typing import Any
 import msgspec
 
 NESTING_MAX = 256
-"""How deep a value may nest. A decoder goes some 900 levels deep where little else stands on the
-stack, and less in a program of many frames."""
+"""How deep a value may nest. A decoder reads some 900 levels if little else is on the stack, and
+fewer in a program with many frames."""
 
 _encode = msgspec.msgpack.Encoder().encode
 
 Part = tuple[str, "Shape", Any]
-"""A piece of a value: how it is reached, the rule for it, and the piece."""
+"""A part of a value: the step to it as text, its rule, and the part."""
 
 
 def _said(value: Any) -> str:
-    """A value in a sentence, and its class."""
+    """Return a value and its class, for an error message."""
     return f"{value!r:.60}: {_a(type(value))}"
 
 
 def _a(cls: type) -> str:
-    """A class with its article."""
+    """Return a class's name with its article."""
     return f"{'an' if cls.__name__[0] in 'aeiouAEIOU' else 'a'} {cls.__name__}"
 
 
 class Shape:
-    """The rule for one place of a value."""
+    """The rule for one place in a value."""
 
     constrained = False
-    """Whether the annotation asks for more than exact classes, so that it must be decoded."""
+    """Whether the annotation asks for more than exact classes, so that only decoding can tell."""
 
     def __init__(self, declared: str, *classes: type) -> None:
         self.declared, self.classes = declared, frozenset(classes)
         self._only = classes[0] if len(classes) == 1 else None
 
     def holds(self, values: Iterable[Any], levels: int) -> bool:
-        """Whether all of a column fit here. `levels`: how many more there may be below."""
+        """Tell whether all values of a column fit.
+
+        Args:
+            values: the column.
+            levels: how much deeper the values may nest.
+        """
         found = list(map(type, values))
-        if self._only is not None:  # Half as long as to hash each class.
+        if self._only is not None:  # Twice as fast as hashing each class.
             return found.count(self._only) == len(found)
         return self.classes.issuperset(found)
 
     def fault(self, value: Any, place: str, levels: int) -> str:
-        """What is wrong at `place` or below it; empty when nothing is."""
+        """Return what is wrong at `place` or below; empty if nothing is."""
         if levels < 0:
             deep = f"it nests deeper than {NESTING_MAX} levels, which no reader takes"
             return f"{place[:20]}…: {deep}"
@@ -68,11 +74,11 @@ class Shape:
         return ""
 
     def parts(self, value: Any) -> Iterator[Part]:
-        """The pieces of a value that fits so far."""
+        """Iterate over the parts of a value whose own class fits."""
         return iter(())
 
     def _instead(self, value: Any) -> str:
-        """Behind a value of another class: what was declared, and what would become of it."""
+        """Return what was declared instead of a value's class, and what would become of the value."""
         where = f" where {self.declared} is declared"
         base = next((c for c in type(value).__mro__[1:] if c in self.classes), None)
         if base is None or type(value) is bool:
@@ -84,7 +90,7 @@ class Shape:
 
 
 class Opaque(Shape):
-    """What only its decoder can judge."""
+    """The rule for a type that only its decoder can judge."""
 
     constrained = True
 
@@ -96,7 +102,7 @@ class Opaque(Shape):
 
 
 class Float(Shape):
-    """A float; an int in its place as far as a float can hold it."""
+    """The rule for a float, or an int that a float can hold."""
 
     def holds(self, values: Iterable[Any], levels: int) -> bool:
         values = list(values)
@@ -112,7 +118,7 @@ class Float(Shape):
 
 
 class Moment(Shape):
-    """A datetime or time: in UTC, or without a zone."""
+    """The rule for a datetime or time, in UTC or without a zone."""
 
     def holds(self, values: Iterable[Any], levels: int) -> bool:
         values = list(values)
@@ -131,7 +137,7 @@ def _is_utc_or_naive(value: datetime.datetime | datetime.time) -> bool:
 
 
 class Nested(Shape):
-    """What has pieces, one level further down."""
+    """The rule for a value with parts, one level further down."""
 
     def holds(self, values: Iterable[Any], levels: int) -> bool:
         values = list(values)
@@ -140,12 +146,12 @@ class Nested(Shape):
         return levels > 0 and super().holds(values, levels) and self._inside(values, levels - 1)
 
     def _inside(self, values: list[Any], levels: int) -> bool:
-        """Whether the pieces of these values, which are all of the right class, fit."""
+        """Tell whether the parts fit of values that are all of the right class."""
         raise NotImplementedError
 
 
 class Items(Nested):
-    """A list, set, frozenset or tuple of like items."""
+    """The rule for a list, set, frozenset or tuple whose items share a rule."""
 
     def __init__(self, declared: str, cls: type, item: Shape | None = None) -> None:
         super().__init__(declared, cls)
@@ -159,15 +165,15 @@ class Items(Nested):
 
 
 class Fields(Nested):
-    """What has a fixed set of pieces: a Struct, a dataclass, a tuple, a typed dict."""
+    """The rule for a value with fixed parts: a Struct, dataclass or NamedTuple."""
 
     def __init__(self, declared: str, cls: type) -> None:
         super().__init__(declared, cls)
         self.fields: list[tuple[str, Any, Shape]] = []
-        """(how it is reached in words, what gets it, its rule)."""
+        """(the step to a part as text, the function that gets the part, the part's rule)."""
 
     def _inside(self, values: list[Any], levels: int) -> bool:
-        # No `all(…)`, which takes a frame more of the interpreter's stack for each level.
+        # Not `all(…)`, which takes one more frame of the interpreter's stack for each level.
         for _, get, shape in self.fields:  # noqa: SIM110
             if not shape.holds(map(get, values), levels):
                 return False
@@ -178,7 +184,7 @@ class Fields(Nested):
 
 
 class FixedTuple(Fields):
-    """A tuple of so many pieces."""
+    """The rule for a tuple of a fixed length."""
 
     def _inside(self, values: list[Any], levels: int) -> bool:
         size = len(self.fields)
@@ -192,7 +198,7 @@ class FixedTuple(Fields):
 
 
 class NamedItems(Nested):
-    """A dict whose keys are declared; some may be missing."""
+    """The rule for a TypedDict, of whose keys some may be missing."""
 
     constrained = True
 
@@ -219,7 +225,7 @@ class NamedItems(Nested):
 
 
 class Dict(Nested):
-    """A dict of like keys and like values."""
+    """The rule for a dict whose keys share a rule, and whose values do."""
 
     def __init__(self, declared: str, keys: Shape, values: Shape) -> None:
         super().__init__(declared, dict)
@@ -235,7 +241,7 @@ class Dict(Nested):
 
 
 class OneOf(Shape):
-    """One of several, told apart by class."""
+    """The rule for a union, whose members are told apart by class."""
 
     def __init__(self, shapes: Sequence[Shape]) -> None:
         by_class = {cls: shape for shape in shapes for cls in sorted(shape.classes, key=id)}
@@ -266,7 +272,7 @@ class OneOf(Shape):
 
 
 class Anything(Shape):
-    """What is declared as nothing in particular: it comes back as msgpack's own types."""
+    """The rule for `Any`, which comes back as msgpack's own types."""
 
     _scalars: frozenset[type] = frozenset(
         {int, float, str, bool, bytes, type(None), msgspec.msgpack.Ext}
@@ -276,7 +282,7 @@ class Anything(Shape):
         super().__init__("Any", *self._scalars, list, dict, datetime.datetime)
 
     def holds(self, values: Iterable[Any], levels: int) -> bool:
-        # Level by level and not by calls: it may nest as deep as it may.
+        # A loop and not recursion, so that depth takes no frames.
         while True:
             values = list(values)
             found = set(map(type, values))
@@ -325,7 +331,7 @@ def _is_utc(value: datetime.datetime) -> bool:
 
 
 class AnyKey(Anything):
-    """A key of a dict that is declared as nothing in particular."""
+    """The rule for a dict's key of type `Any`."""
 
     def __init__(self) -> None:
         super().__init__()

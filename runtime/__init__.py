@@ -5,18 +5,18 @@ Not for users: programs import `skerry`. Written by `python -m tests.house.spine
 api/    What programs are written in; imported as `skerry`.
     entity.py         Entity: fields, a key, handlers, a schema; a plain object that can be tested alone.
     annotations.py    Annotations: the types that a class or a function names, alike on every Python.
-    shapes.py         Shapes of values: for each, whether a column of values comes back from msgpack as it is.
-    roundtrip.py      Round trip: whether a value, once stored or sent, comes back as it was.
+    shapes.py         Shapes: rules that say whether a column of values comes back from msgpack unchanged.
+    roundtrip.py      Round trip: whether a value, once stored or sent, comes back unchanged.
     limits.py         Limits: how large a key and a message may be.
     arguments.py      Arguments: checked where a verb is called, written as bytes, and read back.
     handler.py        Handler: one method of an entity class, as messages reach it.
     message.py        Message: what is sent, as a value; and what a program names when it sends.
     turn.py           Turn: all that one handler run may read and leave behind; the seam of the two layers.
     verbs.py          The verbs of a turn: each writes one intention on the Turn, which commits as a whole.
-    portable.py       An app by value, for a notebook or a function whose classes no worker can import.
+    portable.py       Carries an app by value, for a notebook or a function whose classes no worker can import.
     app.py            App: the entity types, outputs and streams that run together, and their checks.
-    host.py           What programs ask of whoever runs them: the one door from here to the runtime.
-    errors.py         What can go wrong, by whose fault it is.
+    host.py           Host: what the public layer asks of the runtime, and the one place where it reaches it.
+    errors.py         Errors: everything that skerry raises on purpose, by whose fault it is.
     pytest_plugin.py  Fixtures for pytest: an app that runs, and an app under simulated faults.
 
 api/stream/    Streams, from declaration to passes over lists.
@@ -30,14 +30,14 @@ api/client/    What a caller outside uses.
     blocking.py  Client: an `AsyncClient` on a thread of its own, for programs that do not use asyncio.
     aio.py       AsyncClient: the one implementation of a caller's verbs ask, send, get and scan.
     batch.py     Batch: the many requests of one `ask_many`, pipelined, with little work for each.
-    outcomes.py  Outcomes: what comes back for a request, as a value or an exception.
-    requests.py  What a caller names and sends: an entity, a handler, arguments as bytes, a key for a repeat.
+    outcomes.py  Outcomes: the reply or exception that comes back for a request.
+    requests.py  Requests: the entity, handler and arguments that a caller names, checked and as bytes.
 
 api/testing/    What a program's tests use.
     observed.py    One entity in one turn, without an app, and what it leaves behind.
     harness.py     Harness: an app in the test's own process, one step at a time.
     simulation.py  Simulation: an app on simulated shards, network, disks and clocks, with faults from a seed.
-    faults.py      What goes wrong in a simulation, and how often.
+    faults.py      Faults: how often things go wrong in a simulation.
     simulated.py   A simulated app, as tests look into it: its states, outputs, dead letters and replies.
 
 api/sources/    What reads items.

@@ -41,7 +41,7 @@ class Batch:
 
     @property
     def name(self) -> str:
-        """What is still waited for, for error messages."""
+        """The requests that are still waited for, for error messages."""
         left = len(self._messages) - self._sent + self._open
         return f"{left} of the {len(self._messages)} requests of ask_many"
 

@@ -1,4 +1,4 @@
-"""Outcomes: what comes back for a request, as a value or an exception."""
+"""Outcomes: the reply or exception that comes back for a request."""
 
 from __future__ import annotations
 

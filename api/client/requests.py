@@ -1,4 +1,4 @@
-"""What a caller names and sends: an entity, a handler, arguments as bytes, a key for a repeat."""
+"""Requests: the entity, handler and arguments that a caller names, checked and as bytes."""
 
 from __future__ import annotations
 

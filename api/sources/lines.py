@@ -22,9 +22,9 @@ Batch = tuple[Sequence[Any], Sequence[T]]
 """Positions, and the items at them."""
 
 Bad = Literal["stop", "dead", "skip"]
-"""What becomes of a row that is no item."""
+"""The treatment of a row that is no item."""
 Changed = Literal["stop", "anew"]
-"""What becomes of a file that is not the one that was read before."""
+"""The treatment of a file that is not the one that was read before."""
 
 SHOWN_BYTES = 200
 """How much of a bad row an error shows."""
@@ -42,11 +42,11 @@ class Parsed(NamedTuple):
     bad: int | None = None
     """The line that is no item."""
     error: str = ""
-    """What is wrong with it."""
+    """The reason why that line is no item."""
 
 
 class LineFiles(Generic[T]):
-    """What `TextFiles` and `JsonLines` share: a subclass says how lines are parsed.
+    """A source of files whose lines are items; a subclass says how lines are parsed.
 
     Args:
         paths, bad, bad_limit, changed: as for `TextFiles`.

@@ -35,7 +35,7 @@ SHOWN_BYTES = 60
 MARK = b"\xef\xbb\xbf"
 WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")
 READ_ERRORS = (OSError, EOFError, zlib.error)
-"""What reading a file may raise, packed or not."""
+"""The errors of reading a file, packed or not."""
 
 
 # ── positions ─────────────────────────────────────────────────────────────────

@@ -1,4 +1,4 @@
-"""What a program's tests need, from the smallest to the whole.
+"""Tools for a program's tests, from one turn to a whole app under faults.
 
     turn(account)            one entity in one turn, no app
     Harness(app)             the app in this process: no files, no clock but `advance`

@@ -1,4 +1,4 @@
-"""What goes wrong in a simulation, and how often."""
+"""Faults: how often things go wrong in a simulation."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from msgspec import Struct
 
 
 class Faults(Struct, frozen=True, kw_only=True):
-    """What goes wrong in a `Simulation`: probabilities per packet, or per step of each shard.
+    """The faults of a `Simulation`: probabilities per packet, or per step of each shard.
 
     Raises:
         ValueError: a probability that is none, or a number of steps below 1.

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class Observed:
-    """What an entity has left behind in a turn so far; made by `turn`."""
+    """A view of all that an entity has left behind in a turn so far; made by `turn`."""
 
     def __init__(self, turn: Turn) -> None:
         self._turn = turn

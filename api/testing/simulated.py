@@ -60,7 +60,7 @@ class Reply(Generic[R]):
 
 
 class SimulatedApp:
-    """What `Harness` and `Simulation` share: a view into the simulated app."""
+    """A view into a simulated app, which `Harness` and `Simulation` share."""
 
     _app: App
     _cluster: SimulatedCluster
