@@ -13,7 +13,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from skerry.entity import Entity, EntityMeta, EntityType
+from skerry.entity import Entity, EntityMeta
+from skerry.entity_type import EntityType
 from skerry.errors import BadApp
 from skerry.host import launch
 from skerry.stream import compile

@@ -23,7 +23,8 @@ import msgspec
 
 from skerry.annotations import hints_of
 from skerry.app import App
-from skerry.entity import EntityMeta, EntityType
+from skerry.entity import EntityMeta
+from skerry.entity_type import EntityType
 from skerry.handler import Handler
 
 HOME = "skerry_by_value"

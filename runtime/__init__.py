@@ -4,6 +4,7 @@ Not for users: programs import `skerry`. Written by `python -m tests.house.spine
 
 api/    What programs are written in; imported as `skerry`.
     entity.py         Entity: fields, a key, handlers, a schema; a plain object that can be tested alone.
+    entity_type.py    EntityType: the stored form of an entity class, which its metaclass makes.
     annotations.py    Annotations: the types that a class or a function names, alike on every Python.
     shapes.py         Shapes: rules that say whether a column of values comes back from msgpack unchanged.
     roundtrip.py      Round trip: whether a value, once stored or sent, comes back unchanged.

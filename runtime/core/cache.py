@@ -15,7 +15,8 @@ from itertools import islice
 
 from msgspec import Raw
 
-from skerry.entity import Entity, EntityType
+from skerry.entity import Entity
+from skerry.entity_type import EntityType
 from skerry.errors import StoreDamaged
 from skerry.limits import check_keys
 from skerry.runtime.core.buffer import Buffer

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from skerry.entity import EntityType
+from skerry.entity_type import EntityType
 from skerry.handler import Handler
 
 

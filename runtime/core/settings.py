@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from skerry.app import App
-from skerry.entity import EntityType
+from skerry.entity_type import EntityType
 from skerry.runtime.core.events import Identity, Placement
 from skerry.stream.compile import Columns
 

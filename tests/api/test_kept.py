@@ -28,7 +28,7 @@ from skerry import (
     set_timer,
     testing,
 )
-from skerry.entity import STATE_BYTES_MAX
+from skerry.entity_type import STATE_BYTES_MAX
 from skerry.roundtrip import NESTING_MAX
 
 

@@ -35,7 +35,16 @@ ROOMS = {
 
 WALK = (
     # What programs are written in.
-    *("entity", "annotations", "shapes", "roundtrip", "limits", "arguments", "handler"),
+    *(
+        "entity",
+        "entity_type",
+        "annotations",
+        "shapes",
+        "roundtrip",
+        "limits",
+        "arguments",
+        "handler",
+    ),
     *("message", "turn", "verbs", "portable"),
     *("app", "builder", "ends", "outputs", "graph", "compile"),
     *("generate", "lines", "json_lines", "reading", "paths"),
