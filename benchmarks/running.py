@@ -25,7 +25,8 @@ from msgspec.structs import replace
 
 from benchmarks.figures import ROOT
 from skerry.runtime.app.directory import is_running
-from skerry.runtime.app.supervisor import Progress, Supervisor
+from skerry.runtime.app.questions import Progress
+from skerry.runtime.app.supervisor import Supervisor
 from skerry.runtime.config import Config, Program, Supervision
 
 CORES = len(os.sched_getaffinity(0))

@@ -54,24 +54,30 @@ api/sinks/    What writes items.
 runtime/    How programs run; imported as `skerry.runtime`.
     config.py       How an app is run: one tree of settings, built where a program comes in and handed down whole.
     description.py  The app's description, and who runs it: what all processes of an app agree on.
-    ports.py        What the worker needs from the outside, each with its promise.
+    ports.py        The ports: what core, worker and supervisor need from the outside, each with its promise.
     causes.py       Explains an error to a person: a sentence with its cause and the next step, and an exit code.
     forks.py        What a process that user code forks off gets of what is ours: nothing.
     printable.py    Text of strangers on a terminal: nothing in it moves the cursor, hides a line or makes another.
     private.py      Folders that nobody else may write to: an app's data, its logs, and where its sockets are.
 
 runtime/app/    An app starts, and is watched.
-    launch.py      The door: programs come in here to be run, and to reach an app that runs.
-    load.py        Finds the app that a target names: `module:app`, `package.module`, `file.py` or `file.py:app`.
-    directory.py   What an app's data directory says of it: the app, its placement, and who runs it now.
-    membership.py  Compares an app's description with its stores, and says which folders are in nobody's way.
-    backup.py      Backups of a whole app at one moment, and apps from backups.
-    reshard.py     Deals a stopped app's slots out to another number of shards.
-    supervisor.py  Spawns workers, watches them, restarts them within a budget, gives up loudly.
-    watch.py       What a supervisor makes of what it sees: start a worker again, slowly, without its poison; end.
+    launch.py       The door: programs come in here to be run, and to reach an app that runs.
+    load.py         Finds the app that a target names: `module:app`, `package.module`, `file.py` or `file.py:app`.
+    supervisor.py   Runs an app: takes its data, keeps a worker per shard alive, and ends them in order.
+    opening.py      Opens an app's data for a run: refuses what must not run, deals its slots out if asked to.
+    directory.py    The files that describe an app in its data directory.
+    coordinator.py  The coordinator of an app on one machine: its data directory.
+    membership.py   Compares an app's description with its stores, and says which folders are in nobody's way.
+    placer.py       Decides how many shards an app has, which slots each serves, and the core of each worker.
+    reshard.py      Deals a stopped app's slots out to another number of shards.
+    backup.py       Backups of a whole app at one moment, and apps from backups.
+    children.py     Worker processes: each is started, watched, and reaped when it has ended.
+    questions.py    What a supervisor and its workers tell each other: rounds of questions, and the word to stop.
+    watch.py        What a supervisor makes of what it sees: start a worker again, slowly, without its poison; end.
+    machine.py      The machine under the app: its cores, its limit on open files, and what it does to processes.
 
 runtime/worker/    A process around one shard.
-    assignment.py  A worker's assignment: the shard that it serves, and all that it has to know of the app.
+    assignment.py  A worker's assignment: the shard that it serves, all that it has to know of the app, how it ends.
     process.py     One process: a shard, its store, its ports, its loop. The only place where they meet.
     pace.py        How much a batch takes in: as much as runs while nobody waits too long for it.
     stopwatch.py   How long something took, by the clock and by the thread's own time.
@@ -155,12 +161,12 @@ runtime/cli/    The launcher, a file a command.
     run.py       `skerry run`: an app on all cores, with its progress and its summary.
 
 runtime/simulator/    The same core on a simulated network, disk and clock.
+    machine.py   A simulated worker: the production shard and what it is asked, on a disk that survives it.
     callers.py   Simulated clients: the production session over lines that break.
     cluster.py   n shards on a simulated network, disk and clock, driven by one seed.
     disk.py      A simulated disk: keeps what was synced, and forgets the rest on a crash.
     keeper.py    The simulated supervisor: decides by the production code when workers start, and when all is over.
     ledger.py    Keeps its own books of what was sent and what was run, and compares them: once, and in order.
-    machine.py   A simulated worker: the production shard and what it is asked, on a disk that survives it.
     picture.py   A simulated run as a picture: a lane per shard, time to the right, in one SVG file.
     stranger.py  A stranger on the simulated network: packets that no shard of the app sends.
 """

@@ -1,9 +1,10 @@
-"""What the worker needs from the outside, each with its promise.
+"""The ports: what core, worker and supervisor need from the outside, each with its promise.
 
 A shard asks `Committed` one kind of question and no other. `Store` is what a worker
-(or the simulator) keeps a shard's commits in.
+(or the simulator) keeps a shard's commits in. `Coordinator` is what a supervisor asks
+whether it may run an app, and who serves which slots.
 
-Imports the core's vocabulary only.
+Imports the vocabulary only.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from skerry.runtime.core.events import Commit
+from skerry.runtime.description import Description, Running
 
 
 class Committed(Protocol):
@@ -76,4 +78,55 @@ class Store(Committed, Protocol):
 
     def close(self) -> None:
         """Wait until all is durable, and let go."""
+        ...
+
+
+class Coordinator(Protocol):
+    """What all processes of an app agree on, and who may change it.
+
+    Three things are kept, each replaced as a whole. The lease says who runs the app: one process at
+    most, and only that one changes the others. The description says what the app is and, in its
+    placement, which shard serves a slot. The announcement says where the shards are reached, while
+    the app runs.
+    """
+
+    def acquire(self) -> None:
+        """Take the lease. It lasts until `release`, or until this process ends in whatever way.
+
+        Raises StoreLocked: another process holds it.
+        """
+        ...
+
+    def holds(self) -> bool:
+        """Whether the lease still guards what it was taken for. If somebody has removed or replaced
+        that, nothing there is ours to change."""
+        ...
+
+    def release(self) -> None:
+        """Give the lease back."""
+        ...
+
+    def read(self) -> Description | None:
+        """The newest description; None: the app was never started. Raises StoreDamaged."""
+        ...
+
+    def replace(self, new: Description, *, generation: int) -> None:
+        """Put a description in the place of the one of this generation (0: there is none), durably.
+
+        Raises SkerryError: another one is there by now, or the new one could not be written. Then
+        nothing has changed.
+        """
+        ...
+
+    def announce(self, running: Running) -> None:
+        """Tell clients and workers where the shards are reached, instead of what was told before."""
+        ...
+
+    def withdraw(self) -> None:
+        """Tell them that nobody runs the app."""
+        ...
+
+    def last_running(self) -> Running | None:
+        """The last announcement that was not withdrawn; None: there is none that can be read. Its
+        process may have been killed since."""
         ...

@@ -36,6 +36,11 @@ def _number(found: re.Match[str]) -> str:
     return known.get(found[0], f"\\u{ord(found[0]):04x}")
 
 
+def say(line: str) -> None:
+    """Print one line on the error output."""
+    print(one_line(line), file=sys.stderr, flush=True)
+
+
 class _Printable(io.TextIOWrapper):
     """A stream of text that is printable."""
 

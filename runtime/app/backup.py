@@ -181,7 +181,7 @@ def _damages(folder: Path, app: Description, say: Say) -> Iterator[tuple[int, st
 
 def _of_stopped(data: Path, app: Description, partial: Path, say: Say) -> _Copies:
     """Copies of the stores of an app that nobody runs meanwhile."""
-    lock = directory.lock(data, app.app)
+    lock = directory.lock(data)
     copies = {}
     try:
         # It may have run since it was looked at, with other shards.

@@ -1,8 +1,8 @@
-"""What an app's data directory says of it: the app, its placement, and who runs it now.
+"""The files that describe an app in its data directory.
 
-    app.json    the app's identity and placement, behind a checksum; replaced as a whole
-    run.json    while it runs, likewise: the supervisor, the folder of its sockets, its shards
-    lock        held by the supervisor that runs it
+    app.json    the description, behind a checksum; replaced as a whole
+    run.json    while the app runs, likewise: its supervisor, and where its shards are reached
+    lock        held by the supervisor
 
 Does file I/O and decides nothing. Idea: docs/log.md.
 """
@@ -17,28 +17,42 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from skerry.errors import StoreDamaged, StoreLocked, Unavailable
+from skerry.errors import SkerryError, StoreDamaged, StoreLocked, Unavailable
 from skerry.runtime.description import FORMAT, Description, Running
 from skerry.runtime.private import trusted
 from skerry.runtime.store import sealed_file
 
-NAME, RUNNING = "app.json", "run.json"
+NAME, RUNNING, LOCK = "app.json", "run.json", "lock"
 UNSEALED_FORMAT = 1
 """The format without a checksum."""
 
 PROBED_S = 0.5
-"""How long a lock may be held by others who only look whether it is."""
+"""How long others may hold a lock who only look whether it is held."""
 
 
 class _Written(Struct):
-    """What every description says, whatever its format."""
+    """The part of a description that every format has."""
 
     format: int
 
 
 def save(data: Path, app: Description) -> None:
-    """Write app.json. Raises StoreFull, SkerryError: it is as it was."""
+    """Write app.json. Raises StoreFull, SkerryError: it could not be written, and is as it was."""
     sealed_file.write(data / NAME, sealed_file.encoded(app, indent=1))
+
+
+def replace(data: Path, app: Description, *, generation: int) -> None:
+    """Write app.json in the place of the one of this generation; 0: there is none yet.
+
+    Raises SkerryError: there is another, or it could not be written. Then it is as it was.
+    """
+    there = load(data)
+    if (there.generation if there else 0) != generation:
+        raise SkerryError(
+            f"{data / NAME} was changed by somebody else: start {generation} has been, and it "
+            f"describes start {there.generation if there else 0}. Nothing was written."
+        )
+    save(data, app)
 
 
 def load(data: Path) -> Description | None:
@@ -52,7 +66,7 @@ def load(data: Path) -> Description | None:
 
 
 def decoded(raw: bytes, path: Path) -> Description:
-    """What the bytes of an app.json say. Raises StoreDamaged."""
+    """The description in the bytes of an app.json. Raises StoreDamaged."""
     try:
         written = sealed_file.decoded(raw, _Written).format
         if written == FORMAT:
@@ -79,8 +93,8 @@ def _unsealed_format(raw: bytes) -> int:
         return 0
 
 
-def _held(fd: int) -> bool:
-    """Whether the lock is ours now."""
+def _locked(fd: int) -> bool:
+    """Whether the lock could be taken."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -88,12 +102,13 @@ def _held(fd: int) -> bool:
     return True
 
 
-def lock(data: Path, app: str) -> int:
-    """The data directory is ours. Raises StoreLocked."""
+def lock(data: Path) -> int:
+    """Take a data directory, which is made if need be. Returns the descriptor whose end is the lock's
+    end. Raises StoreLocked: another process runs the app."""
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fd = os.open(data / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fd = os.open(data / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     deadline = time.monotonic() + PROBED_S
-    while not _held(fd):
+    while not _locked(fd):
         if time.monotonic() < deadline:
             time.sleep(0.01)
             continue
@@ -110,10 +125,15 @@ def announce(data: Path, running: Running) -> None:
     sealed_file.write(data / RUNNING, sealed_file.encoded(running))
 
 
+def withdraw(data: Path) -> None:
+    """Remove run.json."""
+    (data / RUNNING).unlink(missing_ok=True)
+
+
 def is_running(data: Path) -> bool:
     """Whether a supervisor holds this data directory now."""
     try:
-        fd = os.open(data / "lock", os.O_RDWR | os.O_CLOEXEC)
+        fd = os.open(data / LOCK, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     try:
@@ -126,7 +146,7 @@ def is_running(data: Path) -> bool:
 
 
 def last_running(data: Path) -> Running | None:
-    """Who runs this app, or ran it last and was killed; None: nobody says so."""
+    """The supervisor that runs this app, or ran it last and was killed; None: run.json names none."""
     try:
         return _announced(data)
     except ValueError:
@@ -134,15 +154,15 @@ def last_running(data: Path) -> Running | None:
 
 
 def _announced(data: Path) -> Running | None:
-    """What run.json says. Raises ValueError: it is damaged."""
+    """The contents of run.json. Raises ValueError: it is damaged."""
     try:
         return sealed_file.decoded((data / RUNNING).read_bytes(), Running)
-    except FileNotFoundError:  # It comes up, or has ended.
+    except FileNotFoundError:  # The app comes up, or has ended.
         return None
 
 
 def running_app(data: Path) -> Running:
-    """Who runs this app. Raises Unavailable."""
+    """The supervisor that runs this app. Raises Unavailable: there is none."""
     try:
         if is_running(data) and (running := _announced(data)) is not None:
             trusted(data, data / RUNNING)
@@ -156,13 +176,14 @@ def running_app(data: Path) -> Running:
 
 
 def stored_name(data: Path, type_name: str) -> str:
-    """The name that the stores know an entity type by."""
+    """The name under which an entity type is stored."""
     app = load(data)
     return type_name if app is None else app.renamed.get(type_name, type_name)
 
 
 def find_data(data: str | Path | None) -> Path:
-    """The data directory that is meant. Raises Unavailable when none or several could be."""
+    """The given data directory, or the only one in ./.skerry. Raises Unavailable: there is none, or
+    there are several."""
     if data is not None:
         path = Path(data)
         if not (path / "app.json").is_file():

@@ -26,12 +26,13 @@ from skerry.errors import SkerryError, StoreDamaged
 from skerry.host import Session, SimulatedCluster
 from skerry.runtime.app.directory import find_data, is_running
 from skerry.runtime.app.load import absolute_path, check, hidden, not_while_loading
-from skerry.runtime.app.supervisor import Progress, Supervisor
+from skerry.runtime.app.questions import Progress
+from skerry.runtime.app.supervisor import Supervisor
 from skerry.runtime.causes import exit_code, explained
 from skerry.runtime.client.connection import Connection
 from skerry.runtime.config import Config, Program, Supervision
-from skerry.runtime.printable import one_line
-from skerry.runtime.worker.process import DAMAGED
+from skerry.runtime.printable import say
+from skerry.runtime.worker.assignment import DAMAGED
 from skerry.testing import Faults
 
 __all__ = ["Progress", "connect", "run_app", "running", "simulate", "supervise"]
@@ -118,7 +119,7 @@ def run_app(app: App, workers: int | None, data: str | Path | None) -> None:
         raise SkerryError(f"The app {app.name} can't run so: {error}.") from None
     try:
         check(app, program.target or app.name)
-        code, _ = supervise(config, _say, lambda progress: None)
+        code, _ = supervise(config, say, lambda progress: None)
     except (OSError, UnicodeError) as error:
         raise SkerryError(f"The app {app.name} can't run. {explained(error)}") from error
     if code:
@@ -133,7 +134,7 @@ def _end(kind: type[BaseException], error: BaseException, trace: TracebackType |
     if not (isinstance(error, SkerryError) and _left_run_app(trace)) or hasattr(sys, "ps1"):
         sys.__excepthook__(kind, error, trace)
         return
-    _say(f"skerry: {error}")
+    say(f"skerry: {error}")
     raise SystemExit(exit_code(error))
 
 
@@ -145,10 +146,6 @@ def _left_run_app(trace: TracebackType | None) -> bool:
     while trace is not None and trace.tb_frame.f_code is not run_app.__code__:
         trace = trace.tb_next
     return trace is not None
-
-
-def _say(line: str) -> None:
-    print(one_line(line), file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

@@ -23,8 +23,8 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from skerry.errors import SkerryError, StoreDamaged
-from skerry.runtime.app.directory import NAME, RUNNING, load, save
-from skerry.runtime.core.ownership import balanced
+from skerry.runtime.app import directory, placer
+from skerry.runtime.app.directory import LOCK, NAME, RUNNING, load
 from skerry.runtime.description import FORMAT, Description, boot_id
 from skerry.runtime.private import IN_DATA
 from skerry.runtime.store import label as labels
@@ -37,7 +37,7 @@ from skerry.runtime.store.store import LmdbStore
 
 OWN = {
     *(NAME, RUNNING, *map(sealed_file.name_meanwhile, (NAME, RUNNING))),
-    *("lock", "logs", IN_DATA, "lost+found"),
+    *(LOCK, "logs", IN_DATA, "lost+found"),
 }
 """What may lie in a data directory beside stores; the last is there on a disk of its own."""
 
@@ -86,13 +86,13 @@ def create(data: Path, *, app: str, workers: int) -> Description:
         directory=os.urandom(16).hex(),
         target="",
         incarnation=os.urandom(16).hex(),
-        placement=balanced(list(range(workers)), version=1, next_id=workers),
+        placement=placer.first(workers),
         sync="commit",
         boot_id=boot_id(),
     )
     for shard in made.placement.members:
         LmdbStore.create(folder_of(data, shard), shard=shard, label=label_of(made))
-    save(data, made)
+    directory.replace(data, made, generation=0)
     return made
 
 
@@ -219,9 +219,10 @@ def enlist(data: Path, app: Description) -> None:
     Raises StoreFull, SkerryError: what is written is as good as what was there.
     """
     known = {shard: labels.read(folder_of(data, shard)) for shard in app.placement.members}
+    before = app.generation
     if all(label.generation == app.generation for label in known.values()):
         app.generation += 1  # Else a start was cut short here, and is gone on with.
-    save(data, app)
+    directory.replace(data, app, generation=before)
     for shard, label in known.items():
         told = replace(label, generation=app.generation, opened=True, dealt_into=0)
         labels.write(folder_of(data, shard), told)

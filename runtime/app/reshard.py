@@ -21,7 +21,7 @@ from typing import TypeVar
 
 import msgspec
 
-from skerry.runtime.app import directory, membership
+from skerry.runtime.app import directory, membership, placer
 from skerry.runtime.core import commit as records
 from skerry.runtime.core import wire
 from skerry.runtime.core.events import (
@@ -33,7 +33,7 @@ from skerry.runtime.core.events import (
     StateGroup,
     Table,
 )
-from skerry.runtime.core.ownership import balanced, slot_of, slots_of
+from skerry.runtime.core.ownership import slot_of, slots_of
 from skerry.runtime.core.streams.inbound import Inbound, InboundRow
 from skerry.runtime.core.streams.outbound import Outbound, OutboundRow, OutboxRow, outbox_key
 from skerry.runtime.description import Description
@@ -51,7 +51,7 @@ def reshard(data: Path, app: Description, workers: int) -> Description:
     """The app on `workers` shards; app.json is written when all is synced."""
     old = app.placement
     members = membership.free_ids(data, app, workers)
-    placement = balanced(members, version=old.version + 1, next_id=members[-1] + 1)
+    placement = placer.after(old, members)
     moved = msgspec.structs.replace(app, placement=placement, generation=app.generation + 1)
     label = membership.label_of(moved)
     new = {shard: _created(data, shard, label) for shard in members}
@@ -62,7 +62,7 @@ def reshard(data: Path, app: Description, workers: int) -> Description:
         for store in stores.values():
             store.close()
     membership.dealt_out(data, app, placement.version)
-    directory.save(data, moved)
+    directory.replace(data, moved, generation=app.generation)
     membership.clear(data, moved)
     return moved
 

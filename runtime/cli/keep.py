@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -13,12 +12,9 @@ import typer
 from skerry.runtime.app.directory import find_data, load
 from skerry.runtime.cli.message import Data
 from skerry.runtime.cli.settings import option
+from skerry.runtime.printable import say
 
 Json = Annotated[bool, typer.Option("--json", help="as JSON")]
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def backup(
@@ -36,7 +32,7 @@ def backup(
     """
     from skerry.runtime.app.backup import back_up
 
-    made = back_up(find_data(data), directory, _say)
+    made = back_up(find_data(data), directory, say)
     if as_json:
         print(json.dumps(msgspec.to_builtins(made, str_keys=True)))
     else:
@@ -58,7 +54,7 @@ def restore(
 
     known = load(directory)
     folder = data or Path(".skerry") / (known.app if known else "app")
-    app = restored_from(directory, folder, _say)
+    app = restored_from(directory, folder, say)
     if as_json:
         print(json.dumps({"app": app.app, "data": str(folder)}))
     else:

@@ -1,4 +1,4 @@
-"""A worker's assignment: the shard that it serves, and all that it has to know of the app.
+"""A worker's assignment: the shard that it serves, all that it has to know of the app, how it ends.
 
 Sent by the supervisor as one line of JSON on the worker's standard input, which stays open.
 """
@@ -14,6 +14,12 @@ from msgspec import Struct
 from skerry.runtime.config import Config
 from skerry.runtime.core.events import Identity, Placement
 from skerry.runtime.description import Description
+
+DAMAGED, HOPELESS = 3, 5
+"""Exit codes after which a worker is not started again."""
+
+AGAIN = 75
+"""Exit code of a start that failed for a cause that may pass."""
 
 
 class Assignment(Struct, frozen=True, kw_only=True):
@@ -49,6 +55,11 @@ class Assignment(Struct, frozen=True, kw_only=True):
     def beat(self) -> Path:
         """The file of the worker's heartbeat."""
         return Path(self.sockets) / f"beat-{self.shard}"
+
+    @property
+    def listener(self) -> Path:
+        """The socket on which clients reach the worker."""
+        return Path(self.sockets) / f"door-{self.shard}"
 
     @property
     def log(self) -> Path:

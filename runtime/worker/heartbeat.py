@@ -118,7 +118,7 @@ def leave_word(path: Path, code: int) -> None:
         os.close(fd)
 
 
-def last_word(path: str) -> int:
+def last_word(path: Path) -> int:
     """The exit code that the worker gave itself; 0: none, or that."""
     try:
         with open(path, "rb") as file:
@@ -128,7 +128,7 @@ def last_word(path: str) -> int:
         return 0
 
 
-def read(path: str) -> Beat | None:
+def read(path: Path) -> Beat | None:
     """What the worker last wrote; None before it did."""
     try:
         with open(path, "rb") as file:

@@ -68,7 +68,7 @@ from skerry.runtime.store.environment import Copied
 from skerry.runtime.store.store import LmdbStore
 from skerry.runtime.transport.pipe import Pipe
 from skerry.runtime.worker import heartbeat
-from skerry.runtime.worker.assignment import Assignment
+from skerry.runtime.worker.assignment import AGAIN, DAMAGED, HOPELESS, Assignment
 from skerry.runtime.worker.heartbeat import Heartbeat
 from skerry.runtime.worker.pace import Pace
 from skerry.runtime.worker.sinks import Writers
@@ -108,12 +108,6 @@ sync, which takes many seconds on a disk that is busy."""
 LINGER_S = 2.0
 """How long what handlers have started may keep a process that is at its end."""
 
-DAMAGED, HOPELESS = 3, 5
-"""Exit codes after which a worker is not started again."""
-
-AGAIN = 75
-"""Exit code of a start that failed of what may pass."""
-
 FULL = (
     "The store has used most of its quota, so nothing new is taken in; queries and what is under way "
     "go on. Make room by `skerry dead drop`, or start again with a larger --quota: then entities can "
@@ -146,7 +140,7 @@ class Worker:
         self._shard = Shard(settings, self._store, self._store.last, self._watch)
         self._pipe = Pipe(folder, assignment.shard)
         fit = callers_that_fit(len(description.placement.members))
-        self._door = Door(folder / f"door-{assignment.shard}", assignment.secret, callers_max=fit)
+        self._door = Door(assignment.listener, assignment.secret, callers_max=fit)
         self._heartbeat = Heartbeat(assignment.beat)
         self._pace, self._stopwatch = Pace(settings.limits.turns_per_batch_max), Stopwatch()
         self._rounds = self._stirs = 0

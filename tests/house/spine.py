@@ -51,18 +51,10 @@ WALK = (
     *("blocking", "aio", "batch", "outcomes", "host", "errors"),
     *("observed", "harness", "simulation", "faults", "simulated"),
     # A process starts.
-    *("launch", "load", "config", "description", "directory", "membership", "backup", "reshard"),
-    *(
-        "supervisor",
-        "watch",
-        "assignment",
-        "process",
-        "pace",
-        "stopwatch",
-        "heartbeat",
-        "sinks",
-        "ports",
-    ),
+    *("launch", "load", "config", "supervisor", "opening", "description", "directory"),
+    *("coordinator", "membership", "placer", "reshard", "backup"),
+    *("children", "questions", "watch", "machine"),
+    *("assignment", "process", "pace", "stopwatch", "heartbeat", "sinks", "ports"),
     # A client comes in.
     *("session", "window", "connection", "line", "channel", "knock", "protocol", "listener"),
     "inquiries",

@@ -72,21 +72,24 @@ def _(reshard_app, data, app, workers):
         directory.save(data, moved)
         deal(stores, placement, new_stores)
 
-    with patch.object(reshard, "deal", describe_first):
+    with (
+        patch.object(reshard, "deal", describe_first),
+        patch.object(directory, "replace", lambda data, app, generation: None),
+    ):
         return reshard_app(data, app, workers)
 
 
 @bug("old stores are marked after the description has the new ones", "app.reshard:reshard")
 def _(reshard_app, data, app, workers):
-    save, dealt_out, marks = directory.save, membership.dealt_out, []
+    write, dealt_out, marks = directory.replace, membership.dealt_out, []
 
-    def save_first(data, app):
-        save(data, app)
+    def write_first(data, app, generation):
+        write(data, app, generation=generation)
         dealt_out(*marks)
 
     with (
         patch.object(membership, "dealt_out", lambda *args: marks.extend(args)),
-        patch.object(directory, "save", save_first),
+        patch.object(directory, "replace", write_first),
     ):
         return reshard_app(data, app, workers)
 
@@ -106,15 +109,15 @@ def _(whole, data, members):
 
 @bug("a start writes the labels before the description", "app.membership:enlist")
 def _(enlist, data, app):
-    save = membership.save
+    write = directory.replace
 
-    def label_first(data, app):
+    def label_first(data, app, generation):
         for shard in app.placement.members:
             folder = membership.folder_of(data, shard)
             labels.write(folder, replace(labels.read(folder), generation=app.generation))
-        save(data, app)
+        write(data, app, generation=generation)
 
-    with patch.object(membership, "save", label_first):
+    with patch.object(directory, "replace", label_first):
         enlist(data, app)
 
 

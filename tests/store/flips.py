@@ -50,7 +50,7 @@ def judge(path: Path) -> str:
 def judge_directory(data: Path) -> str:
     """What becomes of a damaged app: what a start does before its workers, and what they read."""
     before = sorted(path for path in data.rglob("*") if path.name not in LOCKS)
-    lock = directory.lock(data, "described")
+    lock = directory.lock(data)
     try:
         directory.running_app(data)
         app = membership.described(data)
@@ -114,7 +114,7 @@ def app_in(folder: Path) -> list[Path]:
     described.make(folder)
     running = Running(os.getpid(), "described", "/tmp/nowhere", [0, 1])
     directory.announce(folder, running)
-    os.close(directory.lock(folder, "described"))
+    os.close(directory.lock(folder))
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 

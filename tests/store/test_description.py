@@ -78,7 +78,7 @@ def test_a_label_with_any_bit_flipped_is_refused(data: Path) -> None:
 
 
 def test_who_runs_the_app_is_never_read_from_a_flipped_file(data: Path) -> None:
-    lock = directory.lock(data, "described")
+    lock = directory.lock(data)
     running = Running(os.getpid(), "described", "/tmp/sockets", [0, 1])
     directory.announce(data, running)
     assert directory.running_app(data) == running
@@ -90,11 +90,11 @@ def test_who_runs_the_app_is_never_read_from_a_flipped_file(data: Path) -> None:
 
 
 def test_a_lock_with_any_bit_flipped_still_locks(data: Path) -> None:
-    lock = directory.lock(data, "described")
+    lock = directory.lock(data)
     for flipped in random.Random(1).sample(list(flips((data / "lock").read_bytes())), 4):
         (data / "lock").write_bytes(flipped)
         with pytest.raises(StoreLocked, match="is in use"):
-            directory.lock(data, "described")
+            directory.lock(data)
     os.close(lock)
 
 

@@ -1,0 +1,59 @@
+"""The coordinator of an app on one machine: its data directory.
+
+The lease is the lock on a file, which ends with the process that holds it, in whatever way.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from skerry.runtime.app import directory
+from skerry.runtime.description import Description, Running
+
+
+class DirectoryCoordinator:
+    """Implements `ports.Coordinator` by the files of a data directory."""
+
+    def __init__(self, data: Path) -> None:
+        self._data = data
+        self._lock: int | None = None
+
+    def acquire(self) -> None:
+        """See `ports.Coordinator`."""
+        self._lock = directory.lock(self._data)
+
+    def holds(self) -> bool:
+        """See `ports.Coordinator`. A lock on a file that was removed or replaced guards nothing."""
+        assert self._lock is not None, "the lease was taken"
+        try:
+            here = (self._data / directory.LOCK).stat()
+        except OSError:
+            return False
+        return os.path.samestat(os.fstat(self._lock), here)
+
+    def release(self) -> None:
+        """See `ports.Coordinator`."""
+        assert self._lock is not None, "the lease was taken"
+        os.close(self._lock)
+        self._lock = None
+
+    def read(self) -> Description | None:
+        """See `ports.Coordinator`."""
+        return directory.load(self._data)
+
+    def replace(self, new: Description, *, generation: int) -> None:
+        """See `ports.Coordinator`."""
+        directory.replace(self._data, new, generation=generation)
+
+    def announce(self, running: Running) -> None:
+        """See `ports.Coordinator`."""
+        directory.announce(self._data, running)
+
+    def withdraw(self) -> None:
+        """See `ports.Coordinator`."""
+        directory.withdraw(self._data)
+
+    def last_running(self) -> Running | None:
+        """See `ports.Coordinator`."""
+        return directory.last_running(self._data)

@@ -1,0 +1,58 @@
+"""The machine under the app: its cores, its limit on open files, and what it does to processes."""
+
+from __future__ import annotations
+
+import os
+import resource
+from pathlib import Path
+
+import psutil
+
+from skerry.errors import SkerryError
+
+FILES, FILES_PER_WORKER = 48, 8
+"""Files that a worker has open: store, log and sockets; and for each other worker."""
+
+
+def usable_cores() -> list[int]:
+    """The cores that this process may use; fewer when the quota of its cgroup is smaller."""
+    cores = sorted(os.sched_getaffinity(0))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        if quota != "max":
+            cores = cores[: max(1, -(-int(quota) // int(period)))]
+    except (OSError, ValueError):
+        pass  # No cgroup v2 here: the affinity is all there is.
+    return cores
+
+
+def allow_files(workers: int) -> None:
+    """Raise the limit on open files to what each worker needs. Raises SkerryError: it can't be."""
+    needed = FILES + FILES_PER_WORKER * workers
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise SkerryError(
+            f"A process may have {hard:,} files open here, and with {workers} workers each needs "
+            f"{needed:,}. Raise the limit (`ulimit -n`, LimitNOFILE= of systemd), or run fewer with "
+            f"--workers."
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process is stopped by a signal, as by SIGSTOP."""
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def oom_kills() -> int:
+    """How many processes this machine has killed for their memory; 0 where it does not tell."""
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))

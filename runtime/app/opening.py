@@ -1,0 +1,71 @@
+"""Opens an app's data for a run: refuses what must not run, deals its slots out if asked to.
+
+    data directory -> a description that agrees with its stores, of a generation that begins here
+
+Everything that can be refused is refused before the first worker starts, and nothing is changed by
+a refusal. Called by the holder of the app's lease.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from skerry.errors import SkerryError, StoreDamaged, storable
+from skerry.runtime.app import membership, placer
+from skerry.runtime.app.machine import usable_cores
+from skerry.runtime.app.reshard import reshard
+from skerry.runtime.config import Config
+from skerry.runtime.description import Description, boot_id
+from skerry.runtime.ports import Coordinator
+
+Say = Callable[[str], None]
+
+
+def open_app(config: Config, coordinator: Coordinator, data: Path, say: Say) -> Description:
+    """The app's description, made when there is none; a start is noted in it.
+
+    Raises SkerryError: the data is another app's, a backup, or may have lost commits; StoreDamaged.
+    """
+    known = coordinator.read()
+    if known is None:
+        workers = config.workers or len(usable_cores())
+        known = membership.create(data, app=config.program.app, workers=workers)
+    else:
+        known = _checked(known, config, data, say)
+    known.sync, known.target = config.storage.sync, storable(config.program.target)
+    known.renamed = config.program.renamed
+    known.boot_id, known.clean = boot_id(), False
+    membership.enlist(data, known)
+    return known
+
+
+def _checked(known: Description, config: Config, data: Path, say: Say) -> Description:
+    """An app that ran before, on as many shards as it is to run on now."""
+    if known.app != config.program.app:
+        raise SkerryError(
+            f"{data} holds the app {known.app!r}, not {config.program.app!r}. "
+            f"Choose another folder with --data."
+        )
+    if known.backup is not None:
+        raise SkerryError(
+            f"{data} is a backup, which is kept as it is. `skerry restore {data} "
+            f"--data DIR` makes a data directory from it that can run."
+        )
+    for _, damage in membership.disagreements(data, known):
+        raise StoreDamaged(damage)
+    for sentence in membership.clear(data, known):
+        say(sentence)
+    lost = known.may_have_lost
+    if lost and not config.storage.accept_loss:
+        raise SkerryError(
+            f"{data} ran with --sync off when the machine went down: its last commits "
+            f"may be lost. Start with --accept-loss to go on from what is there."
+        )
+    if lost:
+        known.begin_anew()
+    shards = placer.shards_wanted(known.placement, config.workers, lost=lost)
+    if shards is None:
+        return known
+    say(f"dealing {len(known.placement.members)} shards out to {shards} …")
+    return reshard(data, known, shards)

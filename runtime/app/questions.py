@@ -1,0 +1,246 @@
+"""What a supervisor and its workers tell each other: rounds of questions, and the word to stop.
+
+    round n: "quiet" to every worker -> what each has done, and whether anything is left to do
+    all quiet, and nothing ran between two rounds -> the app is over
+
+A round begins when the one before is answered by all, and only if something may have happened
+since: an app that is idle asks nothing. Whether the answers mean the end is decided in `watch.py`.
+
+Speaks over the workers' listeners, like any client.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from skerry.runtime.app.children import Child
+from skerry.runtime.app.watch import Rounds
+from skerry.runtime.gateway import knock, protocol
+from skerry.runtime.gateway.channel import Broken, Channel
+
+T = TypeVar("T")
+
+ROUND_EVERY_S = 0.1
+"""How often a round begins at most."""
+
+ANSWER_S = 1.0
+"""How long an answer is waited for before the question is asked again."""
+
+ANSWER_BYTES_MAX = 1 << 20
+"""An answer is far smaller."""
+
+COUNTS = ("turns", "items", "commits", "dead", "skipped")
+"""Of an answer: what a worker has done since its process started."""
+
+
+class Progress(Struct):
+    """How far the app has come."""
+
+    turns: int = 0
+    items: int = 0
+    commits: int = 0
+    dead: int = 0
+    """Dead letters that came."""
+    skipped: int = 0
+    """Rows of sources that were passed over."""
+    part: float | None = None
+    """Of the sources, how much is read; None: their size is unknown."""
+    seconds: float = 0.0
+
+
+class Questions:
+    """The conversation with the workers of all shards."""
+
+    def __init__(self, shards: Sequence[int], secret: str, *, serve: bool) -> None:
+        self.folder = Path()
+        """Where the workers' sockets are."""
+        self.progress = Progress()
+        self._shards, self._secret, self._serve = shards, secret, serve
+        self._channels: dict[int, Channel] = {}
+        self._challenges: dict[int, bytes] = {}
+        """What a worker has still to prove itself with."""
+        self._asked_at = 0.0
+        self._round = 0
+        self._answers: dict[int, dict[str, Any]] = {}
+        self._judged = False
+        """Whether the answers of this round were looked at."""
+        self._may_end = False
+        """Whether another such round would be the end."""
+        self._stirs: list[int] = []
+        """What had happened at each worker before it was asked."""
+        self._rounds = Rounds()
+        self._ended = dict.fromkeys(shards, (0,) * len(COUNTS))
+        """What processes that have ended did, by shard."""
+        self._counts = dict(self._ended)
+        """What the process that runs has done."""
+
+    @property
+    def reachable(self) -> list[int]:
+        """The shards whose listeners were found."""
+        return list(self._channels)
+
+    # ── rounds ──
+
+    def step(self, children: Sequence[Child]) -> bool:
+        """Judge the round that has ended and begin the next. Whether the app is over."""
+        if not self.due:
+            return False
+        if self._complete:
+            if not self._judged and self._judge():
+                return True
+            if self._nothing_new(children):
+                return False
+        elif self._all_asked and time.monotonic() - self._asked_at < ANSWER_S:
+            return False  # A worker that could not be asked yet is asked at once when it can.
+        self._round += 1
+        self._answers.clear()
+        self._judged = False
+        self._stirs = _stirs_of(children)
+        self.tell_all(self._shards, "quiet")
+        return False
+
+    @property
+    def due(self) -> bool:
+        """Whether the workers may be told something again."""
+        return time.monotonic() - self._asked_at >= ROUND_EVERY_S
+
+    def patience_s(self, children: Sequence[Child], longest_s: float, poll_s: float) -> float:
+        """How long to wait for something to happen before looking again."""
+        if not self._all_asked:
+            return poll_s
+        if self._complete and self._nothing_new(children):
+            return longest_s
+        due = self._asked_at + (ROUND_EVERY_S if self._complete else ANSWER_S)
+        return min(longest_s, max(0.0, due - time.monotonic()))
+
+    @property
+    def _complete(self) -> bool:
+        return len(self._answers) == len(self._shards)
+
+    @property
+    def _all_asked(self) -> bool:
+        return len(self._channels) == len(self._shards)
+
+    def _judge(self) -> bool:
+        """Whether these answers say that the app is over."""
+        self._judged = True
+        self.count()
+        answers = self._answers.values()
+        parts = [answer["progress"] for answer in answers]
+        read = total = 0.0
+        if all(part is not None for part in parts):
+            read, total = (sum(column) for column in zip(*parts))
+        self.progress.part = read / total if total else None
+        over = self._rounds.over(self._answers)
+        finite = not self._serve and all(answer["finite"] for answer in answers)
+        self._may_end = finite and all(answer["quiet"] for answer in answers)
+        return over and finite
+
+    def _nothing_new(self, children: Sequence[Child]) -> bool:
+        """Whether nothing has happened at any worker since all were asked. When all are quiet, one
+        more round still has to say whether that is the end."""
+        return self._judged and not self._may_end and _stirs_of(children) == self._stirs
+
+    def count(self) -> None:
+        """Bring the progress up to date: what all processes of all workers have done."""
+        columns = zip(*self._ended.values(), *self._counts.values())
+        for name, column in zip(COUNTS, columns):
+            setattr(self.progress, name, sum(column))
+
+    # ── workers come and go ──
+
+    def lost(self, shard: int) -> None:
+        """A worker has ended: hear its last words, and begin the rounds anew."""
+        # What it says to "stop" counts all its turns.
+        self._hear(shard)
+        self._close(shard)
+        self._answers.clear()
+        self._rounds.interrupted()
+        ended, counts = self._ended[shard], self._counts[shard]
+        self._ended[shard] = tuple(a + b for a, b in zip(ended, counts))
+        self._counts[shard] = (0,) * len(COUNTS)
+
+    def close(self) -> None:
+        """Hang up."""
+        for shard in self.reachable:
+            self._close(shard)
+
+    # ── words ──
+
+    def tell_all(self, shards: Iterable[int], word: str) -> None:
+        """Tell these workers. One that can't be reached is told in the next round."""
+        self._asked_at = time.monotonic()
+        for shard in shards:
+            self.tell(shard, word)
+
+    def tell(self, shard: int, word: str) -> None:
+        """Tell a worker, if it can be reached."""
+        channel = self._channels.get(shard) or self._connect(shard)
+        if channel is not None:
+            raw = protocol.encode(protocol.Steer(self._round, word))
+            self._guarded(shard, lambda: channel.say(raw))
+
+    def listen(self, bell: int, patience_s: float) -> None:
+        """Wait until a worker says something, the bell rings or time is up; hear what was said."""
+        poll = select.poll()
+        for channel in self._channels.values():
+            poll.register(channel, select.POLLIN | (select.POLLOUT if channel.unsent else 0))
+        poll.register(bell, select.POLLIN)
+        poll.poll(patience_s * 1000)
+        with contextlib.suppress(BlockingIOError):
+            os.read(bell, 4096)
+        for shard in self.reachable:
+            self._hear(shard)
+
+    def _connect(self, shard: int) -> Channel | None:
+        """A channel to a worker. It is told things before it has proven itself, and believed after."""
+        place = f"{self.folder}/door-{shard}"
+        channel = Channel.to(place, message_bytes_max=ANSWER_BYTES_MAX)
+        if channel is not None:
+            self._channels[shard], self._challenges[shard] = channel, knock.drawn()
+            raw = knock.knock(self._secret, self._challenges[shard])
+            self._guarded(shard, lambda: channel.say(raw))
+        return self._channels.get(shard)
+
+    def _hear(self, shard: int) -> None:
+        """Take in what a worker has said; send on what it is told, as much as it takes."""
+        channel = self._channels.get(shard)
+        if channel is None:
+            return
+        for raw in self._guarded(shard, channel.hear) or ():
+            if challenge := self._challenges.pop(shard, b""):
+                if not knock.is_answer(self._secret, challenge, raw):
+                    self._close(shard)
+                    return
+                continue
+            kind, n, *rest = msgspec.msgpack.decode(raw)
+            if kind == "answer" and n == self._round:
+                answer = self._answers[shard] = rest[0]
+                self._counts[shard] = tuple(answer[name] for name in COUNTS)
+        self._guarded(shard, channel.go_on)
+
+    def _guarded(self, shard: int, speak: Callable[[], T]) -> T | None:
+        """Use a channel; None when it is broken, and closed by that."""
+        try:
+            return speak()
+        except Broken:
+            self._close(shard)
+            return None
+
+    def _close(self, shard: int) -> None:
+        if channel := self._channels.pop(shard, None):
+            channel.close()
+
+
+def _stirs_of(children: Sequence[Child]) -> list[int]:
+    """How much has happened at each worker, by its newest heartbeat."""
+    return [0 if child.beat is None else child.beat.stirs for child in children]
