@@ -26,6 +26,7 @@ import msgspec
 
 from skerry.app import App
 from skerry.message import Message
+from skerry.runtime.app import placer
 from skerry.runtime.app.reshard import deal
 from skerry.runtime.core import wire
 from skerry.runtime.core.demand import Budget
@@ -47,7 +48,7 @@ from skerry.runtime.core.events import (
     Transmit,
     Write,
 )
-from skerry.runtime.core.ownership import balanced, slot_of
+from skerry.runtime.core.ownership import slot_of
 from skerry.runtime.core.settings import Limits, Settings
 from skerry.runtime.core.shard import Shard
 from skerry.runtime.core.tables.dead_letters import DeadLetter
@@ -118,7 +119,7 @@ class Cluster:
         self.step_no = 0
         self.clock_ns = start_ns
         self.step_ns = STEP_NS
-        self.placement = placement or balanced(list(range(shards)), version=1, next_id=shards)
+        self.placement = placement or placer.first(shards)
         self._limits, self._life = limits, life
         self._incarnation = self.rng.randbytes(16)
         self._stranger = Stranger(seed, self._incarnation)
@@ -270,11 +271,7 @@ class Cluster:
         self.crash_all()
         self.points["re-sharded"] += 1
         first = self.placement.next_id
-        self.placement = balanced(
-            list(range(first, first + shards)),
-            version=self.placement.version + 1,
-            next_id=first + shards,
-        )
+        self.placement = placer.after(self.placement, range(first, first + shards))
         new = {id: MemoryStore() for id in self.placement.members}
         for disk in new.values():
             disk.prompt = True  # Who deals waits for disks, and no step passes meanwhile.
