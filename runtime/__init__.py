@@ -73,17 +73,17 @@ runtime/app/    An app starts, and is watched.
     backup.py       Backups of a whole app at one moment, and apps from backups.
     children.py     Worker processes: each is started, watched, and reaped when it has ended.
     questions.py    What a supervisor and its workers tell each other: rounds of questions, and the word to stop.
-    watch.py        What a supervisor makes of what it sees: start a worker again, slowly, without its poison; end.
+    watch.py        The policy of a supervisor: when a worker is restarted, isolated or given up, and when all is over.
     machine.py      The machine under the app: its cores, its limit on open files, and what it does to processes.
 
 runtime/worker/    A process around one shard.
     assignment.py  A worker's assignment: the shard that it serves, all that it has to know of the app, how it ends.
     process.py     One process: a shard, its store, its ports, its loop. The only place where they meet.
-    pace.py        How much a batch takes in: as much as runs while nobody waits too long for it.
-    stopwatch.py   How long something took, by the clock and by the thread's own time.
+    pace.py        The size of the next batch: as large as its time budget allows.
+    stopwatch.py   Measures how long something takes, by the clock and without the waiting for a core.
     heartbeat.py   What a worker writes of itself where its supervisor reads it, also after its end.
-    sinks.py       Hands items to sinks for a worker, a thread per sink, without ever making it wait.
-    sources.py     Reads source partitions for a worker, batch by batch, without ever making it wait.
+    sinks.py       Writes the items of outputs to sinks, on a thread per sink, so that the worker never waits.
+    sources.py     Reads partitions of sources, batch by batch, so that the worker never waits.
 
 runtime/client/    A caller's end of the lines.
     session.py     The caller's end of exactly once: numbers requests, says them again, never doubles.

@@ -1,18 +1,18 @@
-"""What a supervisor makes of what it sees: start a worker again, slowly, without its poison; end.
+"""The policy of a supervisor: when a worker is restarted, isolated or given up, and when all is over.
 
-    a worker ended, its rounds stand still, all say that they are quiet -> what to do
+    a worker ended | its rounds stand still | all workers are quiet -> what to do
 
-A worker that crashes or hangs again and again does so, mostly, in one message. Its successor
-runs one message per commit and writes down which; the second time that this message ends a
-worker it is a dead letter. Who was killed by somebody else is simply started again; but a handler
-may kill its own process, too. So after some kills in a row one looks which message runs: somebody
-else does not hit the same one again and again.
+A worker that crashes or hangs again and again mostly does so in one message. Its successor runs
+one message per commit and notes which one; the second time that a message ends a worker, it
+becomes a dead letter. A worker that was killed from outside is simply restarted. But a handler may
+kill its own process, too: after several kills in a row the worker notes its messages likewise,
+since a kill from outside does not hit the same message again and again.
 
 A finite app is over after two rounds of questions, the second begun after the first ended, in
-which every worker was quiet with the same epoch and commit: nothing ran between, and a frame on
-its way has an outbox that is not empty.
+which every worker was quiet at the same epoch and commit. Then nothing ran in between; and a frame
+on its way would have kept an outbox from being empty.
 
-No process, no clock: the supervisor and the simulator decide by the same code.
+Pure: no process, no clock. The supervisor and the simulator decide by the same code.
 """
 
 from __future__ import annotations
@@ -27,72 +27,71 @@ from skerry.runtime.core.events import Identity
 
 RESTARTS_MAX = 8
 RESTARTS_WITHIN_S = 20.0
-"""More crashes of one worker than this within this time: the app gives up loudly."""
+"""More crashes of one worker than this, within this time, end the app."""
 
 SLOW_AFTER = 2
-"""After so many crashes of a worker its successor runs one message per commit, to find the one
+"""After this many crashes of a worker, its successor runs one message per commit, to find the one
 that ends it."""
 
 KILLS_MAX = 4
-"""After so many kills of a worker its successor runs one message per commit, likewise."""
+"""After this many kills of a worker, its successor runs one message per commit likewise."""
 
 SAME_KILLS_MAX = 3
-"""A message that ran in so many of these kills, one after the other, is what kills. By chance that
-does not come about: a worker in slow mode is mostly between two messages."""
+"""A message that ran in this many of these kills in a row is their cause. It is no coincidence: a
+worker in slow mode is mostly between two messages."""
 
 BACKOFF_S = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
-"""How long a restart waits, by how many came shortly before."""
+"""How long a restart waits, by the number of recent crashes."""
 
 DUMP_S = 0.2
-"""For the stack of a worker that hangs to reach the log, before it is killed."""
-
+"""How long a worker that hangs has to write its stack to the log before it is killed."""
 
 NOTHING: Identity = (0, 0, 0)
-"""Of a worker that is between two messages."""
+"""The running message of a worker that is between two messages."""
 
 
 class Beat(NamedTuple):
-    """What a worker writes of itself where it can be read after its end."""
+    """The state of a worker's loop, written where it can be read after the worker's end."""
 
     rounds: int
     commit: int
     running: Identity
-    """In slow mode: the message that runs."""
+    """The message that runs, in slow mode."""
     slow: bool
     stirs: int = 0
-    """How often anything came or was done: what is the same has nothing new to tell."""
+    """How often anything came or was done. While it is the same, the worker has nothing new to tell."""
     asleep_until_s: float = 0.0
-    """When it wakes at the latest, if nothing wakes it; 0: it is awake."""
+    """When the loop wakes at the latest; 0: it is awake."""
 
 
 class Restart(Struct, frozen=True):
-    """Start it again at this time."""
+    """Restart the worker at this time."""
 
     at_s: float
 
 
 class GiveUp(Struct, frozen=True):
-    """It crashed so often, so fast, that starting it again does not help."""
+    """End the app: the worker crashes too often for a restart to help."""
 
     crashes: int
 
 
 class Watch:
-    """What is known of one shard's workers. Times are seconds of a clock that is never set."""
+    """The history of one shard's workers. Times are seconds of a monotonic clock."""
 
     def __init__(self) -> None:
         self.slow = False
-        """Whether the next worker runs one message per commit."""
+        """Whether the next worker runs one message per commit, noting which."""
         self.poison: Identity | None = None
         """The message that the next worker makes a dead letter."""
         self.verdict = ""
-        """What its handler did."""
+        """What the handler of that message did, for its dead letter."""
         self._crashed: deque[float] = deque()
-        """When it ended by itself, lately."""
+        """When workers crashed lately."""
         self._suspect: Identity | None = None
-        """The message that ran when it last crashed, in slow mode."""
+        """The message that ran at the last crash in slow mode."""
         self._kills = self._same_kills = 0
-        """How often it was killed lately, and how often in the message in which it was last."""
+        """How often workers were killed lately, and how often in a row in the same message."""
         self._killed_in = NOTHING
         self._rounds = 0
         self._moved_s = 0.0
@@ -103,7 +102,11 @@ class Watch:
         self._rounds, self._moved_s, self._dumped_s = 0, now_s, None
 
     def killed(self, now_s: float, beat: Beat | None, how: str) -> Restart:
-        """It was ended by somebody else, who may do so as often as he likes; or by its handler."""
+        """Note a kill, by somebody else, who may do so as often as they like, or by a handler.
+
+        Args:
+            how: what the handler did, if it was one.
+        """
         if beat is None or not beat.slow:
             self._kills += beat is not None
             self.slow |= self._kills >= KILLS_MAX
@@ -118,8 +121,11 @@ class Watch:
         return Restart(now_s)
 
     def crashed(self, now_s: float, beat: Beat | None, how: str) -> Restart | GiveUp:
-        """It ended by itself: a handler may be what ends it, so the message is looked for. `how`:
-        what that handler did."""
+        """Note a crash. A handler may be its cause, so the message is looked for.
+
+        Args:
+            how: what the handler did, if it was one.
+        """
         self._crashed.append(now_s)
         while self._crashed[0] < now_s - RESTARTS_WITHIN_S:
             self._crashed.popleft()
@@ -136,11 +142,15 @@ class Watch:
 
     @property
     def dumping(self) -> bool:
-        """Whether it is to be killed in a moment."""
+        """Whether the worker is writing its stack before it is killed."""
         return self._dumped_s is not None
 
     def look(self, now_s: float, beat: Beat, hang_s: float, stopped: Callable[[], bool]) -> str:
-        """Whether its rounds stand still: '', 'stopped' (by a person), 'dump' its stack, 'kill' it."""
+        """Judge whether the rounds stand still.
+
+        Returns '' (no), 'stopped' (by a signal, as a debugger does), 'dump' (ask for the stack) or
+        'kill'.
+        """
         still_s = now_s - max(self._moved_s, beat.asleep_until_s)
         if beat.rounds != self._rounds:
             self._rounds, self._moved_s, self._dumped_s = beat.rounds, now_s, None
@@ -148,7 +158,7 @@ class Watch:
             return "kill" if now_s > self._dumped_s + DUMP_S else ""
         elif beat.rounds and still_s > hang_s:
             if stopped():
-                # With a debugger, say: no handler is to blame.
+                # No handler is to blame.
                 self._moved_s = now_s
                 return "stopped"
             self._dumped_s = now_s
@@ -156,24 +166,24 @@ class Watch:
         return ""
 
     def hung(self, beat: Beat, how: str) -> None:
-        """It was killed since a handler did not return."""
+        """Note that the worker was killed because a handler did not return."""
         self.verdict = f"{how}, twice"
         self.poison = beat.running if beat.slow else None
         self.slow, self._dumped_s = True, None
 
 
 class Rounds:
-    """The rounds of questions whether all is quiet."""
+    """Rounds of questions, which find that all is over."""
 
     def __init__(self) -> None:
         self._before: dict[int, tuple[int, int, int]] = {}
 
     def interrupted(self) -> None:
-        """A worker ended: what was answered counts no more."""
+        """Forget the answers before: a worker has ended."""
         self._before = {}
 
     def over(self, answers: Mapping[int, Mapping[str, Any]]) -> bool:
-        """Whether a round that every shard has answered was the last: all is over."""
+        """Judge a round that every shard has answered: whether all is over."""
         positions = {
             shard: (answer["epoch"], answer["commit"], answer["version"])
             for shard, answer in answers.items()

@@ -1,11 +1,13 @@
-"""How much a batch takes in: as much as runs while nobody waits too long for it.
+"""The size of the next batch: as large as its time budget allows.
 
-A large batch is cheap: its commit, its frames and what it wakes are paid once, and an entity
-that is hit often is written once. But all that comes meanwhile waits for its end. So the
-bounds follow the time that batches take: down at once when one took too long, up when one was
-full and quick. When clients wait, less is too long, and what the clock says counts; least of all
-where they are few beside a stream, which is what they wait for. Else it is the batch's own time
-(`stopwatch`): it is not too large because cores are few.
+A large batch is cheap: its commit, its frames and its wake-ups are paid once, and an entity that
+is hit often is written once. But whatever arrives meanwhile waits for its end. So the bounds
+follow the time that batches take: down at once when one took too long, up when one was full and
+quick.
+
+The budget depends on who waits. Without clients, a batch is judged by its own time (`stopwatch`),
+since it is not too large only because cores are few. With clients, by the clock, and shorter;
+shortest under mixed load, where a few clients wait behind the batches of a stream.
 
 Pure: times come in, numbers go out. Idea: docs/speed.md.
 """
@@ -13,69 +15,71 @@ Pure: times come in, numbers go out. Idea: docs/speed.md.
 from __future__ import annotations
 
 BATCH_S = 0.015
-"""How long a batch may take while only sources and peers are at work."""
+"""How long a batch may take while only sources and peers have work."""
 
 ASKED_BATCH_S = 0.004
-"""The same while clients ask."""
+"""How long a batch may take while clients wait."""
 
-BESIDE_BATCH_S = 0.002
-"""The same while clients ask beside much else: they wait for a batch before theirs and one behind."""
+MIXED_BATCH_S = 0.002
+"""How long a batch may take under mixed load: a request waits for the batch before its own as well."""
 
-BESIDE = 16
-"""So many turns for each request are much else."""
+MIXED_TURNS = 16
+"""Above this ratio of turns to client requests the load counts as mixed."""
 
-BESIDE_S = 0.5
-"""For so long after clients asked beside much else they are expected to ask again."""
+MIXED_S = 0.5
+"""How long mixed load is assumed to continue after its last client request."""
 
 TURNS_MIN = 128
-"""Below, a batch costs more around its turns than in them, unless turns are slow. Also the first
-batch: how long a handler takes is not known before."""
+"""Below this, a batch costs more around its turns than in them, unless turns are slow. Also the size
+of the first batch, when nothing is known of the handlers yet."""
 
 ITEMS_MAX = 16_384
-"""Items of sources in a batch: what may become of one is not known before its turns have run."""
+"""Items of sources in a batch at most: how many turns an item causes is not known before it runs."""
 
 
 class Pace:
     """The bounds of the next batch."""
 
     def __init__(self, turns_max: int) -> None:
-        self._most = turns_max
+        self._turns_max = turns_max
         self.turns = TURNS_MIN
-        """Messages of peers, or of entities of this shard."""
+        """Messages of peers, or of entities of this shard, at most."""
         self.items = self.turns
-        """Items of sources."""
-        self._beside_s = 0.0
-        """For so long clients are expected to ask beside much else."""
+        """Items of sources at most."""
+        self._mixed_s = 0.0
+        """How long mixed load is still assumed."""
 
     def took(
         self, clock_s: float, own_s: float, *, turns: int, items: int, asked: int, crowded: bool
     ) -> None:
-        """A batch took so long, with so many turns and items.
+        """Adapt the bounds to a batch that has run.
 
         Args:
-            clock_s: by the clock.
-            own_s: the same without what it waited for a core.
-            asked: requests of clients among its turns.
-            crowded: more of them than it had room for: they wait for many batches to end, and so
-                for these to be cheap.
+            clock_s: the batch's time by the clock.
+            own_s: the batch's time without waiting for a core.
+            turns: turns that ran.
+            items: items of sources that were taken in.
+            asked: client requests among the turns.
+            crowded: whether there were more requests than room. They wait for many batches then,
+                so large, cheap ones serve them best.
         """
-        self._beside_s = 0.0 if crowded else self._beside_s - clock_s
+        self._mixed_s = 0.0 if crowded else self._mixed_s - clock_s
         waits = asked and not crowded
-        if waits and turns > BESIDE * asked:
-            self._beside_s = BESIDE_S
-        if self._beside_s > 0:
-            part = clock_s / BESIDE_BATCH_S
+        if waits and turns > MIXED_TURNS * asked:
+            self._mixed_s = MIXED_S
+        if self._mixed_s > 0:
+            spent = clock_s / MIXED_BATCH_S
         elif waits:
-            part = clock_s / ASKED_BATCH_S
+            spent = clock_s / ASKED_BATCH_S
         else:
-            part = own_s / BATCH_S
-        if part > 1:
+            spent = own_s / BATCH_S
+        if spent > 1:
             least = TURNS_MIN if own_s <= BATCH_S else 1
-            self.turns = max(least, int(self.turns / min(part, 2)))
-            self.items = max(least, int(self.items / min(part, 2)))
+            self.turns = max(least, int(self.turns / min(spent, 2)))
+            self.items = max(least, int(self.items / min(spent, 2)))
             return
-        grown = min(1 / max(part, 0.5), 2)
+        grown = min(1 / max(spent, 0.5), 2)
         if turns >= self.turns:
-            self.turns = min(self._most, int(self.turns * grown) + 1)
+            self.turns = min(self._turns_max, int(self.turns * grown) + 1)
         if items >= self.items:
             self.items = min(ITEMS_MAX, int(self.items * grown) + 1)

@@ -1,7 +1,7 @@
-"""Hands items to sinks for a worker, a thread per sink, without ever making it wait.
+"""Writes the items of outputs to sinks, on a thread per sink, so that the worker never waits.
 
-A write that raises is tried again, later and later, and said once; the other sinks go on. The
-worker hears of each write that came to its end, and tells its shard.
+A write that raises is reported once and tried again, with growing pauses, while the other sinks go
+on. The worker collects the writes that have succeeded and tells its shard.
 
 Does the I/O of sinks and nothing else. Idea: docs/sinks.md.
 """
@@ -22,10 +22,11 @@ from skerry.runtime.core.events import Write, Written
 from skerry.stream.compile import Outlet
 
 BACKOFF_S, BACKOFF_MAX_S = 0.1, 5.0
+"""The first pause before a write is tried again, and the longest."""
 
 
 class _Writer:
-    """One sink of one output."""
+    """The thread of one sink."""
 
     def __init__(self, outlet: Outlet, place: int, done: Callable[[Write], None]) -> None:
         self._name, self._sink, self._done = outlet.output.name, outlet.sinks[place], done
@@ -34,25 +35,26 @@ class _Writer:
         threading.Thread(target=self._run, name=f"sink of {self._name}", daemon=True).start()
 
     def put(self, write: Write) -> None:
-        """One more to write."""
+        """Queue a write."""
         self._writes.put(write)
 
     def _run(self) -> None:
         while True:
             write = self._writes.get()
             pause_s = BACKOFF_S
-            while not self._written(write, said=pause_s > BACKOFF_S):
-                time.sleep(pause_s)  # This thread has nothing else to do; the worker goes on.
+            while not self._written(write, reported=pause_s > BACKOFF_S):
+                time.sleep(pause_s)  # Only this sink waits.
                 pause_s = min(2 * pause_s, BACKOFF_MAX_S)
             self._done(write)
 
-    def _written(self, write: Write, *, said: bool) -> bool:
-        """Guarded, as handlers are. Decoded for each try: a sink may change what it was handed."""
+    def _written(self, write: Write, *, reported: bool) -> bool:
+        """Try a write; whether it succeeded. The items are decoded for each try, since a sink may
+        change what it is handed."""
         try:
             items = [self._decode(item) for item in write.items]
             self._sink.write(write.partition, write.sequence, items)
         except (Exception, SystemExit) as error:
-            if not said:
+            if not reported:
                 sys.stderr.write(
                     f"the sink of output {self._name} raised and is tried again until it does not: "
                     f"{type(error).__name__}: {error}\n{traceback.format_exc(limit=-2)}"
@@ -62,7 +64,7 @@ class _Writer:
 
 
 class Writers:
-    """The sinks that a worker writes to."""
+    """All sinks that a worker writes to."""
 
     def __init__(self, outlets: dict[str, Outlet], wake: Callable[[], None]) -> None:
         self._outlets, self._wake = outlets, wake
@@ -70,7 +72,7 @@ class Writers:
         self._finished: deque[Written] = deque()
 
     def write(self, write: Write) -> None:
-        """Hand this to its sink, when it has come to it."""
+        """Queue a write for its sink."""
         where = write.output, write.sink
         writer = self._writers.get(where)
         if writer is None:
@@ -83,5 +85,5 @@ class Writers:
         self._wake()
 
     def finished(self) -> list[Written]:
-        """The writes that have come to their end since the last call."""
+        """The writes that have succeeded since the last call."""
         return [self._finished.popleft() for _ in range(len(self._finished))]

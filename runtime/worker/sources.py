@@ -1,9 +1,9 @@
-"""Reads source partitions for a worker, batch by batch, without ever making it wait.
+"""Reads partitions of sources, batch by batch, so that the worker never waits.
 
-A source that offers `batches` promises not to block and is read in the worker's own loop,
-which is fastest. Any other is read by a thread of its own per partition, behind a queue of
-a few batches. Of thousands of files only some are open at once. Either way the shard is told
-which position each batch follows, and asks for a rewind when that is not the newest one.
+A source that offers `batches` promises not to block, and is read in the worker's own loop, which is
+fastest. Any other is read ahead by a thread per partition, behind a queue of a few batches. Of
+thousands of files only some are open at once. Either way the shard is told which position a batch
+follows, and asks for a rewind when that is not the newest one.
 
 Does the I/O of sources and nothing else. Idea: docs/clients.md.
 """
@@ -23,26 +23,26 @@ from skerry.runtime.core.events import Items
 from skerry.stream.ends import BadRow
 
 BATCH_ITEMS = 2048
-"""Items that are read at once; a batch of turns takes as many of them as it has time for."""
+"""Items that are read at once; a batch of turns takes as many as it has time for."""
 
 QUEUED_BATCHES = 4
-"""Batches that a reading thread is ahead; more would only use memory."""
+"""Batches that a thread reads ahead; more would only use memory."""
 
 OPEN_MAX = 64
-"""Partitions that are read in the worker's loop in turn, if there are more of them: a file each, and
-a process may hold few of these open. The others wait."""
+"""Partitions that the worker's loop reads in turn, while others wait: each may be an open file, of
+which a process has few."""
 
-SPELL_BATCHES = 64
-"""So many batches of a partition are taken before it lets one in that waits: opening costs."""
+SLICE_BATCHES = 64
+"""Batches of a partition before one that waits takes its place: opening costs."""
 
 Batch = tuple[Sequence[Any], Sequence[Any]]
-"""Positions, and the items at them."""
+"""Positions and the items at them."""
 
 END: Batch = ((), ())
 
 
 class Partition:
-    """One partition of one source: what to read next."""
+    """The reading end of one partition."""
 
     def __init__(
         self, name: str, source: Any, partition: str, after: Any, wake: Callable[[], None]
@@ -52,17 +52,17 @@ class Partition:
         self.name, self.partition = name, partition
         self.source, self._wake = source, wake
         self.inline = hasattr(source, "batches")
-        """Whether it can be read without waiting for a thread."""
+        """Whether the worker's loop can read it without waiting for a thread."""
         self.start_at(after)
 
     def start_at(self, after: Any) -> None:
-        """Read on behind this position."""
+        """Go on behind this position."""
         self.position = after
         self.finished = False
         self._rest: Batch | None = None
-        """What was read and is not wanted yet."""
+        """Read and not wanted yet."""
         self.taken = 0
-        """Batches since it was opened."""
+        """Batches since the partition was opened."""
         if self.inline:
             self._batches = self.source.batches(self.partition, after, BATCH_ITEMS)
             self._next = self._next_inline
@@ -74,32 +74,31 @@ class Partition:
         return next(self._batches, END)
 
     def next(self, items_max: int) -> Items | None:
-        """The next batch of so many items at most, or None when none is there now. Raises what the
-        source raised."""
+        """The next batch of at most this many items; None: there is none now. Raises what the source
+        raised."""
         if self.finished:
             return None
         batch, self._rest = self._rest or self._next(), None
         if batch is None:
             return None
-        positions, found = batch
-        if len(positions) != len(found):
+        positions, items = batch
+        if len(positions) != len(items):
             raise SkerryError(
                 f"Source {self.name}, partition {self.partition}: a batch has {len(positions)} "
-                f"positions and {len(found)} items. Give each item its own."
+                f"positions and {len(items)} items. Give each item its own."
             )
         if not positions:
             self.finished = True
             return None
         if len(positions) > items_max:
-            self._rest = positions[items_max:], found[items_max:]
-            positions, found = positions[:items_max], found[:items_max]
-        items = Items(self.name, self.partition, self.position, positions, found)
-        self.position = self._kept(positions[-1])
+            self._rest = positions[items_max:], items[items_max:]
+            positions, items = positions[:items_max], items[:items_max]
+        follows, self.position = self.position, self._stored(positions[-1])
         self.taken += 1
-        return items
+        return Items(self.name, self.partition, follows, positions, items)
 
-    def _kept(self, position: Any) -> Any:
-        """A position, as it comes back from the store. Raises SkerryError: it would be another."""
+    def _stored(self, position: Any) -> Any:
+        """The position as it comes back from the store. Raises SkerryError: it would be another."""
         if type(position) is int:
             return position
         back = msgspec.msgpack.decode(msgspec.msgpack.encode(position))
@@ -111,13 +110,13 @@ class Partition:
         return position
 
     def size(self) -> float | None:
-        """How large the partition is, in units of its positions, when the source knows."""
+        """The size of the partition in units of its positions; None: the source does not know."""
         size = getattr(self.source, "size", None)
         return None if size is None else size(self.partition)
 
 
 class _Thread:
-    """A source that may block, read ahead by a thread. An empty batch is its end."""
+    """Reads ahead of the worker a partition that may block. An empty batch is the end."""
 
     def __init__(self, source: Any, partition: str, after: Any, wake: Callable[[], None]) -> None:
         self._queue: queue.Queue[Batch | Exception] = queue.Queue(QUEUED_BATCHES)
@@ -152,7 +151,7 @@ class _Thread:
         self._wake()
 
     def poll(self) -> Batch | None:
-        """A batch if there is one."""
+        """The next batch; None: there is none now."""
         try:
             batch = self._queue.get_nowait()
         except queue.Empty:
@@ -163,7 +162,7 @@ class _Thread:
 
 
 class Readers:
-    """The partitions that a worker reads."""
+    """All partitions that a worker reads."""
 
     def __init__(self, partitions: Sequence[Partition]) -> None:
         self._partitions = {(p.name, p.partition): p for p in partitions}
@@ -173,18 +172,18 @@ class Readers:
         inline = [p for p in partitions if p.inline]
         self._reading = deque([p for p in partitions if not p.inline] + inline[:OPEN_MAX])
         self._waiting = deque(inline[OPEN_MAX:])
-        """Not open yet, or closed for a while."""
+        """Partitions that are not open yet, or closed for a while."""
         self._size: float | None = None
-        """Of all of them together. Asked for once: the supervisor wants to know ten times a second."""
+        """The size of all partitions. Measured once: the supervisor asks ten times a second."""
         self._measured = False
         self._read = 0.0
-        """Sum of the positions, once the size is known."""
+        """The sum of the positions, once the size is known."""
         self.items = 0
         self.failure: Exception | None = None
-        """What a source raised. Nothing is read from then on: what was read before is to count first."""
+        """What a source raised. Nothing more is read: what was read before has to count first."""
 
     def next(self, items_max: int) -> list[Items]:
-        """Batches of so many items together, of different partitions first."""
+        """Batches of at most this many items together, from as many partitions as possible."""
         found: list[Items] = []
         missing, idle = items_max, 0
         while missing > 0 and idle < len(self._reading) and self.failure is None:
@@ -204,9 +203,9 @@ class Readers:
         return found
 
     def _put_back(self, partition: Partition) -> None:
-        """To be read again in its turn; or one that waits instead."""
-        spell_over = partition.inline and partition.taken >= SPELL_BATCHES
-        if self._waiting and (partition.finished or spell_over):
+        """Queue a partition for its next turn, or one that waits in its place."""
+        slice_over = partition.inline and partition.taken >= SLICE_BATCHES
+        if self._waiting and (partition.finished or slice_over):
             self._reading.append(self._waiting.popleft())
             if not partition.finished:
                 partition.start_at(partition.position)
@@ -215,32 +214,32 @@ class Readers:
             self._reading.append(partition)
 
     def rewind(self, name: str, partition: str, after: Any) -> None:
-        """The shard stands elsewhere: read from there."""
+        """Read again from the position where the shard stands."""
         found = self._partitions[(name, partition)]
         self._moved(found.position, after)
         found.start_at(after)
-        self.failure = None  # Met again, behind what is read again.
+        self.failure = None  # The source raises again, behind what is read again.
         if found not in self._reading and found not in self._waiting:
             self._reading.append(found)
 
     @property
     def finished(self) -> bool:
-        """Whether every partition has been read to its end."""
+        """Whether every partition was read to its end."""
         return not self._reading
 
     @property
     def inline(self) -> bool:
-        """Whether some partition can be read without waiting for a thread."""
+        """Whether there is a partition that can be read without waiting for a thread."""
         return self.failure is None and any(partition.inline for partition in self._reading)
 
     @property
     def skipped(self) -> int:
-        """Rows that were no items and passed over, by sources that count them."""
+        """Rows that were no items and were passed over, as far as sources count them."""
         sources = {id(p.source): p.source for p in self._partitions.values()}
         return sum(getattr(source, "skipped", 0) for source in sources.values())
 
     def progress(self) -> tuple[float, float] | None:
-        """(read, size) summed over the partitions, None when some size is unknown."""
+        """(read, size), summed over the partitions; None: some size is unknown."""
         if not self._measured:
             self._measured = True
             self._size = self._measure()
@@ -253,16 +252,16 @@ class Readers:
             if size is None:
                 return None
             total += size
-            self._read += _far(partition.position)
+            self._read += _distance(partition.position)
         return total
 
     def _moved(self, before: Any, after: Any) -> None:
         if self._size is not None:  # Then positions are numbers.
-            self._read += _far(after) - _far(before)
+            self._read += _distance(after) - _distance(before)
 
 
-def _far(position: Any) -> float:
-    """How far a position is, in units of a source's sizes."""
+def _distance(position: Any) -> float:
+    """The distance of a position from the start, in units of a source's sizes."""
     if isinstance(position, list):
         position = position[0]
     return position or 0.0

@@ -5,9 +5,9 @@ from __future__ import annotations
 from skerry.runtime.worker.pace import (
     ASKED_BATCH_S,
     BATCH_S,
-    BESIDE_BATCH_S,
-    BESIDE_S,
     ITEMS_MAX,
+    MIXED_BATCH_S,
+    MIXED_S,
     TURNS_MIN,
     Pace,
 )
@@ -48,9 +48,9 @@ def test_clients_that_wait_make_them_shorter() -> None:
 def test_a_few_clients_beside_a_stream_make_them_shortest_and_for_a_while() -> None:
     pace = Pace(16_384)
     run(pace, 1e-6)
-    assert run(pace, 1e-6, asked=1) <= 2 * BESIDE_BATCH_S
-    assert run(pace, 1e-6, batches=int(BESIDE_S / BESIDE_BATCH_S / 3)) <= 2 * BESIDE_BATCH_S
-    assert run(pace, 1e-6, batches=int(3 * BESIDE_S / BESIDE_BATCH_S)) > BATCH_S / 2
+    assert run(pace, 1e-6, asked=1) <= 2 * MIXED_BATCH_S
+    assert run(pace, 1e-6, batches=int(MIXED_S / MIXED_BATCH_S / 3)) <= 2 * MIXED_BATCH_S
+    assert run(pace, 1e-6, batches=int(3 * MIXED_S / MIXED_BATCH_S)) > BATCH_S / 2
 
 
 def test_a_crowd_of_clients_wants_cheap_batches() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skerry.errors import SkerryError
-from skerry.runtime.worker.sources import OPEN_MAX, SPELL_BATCHES, Partition, Readers
+from skerry.runtime.worker.sources import OPEN_MAX, SLICE_BATCHES, Partition, Readers
 from skerry.stream.ends import BadRow
 
 BATCH = 3
@@ -148,7 +148,7 @@ def test_a_partition_is_named_by_a_text() -> None:
 @settings(deadline=None)
 @given(
     st.lists(
-        st.sampled_from([0, 1, 2, 5, 40, BATCH * SPELL_BATCHES * 2]), min_size=1, max_size=200
+        st.sampled_from([0, 1, 2, 5, 40, BATCH * SLICE_BATCHES * 2]), min_size=1, max_size=200
     ),
     st.lists(st.tuples(st.integers(1, 5000), st.booleans()), max_size=5),
 )
@@ -177,7 +177,7 @@ def test_of_thousands_of_partitions_few_are_open_at_once_and_all_come_to_their_t
     source = Numbers([10_000] * 100 + [BATCH] * 2000)
     readers = readers_of(source)
     for _ in range(40):
-        readers.next(BATCH * SPELL_BATCHES * OPEN_MAX // 4)
+        readers.next(BATCH * SLICE_BATCHES * OPEN_MAX // 4)
         assert readers.progress() is not None
     assert source.open_max <= OPEN_MAX + 1, "one is closed after the next was opened"
     assert source.asked == len(source.counts), "sizes are asked once, not each time"
