@@ -56,21 +56,21 @@ runtime/    How programs run; imported as `skerry.runtime`.
     description.py  The app's description, and who runs it: what all processes of an app agree on.
     ports.py        The ports: what core, worker and supervisor need from the outside, each with its promise.
     causes.py       Explains an error to a person: a sentence with its cause and the next step, and an exit code.
-    forks.py        What a process that user code forks off gets of what is ours: nothing.
-    printable.py    Text of strangers on a terminal: nothing in it moves the cursor, hides a line or makes another.
-    private.py      Folders that nobody else may write to: an app's data, its logs, and where its sockets are.
+    forks.py        Keeps forked children out of our affairs: they lose our descriptors and treat signals normally.
+    printable.py    Makes text safe to print on a terminal: nothing in it moves the cursor, hides or forges a line.
+    private.py      Keeps an app's folders private: its data, its logs and its sockets.
 
 runtime/app/    An app starts, and is watched.
-    launch.py       The door: programs come in here to be run, and to reach an app that runs.
-    load.py         Finds the app that a target names: `module:app`, `package.module`, `file.py` or `file.py:app`.
+    launch.py       Runs the apps of programs, and connects programs to apps that run.
+    load.py         Loads the app that a target names: `module:app`, `package.module`, `file.py` or `file.py:app`.
     supervisor.py   Runs an app: takes its data, keeps a worker per shard alive, and ends them in order.
     opening.py      Opens an app's data for a run: refuses what must not run, deals its slots out if asked to.
     directory.py    The files that describe an app in its data directory.
     coordinator.py  The coordinator of an app on one machine: its data directory.
-    membership.py   Compares an app's description with its stores, and says which folders are in nobody's way.
+    membership.py   Makes sure that an app's description and its stores belong together, and removes old stores.
     placer.py       Decides how many shards an app has, which slots each serves, and the core of each worker.
     reshard.py      Deals a stopped app's slots out to another number of shards.
-    backup.py       Backups of a whole app at one moment, and apps from backups.
+    backup.py       Backs a whole app up as of one moment, and restores apps from backups.
     children.py     Worker processes: each is started, watched, and reaped when it has ended.
     questions.py    What a supervisor and its workers tell each other: rounds of questions, and the word to stop.
     watch.py        The policy of a supervisor: when a worker is restarted, isolated or given up, and when all is over.

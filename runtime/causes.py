@@ -24,7 +24,7 @@ from skerry.errors import (
 )
 
 PASSING = (errno.EAGAIN, errno.ENOMEM, errno.EINTR, errno.ENFILE)
-"""What the system refuses now and may grant in a moment."""
+"""Errors of the system that may pass in a moment."""
 
 _ROOM = (errno.ENOSPC, errno.EDQUOT)
 _RIGHTS = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -45,17 +45,17 @@ def exit_code(error: SkerryError) -> int:
 
 
 def passes(error: BaseException) -> bool:
-    """Whether the same may work in a moment: memory or a process was short."""
+    """Whether a second try may work in a moment: the machine was short of memory or processes."""
     return isinstance(error, MemoryError) or _number(error) in PASSING
 
 
 def is_limit(error: BaseException) -> bool:
-    """Whether a limit of this process has refused it, and no disk."""
+    """Whether a limit of this process is the cause, and no disk."""
     return _number(error) in (errno.EFBIG, errno.EMFILE, errno.ENFILE)
 
 
 def _number(error: BaseException) -> int:
-    """The system's number of an error; LMDB's have it in their text only."""
+    """The system's number of an error, which LMDB's have in their text only."""
     number = getattr(error, "errno", None)
     if isinstance(number, int):
         return number

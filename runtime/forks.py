@@ -1,12 +1,12 @@
-"""What a process that user code forks off gets of what is ours: nothing.
+"""Keeps forked children out of our affairs: they lose our descriptors and treat signals normally.
 
 A child of `os.fork`, and so of a pool or a `multiprocessing.Process` that forks, has copies of all
-descriptors. While it lives a listener listens, a connection stands and a lock is held, though
-the worker that they belong to is long dead: who connects is never answered. What is started as
-a program has none of them, since all are closed on exec.
+descriptors. As long as it lives, listeners listen, connections stand and locks are held, even if
+the worker that they belong to is long dead: a client that connects is never answered. A program
+that is started has none of them, since all are closed on exec.
 
-So in the child the null device takes their places. Each keeps its number: whatever object still
-holds it closes what is nobody's.
+So in the child the null device replaces them. Each keeps its number: whatever object still holds a
+descriptor closes a harmless one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 
 OURS_TO_HANDLE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""What a service manager or a terminal says to all processes of an app at once."""
+"""Signals that a service manager or a terminal sends to all processes of an app at once."""
 
 
 def let_go_in_children(
@@ -28,15 +28,15 @@ def let_go_in_children(
     descriptors: Collection[int] = (),
     also: Callable[[], None] = lambda: None,
 ) -> None:
-    """From now on each child that this process forks lets go of these descriptors and of every
-    file and socket whose place is in one of these folders; and does `also`."""
+    """Make each child that this process forks from now on let go of these descriptors, and of every
+    file and socket in these folders; and call `also` there."""
     places = {place for folder in folders for place in (folder, folder.resolve())}
     below = tuple(f"{place}/" for place in places)
     os.register_at_fork(after_in_child=partial(_let_go, below, frozenset(descriptors), also))
 
 
 def _let_go(below: tuple[str, ...], descriptors: frozenset[int], also: Callable[[], None]) -> None:
-    """In the child."""
+    """Run in the child, right after the fork."""
     also()
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     for fd in [int(link.name) for link in Path("/proc/self/fd").iterdir()]:
@@ -46,11 +46,11 @@ def _let_go(below: tuple[str, ...], descriptors: frozenset[int], also: Callable[
 
 
 def _places(fd: int) -> list[str]:
-    """Where the file or the socket behind a descriptor is: a socket's own name and its peer's."""
+    """The path of the file behind a descriptor; of a socket, its own name and its peer's."""
     try:
         place = str(Path(f"/proc/self/fd/{fd}").readlink())
     except FileNotFoundError:
-        return []  # It was of the listing itself.
+        return []  # The descriptor of the listing itself.
     if not place.startswith("socket:"):
         return [place]
     end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fd)
@@ -59,7 +59,7 @@ def _places(fd: int) -> list[str]:
         try:
             name = name_of()
         except OSError:
-            continue  # It has no peer, or none any more.
+            continue  # No peer, or none any more.
         if isinstance(name, str):
             names.append(name)
     end.detach()
@@ -67,31 +67,33 @@ def _places(fd: int) -> list[str]:
 
 
 def adopts_orphans() -> bool:
-    """Whether processes whose parents have ended become our children: in a container, mostly."""
+    """Whether processes whose parents have ended become our children, as in a container."""
     flag = ctypes.c_int()
     ctypes.CDLL(None).prctl(37, ctypes.byref(flag))  # PR_GET_CHILD_SUBREAPER
     return os.getpid() == 1 or bool(flag.value)
 
 
 def ignore_signals() -> None:
-    """Go on when all processes of the app are told to end: the supervisor is told so, too, and says
-    what to do. What we start ends by these as ever: an ignored signal would stay ignored there, a
-    handler does not."""
+    """Go on when all processes of the app are told to end: the supervisor is told, too, and decides.
+
+    Programs that are started here end by these signals as usual: an ignored signal would stay ignored
+    there, a handler does not."""
     for number in OURS_TO_HANDLE:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # As under `nohup`: for children, too.
+        # Ignored as under `nohup`, they stay so, for children too.
+        if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _go_on)
-            # Calls into the system go on, also those of C code, which may take it for an error.
+            # System calls go on, also those of C code that would take an interruption for an error.
             signal.siginterrupt(number, False)
     unblock_signals()
 
 
 def _go_on(number: int, frame: object) -> None:
-    """The supervisor decides what it means."""
+    """Do nothing: the supervisor decides."""
 
 
 def heed_signals_in_children() -> None:
-    """From now on a forked child ends by these signals as any process does: who forked it may end it
-    so, in the very moment that it begins."""
+    """Make forked children end by these signals as any process does, from their first moment on:
+    the program that forked them may end them so."""
     os.register_at_fork(
         before=block_signals, after_in_parent=unblock_signals, after_in_child=_heed_signals
     )
@@ -106,10 +108,10 @@ def _heed_signals() -> None:
 
 
 def block_signals() -> None:
-    """Those that come wait."""
+    """Make signals that come wait."""
     signal.pthread_sigmask(signal.SIG_BLOCK, OURS_TO_HANDLE)
 
 
 def unblock_signals() -> None:
-    """Those that have waited come now."""
+    """Let signals come, those first that have waited."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, OURS_TO_HANDLE)

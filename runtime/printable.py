@@ -1,8 +1,8 @@
-"""Text of strangers on a terminal: nothing in it moves the cursor, hides a line or makes another.
+"""Makes text safe to print on a terminal: nothing in it moves the cursor, hides or forges a line.
 
-Keys, errors and what handlers print are data of whoever wrote them. A terminal obeys control
-characters, so what we print has none: each stands as its number, `\\u001b`, which is also how JSON
-writes it, so that JSON stays what it is.
+Keys, errors and the output of handlers are data of whoever wrote them, and a terminal obeys the
+control characters in them. So each is printed as its number, `\\u001b`, which is how JSON writes it,
+so that JSON stays as it is.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _control_or_end = re.compile(f"[{_CONTROL}\n\t]")
 
 
 def printable(text: str) -> str:
-    """The text with its control characters as numbers; its lines stay."""
+    """The text with its control characters as numbers; line ends stay."""
     return text if text.isprintable() else _control.sub(_number, text)
 
 
 def one_line(text: str) -> str:
-    """The same in one line, whatever it holds."""
+    """The text in one line, with control characters and line ends as numbers."""
     return text if text.isprintable() else _control_or_end.sub(_number, text)
 
 
@@ -42,7 +42,7 @@ def say(line: str) -> None:
 
 
 class _Printable(io.TextIOWrapper):
-    """A stream of text that is printable."""
+    """A text stream that makes what is written printable."""
 
     def write(self, text: str, /) -> int:
         super().write(printable(text))
@@ -50,8 +50,8 @@ class _Printable(io.TextIOWrapper):
 
 
 def make_output_printable() -> None:
-    """From now on what this process prints is. `sys.__stdout__` and `sys.__stderr__` stay as they are,
-    for what is meant to move the cursor, and for files."""
+    """Make everything printable that this process prints from now on. `sys.__stdout__` and
+    `sys.__stderr__` stay as they are, for progress bars and for files."""
     sys.stdout = _over(sys.__stdout__)
     sys.stderr = _over(sys.__stderr__)
 

@@ -1,11 +1,11 @@
-"""Folders that nobody else may write to: an app's data, its logs, and where its sockets are.
+"""Keeps an app's folders private: its data, its logs and its sockets.
 
-Who can write there can take an app's place: hand clients another door, or a start another
-description. So what is ours is narrowed, what is somebody else's is refused, and clients look at
-whose it is before they believe what it says.
+Another user who can write there can take the app's place: lead clients to another listener, or a
+start to another description. So our own folders lose the permissions of others, folders of
+somebody else are refused, and clients check the owner of a file before they believe it.
 
-The sockets live in the data directory, when its path is short enough for a socket; else in a
-folder with a name that nobody can guess, so that nobody can be there first. Idea: docs/clients.md.
+The sockets live in the data directory if its path is short enough for a socket, else in a folder
+whose name nobody can guess, so that nobody can be there first. Idea: docs/clients.md.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from skerry.runtime.causes import explained
 OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 PATH_BYTES_MAX = 107
-"""Of a socket: what the system has room for."""
+"""Length of a socket's path: the system has room for no more."""
 
 NAME_BYTES_MAX = len("/door-") + 10
-"""Of a socket in its folder, for shards that were made and given up for years."""
+"""Length of a socket's name in its folder, with the ids of shards that were replaced for years."""
 
 IN_DATA = "sockets"
 ELSEWHERE = "skerry-"
-"""Names of the folder: in the data directory; before what nobody can guess."""
+"""Name of the folder in the data directory; how its name begins elsewhere."""
 
 
 def narrow(folder: Path, say: Callable[[str], None]) -> None:
-    """See to it that only we can write there. Raises SkerryError: it is another's."""
+    """Let only this user write to a folder. Raises SkerryError: it belongs to somebody else."""
     found, me = folder.stat(), os.geteuid()
     if found.st_uid not in {me, 0} and me != 0:
         raise SkerryError(
@@ -59,9 +59,9 @@ def narrow(folder: Path, say: Callable[[str], None]) -> None:
 
 
 def trusted(data: Path, said: Path) -> frozenset[int]:
-    """The users whose word counts for an app: of the data directory, and of a file in it.
+    """The users whose files count for an app: the owners of its data directory and of a file there.
 
-    Raises Unavailable: that file was made by somebody who only could write there.
+    Raises Unavailable: that file was made by somebody who could merely write there.
     """
     folder, file = data.stat(), said.stat()
     owners = frozenset({0, os.geteuid(), folder.st_uid})
@@ -75,11 +75,11 @@ def trusted(data: Path, said: Path) -> frozenset[int]:
 
 
 def doubt(folder: Path, owners: frozenset[int]) -> str:
-    """Why the sockets in a folder may not be an app's own; empty: they are."""
+    """The reason why the sockets in a folder may not be the app's own; empty: they are."""
     try:
         found = folder.lstat()
     except OSError:
-        return ""  # Nobody is there: that is no reason for doubt.
+        return ""  # No folder is no reason for doubt.
     if stat.S_ISDIR(found.st_mode) and found.st_uid in owners:
         if not found.st_mode & OTHERS_MAY_WRITE:
             return ""
@@ -95,7 +95,7 @@ def _user(id: int) -> str:
 
 
 class SocketsFolder:
-    """An empty folder for an app's sockets, ours alone. Raises SkerryError: there is no place."""
+    """A new, private folder for an app's sockets. Raises SkerryError: no place is fit for one."""
 
     def __init__(self, data: Path) -> None:
         refused = []
@@ -126,20 +126,20 @@ class SocketsFolder:
         )
 
     def stands(self) -> bool:
-        """Whether it is still there, and the same."""
+        """Whether the same folder is still there."""
         try:
             return os.path.samestat(self._made, self.path.lstat())
         except OSError:
             return False
 
     def remove(self) -> None:
-        """Remove it, unless something else is in its place."""
+        """Remove the folder, unless something else is in its place."""
         if self.stands():
             shutil.rmtree(self.path, ignore_errors=True)
 
 
 def remove_left(folder: Path) -> None:
-    """Remove the sockets' folder of an app that was killed; nothing that is not one of ours."""
+    """Remove the sockets' folder that an app that was killed left outside its data directory."""
     with contextlib.suppress(OSError):
         ours = stat.S_ISDIR(folder.lstat().st_mode) and folder.lstat().st_uid == os.geteuid()
         if ours and folder.name.startswith(ELSEWHERE):
@@ -147,7 +147,7 @@ def remove_left(folder: Path) -> None:
 
 
 def _places(data: Path) -> Iterator[tuple[Path, Callable[[Path], Path]]]:
-    """(folder, how to make it), best first."""
+    """(folder, function that makes it), best first."""
     yield data / IN_DATA, _made_in_data
     with contextlib.suppress(UnicodeEncodeError):
         if given := os.environ.get("XDG_RUNTIME_DIR"):
@@ -171,7 +171,7 @@ def _made_elsewhere(example: Path) -> Path:
 
 
 def _try(folder: Path) -> None:
-    """Raises OSError: sockets can't be made there."""
+    """Make a socket there, as a test. Raises OSError."""
     path = folder / "try"
     with socket.socket(socket.AF_UNIX) as end:
         end.bind(str(path))

@@ -1,12 +1,12 @@
-"""Backups of a whole app at one moment, and apps from backups.
+"""Backs a whole app up as of one moment, and restores apps from backups.
 
-    begin: every shard's epoch -> a cut everywhere, copied -> the same epochs still -> app.json, last
+    every shard's epoch -> a snapshot marker everywhere, copies -> the same epochs still -> app.json
 
-The cut is what makes the copies fit (`Streams.cut_at`); here it is begun, and judged: when a
-shard was started anew meanwhile, it may have forgotten the cut and told others things from
-behind it, so the backup is thrown away. A backup is an app's data directory with a mark, which
-can be read and checked and not run. It is restored under a new incarnation: what is left of the
-old app can't talk to it, and its clients begin anew.
+The marker makes the copies fit together (`Streams.cut_at`). Here the backup is begun and judged: a
+shard that was restarted meanwhile may have forgotten the marker and told others things from behind
+it, so the backup is thrown away. A backup is an app's data directory that says so: it can be read
+and checked, but not run. It is restored under a new incarnation, so that remains of the old app
+can't talk to it and its clients begin anew.
 
 Does file I/O. Idea: docs/backup.md.
 """
@@ -35,10 +35,10 @@ COPY_S = 24 * 3600.0
 """How long the copying of one shard may take."""
 
 LOOK_S = 1.0
-"""How often it is looked whether the app still runs, while shards are copied."""
+"""How often to look whether the app still runs while its shards are copied."""
 
 GRACE_S = 5.0
-"""How long the other shards may go on when one has failed: what writes is not to be swept away."""
+"""How long the other shards may go on when one has failed: their folder is about to be removed."""
 
 Say = Callable[[str], None]
 
@@ -54,12 +54,12 @@ class Made(Struct):
 
 
 class _Copies(Struct):
-    """All shards, copied."""
+    """The copies of all shards."""
 
     app: Description
-    """As it was while they were copied."""
+    """The app as it was while it was copied."""
     cut: int
-    """0: nobody ran meanwhile."""
+    """The number of the snapshot marker; 0: the app was stopped."""
     of: dict[int, tuple[int, int]]
     """(newest commit, bytes) by shard."""
 
@@ -71,7 +71,7 @@ def back_up(data: Path, target: Path, say: Say) -> Made:
     """
     started = time.time()
     app = directory.load(data)
-    assert app is not None, "who calls has looked for the app"
+    assert app is not None, "callers have looked for the app"
     if app.backup is not None:
         raise SkerryError(f"{data} is a backup, and no app. Copy it like any folder: `cp -r`.")
     _refuse_used(target)
@@ -97,9 +97,9 @@ def back_up(data: Path, target: Path, say: Say) -> Made:
 
 
 def restore(backup: Path, data: Path, say: Say) -> Description:
-    """Make the app's data directory `data`, which is new, from a backup.
+    """Make the new data directory `data` from a backup.
 
-    Raises SkerryError: it is no backup, or the folder is not new; StoreDamaged.
+    Raises SkerryError: there is no backup, or the folder is not new; StoreDamaged.
     """
     app = directory.load(backup)
     if app is None or app.backup is None:
@@ -149,7 +149,7 @@ def _refuse_used(folder: Path) -> None:
 
 
 def _begun(target: Path) -> Path:
-    """A folder beside the target, of which nobody takes half for the whole; ours alone."""
+    """Make a private folder beside the target, whose name tells that it is incomplete."""
     whole = target.resolve()
     partial = whole.with_name(f"{whole.name}.partial")
     try:
@@ -163,14 +163,14 @@ def _begun(target: Path) -> Path:
 
 
 def _finish(partial: Path, target: Path, app: Description) -> None:
-    """The description last, then the name: each is on the disk before the next is begun."""
+    """Write the description, then give the folder its name; each is durable before the next."""
     directory.save(partial, app)
     partial.rename(target)
     sync_path(target.resolve().parent)
 
 
 def _damages(folder: Path, app: Description, say: Say) -> Iterator[tuple[int, str]]:
-    """(shard, sentence) for what is wrong with the copies; none when every checksum is right."""
+    """(shard, sentence) for each damage in the copies."""
     for shard, damage in membership.disagreements(folder, app):
         yield shard, damage
     for shard in app.placement.members:
@@ -180,14 +180,14 @@ def _damages(folder: Path, app: Description, say: Say) -> Iterator[tuple[int, st
 
 
 def _of_stopped(data: Path, app: Description, partial: Path, say: Say) -> _Copies:
-    """Copies of the stores of an app that nobody runs meanwhile."""
+    """Copy the stores of a stopped app, which nobody can run meanwhile."""
     lock = directory.lock(data)
     copies = {}
     try:
-        # It may have run since it was looked at, with other shards.
+        # The app may have run since the last look, with other shards.
         app = membership.described(data)
         if app.may_have_lost:
-            # Its copies would be as torn, under a new name: the loss is accepted first.
+            # A backup would carry the torn shards on under a new name.
             raise SkerryError(
                 f"{data} ran with --sync off when the machine went down: its last commits may be "
                 f"lost, and its shards no longer agree. Run it with --accept-loss, then back it up."
@@ -207,11 +207,11 @@ def _of_stopped(data: Path, app: Description, partial: Path, say: Say) -> _Copie
 
 
 async def _of_running(data: Path, partial: Path, say: Say) -> _Copies:
-    """Copies by a cut, while the app goes on. Raises SkerryError when a shard was started anew."""
+    """Copy by a snapshot marker while the app goes on. Raises SkerryError: a shard was restarted."""
     connection = await Connection.open(data)
     try:
         before = await _looks(connection)
-        # Larger than any before, also when the clock was set back since, or never was right.
+        # Greater than any before, even when the clock was set back or never was right.
         no = max(time.time_ns(), 1 + max(cut for _, cut in before.values()))
 
         async def copy(shard: int) -> tuple[int, int, int]:
@@ -248,7 +248,7 @@ async def _of_running(data: Path, partial: Path, say: Say) -> _Copies:
 async def _copied(
     data: Path, copying: Sequence[asyncio.Future[tuple[int, int, int]]]
 ) -> BaseException | None:
-    """Wait for all; what the first one that failed raised. Raises SkerryError: the app ended."""
+    """Wait for all copies. Returns what the first to fail raised. Raises SkerryError: the app ended."""
     waiting: set[asyncio.Future[tuple[int, int, int]]] = set(copying)
     try:
         while waiting:
@@ -273,6 +273,6 @@ async def _copied(
 
 
 async def _looks(connection: Connection) -> dict[int, tuple[int, int]]:
-    """(epoch, newest cut) by shard."""
+    """(epoch, newest snapshot marker) by shard."""
     answers = await asyncio.gather(*(connection.control(s, "status") for s in connection.shards))
     return {answer["shard"]: (answer["epoch"], answer["cut"]) for answer in answers}

@@ -1,6 +1,6 @@
-"""The door: programs come in here to be run, and to reach an app that runs.
+"""Runs the apps of programs, and connects programs to apps that run.
 
-Implements `skerry.host.Launch`. Options come in, a supervisor or a connection goes out.
+Implements `skerry.host.Launch`: what programs ask for in `skerry` is done here.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _target_of(app: App) -> str:
 
 
 def _importable(module: ModuleType) -> str | None:
-    """What a worker can load a module by: its name, or the file of a script."""
+    """The name or the file by which a worker can import a module; None: there is none."""
     if module is not sys.modules["__main__"]:
         return module.__name__
     if module.__spec__ is not None:
@@ -150,7 +150,7 @@ def _left_run_app(trace: TracebackType | None) -> bool:
 
 @contextlib.contextmanager
 def running(app: App) -> Iterator[Client]:
-    """The app runs, in processes of its own, while the context is open."""
+    """Run an app in processes of its own while the context is open."""
     not_while_loading()
     refuse_free_threads()
     app.check()
@@ -186,7 +186,7 @@ def _await_start(process: subprocess.Popen[bytes], data: Path) -> None:
 def simulate(
     app: App, *, seed: int, shards: int, faults: Faults, start_ns: int | None = None
 ) -> SimulatedCluster:
-    """The app on simulated shards."""
+    """Make a simulation of the app."""
     from skerry.runtime.core.settings import Limits
     from skerry.runtime.simulator.cluster import START_NS, Cluster
 
@@ -196,12 +196,12 @@ def simulate(
         seed=seed,
         shards=shards,
         faults=faults,
-        # Small batches: what does not fit in one is met often.
+        # Small batches, which often are too small for what comes.
         limits=Limits(turns_per_batch_max=64),
         start_ns=START_NS if start_ns is None else start_ns,
     )
 
 
 async def connect(data: str | Path | None) -> Session:
-    """A session with the app that runs on a data directory. Raises Unavailable."""
+    """Open a session with the app that runs on a data directory. Raises Unavailable."""
     return await Connection.open(find_data(data))

@@ -1,6 +1,6 @@
-"""Finds the app that a target names: `module:app`, `package.module`, `file.py` or `file.py:app`.
+"""Loads the app that a target names: `module:app`, `package.module`, `file.py` or `file.py:app`.
 
-Imports the user's code, and says clearly whose fault it is when that fails.
+Imports the user's code, and when that fails says clearly whose fault it is.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from skerry.errors import BadApp, SkerryError
 
 
 class Loaded(BaseException):
-    """A program that runs its app is imported to get that app: what stands above is enough."""
+    """Ends the import of a program where it runs its app: by then the app is complete."""
 
 
 OURS = tuple(
@@ -29,17 +29,17 @@ OURS = tuple(
 
 _loading = False
 _files: set[str] = set()
-"""Names of the modules that are files of a target."""
+"""Names of the modules that were loaded as files."""
 
 
 def not_while_loading() -> None:
-    """Called before an app is run: ends the import of a program that does so when imported."""
+    """End the import of a program that runs its app while it is imported."""
     if _loading:
         raise Loaded
 
 
 def split(target: str) -> tuple[str, str]:
-    """What a target loads, a file or a module, and the name of the app in it, if it says one."""
+    """The file or module of a target, and the name of the app in it; empty: it does not say."""
     if target.endswith(".py") or ":" not in target:
         return target, ""
     place, _, name = target.rpartition(":")
@@ -47,7 +47,7 @@ def split(target: str) -> tuple[str, str]:
 
 
 def resolved(target: str) -> str:
-    """The target as it means the same wherever it is loaded: a file by its whole path.
+    """The target in a form that means the same wherever it is loaded: a file by its whole path.
 
     Raises BadApp: there is no such file.
     """
@@ -60,10 +60,10 @@ def resolved(target: str) -> str:
 
 
 def path_for(target: str) -> list[str]:
-    """The import path for a target, as Python has it for programs: its own folder is first.
+    """The import path for a target: like Python's for programs, with the target's own folder first.
 
-    Of a module that is the folder that we were started in. Of a file it is the file's; then the
-    folder that we were started in, which holds whatever it does, is the last.
+    For a module that is the current folder. For a file it is the folder of the file; the current
+    folder, which may hold anything, comes last.
     """
     here, place = str(Path.cwd()), split(target)[0]
     path = [entry for entry in absolute_path() if entry != here]
@@ -74,19 +74,19 @@ def path_for(target: str) -> list[str]:
 
 
 def absolute_path() -> list[str]:
-    """`sys.path`, as it means the same after a change of directory."""
+    """`sys.path` with absolute paths, which a change of directory does not affect."""
     return [str(Path(entry).absolute()) for entry in sys.path]
 
 
 def import_from(path: Sequence[str]) -> None:
-    """Import from these folders, in this order; then from where we would have."""
+    """Import from these folders first, in this order."""
     sys.path[:] = [*path, *(entry for entry in sys.path if entry not in path)]
 
 
 def hidden(folder: str) -> list[str]:
-    """Names in a folder by which this process has imported something else already.
+    """Names of modules in a folder under which this process has already imported others.
 
-    Who is to import what we do imports these before the folder is on its path.
+    A process that is to import the same modules imports these before the folder is on its path.
     """
     files = (*Path(folder).glob("*.py"), *Path(folder).glob("*/__init__.py"))
     names = {file.parent.name if file.stem == "__init__" else file.stem for file in files}
@@ -113,7 +113,7 @@ def check(app: App, target: str) -> None:
 
 
 def load(target: str, path: Sequence[str]) -> App:
-    """The app. `path` is what comes first on the import path. Raises BadApp."""
+    """Load an app, with `path` first on the import path. Raises BadApp."""
     global _loading
     import_from(path)
     _loading = True
@@ -174,7 +174,7 @@ def _run(module: ModuleType, target: str) -> ModuleType:
 
 
 def _step(error: BaseException, module: ModuleType) -> str:
-    """What to do about a file that names its neighbours as modules of a package do."""
+    """The next step for a file that imports its neighbours relatively, as modules of a package do."""
     if not isinstance(error, ImportError) or "no known parent package" not in str(error):
         return ""
     folder = Path(str(module.__file__)).parent
@@ -190,7 +190,7 @@ def _step(error: BaseException, module: ModuleType) -> str:
 def _module(name: str, target: str) -> ModuleType:
     try:
         if name.endswith(".__main__") and (spec := importlib.util.find_spec(name)) is not None:
-            # Nobody imports it but to run it, so it may run its app as a script does.
+            # Imported only to be run, so it may run its app as a script does.
             return _run(importlib.util.module_from_spec(spec), target)
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:

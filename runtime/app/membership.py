@@ -1,14 +1,14 @@
-"""Compares an app's description with its stores, and says which folders are in nobody's way.
+"""Makes sure that an app's description and its stores belong together, and removes old stores.
 
-    description at generation g  ->  labels at g  ->  workers            a start
-    new stores -> "dealt out" on the old ones -> description -> old ones go    other shards
+    description at generation g -> labels at g -> workers                        a start
+    new stores -> "dealt out" on the old ones -> description -> old ones go      other shards
 
-A start raises the generation, in the description first and in the labels of the stores next. So
-a description or a store that is put back from earlier is known by the other, and wherever a
-crash comes between, a store is at most one behind.
+A start raises the generation, first in the description and then in the labels of the stores. So a
+description or a store that somebody puts back from earlier does not fit the others, while a crash
+in between leaves a store at most one generation behind.
 
-No folder is thrown away because a description does not mention it. What goes has proven by its
-own label that it holds nothing which the members do not hold. All else is left, and named.
+No folder is removed merely because a description does not mention it. What is removed has proven
+by its own label that the members hold all that it holds. Everything else is left, and named.
 
 Does file I/O. Idea: docs/log.md.
 """
@@ -39,19 +39,19 @@ OWN = {
     *(NAME, RUNNING, *map(sealed_file.name_meanwhile, (NAME, RUNNING))),
     *(LOCK, "logs", IN_DATA, "lost+found"),
 }
-"""What may lie in a data directory beside stores; the last is there on a disk of its own."""
+"""Entries of a data directory beside stores; the last is there on a disk of its own."""
 
 _STORE = re.compile(r"shard-(0|[1-9]\d*)")
 _LABEL_FILES = (labels.NAME, sealed_file.name_meanwhile(labels.NAME))
 
 
 def folder_of(data: Path, shard: int) -> Path:
-    """Where a shard's store is."""
+    """The folder of a shard's store."""
     return data / f"shard-{shard}"
 
 
 def label_of(app: Description) -> Label:
-    """What the label of a new store says, made for this app."""
+    """The label of a new store of this app."""
     return Label(
         app=app.app,
         directory=app.directory,
@@ -62,7 +62,7 @@ def label_of(app: Description) -> Label:
 
 
 def create(data: Path, *, app: str, workers: int) -> Description:
-    """A new app: its stores first, then app.json, which makes them members."""
+    """Make a new app: its stores first, then app.json, which makes them members."""
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     for entry in sorted(data.iterdir()):
         if entry.name in OWN:
@@ -78,7 +78,7 @@ def create(data: Path, *, app: str, workers: int) -> Description:
                 f"of. Put app.json back, or restore the app's last backup; or choose another folder "
                 f"with --data."
             )
-        _remove(entry)  # Of a first start that did not come to its end.
+        _remove(entry)  # Left by a first start that was cut short.
     made = Description(
         format=FORMAT,
         generation=1,
@@ -97,7 +97,7 @@ def create(data: Path, *, app: str, workers: int) -> Description:
 
 
 def _never_used(folder: Path) -> bool:
-    """Whether a start that was cut short has made this store, and nobody has written into it."""
+    """Whether a start that was cut short made this store, and nothing was written to it."""
     if not _only_ours(folder):
         return False
     if not (folder / labels.NAME).exists():
@@ -112,8 +112,7 @@ def _never_used(folder: Path) -> bool:
 
 
 def described(data: Path) -> Description:
-    """The app that nobody runs, whose stores are those that its description means. Raises
-    StoreDamaged: one of them is not."""
+    """The description of a stopped app. Raises StoreDamaged: a store is not the one that it means."""
     app, damage = compared(data)
     if damage:
         raise StoreDamaged(damage[0])
@@ -121,13 +120,13 @@ def described(data: Path) -> Description:
 
 
 def compared(data: Path) -> tuple[Description, list[str]]:
-    """The app that nobody runs, and a sentence for each of its stores that is not the one that its
-    description means."""
+    """The description of a stopped app, and a sentence for each store that is not the one that it
+    means."""
     while True:
         app, found = load(data), _labels(data)
         if load(data) == app:  # Else a start has begun meanwhile, and is described anew.
             break
-    assert app is not None, "who calls has looked for the app"
+    assert app is not None, "callers have looked for the app"
     return app, [damage for _, damage in disagreements(data, app, found)]
 
 
@@ -151,7 +150,7 @@ def disagreements(
 
 
 def _labels(data: Path) -> dict[int, Label | str]:
-    """The label of each store, or what is wrong with it."""
+    """The label of each store, or a sentence on what is wrong with it."""
     found: dict[int, Label | str] = {}
     for folder in data.glob("shard-*"):
         match = _STORE.fullmatch(folder.name)
@@ -164,13 +163,13 @@ def _labels(data: Path) -> dict[int, Label | str]:
 
 
 def _outlives(label: Label, app: Description) -> bool:
-    """Whether a store is of a later placement than the description, and was already worked on."""
+    """Whether a store is of a later placement than the description, and was already in use."""
     later = label.version > app.placement.version
     return label.directory == app.directory and later and label.opened
 
 
 def _disagreement(folder: Path, shard: int, label: Label, app: Description) -> str | None:
-    """What is wrong with a member, if anything is."""
+    """A sentence on what is wrong with a member; None: it is sound."""
     described, version, generation = folder.parent / NAME, app.placement.version, app.generation
     if label.directory != app.directory:
         return (
@@ -209,19 +208,19 @@ def _older(data: Path, app: Description, folder: Path, label: Label) -> str:
 
 
 def damages(data: Path, app: Description, shard: int) -> list[str]:
-    """A sentence for each thing that is wrong with a member's store; none when it is clean."""
+    """A sentence for each damage in a member's store."""
     return check_apart(folder_of(data, shard), shard=shard, owners=app.placement.slots)
 
 
 def enlist(data: Path, app: Description) -> None:
-    """A start: the description, and then the labels of its stores, are of one generation more.
+    """Note a start: raise the generation of the description, then of the labels of its stores.
 
-    Raises StoreFull, SkerryError: what is written is as good as what was there.
+    Raises StoreFull, SkerryError: it could not be written; another start works as well as before.
     """
     known = {shard: labels.read(folder_of(data, shard)) for shard in app.placement.members}
     before = app.generation
     if all(label.generation == app.generation for label in known.values()):
-        app.generation += 1  # Else a start was cut short here, and is gone on with.
+        app.generation += 1  # Else a start was cut short here, and this one completes it.
     directory.replace(data, app, generation=before)
     for shard, label in known.items():
         told = replace(label, generation=app.generation, opened=True, dealt_into=0)
@@ -229,7 +228,7 @@ def enlist(data: Path, app: Description) -> None:
 
 
 def adopt(data: Path, app: Description) -> None:
-    """Copies of another directory's stores are this one's from now on; nobody has seen them yet."""
+    """Make copies of another directory's stores this app's own."""
     for shard in app.placement.members:
         label = labels.read(folder_of(data, shard))
         told = replace(label_of(app), store=label.store, shard=shard, opened=True)
@@ -237,14 +236,14 @@ def adopt(data: Path, app: Description) -> None:
 
 
 def dealt_out(data: Path, app: Description, version: int) -> None:
-    """All that the members hold stands in the stores of the placement of this version, too."""
+    """Note on the members that the stores of a new placement hold everything, too."""
     for shard in app.placement.members:
         label = labels.read(folder_of(data, shard))
         labels.write(folder_of(data, shard), replace(label, dealt_into=version))
 
 
 def free_ids(data: Path, app: Description, count: int) -> list[int]:
-    """Ids for new shards, whose folders meet nothing that is there."""
+    """Ids for new shards, whose folders do not exist yet."""
     found: list[int] = []
     candidate = app.placement.next_id
     while len(found) < count:
@@ -258,7 +257,7 @@ def free_ids(data: Path, app: Description, count: int) -> list[int]:
 
 
 def strangers(data: Path, app: Description) -> list[Path]:
-    """Folders that the description does not mention, and whatever else is named like a store."""
+    """Folders that the description does not mention, and files with the name of a store."""
     members = {folder_of(data, shard) for shard in app.placement.members}
     return [
         entry
@@ -269,7 +268,7 @@ def strangers(data: Path, app: Description) -> list[Path]:
 
 
 def unknown(data: Path, app: Description) -> list[str]:
-    """A sentence for each of them that is left alone."""
+    """A sentence for each stranger that is left alone."""
     return [
         f"{entry} is no part of the app {app.app!r} as app.json describes it. It is left alone; "
         f"move it elsewhere, or remove it when you need it no more."
@@ -279,9 +278,9 @@ def unknown(data: Path, app: Description) -> list[str]:
 
 
 def clear(data: Path, app: Description) -> list[str]:
-    """Remove what a change of shards has left, by its own word; a sentence for all that stays.
+    """Remove old stores that a change of shards left. Returns a sentence for each stranger that stays.
 
-    The description is durable, and agrees with its stores.
+    The description must be durable and agree with its stores.
     """
     for entry in strangers(data, app):
         if _replaceable(data, app, entry):
@@ -290,13 +289,13 @@ def clear(data: Path, app: Description) -> list[str]:
 
 
 def _replaceable(data: Path, app: Description, folder: Path) -> bool:
-    """Whether this store, by its own word, holds nothing that the members do not hold: of a
-    change that came to its end, or of one that did not."""
+    """Whether the label of a store says that the members hold all that it holds: it is of a change
+    of shards, complete or not."""
     match = _STORE.fullmatch(folder.name)
     if match is None or not _only_ours(folder):
         return False
     if not _beside_label(folder) and not (folder / labels.NAME).exists():
-        return True  # It was just begun, or is all but gone.
+        return True  # Just begun, or nearly removed.
     try:
         label = labels.read(folder)
     except StoreDamaged:
@@ -316,7 +315,7 @@ def _whole(data: Path, members: Iterable[int]) -> bool:
 
 
 def _only_ours(folder: Path) -> bool:
-    """Whether there is nothing in it that a store does not consist of."""
+    """Whether a folder has nothing but the files of a store."""
     if folder.is_symlink() or not folder.is_dir():
         return False
     known = {TREE, "lock", "lock.mdb", *_LABEL_FILES, *(path.name for path in folder.glob(NAMES))}
@@ -324,14 +323,14 @@ def _only_ours(folder: Path) -> bool:
 
 
 def _beside_label(folder: Path) -> list[Path]:
-    """The files of a store, in the order in which they are removed."""
+    """The files of a store but its label, in the order in which they are removed."""
     files = [entry for entry in folder.iterdir() if entry.name not in _LABEL_FILES]
     return sorted(files, key=lambda entry: entry.name != TREE)
 
 
 def _remove(folder: Path) -> None:
-    """A store in nobody's way. The tree is first, without which nobody takes it for whole; the
-    label is last, so that a removal that is cut short is gone on with."""
+    """Remove a store. The tree goes first, since a store without one counts as incomplete; the label
+    goes last, so that a removal that is cut short can be completed."""
     for entry in _beside_label(folder):
         entry.unlink()
     sync_path(folder)

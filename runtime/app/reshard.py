@@ -1,14 +1,15 @@
 """Deals a stopped app's slots out to another number of shards.
 
-Every slotted row goes to the shard that owns its slot under the new placement. What lies in
-outboxes and was not taken yet becomes messages of the new owners' own streams, in the order
-of the stream that it was in: so order per pair of entities is kept, since all that x had sent
-to y stood in one stream, and what x sends later joins behind.
+Every slotted row goes to the shard that owns its slot under the new placement. Messages that lie
+in outboxes and were not taken yet go to the new owners' own streams, in their old order. That
+keeps the order per pair of entities: all that x had sent to y stood in one stream, and what x sends
+later queues behind it.
 
 Safe against a crash at any moment: new shards have new ids and new folders. When all is synced,
 the labels of the old stores say that they were dealt out; app.json, written last, makes the new
-ones members, and the old ones go.
-Reads and writes stores; nothing runs. Idea: docs/log.md.
+ones members, and the old ones are removed.
+
+Reads and writes stores, while nothing runs. Idea: docs/log.md.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 def reshard(data: Path, app: Description, workers: int) -> Description:
-    """The app on `workers` shards; app.json is written when all is synced."""
+    """Deal an app out to this many shards. Returns its new description, which is durable."""
     old = app.placement
     members = membership.free_ids(data, app, workers)
     placement = placer.after(old, members)
@@ -76,15 +77,14 @@ def _created(data: Path, shard: int, label: Label) -> LmdbStore:
 def deal(
     stores: Mapping[int, Store], placement: Placement, new_stores: Mapping[int, Store]
 ) -> None:
-    """Fill the new stores with what the old ones hold; all of it is durable then, and they are
-    closed."""
+    """Fill the new stores with the contents of the old ones, and close them, durable."""
     time_ns = max(store.last.time_ns for store in stores.values())
     new = {shard: _NewShard(store, shard, time_ns) for shard, store in new_stores.items()}
     for store in stores.values():
         _deal_states(store, placement, new)
         _deal_rows(store, placement, new)
-    # What an earlier change left in a shard's own stream comes before what its peers have sent
-    # since, as it would there (I2).
+    # A shard's own stream holds what an earlier change dealt to it, which comes before what its
+    # peers have sent since (I2).
     for sender, receiver in sorted(product(stores, stores), key=lambda ends: ends[0] != ends[1]):
         _deal_frames(stores, sender, receiver, placement, new)
     for made in new.values():
@@ -92,7 +92,7 @@ def deal(
 
 
 class _NewShard:
-    """A store that is being filled, by ordinary commits."""
+    """A new store, filled by ordinary commits."""
 
     def __init__(self, store: Store, shard: int, time_ns: int) -> None:
         self.shard, self._time_ns = shard, time_ns
@@ -101,16 +101,16 @@ class _NewShard:
         self.waiting: list[wire.Run] = []
 
     def append(self, states: list[StateGroup], rows: list[Row]) -> None:
-        """One commit."""
+        """Append a commit."""
         self._no += 1
         record = records.encode(self._no, 0, self._time_ns, self._checksum, states, rows)
         self._checksum = records.checksum_of(record)
         self._store.append(Commit(CommitNo(self._no), record, states, rows))
         while self._no - self._store.durable() > BACKLOG_RECORDS:
-            time.sleep(0.001)  # Nothing else to do: the disk is the only one at work.
+            time.sleep(0.001)  # Only the disk is at work.
 
     def finish(self) -> None:
-        """The messages that wait, as frames of the shard's own stream; then all is synced."""
+        """Append the waiting messages as frames of the shard's own stream, and sync everything."""
         rows: list[Row] = []
         position = seq = 0
         for body, count in wire.bodies(self.waiting, each=False):
@@ -164,7 +164,7 @@ def _deal_frames(
     placement: Placement,
     new: dict[int, _NewShard],
 ) -> None:
-    """What one old stream still held, each message to the new owner of its target, in order."""
+    """Hand the messages that an old stream still held to the new owners of their targets, in order."""
     row = stores[receiver].read(Table.STREAM, Inbound.row_key(sender))
     taken = 0 if row is None else msgspec.msgpack.decode(row, type=InboundRow).taken
     prefix = receiver.to_bytes(4, "big")
