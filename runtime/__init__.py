@@ -153,12 +153,12 @@ runtime/transport/    Across to the next shard.
     pipe.py  ZeroMQ as a mere pipe between shards: bytes in, maybe bytes out.
 
 runtime/cli/    The launcher, a file a command.
-    message.py   `skerry ask` and `skerry send`: one message to a running app, from the shell.
+    message.py   `skerry ask` and `skerry send`: send one message to a running app from the shell.
     settings.py  The settings that have a flag, a variable and a key: one table, from which all three come.
-    keep.py      `skerry backup` and `skerry restore`: an app's data at one moment, and back.
-    operate.py   `skerry status`, `stop`, `dead`, `check`: a look at an app, and a hand on it.
-    read.py      `skerry get`, `export`, `count`: committed state of a running or a stopped app.
-    run.py       `skerry run`: an app on all cores, with its progress and its summary.
+    keep.py      `skerry backup` and `skerry restore`: copy an app's data as of one moment, and run the copy.
+    operate.py   `skerry status`, `stop`, `dead` and `check`: look at an app, and operate it.
+    read.py      `skerry get`, `export` and `count`: read the committed state of a running or a stopped app.
+    run.py       `skerry run`: run an app on all cores, show its progress, sum it up.
 
 runtime/simulator/    The same core on a simulated network, disk and clock.
     machine.py   A simulated worker: the production shard and what it is asked, on a disk that survives it.

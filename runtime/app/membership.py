@@ -124,7 +124,7 @@ def compared(data: Path) -> tuple[Description, list[str]]:
     means."""
     while True:
         app, found = load(data), _labels(data)
-        if load(data) == app:  # Else a start has begun meanwhile, and is described anew.
+        if load(data) == app:  # Else a start has begun meanwhile: look again.
             break
     assert app is not None, "callers have looked for the app"
     return app, [damage for _, damage in disagreements(data, app, found)]

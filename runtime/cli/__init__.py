@@ -1,8 +1,8 @@
-"""The launcher: `skerry run`, and a look at what runs.
+"""The command line: `skerry run` and the commands that look at an app or act on it.
 
-One file per group of commands; each imports what it needs when it is used, since a command
-line must answer at once. Exit codes: 0 done, 1 the app failed, 2 usage, 3 a damaged store,
-4 already running.
+One file per group of commands. Each imports what it needs when it is used, since a command line
+must answer at once. Exit codes: 0 done, 1 the app failed, 2 usage, 3 a damaged store, 4 already
+running.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def skerry(
         skerry ask Account/alice deposit 10
         skerry get Account/alice
 
-    Defaults of options: [tool.skerry] in pyproject.toml, then SKERRY_WORKERS and so on.
+    Options have defaults in [tool.skerry] of pyproject.toml, then in SKERRY_WORKERS and so on.
     """
 
 
@@ -69,14 +69,14 @@ app.command(name="restore")(keep.restore)
 
 
 def main() -> None:
-    """The console script: errors of ours are a sentence and an exit code, never a traceback."""
+    """Run the console script. Errors that skerry raises end it with a sentence, never a traceback."""
     make_output_printable()
     try:
         app(default_map=defaults(typer.main.get_command(app), from_pyproject(Path.cwd())))
     except SkerryError as error:
         _end(error)
     except BrokenPipeError:
-        sys.stderr.close()  # Who read our output has seen enough.
+        sys.stderr.close()  # The reader of our output has seen enough.
         sys.exit(0)
     except (OSError, UnicodeError) as error:
         _end(SkerryError(explained(error)))

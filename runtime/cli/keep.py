@@ -1,4 +1,4 @@
-"""`skerry backup` and `skerry restore`: an app's data at one moment, and back."""
+"""`skerry backup` and `skerry restore`: copy an app's data as of one moment, and run the copy."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def backup(
     data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """Copy an app's data, as it is at one moment, while it runs or is stopped.
+    """Back up an app's data as of one moment, whether the app runs or is stopped.
 
-    All shards are copied as of one cut, so that no message is lost or doubled between
+    All shards are copied as of one moment, so that no message is lost or doubled between
     them. The copy is verified before it gets its name.
 
     \b
@@ -45,7 +45,7 @@ def restore(
     data: Annotated[Path | None, option("data", help="a new folder")] = None,
     as_json: Json = False,
 ) -> None:
-    """Make an app's data directory from a backup, to go on from there.
+    """Make a data directory from a backup, from which the app goes on.
 
     \b
     Example: skerry restore /mnt/backups/bank-monday && skerry run bank.py

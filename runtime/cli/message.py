@@ -1,4 +1,4 @@
-"""`skerry ask` and `skerry send`: one message to a running app, from the shell."""
+"""`skerry ask` and `skerry send`: send one message to a running app from the shell."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _not_empty(name: str | None) -> str | None:
 Timeout = Annotated[float, typer.Option(callback=_positive, help="seconds to wait for the outcome")]
 IdempotencyKey = Annotated[
     str | None,
-    typer.Option(callback=_not_empty, help="names the request: made again, it does not run again"),
+    typer.Option(callback=_not_empty, help="names the request: made again, it runs no second time"),
 ]
 
 
@@ -81,7 +81,7 @@ def send(
     timeout: Timeout = 30,
     idempotency_key: IdempotencyKey = None,
 ) -> None:
-    """Send one message; returns when it is durable.
+    """Send one message and return when it is durable.
 
     \b
     Example: skerry send Account/alice deposit '[10]'
@@ -182,8 +182,8 @@ async def _outcome(
 
 
 def as_json(value: Any, indent: int = 0) -> str:
-    """A value of the store as JSON, in one line without `indent`. A dict whose keys JSON can't have
-    is a list of [key, value]; a number that is none is null."""
+    """A stored value as JSON, in one line unless indented. A dict whose keys JSON can't have becomes a
+    list of [key, value]; a number that JSON lacks becomes null."""
     try:
         text = patiently(msgspec.json.encode, value)
     except TypeError:

@@ -1,4 +1,4 @@
-"""`skerry status`, `stop`, `dead`, `check`: a look at an app, and a hand on it."""
+"""`skerry status`, `stop`, `dead` and `check`: look at an app, and operate it."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ Letter = tuple[bytes, Any]
 """A dead letter's id, and its row."""
 
 PAGE_ROWS = 1000
-"""Dead letters that are asked for at once."""
+"""Dead letters that are fetched at once."""
 
 Json = Annotated[bool, typer.Option("--json", help="as JSON")]
 STOP_S = 60.0
 AT_ONCE = 32
-"""Dead letters that are told of and not answered yet: few beside what a worker does."""
+"""Retries of dead letters under way at once: few beside the other work of a worker."""
 
 dead = typer.Typer(help="Dead letters: messages that were refused or failed.", no_args_is_help=True)
 
@@ -53,7 +53,7 @@ def _with_connection(data: Path, job: Any) -> Any:
 
 
 def _everywhere(data: Path, kind: str, *args: Any) -> list[Any]:
-    """The answer of every shard."""
+    """Ask every shard. Returns their answers."""
 
     async def job(connection: Any) -> list[Any]:
         shards = connection.shards
@@ -65,7 +65,7 @@ def _everywhere(data: Path, kind: str, *args: Any) -> list[Any]:
 
 
 def status(data: Data = None, as_json_: Json = False) -> None:
-    """What runs, shard by shard."""
+    """Show what runs, shard by shard."""
     folder = find_data(data)
     app = load(folder)
     assert app is not None, "find_data has looked for the app"
@@ -106,8 +106,7 @@ def stop(
 
 
 def _oldest(folder: Path, limit: int) -> tuple[list[Letter], int]:
-    """The dead letters that came first, as far as they fit a page of each shard; and how many there
-    are."""
+    """The oldest dead letters, at most a page of each shard, and the number of all."""
     if is_running(folder):
         pages = _everywhere(folder, "dead", "oldest", None, min(limit, PAGE_ROWS))
         shown = [_letter(row) for letters, _ in pages for row in letters]
@@ -123,7 +122,7 @@ def _oldest(folder: Path, limit: int) -> tuple[list[Letter], int]:
 
 
 def _each(folder: Path) -> Iterator[Letter]:
-    """All dead letters, as they lie in the stores: a page at a time."""
+    """All dead letters in the order of the stores, fetched a page at a time."""
     if not is_running(folder):
         yield from _stored(folder)
         return
@@ -161,7 +160,7 @@ def _stored(folder: Path) -> Iterator[Letter]:
 
 
 def _letter(row: Any) -> Letter:
-    """One of a page."""
+    """A dead letter of a page."""
     from skerry.runtime.core.tables.dead_letters import DeadLetter
 
     return row[0], msgspec.convert(row[1], DeadLetter)
@@ -185,7 +184,7 @@ def _as_dict(key: bytes, letter: Any) -> dict[str, Any]:
 
 
 def _decoded(args: bytes) -> Any:
-    """Arguments; their bytes when they are none, as a damaged peer's or a stranger's."""
+    """The arguments; their bytes, if those of a damaged peer or a stranger do not decode."""
     try:
         return msgspec.msgpack.decode(args)
     except (msgspec.MsgspecError, RecursionError):
@@ -195,11 +194,11 @@ def _decoded(args: bytes) -> Any:
 @dead.command(name="list")
 def list_letters(
     data: Data = None,
-    limit: Annotated[int, typer.Option(min=1, help="the oldest so many")] = 100,
+    limit: Annotated[int, typer.Option(min=1, help="how many, oldest first")] = 100,
     every: Annotated[bool, typer.Option("--all", help="all, in no particular order")] = False,
     as_json_: Json = False,
 ) -> None:
-    """Dead letters, oldest first. `dead show` has each whole, with its traceback."""
+    """List dead letters, oldest first. `dead show` prints one whole, with its traceback."""
     folder = find_data(data)
     if every:
         for letter in _each(folder):
@@ -236,7 +235,7 @@ def show(
     data: Data = None,
     as_json_: Annotated[bool, typer.Option("--json", help="as JSON, which it is anyway")] = False,
 ) -> None:
-    """One dead letter whole, with its traceback."""
+    """Print one dead letter whole, with its traceback."""
     key, folder = _id(id), find_data(data)
     if is_running(folder):
         found = [row for rows in _everywhere(folder, "dead", "show", key) for row in rows]
@@ -250,7 +249,7 @@ def show(
 
 
 async def _told(connection: Any, action: str, key: bytes) -> str:
-    """Tell the shard that has a letter; the others know of none. Why not, when it can't be done."""
+    """Tell the shard that has a dead letter. Returns why it refused; empty: it did not."""
     slots = connection.greeting.placement.slots
     owner = slots[int.from_bytes(key[:2], "big") % len(slots)]
     kind, body = await connection.control(owner, "dead", action, key)
@@ -266,7 +265,7 @@ def _operate(action: str, id: str, data: Path | None) -> None:
 
 
 def _retry_all(type_name: str | None, handler: str | None, data: Path | None) -> None:
-    """Retry the letters that are there now; those that a retry brings back are not tried again."""
+    """Retry the dead letters that are there now, each once, even if a retry brings it back."""
     folder = find_data(data)
     type_name = type_name and stored_name(folder, type_name)
     wanted = [
@@ -309,7 +308,7 @@ def retry(
     ] = None,
     data: Data = None,
 ) -> None:
-    """Send a dead letter's message anew, behind what came since.
+    """Send the message of a dead letter again, behind what came since.
 
     \b
     Example: skerry dead retry --all --type Account --handler deposit
@@ -326,7 +325,7 @@ def retry(
 
 @dead.command()
 def drop(id: str, data: Data = None) -> None:
-    """Forget a dead letter."""
+    """Remove a dead letter."""
     _operate("drop", id, data)
 
 
@@ -339,7 +338,8 @@ def check(
 ) -> None:
     """Verify every checksum of a stopped app's stores, and that they fit its description.
 
-    Each record, each link between records, each row, and whose its slot is. Exit code 3: damage."""
+    Each record, each link between records, each row and the owner of its slot are checked. Exit code
+    3: there is damage."""
     from skerry.runtime.app import membership
 
     folder = find_data(directory or data)

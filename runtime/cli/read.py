@@ -1,4 +1,4 @@
-"""`skerry get`, `export`, `count`: committed state of a running or a stopped app.
+"""`skerry get`, `export` and `count`: read the committed state of a running or a stopped app.
 
 The store describes itself, so the app need not be imported.
 """
@@ -32,7 +32,7 @@ Schemas = Callable[[int], bytes | None]
 
 
 def fields_of(state: bytes, schemas: Schemas) -> dict[str, Any]:
-    """A stored state by the names of its fields."""
+    """The fields of a stored state, by name."""
     try:
         schema_id, *values = patiently(msgspec.msgpack.decode, state)
     except msgspec.DecodeError:
@@ -46,7 +46,7 @@ def fields_of(state: bytes, schemas: Schemas) -> dict[str, Any]:
 
 
 def _without_class(field: Raw) -> Any:
-    """A field's value; its bytes when it is a dict with dicts as keys, which only its class reads."""
+    """The value of a field; its bytes, if it is a dict with dicts as keys, which only its class reads."""
     try:
         return patiently(msgspec.msgpack.decode, field)
     except msgspec.DecodeError:
@@ -54,9 +54,10 @@ def _without_class(field: Raw) -> Any:
 
 
 def states(data: Path, type_name: str, prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """(key, state) of every entity of a type, from the doors or from the stores.
+    """(key, state) of every entity of a type, from the workers or from the stores.
 
-    Raises UnknownEntity."""
+    Raises UnknownEntity: there is no such type.
+    """
     type_name = stored_name(data, type_name)
     if is_running(data):
         yield from _running_states(data, type_name, prefix)
@@ -80,7 +81,7 @@ def states(data: Path, type_name: str, prefix: str = "") -> Iterator[tuple[str, 
 
 
 def _types_in(store: Any) -> set[str]:
-    """The entity types that a store has been told of, by this release or an older one."""
+    """The entity types that a store knows, of this release and of older ones."""
     described = (msgspec.json.decode(value) for _, value in store.scan(Table.SCHEMA))
     return {each["type"] for each in described if "fields" in each}
 
@@ -170,9 +171,9 @@ def export(
     data: Data = None,
     as_json_: Json = False,
 ) -> None:
-    """Print every entity of a type.
+    """Print every entity of a type, one per line.
 
-    One a line, as {"key": …, "state": {…}}.
+    A line is {"key": …, "state": {…}}.
 
     \b
     Example: skerry export Account --format csv > accounts.csv
@@ -184,9 +185,9 @@ def export(
         for key, state in states(folder, type_name, prefix):
             print(as_json({"key": key, "state": state}))
         return
-    # Read twice: the first line names every field, and an older release's state lacks some.
+    # Read twice: the first line names every field, and states of older releases lack some.
     names = dict.fromkeys(name for _, state in states(folder, type_name, prefix) for name in state)
-    # A file has each cell as it is; a terminal would obey it.
+    # A file gets each cell as it is; a terminal would obey control characters.
     file = sys.stdout if sys.stdout.isatty() else sys.__stdout__ or sys.stdout
     table = csv.writer(file)
     table.writerow(["key", *names])
@@ -195,7 +196,7 @@ def export(
 
 
 def _cell(value: Any) -> Any:
-    """A value as a table has it: as JSON, but for the quotes around what is text there."""
+    """A value for a cell: JSON, but texts without quotes."""
     if isinstance(value, datetime | bytes):
         return msgspec.to_builtins(value)
     return value if isinstance(value, str | int | float) else as_json(value)
@@ -216,7 +217,7 @@ def count(
 
 
 async def _counted(folder: Path, type_name: str) -> int:
-    """Counted by the workers, each its own. Raises UnknownEntity."""
+    """Let each worker count its own. Raises UnknownEntity."""
     from skerry.runtime.client.connection import Connection
 
     connection = await Connection.open(folder)

@@ -1,4 +1,4 @@
-"""`skerry run`: an app on all cores, with its progress and its summary."""
+"""`skerry run`: run an app on all cores, show its progress, sum it up."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _sync(text: str) -> str:
 def run(
     target: Annotated[str, typer.Argument(help="MODULE:APP, or FILE.py[:APP]")],
     args: Annotated[
-        list[str] | None, typer.Argument(help="behind --: for the app, as skerry.args()")
+        list[str] | None, typer.Argument(help="after --: for the app, as skerry.args()")
     ] = None,
     workers: Annotated[int | None, option("workers", min=1, max=1024)] = None,
     data: Annotated[Path | None, option("data")] = None,
@@ -49,7 +49,8 @@ def run(
 ) -> None:
     """Run an app until it ends or is stopped.
 
-    Ctrl-C: what runs is committed first; a second one stops at once. Nothing is lost either way.
+    Ctrl-C stops it when what runs is committed; a second one stops at once. Nothing is lost either
+    way.
 
     \b
     Examples:
@@ -65,9 +66,9 @@ def run(
     os.environ["SKERRY_ARGS"] = json.dumps(args or [])
     here = Path.cwd()
     if sys.stderr.isatty():
-        importlib.import_module("rich.progress")  # Before it is looked for in the program's folder.
+        importlib.import_module("rich.progress")  # Before the program's folder is on the path.
     try:
-        # Before the program is imported, which may change the directory.
+        # First, since the import of the program may change the directory.
         target, path = resolved(target), path_for(target)
         hidden_names = hidden(path[0])
         app = load(target, path)
@@ -106,7 +107,7 @@ def run(
     )
     if progress.dead:
         shown.say(
-            f"{progress.dead:,} dead letters came: messages that were refused or failed. "
+            f"{progress.dead:,} messages were refused or failed and became dead letters. "
             f"Look at them with `skerry dead list --data {config.data}`."
         )
     if progress.skipped:
@@ -120,7 +121,7 @@ def _given(**settings: Any) -> dict[str, Any]:
 
 
 class _Lines:
-    """Plain lines, now and then: for logs and pipes."""
+    """Shows progress in plain lines, now and then, for logs and pipes."""
 
     def __init__(self, name: str) -> None:
         self._name, self._last, self._turns = name, time.monotonic(), 0
@@ -140,7 +141,7 @@ class _Lines:
 
 
 class _Bar:
-    """A bar on a terminal, or a counter when the end is not known."""
+    """Shows progress on a terminal: a bar, or a counter when the end is not known."""
 
     def __init__(self, name: str) -> None:
         from rich.console import Console
