@@ -59,7 +59,7 @@ def test_what_is_no_file_is_named_with_the_next_step(tmp_path: Path) -> None:
     with pytest.raises(SkerryError, match="pipe is no regular file"):
         TextFiles(pipe).partitions()
     with pytest.raises(SkerryError, match="pipe can't be read: it is no regular file any more"):
-        list(TextFiles().read(str(pipe), None))
+        list(TextFiles(pipe).read(str(pipe), None))
 
 
 @pytest.mark.parametrize("harm", ["cut", "spoilt"])
@@ -229,7 +229,7 @@ def test_a_packed_file_is_unpacked_by_any_name_and_a_false_one_is_named(tmp_path
     assert source.size(partition) is None
     (tmp_path / "b.gz").write_text("one\n")
     with pytest.raises(SkerryError, match=r"b\.gz can't be read: Not a gzipped file"):
-        list(TextFiles().read(str(tmp_path / "b.gz"), None))
+        list(source.read(str(tmp_path / "b.gz"), None))
 
 
 def test_generated_items_are_a_function_of_partition_and_position() -> None:

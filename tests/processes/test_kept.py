@@ -79,9 +79,9 @@ def test_what_an_older_release_kept_and_nobody_can_read_is_named_and_the_rest_se
     }
     with running(data), skerry.Client(data) as client:
         assert client.ask(Counter.at("fine").add) == 2
-        with pytest.raises(
-            Failed, match=r"Counter/deep .* nests deeper than this interpreter reads"
-        ):
+        # Since 3.12 interpreters read this deep, and see that it is no list of texts.
+        too_deep = r"nests deeper than this interpreter reads|field `names`: Expected `str`"
+        with pytest.raises(Failed, match=rf"Counter/deep .*({too_deep})"):
             client.ask(Counter.at("deep").add)
         with pytest.raises(Failed, match=r"Counter/wrong .* field `count`: Expected `int`"):
             client.ask(Counter.at("wrong").add)
