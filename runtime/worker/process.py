@@ -390,7 +390,7 @@ class Worker:
             "items": self._readers.items,
             "skipped": self._readers.skipped,
             "commits": self._commits,
-            "pressed": self._shard.demand().backpressured or store.pressed,
+            "backpressured": self._shard.demand().backpressured or store.pressed,
             "backlog_records": records,
             "backlog_bytes": size,
             "uptime_s": round(time.monotonic() - self._started, 3),
