@@ -54,7 +54,7 @@ api/sinks/    What writes items.
 runtime/    How programs run; imported as `skerry.runtime`.
     config.py       How an app is run: one tree of settings, built where a program comes in and handed down whole.
     description.py  The app's description, and who runs it: what all processes of an app agree on.
-    ports.py        The ports: what core, worker and supervisor need from the outside, each with its promise.
+    ports.py        The ports: what core, worker and supervisor need from the outside, each with its promises.
     causes.py       Explains an error to a person: a sentence with its cause and the next step, and an exit code.
     forks.py        Keeps forked children out of our affairs: they lose our descriptors and treat signals normally.
     printable.py    Makes text safe to print on a terminal: nothing in it moves the cursor, hides or forges a line.
@@ -139,15 +139,22 @@ runtime/core/streams/    Ordered messages between two shards.
     inbound.py   The receiving end of one stream: which frame is next, and what may be acked.
 
 runtime/store/    Down to the disk.
-    store.py        A shard's commits, made durable: append, sync on a thread, recover, checkpoint.
-    segments.py     The files of a shard's log: records of commits, each synced by the write that appends it.
-    memtable.py     The memtable: rows that are sealed and not in the B-tree yet.
-    checkpoint.py   A checkpoint: the rows of a frozen layer of the memtable, carried down to the tree in slices.
-    tree.py         Rows in the B-tree: each with a checksum over key and value, each slot with a fingerprint.
-    environment.py  A store's folder: its lock, its format, its LMDB environment, where its log stands.
-    label.py        A store's label: what it says of itself, beside its tree.
-    sealed_file.py  Small files of which every bit counts: JSON behind its checksum, written whole or not at all.
-    check.py        Verifies a store that nobody runs: every record's chain, every row's checksum, every slot's count.
+    store.py         The store of a shard: its rows, its log, and the thread that joins them.
+    memtable.py      The memtable: rows that are sealed and not in the B-tree yet.
+    rows.py          A shard's rows: the memtable above the tree, read as one.
+    committer.py     The thread that makes commits durable, over any log.
+    segments.py      A shard's log as a row of files, the segments.
+    segment.py       One file of the log, a segment.
+    checkpointer.py  When a checkpoint begins, how fast it goes, and its steps on the committer's thread.
+    checkpoint.py    A checkpoint: the rows of a frozen layer of the memtable, carried down to the tree in slices.
+    tree.py          Rows in the B-tree: each with a checksum over key and value, each slot with a fingerprint.
+    environment.py   A store's LMDB environment: opened, checked, copied.
+    lock.py          The lock on a store's folder: one process owns a store at a time.
+    quota.py         What a store may take of its disk, and what it means when the system gives it no more.
+    disk.py          Bytes on their way to the disk: written whole, synced, and sealed behind a checksum.
+    label.py         A store's label: what it says of itself, beside its tree.
+    sealed_file.py   Small files of which every bit counts: JSON behind its checksum, written whole or not at all.
+    check.py         Verifies a store that nobody runs: every record's chain, every row's checksum, every slot's count.
 
 runtime/transport/    Across to the next shard.
     pipe.py  ZeroMQ as a mere pipe between shards: bytes in, maybe bytes out.
@@ -162,9 +169,9 @@ runtime/cli/    The launcher, a file a command.
 
 runtime/simulator/    The same core on a simulated network, disk and clock.
     machine.py   A simulated worker: the production shard and what it is asked, on a disk that survives it.
+    disk.py      A simulated disk: keeps what was synced, and forgets the rest on a crash.
     callers.py   Simulated clients: the production session over lines that break.
     cluster.py   n shards on a simulated network, disk and clock, driven by one seed.
-    disk.py      A simulated disk: keeps what was synced, and forgets the rest on a crash.
     keeper.py    The simulated supervisor: decides by the production code when workers start, and when all is over.
     ledger.py    Keeps its own books of what was sent and what was run, and compares them: once, and in order.
     picture.py   A simulated run as a picture: a lane per shard, time to the right, in one SVG file.

@@ -1,54 +1,26 @@
-"""The ports: what core, worker and supervisor need from the outside, each with its promise.
+"""The ports: what core, worker and supervisor need from the outside, each with its promises.
 
-A shard asks `Committed` one kind of question and no other. `Store` is what a worker
-(or the simulator) keeps a shard's commits in. `Coordinator` is what a supervisor asks
-whether it may run an app, and who serves which slots.
+A port is what its users call, and no more. Adapters live in the room of their technology, and
+each passes the tests of its port: `tests/ports`.
 
 Imports the vocabulary only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from msgspec import Struct
 
+from skerry.runtime.core.commit import Decoded
 from skerry.runtime.core.events import Commit
 from skerry.runtime.description import Description, Running
 
 
-class Committed(Protocol):
-    """The newest sealed rows: those of every commit given to `append`, durable or not."""
-
-    def state(self, type: str, key: str) -> bytes | None:
-        """The state of an entity, or None when it has none. Raises StoreDamaged on a bad checksum."""
-        ...
-
-    def states_at(self, type: str, keys: Sequence[str], slots: Sequence[int]) -> list[bytes | None]:
-        """The same for many entities of a type, each with its slot."""
-        ...
-
-    def read(self, table: int, key: bytes) -> bytes | None:
-        """One row of any table but STATE."""
-        ...
-
-    def scan(
-        self, table: int, prefix: bytes = b"", after: bytes = b""
-    ) -> Iterator[tuple[bytes, bytes]]:
-        """Rows of a table (not STATE) whose keys begin with `prefix` and are greater than `after`, in
-        order of key."""
-        ...
-
-    def states(self, type: str, prefix: str = "", after: str = "") -> Iterator[tuple[str, bytes]]:
-        """(key, state) of a type, keys beginning with `prefix` and greater than `after`.
-
-        In order of (slot, key): `after` is a key of an earlier answer and continues behind it."""
-        ...
-
-
 class Last(Struct, frozen=True):
-    """The newest commit that a store holds; all zero in a new one."""
+    """The newest commit of a log or store; all zero when there is none."""
 
     no: int = 0
     checksum: int = 0
@@ -56,29 +28,228 @@ class Last(Struct, frozen=True):
     time_ns: int = 0
 
 
+# ── a shard's log ──
+
+
+class LogSnapshot(Protocol):
+    """A log as it was at one moment. It stays readable while the log goes on, rolls and trims."""
+
+    @property
+    def no(self) -> int:
+        """The newest commit of that moment."""
+        ...
+
+    def copy(self, folder: Path) -> int:
+        """Copy it into a store's folder, synced; return how many bytes. Any thread may call this.
+
+        Raises StoreDamaged: the log can't be read; OSError: the copy can't be written.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of it."""
+        ...
+
+
+class Log(Protocol):
+    """A shard's commit records, in the order of their numbers.
+
+    Prefix-durable: whatever crashes, `replay` yields every record that was synced, then perhaps
+    some of those that were appended after them, without a gap. What was synced and is damaged
+    raises StoreDamaged and is never skipped, nor cut off.
+
+    Fenced: while one process has the log open, no other can append to it.
+
+    Opened by a token and by the commit that the oldest record follows; the rows stand in the tree
+    beside both, and so can't be of another time than the log. An `append` or `sync` that raises
+    ends the log's use: a second try could claim success.
+
+    Called by one thread at a time, but for `last`, `bytes` and `hold`.
+    """
+
+    @property
+    def last(self) -> Last:
+        """The newest record that was replayed or appended."""
+        ...
+
+    @property
+    def size_bytes(self) -> int:
+        """What the log takes of the disk quota."""
+        ...
+
+    def replay(self) -> Iterator[Decoded]:
+        """Yield every record, verified; called once, before all else. Changes nothing. Raises
+        StoreDamaged."""
+        ...
+
+    def resume(self) -> None:
+        """Make durable what was replayed. Appends may follow."""
+        ...
+
+    def append(self, waiting: Sequence[bytes], *, sync: bool) -> None:
+        """Append records, at least one; with `sync` they are durable when this returns.
+
+        A log is always synced in the same way: all appends with `sync`, or none.
+        """
+        ...
+
+    def sync(self) -> None:
+        """Make durable all that was appended."""
+        ...
+
+    def prepare_roll(self) -> bytes:
+        """Sync, and prepare to roll: to go on at a place that `trim` can cut at.
+
+        Returns the token by which the log opens once it has rolled. Its owner makes the token
+        durable and then calls `roll`, before it appends more. After a crash in between, either
+        token opens the log.
+        """
+        ...
+
+    def roll(self) -> None:
+        """Go on at the prepared place."""
+        ...
+
+    @property
+    def boundary(self) -> Last:
+        """The newest record before the place that the log last rolled to."""
+        ...
+
+    def trim(self) -> None:
+        """Drop the records up to `boundary`. Their rows are durable elsewhere, and that the log
+        follows that commit is durable beside its token."""
+        ...
+
+    def hold(self) -> LogSnapshot:
+        """Hold all that is appended now. Any thread may call this, but not during `roll` or
+        `trim`."""
+        ...
+
+    def close(self) -> None:
+        """Sync, and let go."""
+        ...
+
+
+# ── a shard's rows ──
+
+
+class Committed(Protocol):
+    """The newest sealed rows: those of every commit given to `append`, durable or not."""
+
+    def state(self, type: str, key: str) -> bytes | None:
+        """Return an entity's state, or None when it has none. Raises StoreDamaged."""
+        ...
+
+    def states_at(self, type: str, keys: Sequence[str], slots: Sequence[int]) -> list[bytes | None]:
+        """Return the states of entities of a type, each given with its slot. Raises
+        StoreDamaged."""
+        ...
+
+    def read(self, table: int, key: bytes) -> bytes | None:
+        """Return one row of any table but STATE. Raises StoreDamaged."""
+        ...
+
+    def scan(
+        self, table: int, prefix: bytes = b"", after: bytes = b""
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the rows of a table (not STATE) whose keys begin with `prefix` and are greater than
+        `after`, in order of key."""
+        ...
+
+    def states(self, type: str, prefix: str = "", after: str = "") -> Iterator[tuple[str, bytes]]:
+        """Yield (key, state) of a type, in order of (slot, key), keys beginning with `prefix`.
+
+        `after` is a key of an earlier answer, and the states behind it follow. A page costs what
+        is on it, however many rows the store holds.
+        """
+        ...
+
+
+class Copied(Struct, array_like=True, frozen=True):
+    """A finished copy of a store."""
+
+    commit: int
+    """Its newest commit."""
+    size: int
+    """Bytes."""
+
+
 class Store(Committed, Protocol):
-    """A shard's log and rows."""
+    """A shard's log and rows. One thread calls it, but for the copying."""
 
     last: Last
+    """The newest commit when the store was opened."""
 
     def append(self, commit: Commit) -> None:
-        """Visible to reads at once, durable later and in order. Never blocks on the disk."""
+        """Make a commit visible to reads at once, and durable later, in order. Never waits for a
+        sync."""
         ...
 
     def durable(self) -> int:
-        """The newest durable commit. Raises what the disk raised."""
+        """Return the newest durable commit. Raises what ended the store's use."""
         ...
 
     def keep(self, no: int) -> None:
-        """Keep the rows as they are durable now, for a backup; what was kept before is let go.
+        """Keep the rows as they are durable now, for backup `no`, in place of any kept before.
 
         They may be a few commits ahead of what `durable` has said, never behind it.
         """
         ...
 
     def close(self) -> None:
-        """Wait until all is durable, and let go."""
+        """Wait until all is durable, and let go. Raises what ended the store's use."""
         ...
+
+
+class WorkerStore(Store, Protocol):
+    """A store that a worker's loop paces itself by, and copies for backups."""
+
+    @property
+    def backlog(self) -> tuple[int, int]:
+        """How many commits and bytes are appended and not durable yet."""
+        ...
+
+    @property
+    def pressed(self) -> bool:
+        """Whether intake from outside should pause: most of the disk quota is used."""
+        ...
+
+    def copy_kept(self, no: int, folder: Path) -> Callable[[], Copied]:
+        """Return what copies the rows kept for backup `no` into a new folder, on any thread.
+
+        Raises SkerryError: nothing is kept for it any more.
+        """
+        ...
+
+    def let_go(self) -> None:
+        """Keep nothing any more, unless it is being copied."""
+        ...
+
+
+# ── its peers ──
+
+
+class Pipe(Protocol):
+    """Packets to and from a shard's peers.
+
+    Lossy: a packet arrives whole or not at all, perhaps late, twice, or out of order. Streams
+    number, keep and resend what counts.
+    """
+
+    def send(self, peer: int, raw: bytes) -> bool:
+        """Send a packet, without waiting. False: it was dropped."""
+        ...
+
+    def receive(self) -> list[bytes]:
+        """Return packets that have arrived, some hundreds at most."""
+        ...
+
+    def close(self) -> None:
+        """Let go. What has not been received is lost."""
+        ...
+
+
+# ── an app's processes ──
 
 
 class Coordinator(Protocol):

@@ -27,8 +27,9 @@ from skerry.runtime.app import directory, membership
 from skerry.runtime.client.connection import Connection
 from skerry.runtime.description import Backup, Description, boot_id
 from skerry.runtime.store import label
+from skerry.runtime.store.disk import sync_path
 from skerry.runtime.store.environment import TREE
-from skerry.runtime.store.segments import NAMES, sync_path
+from skerry.runtime.store.segment import NAMES
 from skerry.runtime.store.store import LmdbStore
 
 COPY_S = 24 * 3600.0

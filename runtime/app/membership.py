@@ -30,10 +30,11 @@ from skerry.runtime.private import IN_DATA
 from skerry.runtime.store import label as labels
 from skerry.runtime.store import sealed_file
 from skerry.runtime.store.check import check_apart
-from skerry.runtime.store.environment import TREE, has_commits, missing
+from skerry.runtime.store.disk import sync_path
+from skerry.runtime.store.environment import TREE, missing
 from skerry.runtime.store.label import Label
-from skerry.runtime.store.segments import NAMES, sync_path
-from skerry.runtime.store.store import LmdbStore
+from skerry.runtime.store.segment import NAMES
+from skerry.runtime.store.store import LmdbStore, has_commits
 
 OWN = {
     *(NAME, RUNNING, *map(sealed_file.name_meanwhile, (NAME, RUNNING))),

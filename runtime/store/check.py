@@ -16,7 +16,8 @@ import msgspec
 from skerry.errors import StoreDamaged, StoreLocked
 from skerry.runtime.core.events import SLOTTED
 from skerry.runtime.core.ownership import slots_of
-from skerry.runtime.store.environment import Environment, open_log
+from skerry.runtime.store.environment import Environment
+from skerry.runtime.store.store import open_log
 from skerry.runtime.store.tree import verify
 
 NAMED = 8
@@ -36,7 +37,7 @@ def check(path: Path, *, shard: int, owners: Sequence[int] = ()) -> Iterator[str
     try:
         with store.env.begin() as txn:
             seen: set[int] = set()
-            yield from _log(txn, store, seen)
+            yield from _log(store, seen)
             yield from verify(txn, store.rows, store.slots, path, seen)
             yield from _strays(path, shard, owners, seen)
     except lmdb.Error as error:
@@ -45,10 +46,11 @@ def check(path: Path, *, shard: int, owners: Sequence[int] = ()) -> Iterator[str
         store.close()
 
 
-def _log(txn: lmdb.Transaction, store: Environment, seen: set[int]) -> Iterator[str]:
+def _log(store: Environment, seen: set[int]) -> Iterator[str]:
     """The records: each checksum, and the chain between them, up to the first that is wrong."""
     try:
-        for decoded in open_log(store, store.position(txn)).replay():
+        log, _ = open_log(store)
+        for decoded in log.replay():
             for group in decoded.states:
                 seen.update(slots_of(group.type, group.keys))
             kept = (

@@ -12,9 +12,11 @@ Does file I/O. Idea: docs/log.md.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from skerry.errors import StoreDamaged
 from skerry.runtime.store import sealed_file
@@ -45,6 +47,11 @@ class Label(Struct, frozen=True, kw_only=True):
 
 NOBODYS = Label()
 """Of a store that is part of no app."""
+
+
+def named(label: Label, shard: int) -> Label:
+    """Return the label of a new store of this shard, which gets a name of its own."""
+    return replace(label, shard=shard, store=os.urandom(16).hex())
 
 
 def read(folder: Path) -> Label:

@@ -21,7 +21,7 @@ import xxhash
 from msgspec import Struct
 
 from skerry.errors import SkerryError, StoreFull
-from skerry.runtime.store.segments import sync_path, write_all
+from skerry.runtime.store.disk import sync_path, write_all
 
 T = TypeVar("T", bound=Struct)
 

@@ -64,7 +64,7 @@ from skerry.runtime.core.streams.links import ACK_NS
 from skerry.runtime.gateway.inquiries import Inquiries
 from skerry.runtime.gateway.listener import Door, callers_that_fit, raise_limit
 from skerry.runtime.gateway.protocol import Control
-from skerry.runtime.store.environment import Copied
+from skerry.runtime.ports import Copied, WorkerStore
 from skerry.runtime.store.store import LmdbStore
 from skerry.runtime.transport.pipe import Pipe
 from skerry.runtime.worker import heartbeat
@@ -162,7 +162,7 @@ class Worker:
             [folder, assignment.store], [lifeline, self._wake_fd, self._door.fd], also=stray
         )
 
-    def _open_store(self) -> LmdbStore:
+    def _open_store(self) -> WorkerStore:
         """Ours; for a moment the worker of a supervisor that was killed may still hold it."""
         assignment, config = self._assignment, self._assignment.config
         deadline = time.monotonic() + LOCKED_S
@@ -173,7 +173,7 @@ class Worker:
                     shard=assignment.shard,
                     sync=config.storage.sync,
                     quota_bytes=config.storage.quota_bytes,
-                    overlay_bytes=config.memtable_bytes,
+                    memtable_bytes=config.memtable_bytes,
                     wake=self._wake,
                 )
             except StoreLocked:

@@ -76,8 +76,17 @@ WALK = (
     *("executor", "loops", "cache", "handlers", "results", "intentions", "asks", "timers", "ids"),
     *("outcomes", "outputs", "dead_letters", "operations", "commit"),
     # Down to the disk, across to the next shard.
-    *("store", "segments", "memtable", "checkpoint", "tree", "environment", "label"),
-    *("sealed_file", "pipe"),
+    *(
+        "store",
+        "memtable",
+        "rows",
+        "committer",
+        "segments",
+        "segment",
+        "checkpointer",
+        "checkpoint",
+    ),
+    *("tree", "environment", "lock", "quota", "disk", "label", "sealed_file", "check", "pipe"),
 )
 
 

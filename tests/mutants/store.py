@@ -7,7 +7,7 @@ from unittest.mock import ANY, patch
 
 from msgspec.structs import replace
 
-from skerry.runtime.store import sealed_file, segments, tree
+from skerry.runtime.store import sealed_file, segment, tree
 from tests.mutants.bugs import bug
 
 # The memtable.
@@ -69,12 +69,9 @@ def _(take, self, rows):
     return None if take(self, 1) is None else carried
 
 
-@bug("a memtable entry goes before the reader is renewed", "store.store:LmdbStore._renew_reader")
-def _(renew_reader, self):
-    old, self._reader = self._reader, self._env.begin()
-    renew_reader(self)
-    self._reader.abort()
-    self._reader = old
+@bug("a memtable entry goes before the reader is renewed", "store.rows:Rows.renew")
+def _(renew, self):
+    pass
 
 
 # Scans.
@@ -98,7 +95,7 @@ def _(keys, self, slot):
 
 @bug(
     "a page of a scan begins with the last key of the one before, in the tree",
-    "store.store:LmdbStore._rows_at",
+    "store.rows:Rows._rows_at",
 )
 def _(rows_at, self, cursor, prefix, after):
     if after and after.startswith(prefix) and cursor.set_key(after):
@@ -106,7 +103,7 @@ def _(rows_at, self, cursor, prefix, after):
     yield from rows_at(self, cursor, prefix, after)
 
 
-@bug("a deletion does not hide the row in the tree", "store.store:_newest")
+@bug("a deletion does not hide the row in the tree", "store.rows:_newest")
 def _(newest, newer, tree):
     return newest((entry for entry in newer if entry[2] is not None), tree)
 
@@ -138,68 +135,74 @@ def _(verify_small, self):
 # The log.
 
 
-@bug("the log's old file goes when its sweep has only begun", "store.segments:Log.turn")
-def _(turn, self, segment):
-    turn(self, segment)
-    self.drop()
+@bug("the log is trimmed when its checkpoint has only begun", "store.segments:Segments.roll")
+def _(roll, self):
+    roll(self)
+    self.trim()
 
 
-@bug("a sweep begins before all that it carries is synced", "store.segments:Log.begin_segment")
-def _(begin_segment, self):
+@bug(
+    "a checkpoint begins before all that it carries is synced",
+    "store.segments:Segments.prepare_roll",
+)
+def _(prepare_roll, self):
     with patch.object(self, "_unsynced", False):
-        return begin_segment(self)
+        return prepare_roll(self)
 
 
 @bug(
     "what a killed process left in the page cache is built on without a sync",
-    "store.segments:Log.resume",
+    "store.segments:Segments.resume",
 )
 def _(resume, self):
     with patch.object(os, "fsync", lambda fd: None):
         resume(self)
 
 
-@bug("the mark is ahead of the sync", "store.segments:Log.append")
+@bug("the mark is ahead of the sync", "store.segments:Segments.append")
 def _(append, self, waiting, *, sync):
     append(self, waiting, sync=sync)
     if not sync:
         self._mark()
 
 
-@bug("both marks are written at one place", "store.segments:Log._mark")
+@bug("both marks are written at one place", "store.segments:Segments._mark")
 def _(mark, self):
-    with patch.object(segments, "MARKS_AT", segments.MARKS_AT[:1] * 2):
+    with patch.object(segment, "MARKS_AT", segment.MARKS_AT[:1] * 2):
         mark(self)
 
 
-@bug("a log that the tree knows nothing of is thrown away", "store.segments:Log.__init__")
-def _(init, self, folder, *, shard, newest, before):
-    for path in folder.glob(segments.NAMES):
-        if path.name > segments.name_of(newest):
+@bug("a log that the tree knows nothing of is thrown away", "store.segments:Segments.__init__")
+def _(init, self, folder, *, shard, token, before):
+    newest = int.from_bytes(token, "little")
+    for path in folder.glob(segment.NAMES):
+        if path.name > segment.name_of(newest):
             path.unlink()
-    init(self, folder, shard=shard, newest=newest, before=before)
+    init(self, folder, shard=shard, token=token, before=before)
 
 
-@bug("the log of another life of the shard is taken for its own", "store.segments:Log.__init__")
-def _(init, self, folder, *, shard, newest, before):
-    oldest = folder / segments.name_of(before[0] + 1)
+@bug(
+    "the log of another life of the shard is taken for its own", "store.segments:Segments.__init__"
+)
+def _(init, self, folder, *, shard, token, before):
+    oldest = folder / segment.name_of(before[0] + 1)
     if oldest.exists():
-        before = before[0], segments.Segment.open(oldest, shard=shard).before.checksum
-    init(self, folder, shard=shard, newest=newest, before=before)
+        before = before[0], segment.Segment.open(oldest, shard=shard).before.checksum
+    init(self, folder, shard=shard, token=token, before=before)
 
 
-@bug("the log is cut off at a bad record", "store.segments:Segment.records")
+@bug("the log is cut off at a bad record", "store.segment:Segment.records")
 def _(records, self, due):
     return records(self, 0)
 
 
-@bug("a record need not follow the one before it in its file", "store.segments:_next")
+@bug("a record need not follow the one before it in its file", "store.segment:_next")
 def _(next_record, file, at, size):
     decoded, end = next_record(file, at, size)
     return replace(decoded, previous=ANY), end
 
 
-@bug("a file of the log need not follow the one before it", "store.segments:Log.replay")
+@bug("a file of the log need not follow the one before it", "store.segments:Segments.replay")
 def _(replay, self):
     loose = [
         replace(each, before=replace(each.before, checksum=ANY, epoch=ANY, time_ns=ANY))
@@ -209,18 +212,18 @@ def _(replay, self):
         yield from replay(self)
 
 
-@bug("a write that took less is a write", "store.segments:write_all")
+@bug("a write that took less is a write", "store.disk:write_all")
 def _(write_all, fd, data, at, flags=0):
     os.pwritev(fd, [data], at, flags)
 
 
-@bug("--sync 10ms does not sync", "store.store:LmdbStore._write")
+@bug("--sync 10ms does not sync", "store.committer:Committer._write")
 def _(write, self, records):
     with patch.object(self, "_sync", "off" if self._sync == "10ms" else self._sync):
         write(self, records)
 
 
-@bug("--sync commit does not sync", "store.store:LmdbStore._write")
+@bug("--sync commit does not sync", "store.committer:Committer._write")
 def _(write, self, records):
     with patch.object(self, "_sync", "off" if self._sync == "commit" else self._sync):
         write(self, records)

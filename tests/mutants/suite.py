@@ -22,7 +22,7 @@ QUICK = [
     for name in ("packets", "traces", "watch", "verbs", "forget", "draws", "replies")
 ]
 DESCRIPTION = "tests/store/test_description.py"
-STORE = ["tests/store/test_store.py", "tests/store/test_segments.py", DESCRIPTION]
+STORE = ["tests/store/test_store.py", "tests/ports", "tests/store/test_segments.py", DESCRIPTION]
 FIRST = {
     "client": ["tests/client", *QUICK],
     "store/memtable.py": ["tests/store/test_memtable.py", "tests/store/test_pages.py", *STORE],

@@ -23,20 +23,22 @@ import msgspec
 from skerry.runtime.app import backup, directory, membership, reshard
 from skerry.runtime.core import commit as records
 from skerry.runtime.core.events import Commit, CommitNo, StateGroup
-from skerry.runtime.store import checkpoint, environment, label
-from skerry.runtime.store.segments import Log
+from skerry.runtime.store import checkpoint, label
+from skerry.runtime.store.checkpointer import Checkpointer
+from skerry.runtime.store.committer import Committer
+from skerry.runtime.store.segments import Segments
 from skerry.runtime.store.store import LmdbStore
 
 COMMITS = 120
 POINTS: dict[str, tuple[Any, str]] = {
-    "a write of the log": (Log, "append"),
-    "its write and its news": (LmdbStore, "_commit"),
-    "a slice of a sweep": (checkpoint, "write"),
-    "a new file of the log": (Log, "begin_segment"),
-    "its turn": (Log, "turn"),
-    "a sweep's end": (LmdbStore, "_note"),
-    "an old file's removal": (Log, "drop"),
-    "a new store": (environment.Environment, "create"),
+    "a write of the log": (Segments, "append"),
+    "its write and its news": (Committer, "_commit"),
+    "a slice of a checkpoint": (checkpoint, "write"),
+    "a new segment": (Segments, "prepare_roll"),
+    "the log's roll": (Segments, "roll"),
+    "a new position": (Checkpointer, "_note"),
+    "the log's trim": (Segments, "trim"),
+    "a new store": (LmdbStore, "create"),
     "a file's rename": (os, "rename"),
     "a file's sync": (os, "fsync"),
     "a description of the app": (directory, "save"),
@@ -87,7 +89,7 @@ def die_at(point: str, when: str, nth: int) -> None:
 
 
 def write(path: Path) -> None:
-    """Commits, swept all the time; says what is durable."""
+    """Commits, with checkpoints all the time; says what is durable."""
     if not (path / "data.mdb").exists():
         LmdbStore.create(path, shard=1)
     store = LmdbStore.open(path, shard=1, log_bytes=1)

@@ -13,6 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from skerry.runtime.store import disk, sealed_file, segment, segments
+
 PAGE = 512
 """What the disk writes as a whole."""
 
@@ -33,6 +37,12 @@ class Disk:
         self._replaced: dict[str, bytearray] = {}
         self.left = 1 << 30
         """How many calls it still does."""
+
+    def stand_in(self, patch: pytest.MonkeyPatch) -> None:
+        """Be the disk under the log, and under small files."""
+        for module in (disk, segment, segments, sealed_file):
+            patch.setattr(module, "os", self)
+        patch.setattr(os, "rename", self.rename)
 
     def _count(self) -> None:
         self.left -= 1

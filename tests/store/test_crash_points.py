@@ -16,11 +16,11 @@ from tests.store.dying import model
 WRITES = [
     "a write of the log",
     "its write and its news",
-    "a slice of a sweep",
-    "a new file of the log",
-    "its turn",
-    "a sweep's end",
-    "an old file's removal",
+    "a slice of a checkpoint",
+    "a new segment",
+    "the log's roll",
+    "a new position",
+    "the log's trim",
 ]
 
 

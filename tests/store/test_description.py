@@ -21,7 +21,7 @@ from skerry.runtime.app.backup import back_up, restore
 from skerry.runtime.app.reshard import reshard
 from skerry.runtime.core.events import Table
 from skerry.runtime.description import Running
-from skerry.runtime.store import label, sealed_file, segments
+from skerry.runtime.store import label, sealed_file
 from skerry.runtime.store.store import LmdbStore
 from tests.processes.started import ROOT
 from tests.store import described
@@ -347,9 +347,7 @@ def test_a_power_cut_while_the_description_is_written_leaves_the_old_one_or_the_
         for calls in range(12):
             disk = Disk(random.Random(seed))
             with monkeypatch.context() as patched:
-                patched.setattr(sealed_file, "os", disk)
-                patched.setattr(segments, "os", disk)
-                patched.setattr(os, "rename", disk.rename)
+                disk.stand_in(patched)
                 sealed_file.write(path, old)
                 disk.left = calls
                 try:

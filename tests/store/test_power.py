@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import threading
 from collections.abc import Callable
@@ -13,7 +12,7 @@ import pytest
 from skerry.errors import StoreDamaged
 from skerry.runtime.core import commit as records
 from skerry.runtime.core.events import Commit, CommitNo, StateGroup
-from skerry.runtime.store import sealed_file, segments, store
+from skerry.runtime.store import committer
 from skerry.runtime.store.check import check
 from skerry.runtime.store.store import LmdbStore
 from tests.store.dying import changes, model
@@ -63,10 +62,8 @@ def reopened(path: Path) -> int:
 def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     """Under the log."""
     disk = Disk(random.Random(1))
-    monkeypatch.setattr(segments, "os", disk)
-    monkeypatch.setattr(sealed_file, "os", disk)
-    monkeypatch.setattr(os, "rename", disk.rename)
-    monkeypatch.setattr(store, "GROUP_S", 0.0005)
+    disk.stand_in(monkeypatch)
+    monkeypatch.setattr(committer, "GROUP_S", 0.0005)
     return disk
 
 

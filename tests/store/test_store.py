@@ -36,7 +36,7 @@ class Writer:
         self,
         path: Path,
         *,
-        overlay_bytes: int = 1 << 30,
+        memtable_bytes: int = 1 << 30,
         log_bytes: int = 1 << 30,
         quota_bytes: int = 1 << 40,
     ) -> None:
@@ -44,7 +44,7 @@ class Writer:
         self.store = LmdbStore.open(
             path,
             shard=1,
-            overlay_bytes=overlay_bytes,
+            memtable_bytes=memtable_bytes,
             log_bytes=log_bytes,
             quota_bytes=quota_bytes,
             wake=self.woken.set,
@@ -97,7 +97,7 @@ def test_what_a_sweep_has_carried_down_is_read_from_the_tree(path: Path) -> None
         writer.append([(f"key-{number % 7}", encode(number))])
         writer.settle()
         holds(writer.store, model)
-        waiting.append(len(writer.store._memtable))
+        waiting.append(len(writer.store.memtable))
     assert min(waiting[7:]) < 14, "nothing was carried down"
     writer.store.close()
 
@@ -158,12 +158,12 @@ def test_what_is_deleted_near_the_quota_makes_room_while_nothing_else_is_written
 
 
 def test_memory_stays_bounded_with_more_entities_than_fit(path: Path) -> None:
-    writer = Writer(path, overlay_bytes=400 * 1000)
+    writer = Writer(path, memtable_bytes=400 * 1000)
     for start in range(0, 20_000, 500):
         writer.append([(f"key-{n}", encode("x" * 20)) for n in range(start, start + 500)])
         writer.store.durable()
     writer.settle()
-    assert len(writer.store._memtable) < 20_000
+    assert len(writer.store.memtable) < 20_000
     assert sum(1 for _ in writer.store.states("Thing")) == 20_000
     writer.store.close()
 

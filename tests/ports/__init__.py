@@ -1,0 +1,1 @@
+"""Each port's promises, kept by every adapter of it."""
