@@ -7,6 +7,7 @@ the site imports no program code; the other two ask the launcher's own table of 
 from __future__ import annotations
 
 import ast
+import configparser
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,11 +40,22 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
-    """Put the map of all modules where a page asks for it."""
-    return (
-        markdown.replace("<!-- modules -->", modules())
-        if "<!-- modules -->" in markdown
-        else markdown
+    """Put the map of all modules, and their layers, where a page asks for them."""
+    for mark, made in (("<!-- modules -->", modules), ("<!-- layers -->", layers)):
+        if mark in markdown:
+            markdown = markdown.replace(mark, made())
+    return markdown
+
+
+def layers() -> str:
+    """The layers of the runtime, from the contract that import-linter checks."""
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    found = config["importlinter:contract:rooms"]["layers"].split("\n")
+    return "\n".join(
+        f"1. {', '.join(f'`{part.strip()}`' for part in re.split('[|:]', layer))}"
+        for layer in found
+        if layer.strip()
     )
 
 
