@@ -1,8 +1,8 @@
 """Carries an app by value, for a notebook or a function whose classes no worker can import.
 
-Cloudpickle alone loses the fields of an entity class that can't be imported. Here such a class
-travels as the types and defaults of its fields. It is made again first and gets its methods
-afterwards, since they may refer to the class itself.
+Cloudpickle alone loses the fields of a Struct class that can't be imported. Here such a class,
+an entity's or any other, travels as the types and defaults of its fields. It is made again first
+and gets its methods afterwards, since they may refer to the class itself.
 
 An app is read from the parent process only, over a pipe that the parent made: never from a
 socket or store.
@@ -16,7 +16,7 @@ import operator
 import pickle
 import types
 import typing
-from typing import Any
+from typing import IO, Any
 
 import cloudpickle
 import msgspec
@@ -25,20 +25,41 @@ from skerry.annotations import hints_of
 from skerry.app import App
 from skerry.entity import EntityMeta
 from skerry.entity_type import EntityType
+from skerry.errors import BadApp
 from skerry.handler import Handler
 
 HOME = "skerry_by_value"
 """The `__module__` of classes that came by value."""
 
 
+_OPTIONS = (
+    *("frozen", "eq", "order", "array_like", "tag", "tag_field", "omit_defaults", "gc", "dict"),
+    *("repr_omit_defaults", "forbid_unknown_fields", "weakref", "cache_hash"),
+)
+"""The options of a Struct class that its configuration tells."""
+
+
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__(file)
+        self._under_way: set[type] = set()
+
     def reducer_override(self, obj: Any) -> Any:
-        if isinstance(obj, EntityMeta) and _only_here(obj):
-            return _reduced(obj)
         if isinstance(obj, EntityType):
             return operator.attrgetter("__skerry__"), (obj.cls,)
         if isinstance(obj, Handler):
             return _handler, (obj.owner, obj.name)
+        if isinstance(obj, type) and _only_here(obj):
+            if isinstance(obj, msgspec.StructMeta):
+                if obj in self._under_way:
+                    raise BadApp(
+                        f"{obj.__name__} has a field of its own type, so it can't travel to the "
+                        f"workers by value: put it into a module, and import it."
+                    )
+                self._under_way.add(obj)
+                return _reduced(obj)
+            if "__msgspec_cache__" in vars(obj):  # Can't travel, and is made again when needed.
+                type.__delattr__(obj, "__msgspec_cache__")
         return super().reducer_override(obj)
 
 
@@ -54,31 +75,47 @@ def _reduced(cls: Any) -> tuple[Any, ...]:
         if isinstance(value, types.FunctionType | classmethod | staticmethod | property)
     }
     for function in functions.values():
-        if isinstance(function, types.FunctionType):
+        if isinstance(cls, EntityMeta) and isinstance(function, types.FunctionType):
             # Cloudpickle carries the globals that code refers to, not those of annotations.
             function.__annotations__ = typing.get_type_hints(function, include_extras=True)
     own, hints = inspect.get_annotations(cls), hints_of(cls, cls.__name__)
-    defaults = {}
-    for field in msgspec.structs.fields(cls):
-        if field.name in own:
-            made = field.default_factory is not msgspec.NODEFAULT
-            defaults[field.name] = field.default_factory() if made else field.default
-    kind = cls.__skerry__
-    options = {"renamed": kind.renamed, "was": kind.name}
-    annotations = {field: hints[field] for field in defaults}
-    made_of = (cls.__name__, cls.__bases__, annotations, defaults, options)
-    return _make, made_of, functions, None, None, _fill
+    fields = [field for field in msgspec.structs.fields(cls) if field.name in own]
+    annotations = {field.name: hints[field.name] for field in fields}
+    defaults = {
+        field.name: {"default": field.default, "default_factory": field.default_factory}
+        for field in fields
+        if not field.required
+    }
+    checked = "__post_init__" in functions
+    made_of = (type(cls), cls.__name__, cls.__bases__, annotations, defaults, checked)
+    return _make, (*made_of, _options(cls)), functions, None, None, _fill
+
+
+def _options(cls: Any) -> dict[str, Any]:
+    """Return what stood behind the bases of a class."""
+    if isinstance(cls, EntityMeta):
+        return {"renamed": cls.__skerry__.renamed, "was": cls.__skerry__.name}
+    options = {name: getattr(cls.__struct_config__, name) for name in _OPTIONS}
+    options["rename"] = dict(zip(cls.__struct_fields__, cls.__struct_encode_fields__))
+    parameters = inspect.signature(cls).parameters.values()
+    options["kw_only"] = any(p.kind is p.KEYWORD_ONLY for p in parameters)
+    return options
 
 
 def _make(
+    meta: type,
     name: str,
     bases: tuple[type, ...],
     annotations: dict[str, Any],
-    defaults: dict[str, Any],
+    defaults: dict[str, dict[str, Any]],
+    checked: bool,
     options: dict[str, Any],
 ) -> Any:
-    namespace = {"__module__": HOME, "__annotations__": annotations, **defaults}
-    return EntityMeta(name, bases, namespace, **options)
+    fields = {field: msgspec.field(**default) for field, default in defaults.items()}
+    namespace = {"__module__": HOME, "__annotations__": annotations, **fields}
+    if checked:  # msgspec looks for this method when it makes the class, and never again.
+        namespace["__post_init__"] = lambda self: type(self).__post_init__(self)
+    return meta(name, bases, namespace, **options)
 
 
 def _handler(cls: Any, name: str) -> Handler:
@@ -89,7 +126,8 @@ def _handler(cls: Any, name: str) -> Handler:
 def _fill(cls: Any, functions: dict[str, Any]) -> None:
     for name, value in functions.items():
         type.__setattr__(cls, name, value)
-    cls.__skerry__.equip()
+    if isinstance(cls, EntityMeta):
+        cls.__skerry__.equip()
 
 
 def dumps(app: App) -> bytes:
