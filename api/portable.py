@@ -93,8 +93,9 @@ def _reduced(cls: Any) -> tuple[Any, ...]:
 
 def _options(cls: Any) -> dict[str, Any]:
     """Return what stood behind the bases of a class."""
-    if isinstance(cls, EntityMeta):
-        return {"renamed": cls.__skerry__.renamed, "was": cls.__skerry__.name}
+    kind: EntityType | None = getattr(cls, "__skerry__", None)
+    if kind is not None:
+        return {"renamed": kind.renamed, "was": kind.name}
     options = {name: getattr(cls.__struct_config__, name) for name in _OPTIONS}
     options["rename"] = dict(zip(cls.__struct_fields__, cls.__struct_encode_fields__))
     parameters = inspect.signature(cls).parameters.values()
@@ -126,8 +127,9 @@ def _handler(cls: Any, name: str) -> Handler:
 def _fill(cls: Any, functions: dict[str, Any]) -> None:
     for name, value in functions.items():
         type.__setattr__(cls, name, value)
-    if isinstance(cls, EntityMeta):
-        cls.__skerry__.equip()
+    kind: EntityType | None = getattr(cls, "__skerry__", None)
+    if kind is not None:
+        kind.equip()
 
 
 def dumps(app: App) -> bytes:
