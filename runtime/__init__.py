@@ -127,6 +127,9 @@ runtime/core/    The core: no I/O, no clock, no thread.
 runtime/core/tables/    What a shard remembers, a kind of row a file.
     outputs.py       What goes out to sinks: numbered once, kept until its sink has it.
     requests.py      A client's request seen before? Its first outcome, kept with the target's slot.
+    sessions.py      A client's session as one shard knows it: which requests were answered, and how.
+    names.py         Requests with an idempotency key: the first outcome of each, kept for a day.
+    retention.py     How long outcomes are kept that nobody confirms, and how old ones are found.
     positions.py     How far each partition of a source has been read.
     asks.py          What an entity has asked and not been told yet.
     timers.py        Messages that wait for a time: named timers, send_later, ask time-outs.

@@ -40,7 +40,9 @@ from skerry.runtime.core.loops import Shape, Waits
 from skerry.runtime.core.ownership import Ownership, slot_of, slots_of
 from skerry.runtime.core.results import Broke, Done, Raised, outcome_of
 from skerry.runtime.core.tables.dead_letters import DeadLetters
-from skerry.runtime.core.tables.requests import LIFETIME_NS, Requests, Session
+from skerry.runtime.core.tables.names import Names
+from skerry.runtime.core.tables.requests import Requests
+from skerry.runtime.core.tables.sessions import Session
 
 REQUEST = 1 << 32
 """What the identity of a request begins with, for the poison list."""
@@ -62,11 +64,13 @@ class Clients:
         ownership: Ownership,
         executor: Executor,
         requests: Requests,
+        names: Names,
         dead: DeadLetters,
         watch: Callable[[Identity], None],
     ) -> None:
         self._ownership, self._watch = ownership, watch
-        self._executor, self._requests, self._dead = executor, requests, dead
+        self._executor, self._requests, self._names = executor, requests, names
+        self._dead = dead
         self._types = {name: cached.type for name, cached in executor.cache.types.items()}
         self._columns: dict[int, Callable[[Raw], list[tuple[Any, ...]]]] = {}
         self.full = ""
@@ -76,21 +80,23 @@ class Clients:
 
     def run(self, event: Requested, now_ns: int, *, slow: bool) -> None:
         """Run the requests of a message, or answer them, or keep them for later."""
+        if event.named:
+            for request in chain.from_iterable(map(event.each, event.runs)):
+                self._name(request, now_ns, slow=slow)
+            return
         session = None
         for run in event.runs:
-            if not event.named and self._looks(run):
+            if self._looks(run):
                 for request in event.each(run):
                     self._look(request, slow=slow)
                 if self._requests.knows(event.session):
                     self._settle(event.session, run.numbers, now_ns, slow=slow)
                 continue
             if session is None:
-                if not event.named and not self._requests.admits(event.session, event.caller):
+                if not self._requests.admits(event.session, event.caller):
                     self.replies.append(Reply(event.caller, "busy", run.numbers, NOTHING))
                     continue
-                session = self._requests.session(
-                    event.session, named=event.named, caller=event.caller
-                )
+                session = self._requests.session(event.session, caller=event.caller)
             if slow or not self._together(event, session, run, now_ns):
                 for request in event.each(run):
                     self._one(session, request, now_ns, slow=slow)
@@ -113,7 +119,7 @@ class Clients:
     def _settle(self, id: bytes, numbers: list[int], now_ns: int, *, slow: bool) -> None:
         """Let nothing wait for these: a client of another release may not know that they are
         queries."""
-        session = self._requests.session(id, named=False)
+        session = self._requests.session(id)
         for number in numbers:
             self._requests.settle(session, number)
             for request in self._requests.following(session, number):
@@ -138,11 +144,9 @@ class Clients:
         if handler is None or self.full or not self._executor.optimistic(handler):
             return False
         slots = slots_of(run.type, run.keys)
-        if run.first_ns < now_ns - LIFETIME_NS // 2 or not self._ownership.serves_all(slots):
+        if not self._ownership.serves_all(slots):
             return False
-        if not requests.has_room(session, len(slots)):
-            return False
-        if not requests.fresh(session, run.numbers, run.previous, slots):
+        if not requests.fresh(session, run, slots, now_ns):
             return False
         column = self._column(handler, run.args)
         if column is None:
@@ -206,6 +210,21 @@ class Clients:
         return replies, bodies
 
     # ── one by one ──
+
+    def _name(self, request: Request, now_ns: int, *, slow: bool) -> None:
+        """Judge a request that has an idempotency key."""
+        slot = slot_of(request.type, request.key)
+        if not self._ownership.serves(slot):
+            self._answer(request, self._moved())
+            return
+        outcome = self._names.judge(request, slot, now_ns)
+        if outcome is None:
+            if slow:
+                self._watch_request(request)
+            outcome, remembered = self._run(request)
+            if remembered:
+                self._names.ran(request, slot, outcome)
+        self._answer(request, outcome)
 
     def _one(self, session: Session, first: Request, now_ns: int, *, slow: bool) -> None:
         """Judge a request; then those that have waited for it."""

@@ -42,6 +42,7 @@ from skerry.runtime.core.settings import Settings
 from skerry.runtime.core.streams.links import Streams
 from skerry.runtime.core.tables.asks import Asks
 from skerry.runtime.core.tables.dead_letters import DeadLetters
+from skerry.runtime.core.tables.names import Names
 from skerry.runtime.core.tables.outputs import Outputs
 from skerry.runtime.core.tables.positions import Positions
 from skerry.runtime.core.tables.requests import Requests
@@ -67,6 +68,7 @@ class Dispatch:
         timers: Timers,
         asks: Asks,
         requests: Requests,
+        names: Names,
         outputs: Outputs,
         positions: Positions,
         schemas: Callable[[int], bytes | None],
@@ -110,7 +112,7 @@ class Dispatch:
             self._left,
             self.dead,
         )
-        self.clients = Clients(ownership, self.executor, requests, self.dead, watch)
+        self.clients = Clients(ownership, self.executor, requests, names, self.dead, watch)
         self._items = SourceItems(
             settings.pipelines, self.executor, self._delivery, positions, self._left, self.dead
         )
@@ -152,8 +154,6 @@ class Dispatch:
                     self.clients.replies.append(self._operations.run(event))
                 case Written():
                     self._outputs.written(event)
-        if work.expire:
-            self._requests.expire(now_ns)
         self._delivery.drain(work.turns_max)
 
     def _receive(self, packet: Packet, *, slow: bool) -> None:

@@ -58,6 +58,8 @@ class Table:
     """slot, output partition (16): the number of the newest item."""
     DEAD_COUNT = 10
     """slot: how many dead letters it has."""
+    NAME = 11
+    """slot, hash of the idempotency key (16): the first outcome of the request that has it."""
     SCHEMA = 16
     """schema id (8): type and field names; they make the store self-describing. Not slotted."""
     OUTBOX = 17
@@ -68,7 +70,7 @@ class Table:
     """name: the epoch, the placement and other facts about the shard. Not slotted."""
 
 
-SLOTTED = frozenset(range(1, 11))
+SLOTTED = frozenset(range(1, 12))
 
 Row = tuple[int, bytes, bytes | None]
 """(table, key, bytes or None for a deletion)."""

@@ -62,15 +62,14 @@ from skerry.runtime.core.schedule import Schedule, Work
 from skerry.runtime.core.settings import Settings
 from skerry.runtime.core.streams.links import Streams
 from skerry.runtime.core.tables.asks import Asks
+from skerry.runtime.core.tables.names import Names
 from skerry.runtime.core.tables.outputs import Outputs
 from skerry.runtime.core.tables.positions import Positions, partition_slot
 from skerry.runtime.core.tables.requests import Requests
+from skerry.runtime.core.tables.retention import LOOK_NS
 from skerry.runtime.core.tables.table import SlotTable, Stamp
 from skerry.runtime.core.tables.timers import Timers
 from skerry.runtime.ports import Committed, Last
-
-HOUSE_NS = 60 * 10**9
-"""How often old requests and sessions are looked through."""
 
 CROWDED = Outcome("busy", msgspec.msgpack.encode(["Unavailable", "Too many dead letters at once."]))
 """What is said to an operator whose words are not taken."""
@@ -118,7 +117,9 @@ class Shard:
         self._store = store
         self._effects: list[Effect] = []
         self._held: deque[_Held] = deque()
-        self._house_ns = 0
+        self._looked_ns = 0
+        self._looks = last.time_ns // LOOK_NS
+        """Counts slots that were looked through, from where the life before this one about was."""
         self._batches = 0
         """Batches of this epoch: one that leaves nothing behind has no commit of its own."""
         self._clocks = (0, 0)
@@ -128,17 +129,8 @@ class Shard:
         limits = settings.limits
         self.ownership = Ownership(settings.me, settings.placement)
         self.timers, self.asks, self.positions = Timers(), Asks(), Positions()
-        self.requests = Requests(
-            store,
-            self.ownership,
-            session_max=limits.session_outcomes_max,
-            bytes_max=limits.outcomes_bytes_max,
-            held_max=limits.held_requests_max,
-            held_bytes_max=limits.held_bytes_max,
-            sessions_max=limits.sessions_max,
-            away_max=limits.sessions_away_max,
-            caller_max=limits.sessions_of_caller_max,
-        )
+        self.requests = Requests(store, limits)
+        self.names = Names(store)
         self.outputs = Outputs(settings.outlets, settings.life, store.read)
         self.streams = Streams(self.ownership, settings.incarnation, self.epoch, store.read)
         self.schedule = Schedule(
@@ -152,6 +144,7 @@ class Shard:
             timers=self.timers,
             asks=self.asks,
             requests=self.requests,
+            names=self.names,
             outputs=self.outputs,
             positions=self.positions,
             schemas=self._schema,
@@ -162,6 +155,7 @@ class Shard:
             self.timers,
             self.asks,
             self.requests,
+            self.names,
             self.positions,
             self.outputs,
             self.dispatch.dead,
@@ -250,8 +244,8 @@ class Shard:
         self.now_ns = max(self.now_ns, now_ns)
         self.streams.now_ns = self.now_ns
         self._effects += self.streams.tick(steady_ns)
-        if steady_ns - self._house_ns > HOUSE_NS:
-            self._house_ns = steady_ns
+        if steady_ns - self._looked_ns > LOOK_NS:
+            self._looked_ns = steady_ns
             self.schedule.expire = True
 
     def take_effects(self) -> list[Effect]:
@@ -279,6 +273,7 @@ class Shard:
             self.dispatch.executor.distrust(raised.type)
             self._undo()
             commit = self._run(work, Mode.QUARANTINE if work.slow else Mode.ISOLATED)
+        self._looks += work.expire
         turns = self.dispatch.executor.turn.count
         return Batch(commit, turns, work.items, work.requests, self.schedule.crowded)
 
@@ -287,7 +282,17 @@ class Shard:
         seed = self.settings.incarnation, self.me, self.epoch, self._batches
         self.dispatch.begin(mode, self.now_ns, seed, self.epoch, no)
         self.dispatch.execute(work, self.now_ns)
+        if work.expire:
+            self._expire()
         return self._seal(work)
+
+    def _expire(self) -> None:
+        """Look through the next slot for outcomes that are too old."""
+        slots = sorted(self.ownership.served)
+        if slots:
+            slot = slots[self._looks % len(slots)]
+            self.requests.expire(slot, self.now_ns)
+            self.names.expire(slot, self.now_ns)
 
     def _undo(self) -> None:
         self.dispatch.undo()

@@ -21,8 +21,9 @@ from skerry.runtime.core.events import (
 from skerry.runtime.core.ownership import balanced, slot_of
 from skerry.runtime.core.settings import Limits, Settings
 from skerry.runtime.core.shard import Shard
-from skerry.runtime.core.tables import requests
-from skerry.runtime.core.tables.requests import LIFETIME_NS, SETTLED_MAX
+from skerry.runtime.core.tables import sessions
+from skerry.runtime.core.tables.requests import SETTLED_MAX
+from skerry.runtime.core.tables.retention import LIFETIME_NS
 from skerry.runtime.core.tables.table import Stamp
 from skerry.runtime.simulator.disk import MemoryStore
 
@@ -327,7 +328,7 @@ def test_a_session_that_confirms_nothing_has_few_of_its_rowless_answers_remember
     for start in range(1, 4 * SETTLED_MAX, 1000):
         alone.ask(range(start, start + 1000), handler="subtract")
         alone.run()
-    remembered = alone.shard.requests.session(SESSION, named=False).settled
+    remembered = alone.shard.requests.session(SESSION).settled
     assert max(remembered) == len(alone.told()), "the newest"
     assert len(remembered) == SETTLED_MAX
     alone.confirm(max(remembered))
@@ -338,10 +339,10 @@ def test_a_session_that_confirms_nothing_has_few_of_its_rowless_answers_remember
 def test_a_row_of_many_outcomes_is_read_once_when_all_are_said_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    alone, reads, row = Alone(), 0, requests._request_row
+    alone, reads, row = Alone(), 0, sessions._row
 
     class Counted:
-        def decode(self, value: bytes) -> requests.RequestRow:
+        def decode(self, value: bytes) -> sessions.RequestRow:
             nonlocal reads
             reads += 1
             return row.decode(value)
@@ -349,7 +350,7 @@ def test_a_row_of_many_outcomes_is_read_once_when_all_are_said_again(
     alone.ask(range(1, 501))
     alone.run()
     first = alone.told()
-    monkeypatch.setattr(requests, "_request_row", Counted())
+    monkeypatch.setattr(sessions, "_row", Counted())
     for _ in range(3):
         alone.ask(range(1, 501))
         alone.run()
@@ -372,7 +373,7 @@ def test_what_nobody_confirms_and_what_has_a_name_is_answered_as_at_first_for_a_
             alone.ask(numbers, named=named, age_ns=hours * 3600 * 10**9)
             alone.run()
             assert alone.told() == first, "it ran once, and is told so"
-    assert alone.rows(Table.REQUEST) == 0
+    assert alone.rows(Table.REQUEST) == alone.rows(Table.NAME) == 0
     alone.ask(numbers, named=named, age_ns=37 * 3600 * 10**9)
     alone.run()
     assert {kind for kind, _ in alone.told().values()} == {"late"}, "and never a second time"
@@ -382,17 +383,31 @@ def test_a_look_for_old_outcomes_in_a_batch_that_is_thrown_away_is_made_again() 
     alone, found = Alone(), 0
     alone.ask(range(1, 11), keys=[f"k{number}" for number in range(10)])
     alone.run()
-    requests, later_ns = alone.shard.requests, alone.now_ns + 2 * LIFETIME_NS
-    stamp = Stamp(1, later_ns)
+    shard, requests = alone.shard, alone.shard.requests
+    shard.now_ns += 2 * LIFETIME_NS
+    stamp = Stamp(1, shard.now_ns)
     for _ in range(1024):
-        requests.expire(later_ns)
+        shard._expire()
         rows = list(requests.rows(stamp))
         requests.undo()
-        requests.expire(later_ns)
+        shard._expire()
         assert list(requests.rows(stamp)) == rows
         requests.sealed(stamp)
+        shard._looks += 1
         found += len(rows)
     assert found == 10
+
+
+def test_a_shard_that_is_restarted_all_the_time_looks_through_every_slot() -> None:
+    alone = Alone()
+    alone.ask(range(1, 11), keys=[f"k{number}" for number in range(10)])
+    alone.run()
+    alone.now_ns += 2 * LIFETIME_NS
+    for _ in range(1100):
+        alone.wait(61)
+        alone.store.crash()
+        alone.open()
+    assert alone.rows(Table.REQUEST) == 0
 
 
 def flood(alone: Alone, caller: str, sessions: range, *, handler: str = "add") -> list[str]:

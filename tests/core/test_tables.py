@@ -11,15 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Raw, Struct, structs
+from msgspec.msgpack import encode
 
-from skerry.runtime.core.events import Row, Written
-from skerry.runtime.core.ownership import Ownership, balanced, slot_of
+from skerry.runtime.core.events import Row, Table, Written
+from skerry.runtime.core.ownership import slot_of
 from skerry.runtime.core.settings import Limits
 from skerry.runtime.core.tables.asks import Ask, Asks
 from skerry.runtime.core.tables.dead_letters import DeadLetters
 from skerry.runtime.core.tables.outputs import Outputs, home
 from skerry.runtime.core.tables.positions import Positions, partition_slot
-from skerry.runtime.core.tables.requests import Requests
+from skerry.runtime.core.tables.requests import FloorRow, Requests
 from skerry.runtime.core.tables.table import SlotTable, Stamp, StoredRow
 from skerry.runtime.core.tables.timers import Timer, Timers, timer_key
 from skerry.turn import Turn
@@ -205,21 +206,10 @@ class OfDeadLetters(Kind):
 
 class OfRequests(Kind):
     def make(self) -> Requests:
-        limits = Limits()
-        return Requests(
-            self.stored,  # type: ignore[arg-type]
-            Ownership(0, balanced([0], version=1, next_id=1)),
-            session_max=limits.session_outcomes_max,
-            bytes_max=limits.outcomes_bytes_max,
-            held_max=limits.held_requests_max,
-            held_bytes_max=limits.held_bytes_max,
-            sessions_max=limits.sessions_max,
-            away_max=limits.sessions_away_max,
-            caller_max=limits.sessions_of_caller_max,
-        )
+        return Requests(self.stored, Limits())  # type: ignore[arg-type]
 
     def change(self, table: Requests, place: int, step: int) -> None:
-        session = table.session(bytes([step]) * 16, named=False)
+        session = table.session(bytes([step]) * 16)
         number = next(self.ids)
         table.ran(session, "done", [number], [self.slot(place)], [Raw(b"%c" % (number % 100))])
 
@@ -228,7 +218,7 @@ class OfRequests(Kind):
         found = {}
         for step in range(5):
             id = bytes([step]) * 16
-            session = table.session(id, named=False) if table.knows(id) else None
+            session = table.session(id) if table.knows(id) else None
             for slot, rows in session.kept.items() if session else ():
                 outcomes = {n: row.outcome(n) for row in rows for n in row.numbers}
                 found[step, slot] = outcomes
@@ -316,3 +306,14 @@ def test_rows_of_a_slot_begin_with_it(make: MakeKind) -> None:
         rows = list(table.rows(Stamp(1, 1)))
         assert rows
         assert {key[:2] for _, key, _ in rows} == {kind.slot(place).to_bytes(2, "big")}
+
+
+def test_a_mark_is_read_anew_when_its_slot_was_dropped_and_comes_back() -> None:
+    """Meanwhile another shard may have answered requests, and forgotten what was confirmed."""
+    kind, id, slot = OfRequests(), bytes(16), 5
+    table = kind.make()
+    assert table.session(id).mark(slot) == 0
+    table.undo()
+    table.drop(slot)
+    kind.stored.rows[Table.FLOOR, slot.to_bytes(2, "big") + id] = encode(FloorRow(7, 1))
+    assert table.session(id).mark(slot) == 7

@@ -72,9 +72,21 @@ WALK = (
         "inbound",
         "schedule",
     ),
-    *("dispatch", "clients", "requests", "items", "positions", "delivery", "routing", "buffer"),
+    *(
+        "dispatch",
+        "clients",
+        "requests",
+        "sessions",
+        "names",
+        "retention",
+        "items",
+        "positions",
+        "delivery",
+        "routing",
+        "buffer",
+    ),
     *("executor", "loops", "cache", "handlers", "results", "intentions", "asks", "timers", "ids"),
-    *("outcomes", "outputs", "dead_letters", "operations", "commit"),
+    *("outcomes", "outputs", "dead_letters", "operations", "table", "commit"),
     # Down to the disk, across to the next shard.
     *(
         "store",

@@ -6,36 +6,37 @@ from unittest.mock import patch
 from msgspec.structs import replace
 
 from skerry.runtime.core.events import Table
-from skerry.runtime.core.tables import requests
+from skerry.runtime.core.tables import requests, retention
 from tests.mutants.bugs import bug
 
 # Requests that were seen before.
 
 
 @bug(
-    "requests are looked up without those of the open batch", "core.tables.requests:Requests._find"
+    "requests are looked up without those of the open batch",
+    "core.tables.requests:Requests.judge",
 )
-def _(find, self, session, number, slot):
+def _(judge, self, session, request, slot, now_ns):
     with patch.object(session, "new", {}):
-        return find(self, session, number, slot)
+        return judge(self, session, request, slot, now_ns)
 
 
 @bug("a run of requests is not compared with those that ran", "core.tables.requests:Requests.fresh")
-def _(fresh, self, session, numbers, previous, slots):
-    others = {number: kept for number, kept in session.rows.items() if number not in numbers}
+def _(fresh, self, session, run, slots, now_ns):
+    others = {number: row for number, row in session.rows.items() if number not in run.numbers}
     with patch.object(session, "rows", others):
-        return fresh(self, session, numbers, previous, slots)
+        return fresh(self, session, run, slots, now_ns)
 
 
 @bug("a run of requests is not compared with the floors", "core.tables.requests:Requests.fresh")
-def _(fresh, self, session, numbers, previous, slots):
-    with patch.object(session, "floors", defaultdict(int)):
-        return fresh(self, session, numbers, previous, slots)
+def _(fresh, self, session, run, slots, now_ns):
+    with patch.object(session, "low_water", defaultdict(int)):
+        return fresh(self, session, run, slots, now_ns)
 
 
 @bug("a run of requests does not wait for those before it", "core.tables.requests:Requests.fresh")
-def _(fresh, self, session, numbers, previous, slots):
-    return fresh(self, session, numbers, [], slots)
+def _(fresh, self, session, run, slots, now_ns):
+    return fresh(self, session, replace(run, previous=[]), slots, now_ns)
 
 
 @bug("a confirm forgets rows and raises no floor", "core.tables.requests:Requests.judge")
@@ -44,7 +45,7 @@ def _(judge, self, session, request, slot, now_ns):
     if verdict is not None:
         return verdict
     floors = defaultdict(int)
-    with patch.object(session, "floors", floors), patch.object(session, "raised", floors):
+    with patch.object(session, "low_water", floors), patch.object(session, "raised", floors):
         return judge(self, session, replace(request, previous=0), slot, now_ns)
 
 
@@ -72,10 +73,8 @@ def _(following, self, session, number):
     "what waits for an earlier request is kept without bound", "core.tables.requests:Requests.hold"
 )
 def _(hold, self, session, request):
-    with (
-        patch.object(self, "_held_max", 1 << 62),
-        patch.object(self, "_held_bytes_max", 1 << 62),
-    ):
+    limits = replace(self._limits, held_requests_max=1 << 62, held_bytes_max=1 << 62)
+    with patch.object(self, "_limits", limits):
         return hold(self, session, request)
 
 
@@ -114,9 +113,9 @@ def _(rows, self, stamp):
                     yield Table.REQUEST, key, None
 
 
-@bug("a session that was silent for long is unknown", "core.tables.requests:Requests._let_go")
-def _(let_go, self, session):
-    let_go(self, session)
+@bug("a session that was silent for long is unknown", "core.tables.requests:Requests._evict")
+def _(evict, self, session):
+    evict(self, session)
     self._away.pop(session.id, None)
 
 
@@ -126,18 +125,15 @@ def _(load, self, rows):
 
 
 @bug("outcomes that nobody confirms are kept for a minute", "core.tables.requests:Requests.expire")
-def _(expire, self, now_ns):
-    with patch.object(requests, "LIFETIME_NS", requests.IDLE_NS):
-        expire(self, now_ns)
+def _(expire, self, slot, now_ns):
+    with patch.object(retention, "LIFETIME_NS", requests.IDLE_NS):
+        expire(self, slot, now_ns)
 
 
-@bug(
-    "a look for old outcomes counts though its batch was thrown away",
-    "core.tables.requests:Requests.expire",
-)
-def _(expire, self, now_ns):
-    expire(self, now_ns)
-    self._looked_through += 1
+@bug("a named request that ran before runs again", "core.tables.names:Names.judge")
+def _(judge, self, request, slot, now_ns):
+    outcome = judge(self, request, slot, now_ns)
+    return outcome if outcome is None or outcome.kind == "late" else None
 
 
 # Asks and timers.

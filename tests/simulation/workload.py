@@ -74,7 +74,7 @@ def _limits(rng: random.Random, world: World, *, bombs: bool) -> Iterator[None]:
     """The core's sizes, small for some seeds: what happens at a limit happens often then. Where
     hours pass, the rows of a slot are looked through every few steps, not every minute. Where a
     message ends its worker, slow mode lasts until it is found."""
-    house_ns = 4_000_000 if world.leaps or world.days else shard.HOUSE_NS
+    look_ns = 4_000_000 if world.leaps or world.days else shard.LOOK_NS
     small = rng.random() < 0.5
     slow = 60 if small and not bombs else schedule.SLOW_MESSAGES
     with (
@@ -82,7 +82,7 @@ def _limits(rng: random.Random, world: World, *, bombs: bool) -> Iterator[None]:
         mock.patch.object(wire, "FRAME_BYTES", 300 if small else wire.FRAME_BYTES),
         mock.patch.object(outbound, "BODIES_IN_MEMORY_BYTES", 2000 if small else 32 << 20),
         mock.patch.object(links, "PRESSED_BYTES", 5000 if small else links.PRESSED_BYTES),
-        mock.patch.object(shard, "HOUSE_NS", house_ns),
+        mock.patch.object(shard, "LOOK_NS", look_ns),
         mock.patch.object(schedule, "SLOW_MESSAGES", slow),
     ):
         yield

@@ -18,7 +18,7 @@ from tests.simulation.apps import Account
 
 HOUR_NS = 3600 * 10**9
 HOURS_MAX = 11
-"""An outcome is surely known for half a day: see `requests.LIFETIME_NS`."""
+"""An outcome is surely known for half a day: see `retention.LIFETIME_NS`."""
 
 
 class World(NamedTuple):
