@@ -189,7 +189,8 @@ class App:
             data: the path of the data directory. Default: ./.skerry/<name>.
 
         Raises:
-            SkerryError: the app failed; what is acknowledged is safe.
+            SkerryError: the app was refused or has failed; what is acknowledged is safe. A script that
+                does not catch it ends with its sentence and the exit code of `skerry run`.
         """
         launch().run_app(self, workers, data)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import re
 import sys
+from collections.abc import Callable
 
 _CONTROL = (
     "\0-\x08\x0b-\x1f\x7f-\x9f"  # C0 without tab and newline, DEL, C1
@@ -34,6 +35,10 @@ def one_line(text: str) -> str:
 def _number(found: re.Match[str]) -> str:
     known = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
     return known.get(found[0], f"\\u{ord(found[0]):04x}")
+
+
+Say = Callable[[str], None]
+"""Prints one line for a person."""
 
 
 def say(line: str) -> None:

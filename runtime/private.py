@@ -22,6 +22,7 @@ from pathlib import Path
 
 from skerry.errors import SkerryError, Unavailable
 from skerry.runtime.causes import explained
+from skerry.runtime.printable import Say
 
 OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
@@ -36,7 +37,7 @@ ELSEWHERE = "skerry-"
 """Name of the folder in the data directory; how its name begins elsewhere."""
 
 
-def narrow(folder: Path, say: Callable[[str], None]) -> None:
+def narrow(folder: Path, say: Say) -> None:
     """Let only this user write to a folder. Raises SkerryError: it belongs to somebody else."""
     found, me = folder.stat(), os.geteuid()
     if found.st_uid not in {me, 0} and me != 0:

@@ -17,7 +17,7 @@ import asyncio
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from msgspec import Struct
@@ -26,6 +26,7 @@ from skerry.errors import SkerryError, StoreDamaged
 from skerry.runtime.app import directory, membership
 from skerry.runtime.client.connection import Connection
 from skerry.runtime.description import Backup, Description, boot_id
+from skerry.runtime.printable import Say
 from skerry.runtime.store import label
 from skerry.runtime.store.disk import sync_path
 from skerry.runtime.store.environment import TREE
@@ -40,8 +41,6 @@ LOOK_S = 1.0
 
 GRACE_S = 5.0
 """How long the other shards may go on when one has failed: their folder is about to be removed."""
-
-Say = Callable[[str], None]
 
 
 class Made(Struct):

@@ -26,10 +26,9 @@ from msgspec import Struct
 from skerry.runtime import forks
 from skerry.runtime.app.machine import is_stopped
 from skerry.runtime.app.watch import Beat, Watch
+from skerry.runtime.printable import Say
 from skerry.runtime.worker import heartbeat
 from skerry.runtime.worker.assignment import Assignment
-
-Say = Callable[[str], None]
 
 
 class Ended(Struct, frozen=True):

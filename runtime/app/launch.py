@@ -31,7 +31,7 @@ from skerry.runtime.app.supervisor import Supervisor
 from skerry.runtime.causes import exit_code, explained
 from skerry.runtime.client.connection import Connection
 from skerry.runtime.config import Config, Program, Supervision
-from skerry.runtime.printable import say
+from skerry.runtime.printable import Say, say
 from skerry.runtime.worker.assignment import DAMAGED
 from skerry.testing import Faults
 
@@ -78,9 +78,7 @@ def _importable(module: ModuleType) -> str | None:
     return str(file.resolve()) if file.suffix == ".py" and file.is_file() else None
 
 
-def supervise(
-    config: Config, say: Callable[[str], None], show: Callable[[Progress], None]
-) -> tuple[int, Progress]:
+def supervise(config: Config, say: Say, show: Callable[[Progress], None]) -> tuple[int, Progress]:
     """Run an app in this process. Returns its exit code and what it did."""
     refuse_free_threads()
     supervisor = Supervisor(config, say=say, show=show)

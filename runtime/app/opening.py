@@ -8,7 +8,6 @@ a refusal. Called by the holder of the app's lease.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from skerry.errors import SkerryError, StoreDamaged, storable
@@ -18,8 +17,7 @@ from skerry.runtime.app.reshard import reshard
 from skerry.runtime.config import Config
 from skerry.runtime.description import Description, boot_id
 from skerry.runtime.ports import Coordinator
-
-Say = Callable[[str], None]
+from skerry.runtime.printable import Say
 
 
 def open_app(config: Config, coordinator: Coordinator, data: Path, say: Say) -> Description:

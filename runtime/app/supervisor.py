@@ -27,7 +27,7 @@ import msgspec
 from skerry.errors import SkerryError
 from skerry.runtime import forks
 from skerry.runtime.app import placer
-from skerry.runtime.app.children import Child, Ended, Say, reap_orphans, spawn_due
+from skerry.runtime.app.children import Child, Ended, reap_orphans, spawn_due
 from skerry.runtime.app.coordinator import DirectoryCoordinator
 from skerry.runtime.app.machine import allow_files, oom_kills, usable_cores
 from skerry.runtime.app.opening import open_app
@@ -37,7 +37,7 @@ from skerry.runtime.config import Config
 from skerry.runtime.description import Running
 from skerry.runtime.gateway import knock
 from skerry.runtime.ports import Coordinator
-from skerry.runtime.printable import say
+from skerry.runtime.printable import Say, say
 from skerry.runtime.private import SocketsFolder, narrow, remove_left
 from skerry.runtime.store.check import check_apart
 from skerry.runtime.worker.assignment import AGAIN, DAMAGED, HOPELESS, Assignment
