@@ -167,6 +167,7 @@ runtime/cli/    The launcher, a file a command.
     settings.py  The settings that have a flag, a variable and a key: one table, from which all three come.
     keep.py      `skerry backup` and `skerry restore`: copy an app's data as of one moment, and run the copy.
     operate.py   `skerry status`, `stop`, `dead` and `check`: look at an app, and operate it.
+    progress.py  Shows how far a running app has come: a bar on a terminal, a line now and then elsewhere.
     read.py      `skerry get`, `export` and `count`: read the committed state of a running or a stopped app.
     run.py       `skerry run`: run an app on all cores, show its progress, sum it up.
 

@@ -249,23 +249,23 @@ class Supervisor:
 
     def _judge(self, child: Child, ended: Ended) -> int | None:
         """The exit code with which the app ends, since this worker ended; None: it is started again."""
-        worker, log = f"worker {child.shard}", self._data / "logs" / f"worker-{child.shard}.log"
+        shard, log = child.shard, self._data / "logs" / f"worker-{child.shard}.log"
         if ended.deliberate and ended.code == DAMAGED:
-            self._say(f"{worker} stopped: its store needs a person. The app ends.")
+            self._say(f"worker {shard} stopped: its store needs a person. The app ends.")
             return DAMAGED
         if ended.deliberate and ended.code == HOPELESS:
-            self._say(f"{worker} stopped for the reason above. The app ends.")
+            self._say(f"worker {shard} stopped for the reason above. The app ends.")
             return 1
         kills_before, self._oom_kills = self._oom_kills, oom_kills()
         for_memory = self._oom_kills != kills_before
-        if ended.code in (-signal.SIGBUS, -signal.SIGSEGV):
-            store = self._data / f"shard-{child.shard}"
-            if damage := check_apart(store, shard=child.shard):
-                self._say(f"{worker} ended ({ended.how}): {damage[0]}")
-                return DAMAGED
+        crashed = ended.code in (-signal.SIGBUS, -signal.SIGSEGV)
+        store = self._data / f"shard-{shard}"
+        if crashed and (damage := check_apart(store, shard=shard)):
+            self._say(f"worker {shard} ended ({ended.how}): {damage[0]}")
+            return DAMAGED
         if not (ended.was_killed or ended.code == AGAIN or ended.had_served):
             self._say(
-                f"{worker} ended ({ended.how}) before it served anybody, and would again. The "
+                f"worker {shard} ended ({ended.how}) before it served anybody, and would again. The "
                 f"app ends; its log: {log}"
             )
             return 1
@@ -273,12 +273,12 @@ class Supervisor:
         judged = child.watch.crashed if by_itself or for_memory else child.watch.killed
         match judged(time.monotonic(), ended.beat, did):
             case Restart(at_s):
-                self._say(f"{worker} ended ({ended.how}) and is started again")
+                self._say(f"worker {shard} ended ({ended.how}) and is started again")
                 child.start_at = at_s
                 return None
             case GiveUp(crashes):
                 self._say(
-                    f"{worker} ended {crashes} times in {RESTARTS_WITHIN_S:.0f} s "
+                    f"worker {shard} ended {crashes} times in {RESTARTS_WITHIN_S:.0f} s "
                     f"(now: {ended.how}). The app gives up; its log: {log}"
                 )
                 return 1
