@@ -78,11 +78,14 @@ runtime/app/    An app starts, and is watched.
 
 runtime/worker/    A process around one shard.
     assignment.py  A worker's assignment: the shard that it serves, all that it has to know of the app, how it ends.
-    process.py     One process: a shard, its store, its ports, its loop. The only place where they meet.
+    process.py     A worker's process: one shard on its real ports, and the poll that wakes its driver.
+    driver.py      The loop around one shard, written once: a worker's process and the simulator both run it.
     pace.py        The size of the next batch: as large as its time budget allows.
     stopwatch.py   Measures how long something takes, by the clock and without the waiting for a core.
     heartbeat.py   What a worker writes of itself where its supervisor reads it, also after its end.
+    copies.py      Copies of a store for backups: a thread makes them, while turns go on.
     sinks.py       Writes the items of outputs to sinks, on a thread per sink, so that the worker never waits.
+    ports.py       What the driver of a shard stands on, each port with its promise.
     sources.py     Reads partitions of sources, batch by batch, so that the worker never waits.
 
 runtime/client/    A caller's end of the lines.
@@ -172,12 +175,18 @@ runtime/cli/    The launcher, a file a command.
     run.py       `skerry run`: run an app on all cores, show its progress, sum it up.
 
 runtime/simulator/    The same core on a simulated network, disk and clock.
-    machine.py   A simulated worker: the production shard and what it is asked, on a disk that survives it.
+    lines.py     The lines between simulated callers and doors, and what callers were told.
+    faults.py    What goes wrong in the simulated world, beside packets: processes, disks, clocks, lines.
+    backup.py    Backups of a simulated app: a cut, which every shard takes when it hears of it, and a restore.
+    machine.py   A simulated worker: the production shard and its driver, on a disk that survives them.
+    sinks.py     Simulated sinks: what came out of each output, and whether its numbers hold together.
     disk.py      A simulated disk: keeps what was synced, and forgets the rest on a crash.
     callers.py   Simulated clients: the production session over lines that break.
     cluster.py   n shards on a simulated network, disk and clock, driven by one seed.
     keeper.py    The simulated supervisor: decides by the production code when workers start, and when all is over.
     ledger.py    Keeps its own books of what was sent and what was run, and compares them: once, and in order.
+    network.py   The simulated network: whatever travels arrives later, and may be lost, repeated or overtaken.
     picture.py   A simulated run as a picture: a lane per shard, time to the right, in one SVG file.
+    sources.py   Simulated reading: the app's own sources, a few items at a time, and now and then read again.
     stranger.py  A stranger on the simulated network: packets that no shard of the app sends.
 """

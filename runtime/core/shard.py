@@ -107,7 +107,7 @@ class Shard:
         watch: Callable[[Identity], None] = lambda _: None,
     ) -> None:
         self.settings, self.limits = settings, settings.limits
-        self.me = settings.me
+        self.me, self.incarnation = settings.me, settings.incarnation
         self.epoch = last.epoch + 1
         self.no = last.no
         self.durable = self._opened = last.no

@@ -34,9 +34,20 @@ Name = tuple[int, int, int]
 class Ground(Protocol):
     """What callers stand on."""
 
-    clock_ns: int
-    step_no: int
-    rng: random.Random
+    @property
+    def clock_ns(self) -> int:
+        """The time."""
+        ...
+
+    @property
+    def step_no(self) -> int:
+        """The number of the step."""
+        ...
+
+    @property
+    def rng(self) -> random.Random:
+        """The simulation's random numbers."""
+        ...
 
     def reachable(self, shard: int) -> bool:
         """Whether a line to this shard's door can be up."""

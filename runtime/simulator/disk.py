@@ -26,6 +26,8 @@ class MemoryStore:
         """Between these two commits: how far the disk is when a cut is taken."""
         self.prompt = False
         """Whether what is appended is durable at once."""
+        self.full = False
+        """Whether most of its quota is used."""
         self.met_leftovers = 0
         """How often a replay came to what a torn write had left behind a newer record."""
         self._leftovers: dict[int, bytes] = {}
@@ -102,6 +104,16 @@ class MemoryStore:
         """What the commits that are there did to rows, in order."""
         for record in self._records:
             yield from records.decode(record).rows
+
+    @property
+    def backlog(self) -> tuple[int, int]:
+        """Records that are not durable yet, and no bytes: a test counts records."""
+        return self.appended - self._synced, 0
+
+    @property
+    def pressed(self) -> bool:
+        """Whether nothing new should be accepted."""
+        return self.full
 
     @property
     def appended(self) -> int:

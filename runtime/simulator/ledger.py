@@ -20,6 +20,7 @@ from skerry.arguments import Args
 from skerry.entity import Entity
 from skerry.handler import Handler
 from skerry.runtime.core.buffer import Messages
+from skerry.runtime.core.demand import ALL, Batch, Budget
 from skerry.runtime.core.events import Operated, Table, Told
 from skerry.runtime.core.loops import Shape
 from skerry.runtime.core.results import Raised
@@ -99,6 +100,15 @@ class Books:
         dispatch.undo = undone  # type: ignore[method-assign]
         intentions.apply, intentions.collect = applied, collected  # type: ignore[method-assign]
         delivery._turns, delivery.send = turned, sent  # type: ignore[method-assign]
+        run = shard.run
+
+        def ran(budget: Budget = ALL) -> Batch | None:
+            batch = run(budget)
+            if batch is not None:
+                self.sealed(None if batch.commit is None else batch.commit.no)
+            return batch
+
+        shard.run = ran  # type: ignore[method-assign]
 
     def sealed(self, no: int | None) -> None:
         """The batch became this commit, or none."""

@@ -1,185 +1,284 @@
-"""A simulated worker: the production shard and what it is asked, on a disk that survives it.
+"""A simulated worker: the production shard and its driver, on a disk that survives them.
 
-What a worker's process is besides its shard stands here, without its I/O: the door that turns
-bytes into events, the greeting, the readers of sources, the beat.
+The driver's ports stand here and in `sources.py` and `sinks.py`: bytes go to the simulated
+network, time is the simulation's, and at each of them the process can be killed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import chain, islice
-from typing import Any
+import random
+from collections import Counter
+from typing import Any, Protocol
 
 from skerry.app import App
-from skerry.runtime.app.watch import Beat
-from skerry.runtime.core.events import Identity, Reply
+from skerry.runtime.app.watch import NOTHING, Beat
+from skerry.runtime.core.events import Commit, Identity, Reply
+from skerry.runtime.core.settings import Settings
 from skerry.runtime.core.shard import Shard
 from skerry.runtime.gateway import protocol
-from skerry.runtime.gateway.inquiries import Inquiries
 from skerry.runtime.simulator.disk import MemoryStore
+from skerry.runtime.simulator.faults import APPENDED, BEFORE, RUN, SYNCED, Fate
 from skerry.runtime.simulator.ledger import Books
-from skerry.stream.ends import BadRow
+from skerry.runtime.simulator.network import Network
+from skerry.runtime.simulator.picture import Diary
+from skerry.runtime.simulator.sinks import Shore, Sinks
+from skerry.runtime.simulator.sources import Sources
+from skerry.runtime.worker.driver import Driver, open_shard, partitions
+from skerry.runtime.worker.ports import Ports
+from skerry.testing import Faults
 
-Partition = tuple[str, str]
-"""(source, partition)."""
+BATCHES_S = (0.0005, 0.003, 0.02)
+"""How long batches take: little, long for clients, too long."""
+
+SLOW_DISK = 20
+"""How many times less often a slow disk syncs."""
 
 
-class Reader:
-    """A source partition as it is being read."""
+class Ground(Protocol):
+    """What machines stand on."""
 
-    def __init__(self, source: Any, partition: str, after: Any) -> None:
-        self._source, self._partition = source, partition
-        self.start_at(after)
+    app: App
+    rng: random.Random
+    faults: Faults
+    step_no: int
+    clock_ns: int
+    points: Counter[str]
+    network: Network
+    shore: Shore
+    diary: Diary
 
-    def start_at(self, after: Any) -> None:
-        """Read on behind this position."""
-        self.position, self.ended = after, False
-        self._items: Iterator[tuple[Any, Any]] = iter(self._source.read(self._partition, after))
+    def send(self, src: int, peer: int, raw: bytes, /) -> None:
+        """Carry a packet to another machine."""
+        ...
 
-    def next(self, most: int) -> tuple[list[Any], list[Any]]:
-        """Positions and items, so many; fewer at the end, and around a bad row, which comes alone."""
-        batch: list[tuple[Any, Any]] = []
-        for found in islice(self._items, most):
-            bad = type(found[1]) is BadRow
-            if bad and batch:
-                self._items = chain([found], self._items)
-                break
-            batch.append(found)
-            if bad:
-                break
-        self.ended = not batch
-        positions, items = [position for position, _ in batch], [item for _, item in batch]
-        if positions:
-            self.position = positions[-1]
-        return positions, items
+    def to_caller(self, name: Any, raw: bytes, /) -> None:
+        """Carry a door's words to a caller."""
+        ...
 
 
 class Machine:
-    """A shard, and the disk that survives it."""
+    """One shard's process while it runs, and the disk that survives it."""
 
-    def __init__(self, id: int, app: App, answer: Callable[[Any, bytes], None]) -> None:
-        self.id, self._app, self._answer = id, app, answer
+    def __init__(self, id: int, ground: Ground) -> None:
+        self.id, self._ground = id, ground
         self.disk = MemoryStore()
         self.shard: Shard | None = None
+        self.driver: Driver | None = None
+        """None: its process is down."""
         self.books = Books()
+        self.fate = Fate(ground.rng)
+        self.dies_at = ""
+        """The point of this step's round at which it is killed; empty: none."""
         self.down_until = 0
         self.hangs_until = 0
-        self.clock_off_ns = 0
-        self.dies_at = ""
-        """The point of this step at which it is killed."""
         self.slow_until = self.full_until = 0
         """Until when its disk is slow, or full."""
-        self.readers: dict[Partition, Reader] = {}
-        """Of the source partitions that live here."""
-        self._rounds = 0
-        self._running: Identity = (0, 0, 0)
+        self.clock_off_ns = 0
+        self.heartbeat = Heartbeat()
 
-    def started(self, shard: Shard, incarnation: bytes, now_ns: Callable[[], int]) -> None:
-        """A new process of this shard is up."""
-        self.shard, self._now_ns = shard, now_ns
-        self._incarnation = incarnation
-        self.readers = {
-            (pipeline.name, partition): Reader(
-                pipeline.source, partition, shard.position(pipeline.name, partition)
-            )
-            for pipeline in self._app.pipelines
-            for partition in pipeline.source.partitions()
-            if shard.reads(pipeline.name, partition)
-        }
-        self._rounds = 0
-        self._running = (0, 0, 0)
-        self.inquiries = Inquiries(shard, self.disk, self, self)
+    def start(self, settings: Settings) -> None:
+        """Start a process of this shard."""
+        ground = self._ground
+        self.heartbeat = Heartbeat()
+        self.shard = shard = Shard(settings, self.disk, self.disk.last, self.heartbeat.running)
+        self.books.follow(shard)
+        open_shard(shard, self.disk, self, lambda: self.disk.sync(self.disk.appended))
+        self._sources = Sources(partitions(ground.app, shard), ground.rng, ground.faults.repeat)
+        door = Door(self.fate, ground)
+        ports = Ports(
+            Commits(self),
+            Wire(self.id, self.fate, ground),
+            door,
+            self._sources,
+            Sinks(ground.shore, ground.app.outlets, ground.network, self.fate.leaves),
+            door,
+            self,
+            self.heartbeat,
+            Stopwatch(ground.rng),
+        )
+        self.driver = Driver(shard, ground.app, self.disk, ports)
 
-    @property
-    def finished(self) -> bool:
-        """Whether every partition that lives here has been read to its end."""
-        return all(reader.ended for reader in self.readers.values())
+    def run(self) -> None:
+        """Let the disk sync, and the driver run a round. Raises Killed."""
+        self.fate.at = self.dies_at
+        self.fate.meet(BEFORE)
+        self._sync()
+        self.disk.full = self.full_until > self._ground.step_no
+        assert self.driver is not None, "only what is up runs"
+        self.driver.tick()
+        self.driver.round()
 
-    def watch(self, identity: Identity) -> None:
-        """Write down which message runs next."""
-        self._running = identity
+    def end(self) -> None:
+        """End the process: the disk keeps what it had finished, and maybe more."""
+        ground, disk = self._ground, self.disk
+        self.shard = self.driver = None
+        kept = ground.rng.randint(disk.durable(), disk.appended)
+        met = disk.met_leftovers
+        disk.crash(kept)
+        ground.points["leftovers behind a torn write"] += disk.met_leftovers - met
+        self.books.crashed(kept)
+        self.hangs_until, self.dies_at, self.fate.at = 0, "", ""
 
-    def beats(self) -> None:
-        """A round of its loop."""
-        self._rounds += 1
+    def put_back(self, disk: MemoryStore) -> None:
+        """Replace its disk by an older copy, while its process is down."""
+        assert self.shard is None, "only what is down is put back"
+        self.disk = disk
+        self.books.crashed(disk.appended)
+        self._ground.points["put back"] += 1
+
+    def _sync(self) -> None:
+        ground, disk = self._ground, self.disk
+        slow = self.slow_until > ground.step_no
+        chance = ground.faults.sync / SLOW_DISK if slow else ground.faults.sync
+        if ground.rng.random() < chance and disk.appended > disk.durable():
+            disk.sync(ground.rng.randint(disk.durable() + 1, disk.appended))
+            ground.diary.note(self.id, "durable", f"up to {disk.durable()}")
+            self.fate.meet(SYNCED)
+
+    def appended(self, commit: Commit) -> None:
+        """Note a commit that the disk has."""
+        self._ground.diary.note(self.id, "commit", str(commit.no))
 
     @property
     def beat(self) -> Beat:
-        """What can be read of it after its end."""
+        """What can be read of its process after its end."""
         assert self.shard is not None, "only what runs writes of itself"
-        return Beat(self._rounds, self.shard.no, self._running, self.shard.slow)
+        return self.heartbeat.beat
 
-    # ── its door ──
+    @property
+    def still(self) -> bool:
+        """Whether it is up, and nothing is left to do on it at this time."""
+        shard = self.shard
+        if shard is None or shard.durable < shard.no or not self._sources.finished:
+            return False
+        demand = shard.demand()
+        return not demand.runnable and not demand.unacked
 
     def hear(self, caller: Any, raw: bytes) -> None:
-        """Bytes from a caller."""
-        assert self.shard is not None, "only what runs hears"
+        """Let bytes of a caller arrive at its door."""
+        assert self.driver is not None, "only what is up hears"
         for event in protocol.events(caller, protocol.decode_call(raw), len(raw)):
-            if isinstance(event, protocol.Control):
-                self.inquiries.serve(event)
-            else:
-                self.shard.accept(event)
+            self.driver.called(event)
+
+    def now_ns(self) -> int:
+        """The time of its wall clock."""
+        return self._ground.clock_ns + self.clock_off_ns
+
+    def steady_ns(self) -> int:
+        """The time of the simulation."""
+        return self._ground.clock_ns
+
+
+class Commits:
+    """The way to the disk."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine, self._disk, self._fate = machine, machine.disk, machine.fate
+        self.durable, self.keep = self._disk.durable, self._disk.keep
+
+    @property
+    def backlog(self) -> tuple[int, int]:
+        """Records and bytes that are not durable yet."""
+        return self._disk.backlog
+
+    @property
+    def pressed(self) -> bool:
+        """Whether the disk is nearly full."""
+        return self._disk.pressed
+
+    def append(self, commit: Commit) -> None:
+        """Give a commit to the disk. Raises Killed, before or after."""
+        self._fate.meet(RUN)
+        self._disk.append(commit)
+        self._machine.appended(commit)
+        self._fate.meet(APPENDED)
+
+
+class Wire:
+    """The way to peers."""
+
+    def __init__(self, id: int, fate: Fate, ground: Ground) -> None:
+        self._id, self._fate, self._ground = id, fate, ground
+
+    def send(self, peer: int, raw: bytes) -> None:
+        """Give a packet to the network."""
+        self._fate.leaves()
+        self._ground.send(self._id, peer, raw)
+
+
+class Door:
+    """The way to callers, who all read what they are told; and no backups, which a cluster takes."""
+
+    def __init__(self, fate: Fate, ground: Ground) -> None:
+        self._fate, self._ground = fate, ground
+
+    def _say(self, caller: Any, word: object) -> None:
+        self._fate.leaves()
+        self._ground.to_caller(caller, protocol.encode(word))
 
     def answer(self, caller: Any, n: int, value: Any) -> None:
-        """See `inquiries.Answers`."""
-        self._answer(caller, protocol.encode(protocol.Answer(n, value)))
+        """Answer a call."""
+        self._say(caller, protocol.Answer(n, value))
 
     def error(self, caller: Any, n: int, error: Exception) -> None:
-        """See `inquiries.Answers`."""
+        """Refuse a call, which no simulated caller makes."""
         raise AssertionError(f"a simulated caller asked what can't be answered: {error!r}")
 
-    def has_read(self, caller: Any) -> bool | None:
-        """See `inquiries.Answers`. Lines that break lose what was said."""
+    def welcome(self, caller: Any, greeting: Any) -> None:
+        """Greet a caller."""
+        self._say(caller, protocol.Welcome(greeting))
+
+    def replies(self, replies: list[Reply]) -> None:
+        """Tell outcomes, one message per caller, as the real door does."""
+        for caller, outcomes in protocol.outcomes(replies):
+            self._say(caller, outcomes)
+
+    def has_read(self, caller: Any) -> bool:
+        """Lines that break lose what was said."""
         return True
 
     def let_go(self, caller: Any) -> None:
-        """See `inquiries.Answers`."""
+        """End the line of a caller that does not read."""
         raise AssertionError("every simulated caller reads")
 
-    def welcome(self, caller: Any, greeting: protocol.Greeting) -> None:
-        """See `inquiries.Answers`."""
-        self._answer(caller, protocol.encode(protocol.Welcome(greeting)))
-
-    def replies(self, replies: list[Reply]) -> None:
-        """Outcomes, one message per caller, as the real door says them."""
-        for caller, outcomes in protocol.outcomes(replies):
-            self._answer(caller, protocol.encode(outcomes))
-
-    # ── what inquiries need of it ──
-
-    def greeting(self) -> protocol.Greeting:
-        """See `inquiries.Host`."""
-        assert self.shard is not None, "only what runs greets"
-        public = {
-            name: [handler.name for handler in kind.handlers.values() if not handler.private]
-            for name, kind in self._app.types.items()
-        }
-        return protocol.Greeting(
-            self._incarnation,
-            self.id,
-            self.shard.epoch,
-            self.shard.placement,
-            self._now_ns(),
-            self._app.name,
-            public,
-        )
-
-    def status(self) -> dict[str, Any]:
-        """See `inquiries.Host`."""
-        return {}
-
-    def backup(self, caller: Any, n: int, no: int, folder: str) -> None:
-        """See `inquiries.Host`."""
+    def check_room(self) -> None:
+        """Refuse a backup that a caller asks for."""
         raise AssertionError("a simulated disk is copied by its cluster")
 
-    def steer(self, word: str) -> dict[str, Any]:
-        """See `inquiries.Host`."""
-        assert word == "quiet", "a simulated supervisor only asks whether all is quiet"
-        assert self.shard is not None, "only what runs is asked"
-        placement = self.shard.placement
-        return {
-            "quiet": self.shard.quiet and self.finished,
-            "epoch": self.shard.epoch,
-            "commit": self.shard.no,
-            "version": placement.version,
-        }
+    def begin(self, caller: Any, n: int, no: int, folder: str) -> None:
+        """Begin no copy."""
+        self.check_room()
+
+    def finished(self) -> list[Any]:
+        """Return the copies that have ended: none ever begins."""
+        return []
+
+
+class Heartbeat:
+    """What the supervisor sees of a process."""
+
+    def __init__(self) -> None:
+        self.beat = Beat(0, 0, NOTHING, False)
+
+    def round(self, commit: int, *, slow: bool) -> None:
+        """Note that a round begins."""
+        self.beat = self.beat._replace(rounds=self.beat.rounds + 1, commit=commit, slow=slow)
+
+    def running(self, identity: Identity | None) -> None:
+        """Note which message runs next."""
+        self.beat = self.beat._replace(running=identity or NOTHING)
+
+    def work(self) -> None:
+        """The supervisor does not look while a step lasts."""
+
+
+class Stopwatch:
+    """Batches take as long as is drawn."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self.clock_s = self.own_s = 0.0
+
+    def start(self) -> None:
+        """A batch begins."""
+        self.clock_s = self.own_s = self._rng.choice(BATCHES_S)

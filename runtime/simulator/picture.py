@@ -9,10 +9,12 @@ Knows what a cluster noted and nothing of shards.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 
 from msgspec import Struct
+
+from skerry.runtime.core import wire
 
 STEP_PX, LANE_PX, LEFT_PX, TOP_PX = 6, 90, 90, 60
 
@@ -30,6 +32,36 @@ class Note(Struct, frozen=True):
     peer: int | None = None
     until: int | None = None
     """The step in which a packet arrives, or a fault ends; None: a packet that was lost."""
+
+
+class Diary:
+    """What happens in a simulated run, once `notes` is a list."""
+
+    def __init__(self, step_no: Callable[[], int]) -> None:
+        self._step_no = step_no
+        self.notes: list[Note] | None = None
+
+    def note(self, shard: int, kind: str, text: str = "") -> None:
+        """Note what happens to a shard."""
+        if self.notes is not None:
+            self.notes.append(Note(self._step_no(), shard, kind, text))
+
+    def packet(self, raw: bytes, arrivals: Sequence[int | None]) -> None:
+        """Note a packet, and the steps in which copies of it arrive; None: it is lost."""
+        if self.notes is not None:
+            packet = wire.unpack(raw)
+            text = f"{packet.src} to {packet.dst}, number {packet.seq}, {packet.count} messages"
+            kind = wire.Kind(packet.kind).name
+            for until in arrivals:
+                note = Note(self._step_no(), packet.src, kind, text, packet.dst, until)
+                self.notes.append(note)
+
+    def picture(self, shards: int, title: str) -> str:
+        """What was noted, as an SVG document."""
+        notes = self.notes or []
+        # Packets may go on for ever; what decides has happened before.
+        last = 30 + max((note.step for note in notes if note.peer is None), default=0)
+        return svg(notes, shards, title=title, last=last)
 
 
 def svg(notes: Sequence[Note], shards: int, *, title: str, first: int = 0, last: int = 0) -> str:

@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from types import FrameType
 
-from skerry.runtime.app.watch import Beat
+from skerry.runtime.app.watch import NOTHING, Beat
 from skerry.runtime.core.events import Identity
 
 LOOK_S = 0.25
@@ -52,15 +52,24 @@ class Heartbeat:
             self._page = mmap.mmap(fd, mmap.PAGESIZE)
         finally:
             os.close(fd)
-        self._rounds = 0
+        self._rounds = self._commit = 0
+        self._running = NOTHING
         self._thread = threading.get_ident()
         self._asleep = False
         self._needed = threading.Event()
 
-    def write(self, rounds: int, commit: int, running: Identity, *, slow: bool) -> None:
-        """Where the loop stands."""
-        self._rounds = rounds
-        _BEAT.pack_into(self._page, 0, rounds, commit, *running, slow)
+    def round(self, commit: int, *, slow: bool) -> None:
+        """Note that a round begins, behind this commit."""
+        self._rounds += 1
+        self._commit = commit
+        _BEAT.pack_into(self._page, 0, self._rounds, commit, *self._running, slow)
+
+    def running(self, identity: Identity | None) -> None:
+        """Note which message runs next, in quarantine; None: it has run."""
+        identity = identity or NOTHING
+        if identity != self._running:
+            self._running = identity
+            _BEAT.pack_into(self._page, 0, self._rounds, self._commit, *identity, True)
 
     def sleep(self, until_s: float) -> None:
         """The loop sleeps now, until then at the latest."""

@@ -54,7 +54,17 @@ WALK = (
     *("launch", "load", "config", "supervisor", "opening", "description", "directory"),
     *("coordinator", "membership", "placer", "reshard", "backup"),
     *("children", "questions", "watch", "machine"),
-    *("assignment", "process", "pace", "stopwatch", "heartbeat", "sinks", "ports"),
+    *(
+        "assignment",
+        "process",
+        "driver",
+        "pace",
+        "stopwatch",
+        "heartbeat",
+        "copies",
+        "sinks",
+        "ports",
+    ),
     # A client comes in.
     *("session", "window", "connection", "line", "channel", "knock", "protocol", "listener"),
     "inquiries",

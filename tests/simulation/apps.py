@@ -19,7 +19,7 @@ from skerry import (
     send_later,
     set_timer,
 )
-from skerry.runtime.simulator.cluster import Died, Hung
+from skerry.runtime.simulator.faults import Died, Hung
 from skerry.sources import Generate
 from tests.simulation.program import Node
 

@@ -46,8 +46,8 @@ def one(seed: int) -> tuple[int, Met, str]:
     except Exception as error:
         said = traceback.format_exc(limit=-3)
         return seed, collections.Counter(), f"{OURS}{said}" if ours(error) else said
-    crashes = {"crashes": cluster.crashes, "packets lost": cluster.lost}
-    return seed, cluster.points + Met(crashes | {"packets repeated": cluster.repeated}), ""
+    crashes = {"crashes": cluster.crashes, "packets lost": cluster.network.lost}
+    return seed, cluster.points + Met(crashes | {"packets repeated": cluster.network.repeated}), ""
 
 
 def _fails(seed: int, faults: Faults, size: workload.Size, around: World) -> str:

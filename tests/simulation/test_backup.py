@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from skerry.runtime.simulator.backup import Backup
 from skerry.runtime.simulator.cluster import Cluster
 from skerry.testing import NO_FAULTS
 from tests.simulation import workload
 
 
-class Backup:
+class Backups:
     """Takes cuts of a cluster while it runs, and restores the first that is whole."""
 
     def __init__(self, seed: int) -> None:
@@ -18,23 +19,24 @@ class Backup:
 
     def watch(self, cluster: Cluster) -> None:
         """Begin a cut now and then, once the accounts are open."""
+        backup = Backup(cluster)
         step, begun = cluster.step, 150 + 7 * self.seed % 100
 
         def stepped() -> None:
             step()
             opened = all(n in cluster.outcomes for n in range(1, workload.ACCOUNTS + 1))
             if self.restored is None and opened and cluster.step_no >= begun:
-                if cluster.cut_is_whole():
-                    self.restored = cluster.restored()
+                if backup.whole:
+                    self.restored = backup.restored()
                 elif cluster.step_no % 60 == begun % 60:
-                    cluster.begin_cut()
+                    backup.begin()
 
         cluster.step = stepped  # type: ignore[method-assign]
 
 
 def run(seed: int) -> bool:
     """One seed of the workload, with a backup in its midst; whether one came about."""
-    backup = Backup(seed)
+    backup = Backups(seed)
     workload.run(seed, watch=backup.watch)
     restored = backup.restored
     if restored is None:
@@ -56,9 +58,10 @@ def test_a_backup_under_faults_is_one_moment_of_all_shards(first: int) -> None:
 def test_a_shard_that_was_started_anew_spoils_the_backup_that_is_under_way() -> None:
     cluster = Cluster(workload.app(), seed=1, shards=2, faults=NO_FAULTS)
     cluster.run(10)
-    cluster.begin_cut()
+    backup = Backup(cluster)
+    backup.begin()
     cluster.run(10)
-    assert cluster.cut_is_whole()
+    assert backup.whole
     cluster.crash(0)
     cluster.run(100)
-    assert not cluster.cut_is_whole()
+    assert not backup.whole

@@ -61,7 +61,7 @@ def check_settled() -> None:
 
 def test_the_same_seed_gives_the_same_run(monkeypatch: pytest.MonkeyPatch) -> None:
     traces: list[list[bytes]] = []
-    send = Cluster._send
+    send = Cluster.send
     for _ in range(2):
         trace: list[bytes] = []
         traces.append(trace)
@@ -72,7 +72,7 @@ def test_the_same_seed_gives_the_same_run(monkeypatch: pytest.MonkeyPatch) -> No
             trace.append(raw)
             send(self, src, peer, raw)
 
-        monkeypatch.setattr(Cluster, "_send", note)
+        monkeypatch.setattr(Cluster, "send", note)
         workload.run(11)
     assert len(traces[0]) > 100
     assert traces[0] == traces[1]

@@ -47,7 +47,9 @@ from skerry.runtime.core.settings import Limits
 from skerry.runtime.core.shard import Shard
 from skerry.runtime.core.streams import inbound
 from skerry.runtime.core.wire import Kind
-from skerry.runtime.simulator.cluster import Cluster, Died
+from skerry.runtime.simulator.backup import Backup
+from skerry.runtime.simulator.cluster import Cluster
+from skerry.runtime.simulator.faults import Died
 from skerry.sources import Generate
 from skerry.testing import NO_FAULTS
 from tests.simulation.apps import Dropped
@@ -264,7 +266,7 @@ def test_requests_of_one_client_to_one_entity_run_in_order(cluster: Cluster) -> 
     cluster.run(20)
     numbers = [cluster.ask(message(Box.at("a").need, n)) for n in range(5)]
     cluster.step()
-    cluster._network.clear()  # The first five are lost, and said again in a while.
+    cluster.network.lose_all()  # The first five are lost, and said again in a while.
     numbers += [cluster.ask(message(Box.at("a").need, n)) for n in range(5, 10)]
     cluster.settle()
     assert [outcome(cluster, n) for n in numbers] == [("done", n) for n in range(1, 11)]
@@ -446,7 +448,7 @@ def test_a_client_confirms_only_what_has_no_gap_below_it(cluster: Cluster) -> No
     cluster.run(20)
     numbers = [cluster.ask(message(Box.at("a").take, n)) for n in range(2)]
     cluster.step()
-    cluster._network.clear()  # These two are lost, and said again in a while.
+    cluster.network.lose_all()  # These two are lost, and said again in a while.
     numbers.append(cluster.ask(message(Box.at("b").take, 9)))
     cluster.settle()
     assert [outcome(cluster, n)[0] for n in numbers] == ["done"] * 3
@@ -672,7 +674,7 @@ def test_an_app_is_not_over_while_a_sink_does_not_have_everything() -> None:
     cluster.ask(message(Teller.at("a").tell))
     while not cluster.emitted:
         cluster.step()
-    cluster._network.clear()  # The sink has it; that it has, nobody hears.
+    cluster.network.lose_all()  # The sink has it; that it has, nobody hears.
     cluster.run(200)
     assert machine.shard is not None
     assert not machine.shard.runnable
@@ -690,16 +692,17 @@ def test_what_a_restored_life_emits_is_not_taken_for_a_repeat() -> None:
     for _ in range(3):
         first.ask(message(Teller.at("a").tell))
     first.settle()
-    first.begin_cut()
+    backup = Backup(first)
+    backup.begin()
     first.run(20)
     first.ask(message(Teller.at("a").tell))  # Item 4 of the life that goes on.
     first.settle()
-    again = first.restored()
+    again = backup.restored()
     again.ask(message(Teller.at("a").tell))
     again.settle()
-    assert first._out["told", 0, "0"] == [1, 2, 3, 4]
-    assert again._out["told", 0, "0"] == [1, 2, 3]
-    assert again._out["told", 0, "0-restored"] == [4]
+    assert first.shore.out["told", 0, "0"] == [1, 2, 3, 4]
+    assert again.shore.out["told", 0, "0"] == [1, 2, 3]
+    assert again.shore.out["told", 0, "0-restored"] == [4]
 
 
 # ── stored bytes, full stores, openings ──

@@ -125,8 +125,10 @@ def put_back(seed: int, cut_off_steps: int) -> str:
         machine.disk.keep(1)
         copy = machine.disk.restored()
         transfers(rng.randrange(2, 15))
-        cluster.put_back(machine.id, copy)
-        cluster.cut_off(machine.id, cut_off_steps)
+        cluster.crash(machine.id)
+        machine.put_back(copy)
+        others = [other.id for other in cluster.machines]
+        cluster.network.cut_off(machine.id, others, cluster.step_no + cut_off_steps)
         transfers(20)
         cluster.crash_all()  # Who is opened greets all that it had to do with.
         cluster.settle()

@@ -234,7 +234,7 @@ def check_emitted(cluster: Cluster) -> None:
     """At each sink: every number that a receiver took, once, in the order of its taking."""
     for sink, copies in ((0, 1), (1, 2)):
         came: dict[tuple[str, str], list[int]] = {}
-        for receiver, sender, number in cluster.came_out("taken", sink):
+        for receiver, sender, number in cluster.shore.came_out("taken", sink):
             came.setdefault((receiver, sender), []).append(number)
         for n in range(RECEIVERS):
             receiver: Any = cluster.state("Receiver", f"r{n}")
@@ -250,9 +250,9 @@ def check_emitted(cluster: Cluster) -> None:
 
 def _check_flute(cluster: Cluster, partition: str) -> None:
     """Straight from a source: every tone once and in order; by keys twice, in order for each."""
-    tones = [n for of, n in cluster.came_out("flutes sink 0", 0) if of == partition]
+    tones = [n for of, n in cluster.shore.came_out("flutes sink 0", 0) if of == partition]
     assert tones == list(range(BEATS)), f"seed {cluster.seed}: I1, I2: flute {partition}: {tones}"
-    keyed = [n for of, n in cluster.came_out("flutes sink 1", 0) if of == partition]
+    keyed = [n for of, n in cluster.shore.came_out("flutes sink 1", 0) if of == partition]
     for key in range(5):
         wanted = [n for n in range(key, BEATS, 5) for _ in range(2)]
         found = [n for n in keyed if n % 5 == key]

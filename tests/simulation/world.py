@@ -96,7 +96,7 @@ class Events:
         self.days = 0
         """How many have passed."""
         if world.astray:
-            cluster.astray = lambda: self._rng.random() < world.astray
+            cluster.lines.astray = lambda: self._rng.random() < world.astray
         if world.torn:
             cluster.dies_opening = lambda: self._rng.random() < world.torn
             # A slower disk, and more kills: more of what a kill takes was one write.

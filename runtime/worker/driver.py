@@ -1,0 +1,332 @@
+"""The loop around one shard, written once: a worker's process and the simulator both run it.
+
+    durable, written -> effects -> sources -> batch -> append -> effects -> inquiries
+
+Everything happens once per round, never per message. The disk works on its own while the next
+batch runs; what a batch wants to say leaves when its commit is durable.
+
+All that a shard stands on comes as a port: real ones in a process, simulated ones in the
+simulator, which can die at any of them. Reads no clock, does no I/O, starts no thread.
+Ideas: docs/log.md, docs/speed.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from skerry.app import App
+from skerry.runtime.core.demand import Budget
+from skerry.runtime.core.events import (
+    Arrived,
+    Confirmed,
+    Cut,
+    Durable,
+    Keep,
+    Reply,
+    Requested,
+    Rewind,
+    Stop,
+    Ticked,
+    Told,
+    Transmit,
+    Write,
+)
+from skerry.runtime.core.shard import Shard
+from skerry.runtime.core.streams.links import ACK_NS
+from skerry.runtime.gateway.inquiries import Inquiries
+from skerry.runtime.gateway.protocol import Caller, Control
+from skerry.runtime.ports import Committed
+from skerry.runtime.worker.pace import Pace
+from skerry.runtime.worker.ports import Clock, Commits, Ports
+
+TICK_NS = 100_000_000
+"""The longest sleep while a peer owes something, and will be asked again."""
+
+IDLE_NS = 1_000_000_000
+"""The longest sleep of all: then the shard sees that the clock was set, and is seen to live."""
+
+BACKLOG_BYTES = 32 << 20
+"""Sealed and not yet durable. Above, no batch runs until the disk has caught up (I7)."""
+
+BACKLOG_RECORDS = 64
+"""The same in records: a few fsyncs' worth."""
+
+FAILED_NS = 10 * 10**9
+"""How long a shard that always has something to run goes on after one of its sources failed."""
+
+INSIDE_SHARE = 4
+"""The part of a batch that sources may fill while messages wait on the shard's own stream."""
+
+FULL = (
+    "The store has used most of its quota, so nothing new is taken in; queries and what is under way "
+    "go on. Make room by `skerry dead drop`, or start again with a larger --quota: then entities can "
+    "be forgotten, too."
+)
+
+
+def open_shard(shard: Shard, commits: Commits, clock: Clock, wait: Callable[[], object]) -> None:
+    """Take a shard over. Its new epoch is durable before anything leaves; `wait`: until the disk may
+    have come further."""
+    shard.accept(_ticked(clock))
+    opening = shard.open()
+    commits.append(opening)
+    while commits.durable() < opening.no:
+        wait()
+    shard.accept(Durable(commits.durable()))
+
+
+def partitions(app: App, shard: Shard) -> Iterator[tuple[str, Any, str, Any]]:
+    """Yield what this shard reads: source's name, source, partition, and the position to go on from."""
+    for pipeline in app.pipelines:
+        for partition in pipeline.source.partitions():
+            if shard.reads(pipeline.name, partition):
+                after = shard.position(pipeline.name, partition)
+                yield pipeline.name, pipeline.source, partition, after
+
+
+class Driver:
+    """The rounds of one shard that has been opened."""
+
+    def __init__(
+        self,
+        shard: Shard,
+        app: App,
+        rows: Committed,
+        ports: Ports,
+        vitals: Callable[[], dict[str, Any]] = dict,
+    ) -> None:
+        self._shard, self._app = shard, app
+        self._vitals = vitals
+        """What only the process can say of how it is doing."""
+        self._store, self._packets, self._listener = ports.commits, ports.packets, ports.listener
+        self._sources, self._sinks, self._copies = ports.sources, ports.sinks, ports.copies
+        self._clock, self._heartbeat, self._stopwatch = (
+            ports.clock,
+            ports.heartbeat,
+            ports.stopwatch,
+        )
+        limits = shard.limits
+        self._pace = Pace(limits.turns_per_batch_max)
+        self._inquiries = Inquiries(shard, rows, ports.listener, self)
+        self._hurry = False
+        """Whether the newest batch was for clients first."""
+        self._stopping = False
+        self._failed_ns: int | None = None
+        self._started_ns = self._clock.steady_ns()
+        self._turns = self._commits = 0
+
+    # ── what comes ──
+
+    def tick(self) -> None:
+        """Tell the shard the time."""
+        self._shard.accept(_ticked(self._clock))
+
+    def arrived(self, raw: bytes) -> None:
+        """Take a packet from a pipe."""
+        self._shard.accept(Arrived(raw))
+
+    def called(self, event: Requested | Confirmed | Control) -> None:
+        """Take what a caller says."""
+        if isinstance(event, Control):
+            self._inquiries.serve(event)
+        elif not (self._stopping and isinstance(event, Requested)):
+            # A request is unanswered then: its caller tries again, and meets our successor.
+            self._shard.accept(event)
+
+    # ── a round ──
+
+    @property
+    def over(self) -> bool:
+        """Whether the driver was told to stop, and everything is durable."""
+        return self._stopping and self._shard.durable == self._shard.no
+
+    def round(self) -> bool:
+        """Run one batch, and all around it. Whether there is more to do at once."""
+        self._heartbeat.round(self._shard.no, slow=self._shard.slow)
+        durable = self._store.durable()
+        if durable > self._shard.durable:
+            self._shard.accept(Durable(durable))
+        for written in self._sinks.finished():
+            self._shard.accept(written)
+        # Whoever waited for what is durable now does not wait for the next batch as well; and rows
+        # are kept for a backup before a batch runs frames from behind its cut.
+        self._perform()
+        behind = self._behind
+        if not behind:
+            self._read()
+            # What waits is on the disk; a stop need not come to its end, which may never be.
+            if self._shard.runnable and not self._stopping:
+                self._batch()
+        self._perform()
+        if self._sources.failure is not None:
+            self._fail(self._sources.failure)
+        self._inquiries.step()
+        self._answer_copies()
+        if behind:
+            return False
+        demand = self._shard.demand()
+        reading = self._sources.inline and not demand.backpressured and not self._stopping
+        return demand.runnable or reading or self._inquiries.busy
+
+    def patience_ns(self) -> int:
+        """Return how long nothing need happen while nothing comes."""
+        # A peer that hears late what is durable keeps its frames, and may be asked if all is over.
+        demand = self._shard.demand()
+        longest = ACK_NS if demand.owes_acks else TICK_NS if demand.restless else IDLE_NS
+        if demand.wake_ns is None:
+            return longest
+        return max(0, min(longest, demand.wake_ns - self._clock.now_ns()))
+
+    def _read(self) -> None:
+        """Let sources add to the next batch."""
+        demand = self._shard.demand()
+        # Clients who wait have the next batch without what sources bring; every other at most, so
+        # that these are read.
+        self._hurry = not self._hurry and demand.asking
+        if self._hurry or self._stopping or demand.backpressured or self._store.pressed:
+            return
+        # What is here already runs first; sources that add as much as runs would keep it.
+        share = INSIDE_SHARE if demand.inside else 1
+        for items in self._sources.next(self._pace.items // share):
+            self._shard.accept(items)
+
+    def _batch(self) -> None:
+        """Run a batch; the bounds of the next follow the time that it took."""
+        self._heartbeat.work()
+        self._stopwatch.start()
+        batch = self._shard.run(Budget(self._pace.turns, FULL if self._store.pressed else ""))
+        self._heartbeat.running(None)
+        if batch is None:
+            return
+        self._pace.took(
+            self._stopwatch.clock_s,
+            self._stopwatch.own_s,
+            turns=batch.turns,
+            items=batch.items,
+            asked=batch.requests,
+            crowded=batch.crowded,
+        )
+        self._turns += batch.turns
+        if batch.commit is not None:
+            self._store.append(batch.commit)
+            self._commits += 1
+
+    def _perform(self) -> None:
+        """Do what the shard wants outside, in its order."""
+        replies: list[Reply] = []
+        for effect in self._shard.take_effects():
+            match effect:
+                case Transmit(peer, raw):
+                    self._packets.send(peer, raw)
+                case Reply():
+                    replies.append(effect)
+                case Told((caller, n), _, outcome):
+                    self._listener.answer(caller, n, [outcome.kind, outcome.body])
+                case Rewind(source, partition, after):
+                    self._sources.rewind(source, partition, after)
+                case Write():
+                    self._sinks.write(effect)
+                case Keep(no):
+                    self._store.keep(no)
+                case Stop(error):
+                    raise error
+        if replies:
+            self._listener.replies(replies)
+
+    def _fail(self, failure: Exception) -> None:
+        """Raise what a source raised, once all that it gave before counts."""
+        now_ns = self._clock.steady_ns()
+        self._failed_ns = self._failed_ns or now_ns
+        shard, demand = self._shard, self._shard.demand()
+        counted = not demand.runnable and not demand.unacked and shard.durable == shard.no
+        if counted or now_ns > self._failed_ns + FAILED_NS:
+            raise failure
+
+    @property
+    def _behind(self) -> bool:
+        records, size = self._store.backlog
+        return records >= BACKLOG_RECORDS or size >= BACKLOG_BYTES
+
+    # ── what inquiries need (`inquiries.Host`) ──
+
+    def greeting(self) -> dict[str, Any]:
+        """Say which door this is."""
+        types = self._app.types.items()
+        return {
+            "incarnation": self._shard.incarnation,
+            "shard": self._shard.me,
+            "epoch": self._shard.epoch,
+            "placement": self._shard.placement,
+            "now_ns": self._clock.now_ns(),
+            "app": self._app.name,
+            "types": {
+                name: [handler.name for handler in kind.handlers.values() if not handler.private]
+                for name, kind in types
+            },
+            "kept": sorted(self._shard.kept_types),
+        }
+
+    def status(self) -> dict[str, Any]:
+        """Say how the shard is doing."""
+        records, size = self._store.backlog
+        return {
+            **self._shard.stats(),
+            **self._vitals(),
+            "shard": self._shard.me,
+            "turns": self._turns,
+            "items": self._sources.items,
+            "skipped": self._sources.skipped,
+            "commits": self._commits,
+            "backpressured": self._shard.demand().backpressured or self._store.pressed,
+            "backlog_records": records,
+            "backlog_bytes": size,
+            "uptime_s": round((self._clock.steady_ns() - self._started_ns) / 1e9, 3),
+        }
+
+    def steer(self, word: str) -> dict[str, Any]:
+        """Do as the supervisor says, and say whether all is quiet."""
+        match word:
+            case "quiet":
+                pass
+            case "stop":
+                self._stopping = True
+            case unknown:
+                raise ValueError(f"a worker can't be told {unknown!r}")
+        placement = self._shard.placement
+        return {
+            "quiet": self._shard.quiet and self._sources.finished and not self._behind,
+            "finite": bool(self._app.pipelines),
+            "epoch": self._shard.epoch,
+            "commit": self._shard.no,
+            "version": placement.version,
+            "turns": self._turns,
+            "items": self._sources.items,
+            "commits": self._commits,
+            "skipped": self._sources.skipped,
+            "progress": self._sources.progress(),
+            "dead": self._shard.buried,
+        }
+
+    def backup(self, caller: Caller, n: int, no: int, folder: str) -> None:
+        """Take a cut and have it copied; the answer comes when that is done."""
+        self._copies.check_room()
+        self.cut(no)
+        self._copies.begin(caller, n, no, folder)
+
+    def cut(self, no: int) -> None:
+        """Take a cut for the backup of this number now."""
+        self._shard.accept(Cut(no))
+        self._perform()
+
+    def _answer_copies(self) -> None:
+        for caller, n, ended in self._copies.finished():
+            if isinstance(ended, Exception):
+                self._listener.error(caller, n, ended)
+            else:
+                commit, size = ended
+                self._listener.answer(caller, n, [self._shard.epoch, commit, size])
+
+
+def _ticked(clock: Clock) -> Ticked:
+    return Ticked(clock.now_ns(), clock.steady_ns())
