@@ -143,6 +143,7 @@ runtime/core/streams/    Ordered messages between two shards.
     links.py     All streams of a shard: handshakes, epochs, acks, and who must stop.
     outbound.py  The sending end of one stream: numbers, outbox, credit, resume.
     inbound.py   The receiving end of one stream: which frame is next, and what may be acked.
+    parts.py     A frame that is run in parts: its messages, cut so that no part costs a look at all of them.
 
 runtime/store/    Down to the disk.
     store.py         The store of a shard: its rows, its log, and the thread that joins them.

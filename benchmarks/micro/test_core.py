@@ -110,7 +110,7 @@ def test_stream_carries_a_batch_from_shard_to_shard(benchmark: Benchmark) -> Non
     settle()
     sender, keys = ends[0][0], [key for key in KEYS if slot_of("Account", key) % 2]
     run = wire.run_of(Call.SEND, DEPOSIT, keys, COLUMN[: len(keys)], None)
-    frames = [wire.bodies([run], each=False)]
+    frames = [wire.bodies([run])]
 
     def batch() -> None:
         rows = list(sender.streams.seal(1, frames[0]))

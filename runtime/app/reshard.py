@@ -113,7 +113,7 @@ class _NewShard:
         """Append the waiting messages as frames of the shard's own stream, and sync everything."""
         rows: list[Row] = []
         position = seq = 0
-        for body, count in wire.bodies(self.waiting, each=False):
+        for body, count in wire.bodies(self.waiting):
             seq += 1
             position += len(body)
             checksum = wire.frame_checksum(self.shard, self.shard, seq, count, body)
@@ -166,13 +166,16 @@ def _deal_frames(
 ) -> None:
     """Hand the messages that an old stream still held to the new owners of their targets, in order."""
     row = stores[receiver].read(Table.STREAM, Inbound.row_key(sender))
-    taken = 0 if row is None else msgspec.msgpack.decode(row, type=InboundRow).taken
+    known = InboundRow() if row is None else msgspec.msgpack.decode(row, type=InboundRow)
     prefix = receiver.to_bytes(4, "big")
     for key, value in stores[sender].scan(Table.OUTBOX, prefix):
-        if int.from_bytes(key[4:], "big") <= taken:
+        seq = int.from_bytes(key[4:], "big")
+        if seq <= known.taken:
             continue
-        body = msgspec.msgpack.decode(value, type=OutboxRow).body
-        for run in wire.decode_runs(body):
+        runs = wire.decode_runs(msgspec.msgpack.decode(value, type=OutboxRow).body)
+        if known.begun and seq == known.taken + 1:
+            _, runs = wire.halves(runs, known.begun)
+        for run in runs:
             owners = [placement.slots[slot] for slot in slots_of(run.type, run.keys)]
             for owner, own in wire.dealt(run, owners).items():
                 new[owner].waiting.append(own)

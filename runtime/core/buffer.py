@@ -90,7 +90,7 @@ class Runs:
 
     def reset(self) -> None:
         """Throw all messages away."""
-        self._closed: list[Messages | wire.Run] = []
+        self._closed: list[Messages] = []
         self._renew()
 
     def _renew(self) -> None:
@@ -124,11 +124,6 @@ class Runs:
         if extra is not None:
             self.extras.append(extra)
 
-    def add_encoded(self, run: wire.Run) -> None:
-        """Add messages as they have travelled."""
-        self.close()
-        self._closed.append(run)
-
     def close(self) -> None:
         """End the open run."""
         if self.head is not None and self.keys:
@@ -141,14 +136,12 @@ class Runs:
         """Take all messages out."""
         self.close()
         taken, self._closed = self._closed, []
-        assert all(type(run) is Messages for run in taken), "what has travelled goes on as it is"
-        return taken  # type: ignore[return-value]
+        return taken
 
-    def frames(self, *, each: bool) -> list[tuple[bytes, int]]:
-        """(body, messages) of the frames that carry all of them. `each`: one message a frame."""
+    def frames(self) -> list[tuple[bytes, int]]:
+        """(body, messages) of the frames that carry all of them."""
         self.close()
-        runs = [run.encoded() if isinstance(run, Messages) else run for run in self._closed]
-        return wire.bodies(runs, each=each)
+        return wire.bodies([messages.encoded() for messages in self._closed])
 
 
 class Buffer(Runs):
@@ -164,8 +157,3 @@ class Buffer(Runs):
         """Begin a run with this head."""
         self._filled[self.owner] = self
         super().open(head)
-
-    def add_encoded(self, run: wire.Run) -> None:
-        """Add messages as they have travelled."""
-        self._filled[self.owner] = self
-        super().add_encoded(run)

@@ -21,6 +21,7 @@ import msgspec
 from skerry.arguments import Args
 from skerry.errors import InvalidMessage
 from skerry.handler import Handler
+from skerry.limits import check_keys
 from skerry.runtime.core import wire
 from skerry.runtime.core.buffer import Extra, Messages, Runs, head_of, nameless
 from skerry.runtime.core.cache import Cache
@@ -209,8 +210,13 @@ class Delivery:
 
     def send(self, handler: Handler, keys: list[str], column: Sequence[Any]) -> None:
         """Route messages of a source. Raises Raised."""
-        messages = Messages(head_of(Call.SEND, handler), keys, column, [])
-        self._route(messages, queueing=self._routing.queueing)
+        queueing = self._routing.queueing
+        if queueing:  # Else a key is looked at when its entity is looked up.
+            try:
+                check_keys(keys)
+            except (TypeError, ValueError) as unfit:
+                raise Raised from unfit
+        self._route(Messages(head_of(Call.SEND, handler), keys, column, []), queueing=queueing)
 
     def _route(self, messages: Messages, *, queueing: bool) -> None:
         assert queueing or not self._routing.queueing, "I2: a message overtakes the own stream"

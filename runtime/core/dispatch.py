@@ -3,8 +3,7 @@
     frames -> delivery    due timers -> delivery    requests -> clients    items -> sources
     commands -> operations    what a sink has written -> outputs    what turns left -> delivery
 
-In quarantine a batch is one message, named before it runs so that its name survives a kill;
-frames of peers are cut into the shard's own stream first, a message a frame.
+In quarantine a batch is one message, named before it runs so that its name survives a kill.
 
 No I/O, no clock. Ideas: docs/streams.md, docs/clients.md.
 """
@@ -47,7 +46,6 @@ from skerry.runtime.core.tables.outputs import Outputs
 from skerry.runtime.core.tables.positions import Positions
 from skerry.runtime.core.tables.requests import Requests
 from skerry.runtime.core.tables.timers import Timers
-from skerry.runtime.core.wire import Packet
 from skerry.runtime.ports import Committed
 from skerry.turn import Turn
 
@@ -74,7 +72,7 @@ class Dispatch:
         schemas: Callable[[int], bytes | None],
         watch: Callable[[Identity], None],
     ) -> None:
-        self._me, self._streams, self._watch = settings.me, streams, watch
+        self._streams, self._watch = streams, watch
         self._requests, self._outputs = requests, outputs
         self.turn = turn = Turn()
         turn.outputs = settings.outlets
@@ -134,8 +132,11 @@ class Dispatch:
         """Run the turns of a batch. Raises Raised when it must be thrown away."""
         slow = self.executor.mode is Mode.QUARANTINE
         self.routing.queueing = slow or bool(self._streams.own.waiting)
-        for packet in work.frames:
-            self._receive(packet, slow=slow)
+        for part in work.frames:
+            if slow:
+                self._watch((part.packet.src, part.packet.seq, part.start))
+            for run in self._streams.messages_of(part):
+                self._delivery.receive(run)
         if slow and work.timers:
             self._watch((_TIMER, xxhash.xxh3_64_intdigest(work.timers[0][0]), 0))
         self._delivery.fire(work.timers)
@@ -155,17 +156,6 @@ class Dispatch:
                 case Written():
                     self._outputs.written(event)
         self._delivery.drain(work.turns_max)
-
-    def _receive(self, packet: Packet, *, slow: bool) -> None:
-        runs = self._streams.messages_of(packet)
-        if slow and packet.src != self._me:
-            for run in runs:
-                self.routing.own.add_encoded(run)
-            return
-        if slow:
-            self._watch((packet.src, packet.seq, 0))
-        for run in runs:
-            self._delivery.receive(run)
 
     def undo(self) -> None:
         """Throw the open batch away."""

@@ -23,8 +23,8 @@ from msgspec import Struct
 from skerry.runtime.core.events import Confirmed, Items, Operated, Requested, Written
 from skerry.runtime.core.settings import Limits
 from skerry.runtime.core.streams.inbound import Inbound
+from skerry.runtime.core.streams.parts import Part
 from skerry.runtime.core.tables.timers import Timer
-from skerry.runtime.core.wire import Packet
 
 SLOW_MESSAGES = 20_000
 """Messages that run one per commit in quarantine: more than any batch held."""
@@ -46,10 +46,6 @@ class Frames(Protocol):
     first: int
     """Own frames up to this number run before any peer's."""
 
-    def own_first(self) -> None:
-        """Let everything on the own stream now run before any peer's next frame."""
-        ...
-
 
 class Due(Protocol):
     """Timers, by when they are due."""
@@ -67,7 +63,7 @@ class Due(Protocol):
 class Work(Struct):
     """What one batch runs."""
 
-    frames: list[Packet] = []
+    frames: list[Part] = []
     timers: list[tuple[bytes, Timer]] = []
     outside: list[Outside] = []
     expire: bool = False
@@ -194,15 +190,12 @@ class Schedule:
         return Work(frames, timers, outside, self._take_expire())
 
     def _one(self, now_ns: int) -> Work:
-        """One message, or one peer's frame to be cut into messages of the own stream."""
+        """One message."""
         self._slow_left -= 1
-        if not self.slow:
-            # Peers' frames were cut into the own stream; their next ones run whole again (I2).
-            self._frames.own_first()
         if self._frames.own.waiting:
-            return Work([self._frames.own.take()])
+            return Work([self._frames.own.take(1)])
         if self._frames.ready:
-            return Work([self._next_frame()])
+            return Work([self._next_part(1)])
         if timers := self._timers.due(now_ns, 1):
             return Work(timers=timers)
         if not (self._outside or self._confirmed):
@@ -239,26 +232,27 @@ class Schedule:
             most -= 1
         return found
 
-    def _take_frames(self, messages_max: int) -> list[Packet]:
-        """Take own frames first, then one of each peer, the longest waiting peer first."""
-        taken: list[Packet] = []
+    def _take_frames(self, messages_max: int) -> list[Part]:
+        """Take own frames first, then one of each peer, the longest waiting peer first. A frame is cut
+        only where a batch of its own would be too small for it."""
+        taken: list[Part] = []
         own, ready = self._frames.own, self._frames.ready
-        peers_min = messages_max // 2
-        while own.waiting and messages_max > 0:
-            taken.append(own.take())
-            messages_max -= taken[-1].count
+        room, peers_min = messages_max, messages_max // 2
+        while own.waiting and room > 0:
+            taken.append(own.take(messages_max))
+            room -= taken[-1].count
         if own.taken < self._frames.first:
             return taken
-        messages_max = max(messages_max, peers_min)
-        while ready and messages_max > 0:
-            taken.append(self._next_frame())
-            messages_max -= taken[-1].count
+        room = max(room, peers_min)
+        while ready and room > 0:
+            taken.append(self._next_part(messages_max))
+            room -= taken[-1].count
         return taken
 
-    def _next_frame(self) -> Packet:
-        """Take the oldest frame of the peer whose turn it is; its others wait for the other peers."""
+    def _next_part(self, messages_max: int) -> Part:
+        """Take from the oldest frame of the peer whose turn it is; its others wait for other peers."""
         stream = self._frames.ready.popleft()
-        packet = stream.take()
+        part = stream.take(messages_max)
         if stream.waiting:
             self._frames.ready.append(stream)
-        return packet
+        return part

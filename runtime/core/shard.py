@@ -302,7 +302,7 @@ class Shard:
     def _seal(self, work: Work) -> Commit | None:
         dispatch = self.dispatch
         states, live = dispatch.cache.states()
-        frames = self._frames(slow=work.slow)
+        frames = self._frames()
         stamp = Stamp(self.no + 1, self.now_ns)
         rows: list[Row] = [row for table in self.tables for row in table.rows(stamp)]
         sealed: list[tuple[int, int]] = []
@@ -324,12 +324,11 @@ class Shard:
         self._hold(_Held(self.no + 1, replies, sealed, taken))
         return self._record(states, rows, live)
 
-    def _frames(self, *, slow: bool) -> list[tuple[int, list[tuple[bytes, int]]]]:
+    def _frames(self) -> list[tuple[int, list[tuple[bytes, int]]]]:
         """The frames of each peer, encoded. Arguments that do not encode throw the batch away."""
         try:
             return [
-                (peer, buffer.frames(each=slow and peer == self.me))
-                for peer, buffer in self.dispatch.routing.filled.items()
+                (peer, buffer.frames()) for peer, buffer in self.dispatch.routing.filled.items()
             ]
         except (TypeError, ValueError, OverflowError) as error:
             raise Raised from error

@@ -310,21 +310,19 @@ FRAME_BYTES = 1 << 20
 """Target size of a frame. One large message may exceed it."""
 
 
-def bodies(runs: list[Run], *, each: bool) -> list[tuple[bytes, int]]:
-    """Cut runs into frames: (body, number of messages) of each. `each` puts every message in a frame
-    of its own."""
+def bodies(runs: list[Run]) -> list[tuple[bytes, int]]:
+    """Cut runs into frames: (body, number of messages) of each."""
     count = sum(len(run.keys) for run in runs)
     if not count:
         return []
-    if not each or count == 1:
-        body = encode_runs(runs)
-        if count == 1 or (len(body) <= FRAME_BYTES and not each):
-            return [(body, count)]
-    first, second = _halves(runs, count // 2)
-    return bodies(first, each=each) + bodies(second, each=each)
+    body = encode_runs(runs)
+    if count == 1 or len(body) <= FRAME_BYTES:
+        return [(body, count)]
+    first, second = halves(runs, count // 2)
+    return bodies(first) + bodies(second)
 
 
-def _halves(runs: list[Run], count: int) -> tuple[list[Run], list[Run]]:
+def halves(runs: list[Run], count: int) -> tuple[list[Run], list[Run]]:
     """Split runs behind the first `count` messages."""
     first: list[Run] = []
     for place, run in enumerate(runs):

@@ -23,7 +23,7 @@ def test_credit_grows_with_what_is_durable_and_not_with_what_is_received_or_has_
         stream.receive(frame(seq))
         assert stream.credit == CREDIT_BYTES
     for _ in range(3):
-        stream.take()
+        stream.take(1)
         assert stream.credit == CREDIT_BYTES
     for seq in (1, 3):
         stream.durable_upto(seq, seq * FRAME_BYTES)
@@ -35,8 +35,8 @@ def test_frames_are_taken_in_the_order_of_their_numbers() -> None:
     for seq in range(1, 9):
         stream.receive(frame(seq))
         if seq % 3 == 0:
-            assert stream.take().seq == seq // 3
-    assert [stream.take().seq for _ in range(len(stream.waiting))] == [3, 4, 5, 6, 7, 8]
+            assert stream.take(1).packet.seq == seq // 3
+    assert [stream.take(1).packet.seq for _ in range(len(stream.waiting))] == [3, 4, 5, 6, 7, 8]
 
 
 def test_of_all_that_strangers_send_as_many_reasons_are_kept_as_fit_and_each_packet_counts() -> (

@@ -36,9 +36,6 @@ class Waiting:
         self.first = 0
         self._timers = timers
 
-    def own_first(self) -> None:
-        self.first = self.own.received
-
     @property
     def next_ns(self) -> int | None:
         return 1 if self._timers else None
@@ -67,7 +64,7 @@ class Taken(NamedTuple):
 
 
 def taken(work: Work) -> Taken:
-    frames = [(packet.src, packet.seq) for packet in work.frames]
+    frames = [(part.packet.src, part.packet.seq) for part in work.frames]
     return Taken(frames, len(work.timers), work.requests, work.items)
 
 
@@ -99,21 +96,33 @@ def test_the_inside_comes_first_peers_in_turn_and_the_outside_always_has_a_part(
 
 def test_no_peer_runs_before_what_lay_on_the_own_stream() -> None:
     waiting = Waiting((40, 40), {1: (1,)}, timers=0)
-    waiting.own_first()
+    waiting.first = waiting.own.received
     schedule = scheduled(waiting)
-    assert [taken(schedule.gather(1, 32)).frames for _ in range(2)] == [
+    assert [taken(schedule.gather(1, 32)).frames for _ in range(3)] == [
         [(ME, 1)],
+        [(ME, 1), (ME, 2)],
         [(ME, 2), (1, 1)],
     ]
 
 
+def test_a_frame_is_cut_where_a_batch_of_its_own_would_be_too_small_for_it() -> None:
+    schedule = scheduled(Waiting((), {1: (100, 30), 2: (64,)}, timers=0))
+    found = [
+        [(part.packet.src, part.start, part.end) for part in schedule.gather(1, 64).frames]
+        for _ in range(3)
+    ]
+    assert found == [[(1, 0, 64)], [(2, 0, 64)], [(1, 64, 100), (1, 0, 30)]]
+
+
 def test_in_quarantine_a_batch_is_one_message_and_the_inside_comes_first() -> None:
-    schedule = scheduled(Waiting((1,), {1: (7,)}, timers=2), slow=True)
+    schedule = scheduled(Waiting((2,), {1: (3,)}, timers=2), slow=True)
     schedule.add(requests(2))
     schedule.add(Items("s", "0", None, [1, 2, 3], ["a", "b", "c"]))
-    found = [taken(schedule.gather(1, 64)) for _ in range(10)]
+    found = [taken(schedule.gather(1, 64)) for _ in range(13)]
     assert found == [
-        *[Taken([(ME, 1)]), Taken([(1, 1)]), Taken([], timers=1), Taken([], timers=1)],
+        *[Taken([(ME, 1)])] * 2,
+        *[Taken([(1, 1)])] * 3,
+        *[Taken([], timers=1)] * 2,
         *[Taken([], requests=1)] * 2,
         *[Taken([], items=1)] * 3,
         Taken([]),

@@ -80,6 +80,7 @@ WALK = (
         "outbound",
         "wire",
         "inbound",
+        "parts",
         "schedule",
     ),
     *(

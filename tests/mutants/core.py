@@ -100,19 +100,18 @@ def _(take_outside, self, most):
         return take_outside(self, most)
 
 
-@bug("of a peer's frames that wait only the first is run", "core.schedule:Schedule._next_frame")
-def _(next_frame, self):
-    packet = next_frame(self)
+@bug("of a peer's frames that wait only the first is run", "core.schedule:Schedule._next_part")
+def _(next_part, self, messages_max):
+    part = next_part(self, messages_max)
     ready = self._frames.ready
-    if ready and ready[-1].peer == packet.src:
+    if part.ends and ready and ready[-1].peer == part.packet.src:
         ready.pop()
-    return packet
+    return part
 
 
-@bug("what slow mode has cut is overtaken when it ends", "core.schedule:Schedule._one")
-def _(one, self, now_ns):
-    with patch.object(self._frames, "own_first", lambda: None):
-        return one(self, now_ns)
+@bug("a large frame holds its shard until it has run whole", "core.schedule:Schedule._next_part")
+def _(next_part, self, messages_max):
+    return next_part(self, 1 << 30)
 
 
 @bug("local messages overtake the shard's own stream", "core.dispatch:Dispatch.execute")

@@ -118,14 +118,14 @@ def _(overdue, self):
     "the receiver's position is not in the commit of the turns",
     "core.streams.links:Streams.rows_taken",
 )
-def _(rows_taken, self, packets):
-    rows_taken(self, packets)
+def _(rows_taken, self, parts):
+    rows_taken(self, parts)
     return []
 
 
 @bug("the receiver's position is one commit late", "core.streams.links:Streams.rows_taken")
-def _(rows_taken, self, packets):
-    late, self.late = getattr(self, "late", []), rows_taken(self, packets)
+def _(rows_taken, self, parts):
+    late, self.late = getattr(self, "late", []), rows_taken(self, parts)
     return late
 
 
@@ -319,3 +319,26 @@ def _(cut_at, self, no):
 
         self._packet = stamped
     return cut_at(self, no)
+
+
+# Frames that run in parts.
+
+
+@bug("a frame of which a part has run begins anew", "core.streams.inbound:Inbound.recover")
+def _(recover, self, row):
+    recover(self, row)
+    self.begun = 0
+
+
+@bug("an ack covers a frame that has not run whole", "core.streams.links:Streams.taken")
+def _(taken, self, parts):
+    return {p.packet.src: (p.packet.seq, p.packet.position) for p in parts}
+
+
+@bug("the rest of a frame that is cut is forgotten", "core.streams.inbound:Inbound.take")
+def _(take, self, messages_max):
+    part = take(self, messages_max)
+    if not part.ends:
+        rest = take(self, 1 << 30)
+        assert rest.ends
+    return part

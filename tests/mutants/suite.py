@@ -19,7 +19,16 @@ from tests.simulation import workload
 
 QUICK = [
     f"tests/simulation/test_{name}.py"
-    for name in ("packets", "traces", "watch", "verbs", "forget", "draws", "replies")
+    for name in (
+        "packets",
+        "large_frames",
+        "traces",
+        "watch",
+        "verbs",
+        "forget",
+        "draws",
+        "replies",
+    )
 ]
 DESCRIPTION = "tests/store/test_description.py"
 STORE = ["tests/store/test_store.py", "tests/ports", "tests/store/test_segments.py", DESCRIPTION]

@@ -11,11 +11,13 @@ import pytest
 from skerry import App, Entity, StoreDamaged, send
 from skerry.message import message
 from skerry.runtime.core import wire
+from skerry.runtime.core.demand import ALL, Batch, Budget
 from skerry.runtime.core.events import (
     Arrived,
     Cut,
     Durable,
     Effect,
+    Identity,
     Keep,
     Reply,
     Requested,
@@ -26,7 +28,7 @@ from skerry.runtime.core.events import (
     Transmit,
 )
 from skerry.runtime.core.ownership import balanced, slot_of
-from skerry.runtime.core.settings import Settings
+from skerry.runtime.core.settings import Pipeline, Settings
 from skerry.runtime.core.shard import Shard
 from skerry.runtime.core.streams import inbound, links
 from skerry.runtime.core.wire import Kind, Packet
@@ -38,6 +40,10 @@ class Post(Entity):
 
     def forward(self, to: str, number: int, size: int = 0) -> None:
         send(Post.at(to).take, number, "x" * size)
+
+    def burst(self, to: str, count: int) -> None:
+        for number in range(count):
+            send(Post.at(to).take, number, "")
 
     def take(self, number: int, padding: str) -> None:
         self.got.append(number)
@@ -78,6 +84,8 @@ class End:
     def __init__(self, me: int, store: MemoryStore | None = None, *, slow: bool = False) -> None:
         self.me, self.store, self.asked = me, store or MemoryStore(), 0
         self.slow = slow
+        self.watch: Callable[[Identity], None] = lambda _: None
+        self.pipelines: dict[str, Pipeline] = {}
         self.clock_ns = 10**18
         self.open()
 
@@ -88,10 +96,10 @@ class End:
             incarnation=bytes(16),
             placement=PLACEMENT,
             types=TYPES,
-            pipelines={},
+            pipelines=self.pipelines,
             slow=self.slow,
         )
-        self.shard = Shard(settings, self.store, self.store.last)
+        self.shard = Shard(settings, self.store, self.store.last, self.watch)
         self.keep: Callable[[int], object] = self.store.keep
         self._effects: list[Effect] = []
         self.tick()
@@ -115,11 +123,12 @@ class End:
             else:
                 self._effects.append(effect)
 
-    def run(self, *, synced: bool = True) -> None:
+    def run(self, budget: Budget = ALL, *, synced: bool = True) -> Batch | None:
         """Run a batch."""
         self._keep()
-        batch = self.shard.run()
+        batch = self.shard.run(budget)
         self.commit(None if batch is None else batch.commit, synced=synced)
+        return batch
 
     def cut(self, no: int) -> None:
         """Take a cut for a backup."""
@@ -172,11 +181,15 @@ class End:
         """The frames among what it wants to send."""
         return [packet for packet in self.says() if packet.kind == Kind.FRAME]
 
-    def hears(self, *packets: Packet) -> list[Packet]:
-        """Let packets arrive, run what they bring, and hear the answer."""
+    def receives(self, *packets: Packet) -> None:
+        """Let packets arrive."""
         self.tick()
         for packet in packets:
             self.shard.accept(Arrived(wire.pack(packet)))
+
+    def hears(self, *packets: Packet) -> list[Packet]:
+        """Let packets arrive, run what they bring, and hear the answer."""
+        self.receives(*packets)
         while self.shard.runnable:
             self.run()
         return self.says()

@@ -15,9 +15,10 @@ from skerry import Entity
 from skerry.arguments import Args
 from skerry.runtime.app import reshard
 from skerry.runtime.core import wire
-from skerry.runtime.core.buffer import Runs
+from skerry.runtime.core.buffer import Runs, head_of
 from skerry.runtime.core.events import Table
 from skerry.runtime.core.ownership import balanced, slot_of
+from skerry.runtime.core.streams.inbound import Inbound, InboundRow
 from skerry.runtime.core.streams.outbound import OutboxRow, outbox_key
 from skerry.runtime.core.wire import Call
 
@@ -53,20 +54,22 @@ def body_of(messages: list[Sent]) -> bytes:
     for call, name, key, number in messages:
         handler = HANDLERS[name]
         extra = None if call == Call.SEND else ("Thing", "z", b"%d" % number)
-        runs.add(call, handler, "Thing", key, handler.entry(args_of(name, number)), extra)
-    ((body, count),) = runs.frames(each=False)
+        runs.add(head_of(call, handler), key, handler.entry(args_of(name, number)), extra)
+    ((body, count),) = runs.frames()
     assert count == len(messages)
     return body
 
 
 class Outbox:
-    """The store of a shard that had sent these frames, and of the one that took none."""
+    """The store of a shard that had sent these frames, and of the one that took some of them."""
 
-    def __init__(self, bodies: list[bytes]) -> None:
-        self._bodies = bodies
+    def __init__(self, bodies: list[bytes], known: InboundRow | None) -> None:
+        self._bodies, self._known = bodies, known
 
-    def read(self, table: int, key: bytes) -> None:
-        """Nothing was taken."""
+    def read(self, table: int, key: bytes) -> bytes | None:
+        """What was taken."""
+        assert (table, key) == (Table.STREAM, Inbound.row_key(SENDER))
+        return None if self._known is None else msgspec.msgpack.encode(self._known)
 
     def scan(self, table: int, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         assert (table, prefix) == (Table.OUTBOX, RECEIVER.to_bytes(4, "big"))
@@ -74,9 +77,9 @@ class Outbox:
             yield outbox_key(RECEIVER, seq), msgspec.msgpack.encode(OutboxRow(0, 1, 0, body))
 
 
-def deal(frames: list[list[Sent]]) -> dict[int, list[wire.Run]]:
+def deal(frames: list[list[Sent]], known: InboundRow | None = None) -> dict[int, list[wire.Run]]:
     """What becomes of these frames: by new owner."""
-    outbox: Any = Outbox([body_of(messages) for messages in frames])
+    outbox: Any = Outbox([body_of(messages) for messages in frames], known)
     new: Any = {shard: SimpleNamespace(waiting=[]) for shard in PLACEMENT.members}
     reshard._deal_frames({SENDER: outbox, RECEIVER: outbox}, SENDER, RECEIVER, PLACEMENT, new)
     return {shard: made.waiting for shard, made in new.items()}
@@ -98,16 +101,23 @@ MESSAGE = st.tuples(
 )
 
 
-@given(st.lists(st.lists(MESSAGE, min_size=1, max_size=20), max_size=3))
-def test_each_owner_gets_its_messages_whole_and_in_the_order_of_the_stream(
-    drawn: list[list[tuple[int, str, int]]],
+@given(st.lists(st.lists(MESSAGE, min_size=1, max_size=20), max_size=3), st.data())
+def test_each_owner_gets_whatever_has_not_run_in_the_order_of_the_stream(
+    drawn: list[list[tuple[int, str, int]]], run: st.DataObject
 ) -> None:
+    """Frames that were taken are over, and of the next one a part may have run."""
     frames = [
         [(call, name, f"k{key}", number) for number, (call, name, key) in enumerate(messages)]
         for messages in drawn
     ]
-    sent = told([run for messages in frames for run in wire.decode_runs(body_of(messages))])
-    dealt = {shard: told(runs) for shard, runs in deal(frames).items()}
+    known = None
+    if taken := run.draw(st.integers(0, len(frames))):
+        known = InboundRow(taken - 1, begun=run.draw(st.integers(0, len(frames[taken - 1]) - 1)))
+    left = [*frames]
+    if known is not None:
+        left = [frames[known.taken][known.begun :], *frames[known.taken + 1 :]]
+    sent = told([run for messages in left for run in wire.decode_runs(body_of(messages))])
+    dealt = {shard: told(runs) for shard, runs in deal(frames, known).items()}
     for shard, messages in dealt.items():
         assert messages == [m for m in sent if PLACEMENT.slots[slot_of("Thing", m[2])] == shard]
     assert sum(map(len, dealt.values())) == len(sent)

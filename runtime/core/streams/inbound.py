@@ -6,6 +6,10 @@ possible and each has one answer, so the shard needs no other rule.
 Three positions move: `received` is what waits in memory, `taken` is what turns have run
 for, `durable` is what survives a crash. Only `durable` is ever told to the sender as an ack.
 
+A frame that is large for one batch is taken in parts, and each part is committed with its
+turns: the row says how many messages of the next frame have run. The three positions count
+whole frames only, so to the sender a frame that is under way is one that has not been taken.
+
 Knows nothing of sockets, time or entities. Idea: docs/streams.md. Asserts I1, I4, I12.
 """
 
@@ -19,6 +23,7 @@ from msgspec import Struct
 
 from skerry.errors import StoreDamaged
 from skerry.runtime.core.events import Row, Table
+from skerry.runtime.core.streams.parts import Part
 from skerry.runtime.core.wire import Packet
 
 CREDIT_BYTES = 8 << 20
@@ -44,6 +49,8 @@ class InboundRow(Struct, array_like=True, frozen=True):
     taken: int = 0
     position: int = 0
     checksum: int = 0
+    begun: int = 0
+    """Messages of the next frame that have run already."""
 
 
 _row = msgspec.msgpack.Decoder(InboundRow)
@@ -55,6 +62,7 @@ class Inbound:
 
     __slots__ = (
         "_window",
+        "begun",
         "durable",
         "durable_position",
         "epoch",
@@ -79,6 +87,8 @@ class Inbound:
         self.taken = 0
         self.taken_position = 0
         self.taken_checksum = 0
+        self.begun = 0
+        """Messages of the next frame that were taken already."""
         self.durable = 0
         self.durable_position = 0
         self.said_position = 0
@@ -118,17 +128,23 @@ class Inbound:
                 f"shards together."
             )
 
-    def take(self) -> Packet:
-        """The oldest frame that waits, to be run in this batch."""
-        packet = self.waiting.popleft()
+    def take(self, messages_max: int) -> Part:
+        """Take the oldest frame that waits, or so many messages of what is left of it."""
+        packet, start = self.waiting[0], self.begun
         assert packet.seq == self.taken + 1, f"I1: frame {packet.seq} runs after {self.taken}"
-        self.taken, self.taken_position = packet.seq, packet.position
-        self.taken_checksum = packet.checksum
-        return packet
+        assert start <= packet.count, f"I1: {start} of {packet.count} messages have run"
+        part = Part(packet, start, min(packet.count, start + messages_max))
+        if part.ends:
+            self.waiting.popleft()
+            self.taken, self.taken_position = packet.seq, packet.position
+            self.taken_checksum, self.begun = packet.checksum, 0
+        else:
+            self.begun = part.end
+        return part
 
     def row(self) -> Row:
         """What the commit of the frames taken says of this stream."""
-        row = InboundRow(self.taken, self.taken_position, self.taken_checksum)
+        row = InboundRow(self.taken, self.taken_position, self.taken_checksum, self.begun)
         return Table.STREAM, self.row_key(self.peer), _encode(row)
 
     @staticmethod
@@ -161,3 +177,4 @@ class Inbound:
         self.taken_position = self.durable_position = known.position
         self.said_position = known.position
         self.received_checksum = self.taken_checksum = known.checksum
+        self.begun = known.begun

@@ -29,6 +29,7 @@ from skerry.runtime.core.events import Effect, Keep, Row, ShardId, Stop, Transmi
 from skerry.runtime.core.ownership import Ownership
 from skerry.runtime.core.streams.inbound import Inbound, Verdict
 from skerry.runtime.core.streams.outbound import Outbound, Sealed
+from skerry.runtime.core.streams.parts import CutFrame, Part
 from skerry.runtime.core.wire import Kind, Packet, Run
 
 RETRY_NS = 300_000_000
@@ -82,7 +83,7 @@ class Streams:
         self.own = self._meet(self.me)
         """What waits on the shard's own stream."""
         self.first = 0
-        """Own frames up to this number run before any peer's: see `load` and `own_first`."""
+        """Own frames up to this number run before any peer's: see `load`."""
         self.ready: deque[Inbound] = deque()
         """Streams from peers on which frames wait, each once, in the order of their turn."""
         self.refused: dict[str, int] = {}
@@ -94,6 +95,8 @@ class Streams:
         self._open: dict[tuple[int, int], list[Run]] = {}
         """Messages of frames that wait, by peer and number; of the others they are decoded again."""
         self._open_bytes = 0
+        self._cut: dict[tuple[int, int], CutFrame] = {}
+        """Frames of which a part has run, by peer and number: one of each stream at most."""
         self._unacked: dict[int, Outbound] = {}
         """Streams with frames in their outbox."""
         self._unacked_bytes = 0
@@ -144,10 +147,6 @@ class Streams:
         own = self.outbound[self.me]
         for frame in own.outbox:
             self._receive_own(frame)
-        self.own_first()
-
-    def own_first(self) -> None:
-        """What lies in the own stream by now came before any peer's next frame."""
         self.first = self.outbound[self.me].sealed
 
     # ── the shard's own stream ──
@@ -198,17 +197,18 @@ class Streams:
         self._note(stream)
         return True
 
-    def taken(self, packets: list[Packet]) -> dict[int, tuple[int, int]]:
-        """Of each peer the newest (seq, position) that a commit of these frames makes durable."""
-        return {packet.src: (packet.seq, packet.position) for packet in packets}
+    def taken(self, parts: list[Part]) -> dict[int, tuple[int, int]]:
+        """Of each peer the newest (seq, position) that a commit of these parts makes durable."""
+        whole = [part.packet for part in parts if part.ends]
+        return {packet.src: (packet.seq, packet.position) for packet in whole}
 
-    def rows_taken(self, packets: list[Packet]) -> list[Row]:
-        """The positions that a commit of these frames saves."""
+    def rows_taken(self, parts: list[Part]) -> list[Row]:
+        """The positions that a commit of these parts saves."""
         own = self.outbound[self.me]
-        for packet in packets:
-            if packet.src == self.me:
-                self._release(own, packet.seq)
-        return [self.inbound[peer].row() for peer in dict.fromkeys(p.src for p in packets)]
+        for part in parts:
+            if part.packet.src == self.me and part.ends:
+                self._release(own, part.packet.seq)
+        return [self.inbound[peer].row() for peer in dict.fromkeys(p.packet.src for p in parts)]
 
     def rows_of_released(self) -> list[Row]:
         """Deletions of acked frames, for the streams whose row is not in this commit yet."""
@@ -472,13 +472,23 @@ class Streams:
             self._open_bytes += len(packet.body)
             self._open[packet.src, packet.seq] = runs
 
-    def messages_of(self, packet: Packet) -> list[Run]:
-        """The messages of a frame that its batch has taken."""
-        runs = self._open.pop((packet.src, packet.seq), None)
-        if runs is None:
-            return wire.decode_runs(packet.body)
-        self._open_bytes -= len(packet.body)
-        return runs
+    def messages_of(self, part: Part) -> list[Run]:
+        """The messages of a part that a batch has taken."""
+        packet = part.packet
+        where = packet.src, packet.seq
+        frame = self._cut.get(where)
+        if frame is None:
+            runs = self._open.pop(where, None)
+            if runs is None:
+                runs = wire.decode_runs(packet.body)
+            else:
+                self._open_bytes -= len(packet.body)
+            if part.count == packet.count:
+                return runs
+            frame = self._cut[where] = CutFrame(runs)
+        if part.ends:
+            del self._cut[where]
+        return frame.part(part.start, part.end)
 
     def _heard(self, packet: Packet) -> list[Effect]:
         """What every packet says of the stream the other way."""
