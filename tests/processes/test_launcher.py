@@ -377,6 +377,9 @@ def test_settings_that_make_no_sense_are_named_wherever_they_stand(tmp_path: Pat
         wrong = launcher("run", "examples.bank", "--data", str(tmp_path / "data"), SKERRY_HANG=hang)
         assert (wrong.returncode, "Traceback" in wrong.stderr) == (2, False)
         assert "SKERRY_HANG" in wrong.stderr
+    wrong = launcher("run", "examples.bank", "--data", str(tmp_path / "data"), "--quota", "1M")
+    assert (wrong.returncode, "quota is 1,048,576 bytes" in wrong.stderr) == (2, True)
+    assert not (tmp_path / "data").exists()
 
 
 def test_the_settings_table_tells_the_defaults_that_count() -> None:

@@ -178,6 +178,15 @@ def test_a_source_that_raises_is_told_by_the_user_s_own_lines(tmp_path: Path) ->
     assert files == [str(tmp_path / "program.py")], done.stderr
 
 
+def test_a_number_of_workers_that_can_t_be_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    for workers in (0, -1, 5000):
+        with pytest.raises(SkerryError, match=f"{workers} workers can't share 1024 slots"):
+            skerry.App("many").run(workers=workers, data=tmp_path)
+
+
 def test_a_free_threaded_interpreter_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
     with (
