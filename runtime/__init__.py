@@ -82,7 +82,7 @@ runtime/worker/    A process around one shard.
     driver.py      The loop around one shard, written once: a worker's process and the simulator both run it.
     pace.py        The size of the next batch: as large as its time budget allows.
     stopwatch.py   Measures how long something takes, by the clock and without the waiting for a core.
-    heartbeat.py   What a worker writes of itself where its supervisor reads it, also after its end.
+    heartbeat.py   The heartbeat of a worker: a page of a file that its supervisor reads, even after the worker's end.
     copies.py      Copies of a store for backups: a thread makes them, while turns go on.
     sinks.py       Writes the items of outputs to sinks, on a thread per sink, so that the worker never waits.
     ports.py       What the driver of a shard stands on, each port with its promise.

@@ -1,14 +1,16 @@
-"""What a worker writes of itself where its supervisor reads it, also after its end.
+"""The heartbeat of a worker: a page of a file that its supervisor reads, even after the worker's end.
 
-A page of a file that both map: rounds of the loop, the newest commit, and in slow mode the message
-that runs. Rounds that stand still mean that a handler does not return. But a batch of a thousand
-messages, each of some milliseconds, is one long round and no harm. So when a round takes long, a
-thread looks now and then at which call of the app's own code is under way: while these follow each
-other, there is movement. It costs the turns nothing; and where a handler never lets go of the
-interpreter, the thread does not run, and there is none. While the loop sleeps, so does the thread;
-and the page says until when, so that nobody takes it for a loop that stands still.
+The page has the rounds of the loop, the newest commit and, in quarantine, the message that runs.
+Rounds that stand still mean that a handler does not return. But a batch of a thousand messages of
+some milliseconds each is one long round and harmless. So when a round takes long, a thread looks
+now and then at the call of the app's own code that is under way; when it is another one than
+before, that counts as movement. The turns pay nothing for it. Where a handler never releases the
+interpreter, the thread does not run, and there is no movement.
 
-Threads and a file; knows nothing of shards. Idea: docs/entities.md.
+While the loop sleeps, so does the thread; and the page says until when, so that nobody takes the
+loop for one that stands still.
+
+Knows threads and a file, nothing of shards. Idea: docs/entities.md.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from skerry.runtime.app.watch import NOTHING, Beat
 from skerry.runtime.core.events import Identity
 
 LOOK_S = 0.25
-"""How often a round that takes long is looked at: a fraction of any time that counts as a hang."""
+"""How often to look at a long round: a fraction of any time that counts as a hang."""
 
 _BEAT = struct.Struct("<QQQQQB")
 _MOVES = struct.Struct("<Q")
@@ -39,11 +41,11 @@ _LAST_WORD = struct.Struct("<B")
 _LAST_WORD_AT = 128
 
 _MAIN = vars(sys.modules["__main__"])
-"""Of a worker, the module of its loop."""
+"""The names of the program's main module: in a worker, of `process.py`."""
 
 
 class Heartbeat:
-    """The writing end, for the thread that makes it."""
+    """The writing end. Watches the thread that makes it."""
 
     def __init__(self, path: Path) -> None:
         fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
@@ -72,27 +74,27 @@ class Heartbeat:
             _BEAT.pack_into(self._page, 0, self._rounds, self._commit, *identity, True)
 
     def sleep(self, until_s: float) -> None:
-        """The loop sleeps now, until then at the latest."""
+        """Note that the loop sleeps until this time at the latest."""
         self._asleep = True
         _SLEEP.pack_into(self._page, _SLEEP_AT, until_s)
 
     def wake(self) -> None:
-        """It sleeps no more."""
+        """Note that the loop is awake."""
         _SLEEP.pack_into(self._page, _SLEEP_AT, 0.0)
 
     def stir(self, stirs: int) -> None:
-        """Something came, so often by now."""
+        """Note how often anything has come by now."""
         _STIRS.pack_into(self._page, _STIRS_AT, stirs)
         self.work()
 
     def work(self) -> None:
-        """From now on the app's own code may run."""
+        """Note that the app's own code may run from now on."""
         self._asleep = False
         if not self._needed.is_set():
             self._needed.set()
 
     def watch_calls(self) -> None:
-        """From now on calls that follow each other within a round are movement, too."""
+        """Start to count calls that follow each other within a round as movement."""
         threading.Thread(target=self._watch, name="heartbeat", daemon=True).start()
 
     def _watch(self) -> None:
@@ -101,14 +103,14 @@ class Heartbeat:
         while True:
             if self._asleep:
                 self._needed.clear()
-                if self._asleep:  # Who woke meanwhile may have found it set.
+                if self._asleep:  # Else the loop woke meanwhile, and found it set.
                     self._needed.wait()
             time.sleep(LOOK_S)
             if rounds != self._rounds:
                 rounds, call = self._rounds, None
                 continue
             latest = _outermost_call(sys._current_frames()[self._thread])
-            # A frame that is held is no other call's: so the same one is the same call.
+            # We hold the frame, so no other call can have it: the same frame is the same call.
             if call is not None and latest is not call:
                 moves += 1
                 _MOVES.pack_into(self._page, _MOVES_AT, moves)
@@ -116,11 +118,11 @@ class Heartbeat:
 
 
 def leave_word(path: Path, code: int) -> None:
-    """Say that we end with this exit code ourselves: a handler may end our process with any."""
+    """Note that the worker itself ends with this exit code: a handler may end the process with any."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError:
-        return  # The folder was swept away.
+        return  # Somebody removed the folder.
     try:
         os.pwrite(fd, _LAST_WORD.pack(code), _LAST_WORD_AT)
     finally:
@@ -128,7 +130,7 @@ def leave_word(path: Path, code: int) -> None:
 
 
 def last_word(path: Path) -> int:
-    """The exit code that the worker gave itself; 0: none, or that."""
+    """The exit code that the worker itself ended with; 0: that one, or none."""
     try:
         with open(path, "rb") as file:
             file.seek(_LAST_WORD_AT)
@@ -138,7 +140,7 @@ def last_word(path: Path) -> int:
 
 
 def read(path: Path) -> Beat | None:
-    """What the worker last wrote; None before it did."""
+    """The last heartbeat; None: there is none yet."""
     try:
         with open(path, "rb") as file:
             page = file.read(mmap.PAGESIZE)
@@ -152,7 +154,7 @@ def read(path: Path) -> Beat | None:
 
 
 def _outermost_call(frame: FrameType | None) -> FrameType | None:
-    """The call that our own code has made of somebody else's; None: there is none."""
+    """The outermost call from our own code into the app's; None: there is none."""
     found = None
     while frame is not None:
         names = frame.f_globals
