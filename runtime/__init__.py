@@ -169,11 +169,13 @@ runtime/transport/    Across to the next shard.
 runtime/cli/    The launcher, a file a command.
     message.py   `skerry ask` and `skerry send`: send one message to a running app from the shell.
     settings.py  The settings that have a flag, a variable and a key: one table, from which all three come.
+    dead.py      `skerry dead`: list the messages that were refused or failed, show, retry or drop them.
     keep.py      `skerry backup` and `skerry restore`: copy an app's data as of one moment, and run the copy.
-    operate.py   `skerry status`, `stop`, `dead` and `check`: look at an app, and operate it.
+    operate.py   `skerry status`, `stop` and `check`: look at an app, end it, verify its stores.
     progress.py  Shows how far a running app has come: a bar on a terminal, a line now and then elsewhere.
     read.py      `skerry get`, `export` and `count`: read the committed state of a running or a stopped app.
     run.py       `skerry run`: run an app on all cores, show its progress, sum it up.
+    workers.py   Asks the workers of a running app, for commands that look at them or tell them something.
 
 runtime/simulator/    The same core on a simulated network, disk and clock.
     lines.py     The lines between simulated callers and doors, and what callers were told.

@@ -10,11 +10,8 @@ import msgspec
 import typer
 
 from skerry.runtime.app.directory import find_data, load
-from skerry.runtime.cli.message import Data
-from skerry.runtime.cli.settings import option
+from skerry.runtime.cli.settings import Data, Json, option
 from skerry.runtime.printable import say
-
-Json = Annotated[bool, typer.Option("--json", help="as JSON")]
 
 
 def backup(

@@ -12,12 +12,11 @@ import msgspec
 import typer
 
 from skerry.limits import check_key
-from skerry.runtime.cli.settings import option
+from skerry.runtime.cli.settings import Data
 from skerry.runtime.core.stored import patiently
 from skerry.runtime.printable import one_line
 
 Target = Annotated[str, typer.Argument(help="TYPE/KEY, as Account/alice")]
-Data = Annotated[Path | None, option("data", default="the one in ./.skerry")]
 HandlerName = Annotated[str, typer.Argument(help="a public handler, as deposit")]
 Arguments = Annotated[
     str | None, typer.Argument(help="arguments as JSON: an object by name, or an array")

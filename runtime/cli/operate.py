@@ -1,67 +1,26 @@
-"""`skerry status`, `stop`, `dead` and `check`: look at an app, and operate it."""
+"""`skerry status`, `stop` and `check`: look at an app, end it, verify its stores."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import heapq
 import json
 import os
 import signal
 import sys
 import time
-from collections import Counter
-from collections.abc import Coroutine, Iterator
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
-import msgspec
 import typer
 
 from skerry.errors import StoreLocked
-from skerry.runtime.app.directory import find_data, is_running, load, running_app, stored_name
-from skerry.runtime.cli.message import Data, as_json
+from skerry.runtime.app.directory import find_data, is_running, load, running_app
+from skerry.runtime.cli.settings import Data, Json
+from skerry.runtime.cli.workers import everywhere
 from skerry.runtime.printable import one_line
 
-T = TypeVar("T")
-Letter = tuple[bytes, Any]
-"""A dead letter's id, and its row."""
-
-PAGE_ROWS = 1000
-"""Dead letters that are fetched at once."""
-
-Json = Annotated[bool, typer.Option("--json", help="as JSON")]
 STOP_S = 60.0
-AT_ONCE = 32
-"""Retries of dead letters under way at once: few beside the other work of a worker."""
-
-dead = typer.Typer(help="Dead letters: messages that were refused or failed.", no_args_is_help=True)
-
-
-def _with_connection(data: Path, job: Any) -> Any:
-    async def all_of_it() -> Any:
-        from skerry.runtime.client.connection import Connection
-
-        connection = await Connection.open(data)
-        try:
-            return await job(connection)
-        finally:
-            await connection.close()
-
-    run: Coroutine[Any, Any, Any] = all_of_it()
-    return asyncio.run(run)
-
-
-def _everywhere(data: Path, kind: str, *args: Any) -> list[Any]:
-    """Ask every shard. Returns their answers."""
-
-    async def job(connection: Any) -> list[Any]:
-        shards = connection.shards
-        return list(
-            await asyncio.gather(*(connection.control(shard, kind, *args) for shard in shards))
-        )
-
-    return list(_with_connection(data, job))
+"""How long `stop` waits for the end."""
 
 
 def status(data: Data = None, as_json_: Json = False) -> None:
@@ -69,7 +28,7 @@ def status(data: Data = None, as_json_: Json = False) -> None:
     folder = find_data(data)
     app = load(folder)
     assert app is not None, "find_data has looked for the app"
-    shards = _everywhere(folder, "status") if is_running(folder) else []
+    shards = everywhere(folder, "status") if is_running(folder) else []
     if as_json_:
         print(json.dumps({"app": app.app, "running": bool(shards), "shards": shards}))
         return
@@ -103,230 +62,6 @@ def stop(
             print(f"skerry: process {pid} has not ended; try --now.", file=sys.stderr)
             raise typer.Exit(1)
         time.sleep(0.02)
-
-
-def _oldest(folder: Path, limit: int) -> tuple[list[Letter], int]:
-    """The oldest dead letters, at most a page of each shard, and the number of all."""
-    if is_running(folder):
-        pages = _everywhere(folder, "dead", "oldest", None, min(limit, PAGE_ROWS))
-        shown = [_letter(row) for letters, _ in pages for row in letters]
-        total = sum(count for _, count in pages)
-    else:
-        total, shown = 0, []
-        for letter in _stored(folder):
-            total += 1
-            shown.append(letter)
-            if len(shown) > 2 * limit:
-                shown = heapq.nsmallest(limit, shown, key=_came_at)
-    return heapq.nsmallest(limit, shown, key=_came_at), total
-
-
-def _each(folder: Path) -> Iterator[Letter]:
-    """All dead letters in the order of the stores, fetched a page at a time."""
-    if not is_running(folder):
-        yield from _stored(folder)
-        return
-    from skerry.runtime.client.connection import Connection
-
-    with asyncio.Runner() as runner:
-        connection = runner.run(Connection.open(folder))
-        try:
-            for shard in connection.shards:
-                letters, behind = [None], b""
-                while letters:
-                    page = connection.control(shard, "dead", "list", behind, PAGE_ROWS)
-                    letters, _ = runner.run(page)
-                    yield from map(_letter, letters)
-                    behind = letters[-1][0] if letters else b""
-        finally:
-            runner.run(connection.close())
-
-
-def _stored(folder: Path) -> Iterator[Letter]:
-    """All dead letters of a stopped app."""
-    from skerry.runtime.app import membership
-    from skerry.runtime.core.events import Table
-    from skerry.runtime.core.tables.dead_letters import DeadLetter
-    from skerry.runtime.store.store import LmdbStore
-
-    app = membership.described(folder)
-    for shard in app.placement.members:
-        store = LmdbStore.open(folder / f"shard-{shard}", shard=shard)
-        try:
-            for key, row in store.scan(Table.DEAD):
-                yield key, msgspec.msgpack.decode(row, type=DeadLetter)
-        finally:
-            store.close()
-
-
-def _letter(row: Any) -> Letter:
-    """A dead letter of a page."""
-    from skerry.runtime.core.tables.dead_letters import DeadLetter
-
-    return row[0], msgspec.convert(row[1], DeadLetter)
-
-
-def _came_at(letter: Letter) -> tuple[int, bytes]:
-    return letter[1].time_ns, letter[0]
-
-
-def _as_dict(key: bytes, letter: Any) -> dict[str, Any]:
-    return {
-        "id": key.hex(),
-        "time": letter.time_ns / 1e9,
-        "entity": f"{letter.type}/{letter.key}",
-        "handler": letter.handler,
-        "arguments": _decoded(letter.args),
-        "error": letter.error,
-        "answered": letter.answered,
-        "traceback": letter.traceback,
-    }
-
-
-def _decoded(args: bytes) -> Any:
-    """The arguments; their bytes, if those of a damaged peer or a stranger do not decode."""
-    try:
-        return msgspec.msgpack.decode(args)
-    except (msgspec.MsgspecError, RecursionError):
-        return args
-
-
-@dead.command(name="list")
-def list_letters(
-    data: Data = None,
-    limit: Annotated[int, typer.Option(min=1, help="how many, oldest first")] = 100,
-    every: Annotated[bool, typer.Option("--all", help="all, in no particular order")] = False,
-    as_json_: Json = False,
-) -> None:
-    """List dead letters, oldest first. `dead show` prints one whole, with its traceback."""
-    folder = find_data(data)
-    if every:
-        for letter in _each(folder):
-            _print(letter, as_json_)
-        return
-    shown, total = _oldest(folder, limit)
-    for letter in shown:
-        _print(letter, as_json_)
-    if total > len(shown):
-        more = f"{total - len(shown):,} more: --limit shows others, --all every one."
-        print(f"skerry: {more}", file=sys.stderr)
-
-
-def _print(letter: Letter, as_json_: bool) -> None:
-    key, row = letter
-    if as_json_:
-        shown = _as_dict(key, row)
-        del shown["traceback"]
-        print(as_json(shown))
-    else:
-        print(one_line(f"{key.hex()}  {row.type}/{row.key}  {row.handler}  {row.error}"))
-
-
-def _id(text: str) -> bytes:
-    try:
-        return bytes.fromhex(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is no id: copy one from `skerry dead list`") from None
-
-
-@dead.command()
-def show(
-    id: str,
-    data: Data = None,
-    as_json_: Annotated[bool, typer.Option("--json", help="as JSON, which it is anyway")] = False,
-) -> None:
-    """Print one dead letter whole, with its traceback."""
-    key, folder = _id(id), find_data(data)
-    if is_running(folder):
-        found = [row for rows in _everywhere(folder, "dead", "show", key) for row in rows]
-        letters = [_letter(row) for row in found]
-    else:
-        letters = [letter for letter in _stored(folder) if letter[0] == key]
-    if not letters:
-        print(f"skerry: there is no dead letter {id}.", file=sys.stderr)
-        raise typer.Exit(1)
-    print(as_json(_as_dict(*letters[0]), indent=2))
-
-
-async def _told(connection: Any, action: str, key: bytes) -> str:
-    """Tell the shard that has a dead letter. Returns why it refused; empty: it did not."""
-    slots = connection.greeting.placement.slots
-    owner = slots[int.from_bytes(key[:2], "big") % len(slots)]
-    kind, body = await connection.control(owner, "dead", action, key)
-    return "" if kind == "done" else str(msgspec.msgpack.decode(body)[1])
-
-
-def _operate(action: str, id: str, data: Path | None) -> None:
-    key = _id(id)
-    why = _with_connection(find_data(data), lambda connection: _told(connection, action, key))
-    if why:
-        print(f"skerry: {why}", file=sys.stderr)
-        raise typer.Exit(1)
-
-
-def _retry_all(type_name: str | None, handler: str | None, data: Path | None) -> None:
-    """Retry the dead letters that are there now, each once, even if a retry brings it back."""
-    folder = find_data(data)
-    type_name = type_name and stored_name(folder, type_name)
-    wanted = [
-        (key, letter.answered)
-        for key, letter in _each(folder)
-        if type_name in (None, letter.type) and handler in (None, letter.handler)
-    ]
-    keys = [key for key, answered in wanted if not answered]
-
-    async def job(connection: Any) -> Counter[str]:
-        found: Counter[str] = Counter()
-        for at in range(0, len(keys), AT_ONCE):
-            told = (_told(connection, "retry", key) for key in keys[at : at + AT_ONCE])
-            found.update(await asyncio.gather(*told))
-            if sys.stderr.isatty():
-                print(f"\r{at:,} of {len(keys):,}", end="\r", file=sys.stderr, flush=True)
-        return found
-
-    refused = _with_connection(folder, job)
-    print(f"retried {refused.pop('', 0):,} of {len(wanted):,} dead letters")
-    if left := len(wanted) - len(keys):
-        print(f"{left:,} stay: their askers were given an outcome. Drop them, or let them be.")
-    for why, count in refused.items():
-        print(one_line(f"skerry: {count:,} stay: {why}"), file=sys.stderr)
-    if refused:
-        raise typer.Exit(1)
-
-
-@dead.command()
-def retry(
-    id: Annotated[str | None, typer.Argument(help="of one, from `skerry dead list`")] = None,
-    every: Annotated[
-        bool, typer.Option("--all", help="all, or those that the others name")
-    ] = False,
-    type_name: Annotated[
-        str | None, typer.Option("--type", help="with --all: of this entity type")
-    ] = None,
-    handler: Annotated[
-        str | None, typer.Option("--handler", help="with --all: for this handler")
-    ] = None,
-    data: Data = None,
-) -> None:
-    """Send the message of a dead letter again, behind what came since.
-
-    \b
-    Example: skerry dead retry --all --type Account --handler deposit
-    """
-    if (id is None) != every:
-        raise typer.BadParameter("give the id of one, from `skerry dead list`, or --all")
-    if id is None:
-        _retry_all(type_name, handler, data)
-    elif type_name or handler:
-        raise typer.BadParameter("--type and --handler choose among --all; an id names one")
-    else:
-        _operate("retry", id, data)
-
-
-@dead.command()
-def drop(id: str, data: Data = None) -> None:
-    """Remove a dead letter."""
-    _operate("drop", id, data)
 
 
 def check(

@@ -20,7 +20,8 @@ from msgspec import Raw
 
 from skerry.errors import UnknownEntity
 from skerry.runtime.app.directory import find_data, is_running, stored_name
-from skerry.runtime.cli.message import Data, Target, as_json, split
+from skerry.runtime.cli.message import Target, as_json, split
+from skerry.runtime.cli.settings import Data
 from skerry.runtime.core.events import Table
 from skerry.runtime.core.ownership import slot_of
 from skerry.runtime.core.stored import patiently

@@ -16,7 +16,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from msgspec import Struct
@@ -82,6 +82,10 @@ def option(key: str, *, help: str = "", default: str | None = None, **checks: An
         show_default=setting.default if default is None else default,
         **checks,
     )
+
+
+Data = Annotated[Path | None, option("data", default="the one in ./.skerry")]
+Json = Annotated[bool, typer.Option("--json", help="as JSON")]
 
 
 def size(text: str | int) -> int:
