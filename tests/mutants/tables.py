@@ -190,8 +190,9 @@ def _(offer, self, durable):
 def _(offer, self, durable):
     writes = offer(self, durable)
     for write in writes:
-        end = self._ends[write.output, write.sink, write.partition]
-        self._gone.append((end, end.writing))
+        where = write.output, write.sink, write.partition
+        self._changed[where] = end = self._ends[where]
+        end.gone = end.writing
     return writes
 
 

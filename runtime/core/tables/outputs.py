@@ -1,4 +1,4 @@
-"""What goes out to sinks: numbered once, kept until its sink has it.
+"""Items on their way to sinks: each numbered once, and kept until its sink has it.
 
     emit -> stream to the partition's shard -> stages -> number, row -> durable -> Write -> Written
 
@@ -8,9 +8,9 @@ the same one each time that it is handed out; after a crash all that is still a 
 again, and a sink that keeps the number of what it has drops the repeats. One write of a
 partition is under way at a time, so its items leave in order.
 
-What is restored from a backup has other items under the numbers that came after it. So each
+An app that is restored from a backup gives other items the numbers that came after it. So each
 life of an app but the first numbers its items anew, in partitions of its own: "0-5be1c0de" beside
-"0", where what the backup still held goes on.
+"0", where the items go on that the backup still held.
 
 What a batch takes is staged until it is sealed. No I/O, no clock. Idea: docs/sinks.md.
 Asserts I1, I3 for what leaves by sinks.
@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from itertools import takewhile
 
 import msgspec
 import xxhash
@@ -33,10 +34,10 @@ from skerry.runtime.core.tables.table import Stamp, StoredRow
 
 WRITE_ITEMS = 2000
 WRITE_BYTES = 1 << 20
-"""What one write holds, about: rows are handed out whole, and a row holds one item at least."""
+"""Target size of a write: rows are handed out whole, and a row holds one item at least."""
 
 UNWRITTEN_MAX = 200_000
-"""Items that no sink has yet; above, intake from outside pauses (I7)."""
+"""Items that no sink has yet; above, sources and clients pause (I7)."""
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -46,12 +47,12 @@ Where = tuple[str, int, str]
 
 
 def home(output: str) -> str:
-    """The type name under which the partitions of an output live in slots."""
+    """Return the type name under which the partitions of an output live in slots."""
     return f"output {output}"
 
 
 class NumberRow(Struct, array_like=True, frozen=True):
-    """The number of the newest item of a partition at a sink."""
+    """A row of the OUTPUT_NUMBER table: the number of the newest item of a partition at a sink."""
 
     output: str
     sink: int
@@ -59,8 +60,8 @@ class NumberRow(Struct, array_like=True, frozen=True):
     number: int
 
 
-class _Kept(Struct):
-    """A row of items, as memory knows it."""
+class _Items(Struct):
+    """A row of items, which stays in the store."""
 
     key: bytes
     first: int
@@ -70,19 +71,60 @@ class _Kept(Struct):
 
 
 class _End:
-    """One partition at one sink."""
+    """A partition at a sink, and what the open batch does to it."""
 
-    __slots__ = ("number", "output", "rows", "sink", "writing")
+    __slots__ = ("filled", "gone", "key", "number", "rows", "taken", "where", "writing")
 
-    def __init__(self, output: str, sink: int) -> None:
-        self.output, self.sink, self.number = output, sink, 0
-        self.rows: deque[_Kept] = deque()
+    def __init__(self, where: Where) -> None:
+        output, _, partition = where
+        slot = slot_of(home(output), partition.partition("-")[0])
+        self.where = where
+        self.key = slot_prefix(slot) + xxhash.xxh3_128_digest(_encode(where))
+        self.number = 0
+        """The number of the newest item."""
+        self.rows: deque[_Items] = deque()
         self.writing = 0
-        """The newest number of the write that is under way; 0 for none."""
+        """The newest number of the write that is under way; 0: none is."""
+        self.unstage()
+
+    def unstage(self) -> None:
+        """Forget what the open batch has done."""
+        self.taken: list[list[bytes]] = []
+        """Items that were taken, as the rows that they will be."""
+        self.filled = WRITE_BYTES
+        """Bytes in the last of these rows."""
+        self.gone = 0
+        """The number up to which the sink has all items."""
+
+    def take(self, item: bytes) -> None:
+        """Add an item to the rows of the open batch."""
+        self.filled += len(item)
+        if self.filled > WRITE_BYTES:
+            self.taken.append([])
+            self.filled = len(item)
+        self.taken[-1].append(item)
+
+    def items(self) -> Iterator[tuple[_Items, list[bytes]]]:
+        """Yield the rows of the open batch."""
+        first = self.number + 1
+        for items in self.taken:
+            key = self.key + first.to_bytes(8, "big")
+            yield _Items(key, first, len(items), sum(map(len, items)), 0), items
+            first += len(items)
+
+    def written(self) -> Iterator[_Items]:
+        """Yield the rows that the sink has."""
+        return takewhile(lambda row: row.first <= self.gone, self.rows)
 
 
 class Outputs:
-    """The outputs whose partitions live on one shard."""
+    """The outputs whose partitions live on one shard.
+
+    Args:
+        outlets: the stages between each output and its sinks.
+        life: names the life of the app; empty in its first.
+        read: reads a row of the newest commit.
+    """
 
     ids = (Table.OUTPUT_NUMBER, Table.OUTPUT)
 
@@ -91,10 +133,8 @@ class Outputs:
     ) -> None:
         self._outlets, self._life, self._read = outlets, life, read
         self._ends: dict[Where, _End] = {}
-        self._new: dict[Where, list[list[bytes]]] = {}
-        """What the batch took: the rows that it will be, and of each newest one its bytes."""
-        self._filled: dict[Where, int] = {}
-        self._gone: list[tuple[_End, int]] = []
+        self._changed: dict[Where, _End] = {}
+        """Ends that the open batch changes; new ones among them."""
         self.unwritten = 0
         """Items that no sink has yet."""
 
@@ -103,24 +143,25 @@ class Outputs:
         by_key: dict[bytes, _End] = {}
         for table, key, value in rows:
             if table == Table.OUTPUT_NUMBER:
-                row = msgspec.msgpack.decode(value, type=NumberRow)
-                where = row.output, row.sink, row.partition
-                end = self._ends[where] = by_key[bytes(key)] = _End(row.output, row.sink)
-                end.number = row.number
+                known = msgspec.msgpack.decode(value, type=NumberRow)
+                where = known.output, known.sink, known.partition
+                end = self._ends[where] = by_key[bytes(key)] = _End(where)
+                end.number = known.number
                 continue
             end = by_key[bytes(key[:18])]
-            outlet = self._outlets.get(end.output)
-            if outlet is None or end.sink >= outlet.ends:
+            output, sink, _ = end.where
+            outlet = self._outlets.get(output)
+            if outlet is None or sink >= outlet.ends:
                 continue  # This release has no way out for it: it stays until one has.
-            items = msgspec.msgpack.decode(value, type=list[bytes])
+            count = len(msgspec.msgpack.decode(value, type=list[bytes]))
             first = int.from_bytes(key[18:], "big")
-            end.rows.append(_Kept(bytes(key), first, len(items), len(value), 0))
-            self.unwritten += len(items)
+            end.rows.append(_Items(bytes(key), first, count, len(value), 0))
+            self.unwritten += count
 
     # ── within a batch ──
 
     def take(self, output: str, partition: str, item: bytes) -> None:
-        """An item has come. Raises whatever its stages raise; then nothing was taken."""
+        """Take an item. Raises whatever its stages raise; then nothing was taken."""
         outlet = self._outlets.get(output)
         if outlet is None:
             raise LookupError(f"this release has no output {output!r}")
@@ -128,88 +169,72 @@ class Outputs:
             partition = f"{partition}-{self._life}"
         for sink, items in outlet.apply([item]):
             where = output, sink, partition
+            end = self._changed.get(where)
+            if end is None:
+                end = self._changed[where] = self._ends.get(where) or _End(where)
             for out in items:
-                filled = self._filled.get(where, WRITE_BYTES) + len(out)
-                if filled > WRITE_BYTES:
-                    self._new.setdefault(where, []).append([])
-                    filled = len(out)
-                self._new[where][-1].append(out)
-                self._filled[where] = filled
+                end.take(out)
 
     def written(self, event: Written) -> None:
-        """A sink has everything up to this number."""
-        end = self._ends.get((event.output, event.sink, event.partition))
+        """Note that a sink has all items up to a number."""
+        where = event.output, event.sink, event.partition
+        end = self._ends.get(where)
         if end is not None and end.writing == event.upto:
-            self._gone.append((end, event.upto))
-
-    def undo(self) -> None:
-        """The batch is thrown away."""
-        self._new.clear()
-        self._filled.clear()
-        self._gone.clear()
+            end.gone = event.upto
+            self._changed[where] = end
 
     def rows(self, stamp: Stamp) -> Iterator[Row]:
-        """What the batch's commit says of outputs."""
-        for where, taken in self._new.items():
-            end, key = self._ends.get(where), _key(where)
-            number = end.number if end is not None else 0
-            for items in taken:
-                yield Table.OUTPUT, key + (number + 1).to_bytes(8, "big"), _encode(items)
-                number += len(items)
-            yield Table.OUTPUT_NUMBER, key, _encode(NumberRow(*where, number))
-        for end, upto in self._gone:
-            for kept in end.rows:
-                if kept.first > upto:
-                    break
-                yield Table.OUTPUT, kept.key, None
+        """Return the batch's changes."""
+        for end in self._changed.values():
+            newest = end.number
+            for row, items in end.items():
+                yield Table.OUTPUT, row.key, _encode(items)
+                newest += row.count
+            if newest > end.number:
+                yield Table.OUTPUT_NUMBER, end.key, _encode(NumberRow(*end.where, newest))
+            for row in end.written():
+                yield Table.OUTPUT, row.key, None
 
     def sealed(self, stamp: Stamp) -> None:
         """Let the batch's changes count."""
-        for end, upto in self._gone:
-            while end.rows and end.rows[0].first <= upto:
-                self.unwritten -= end.rows.popleft().count
-            end.writing = 0
-        for where, taken in self._new.items():
-            end = self._ends.setdefault(where, _End(*where[:2]))
-            key = _key(where)
-            for items in taken:
-                first, count = end.number + 1, len(items)
-                row = key + first.to_bytes(8, "big")
-                end.rows.append(_Kept(row, first, count, sum(map(len, items)), stamp.no))
-                end.number += count
-                self.unwritten += count
-        self._new.clear()
-        self._filled.clear()
-        self._gone.clear()
+        for where, end in self._changed.items():
+            for row in list(end.written()):
+                end.rows.popleft()
+                self.unwritten -= row.count
+            if end.gone:
+                end.writing = 0
+            for row, _ in list(end.items()):
+                row.commit = stamp.no
+                end.rows.append(row)
+                end.number += row.count
+                self.unwritten += row.count
+            end.unstage()
+            self._ends[where] = end
+        self._changed.clear()
+
+    def undo(self) -> None:
+        """Forget the batch's changes."""
+        for end in self._changed.values():
+            end.unstage()
+        self._changed.clear()
 
     # ── between batches ──
 
-    def drop(self, slot: int) -> None:
-        """Forget the partitions of a slot."""
-        for where, end in list(self._ends.items()):
-            if _slot(where) == slot:
-                self.unwritten -= sum(kept.count for kept in end.rows)
-                del self._ends[where]
-
-    def stats(self) -> dict[str, int]:
-        """Return how many items wait for their sinks."""
-        return {"unwritten": self.unwritten}
-
     def offer(self, durable: int) -> list[Write]:
-        """What sinks may have now: of each partition that has none under way, in order."""
+        """Return the writes that may begin: of each partition that has none under way, in order."""
         writes = []
         for where, end in self._ends.items():
             if end.writing or not end.rows or end.rows[0].commit > durable:
                 continue
             first, items, size = end.rows[0].first, list[bytes](), 0
-            for kept in end.rows:
-                size += kept.bytes
+            for row in end.rows:
+                size += row.bytes
                 full = len(items) >= WRITE_ITEMS or (items and size > WRITE_BYTES)
-                if kept.commit > durable or full:
+                if row.commit > durable or full:
                     break
-                assert kept.first == first + len(items), f"I1: a gap before item {kept.first}"
-                stored = self._read(Table.OUTPUT, kept.key)
-                assert stored is not None, f"I1: the row of item {kept.first} is gone"
+                assert row.first == first + len(items), f"I1: a gap before item {row.first}"
+                stored = self._read(Table.OUTPUT, row.key)
+                assert stored is not None, f"I1: the row of item {row.first} is gone"
                 items += msgspec.msgpack.decode(stored, type=list[bytes])
             end.writing = first + len(items) - 1
             writes.append(Write(*where, first, items))
@@ -217,19 +242,21 @@ class Outputs:
 
     @property
     def pressed(self) -> bool:
-        """Whether intake from outside should pause: sinks are far behind."""
+        """Whether sources and clients should pause: sinks are far behind."""
         return self.unwritten > UNWRITTEN_MAX
 
+    def drop(self, slot: int) -> None:
+        """Forget the partitions of a slot."""
+        for where, end in list(self._ends.items()):
+            if end.key.startswith(slot_prefix(slot)):
+                self.unwritten -= sum(row.count for row in end.rows)
+                del self._ends[where]
 
-def _slot(where: Where) -> int:
-    output, _, partition = where
-    return slot_of(home(output), partition.partition("-")[0])
-
-
-def _key(where: Where) -> bytes:
-    return slot_prefix(_slot(where)) + xxhash.xxh3_128_digest(_encode(where))
+    def stats(self) -> dict[str, int]:
+        """Return how many items wait for their sinks."""
+        return {"unwritten": self.unwritten}
 
 
 def partition_of(type_name: str, key: str, partitions: int) -> str:
-    """Where an entity's items go: always to the same partition, so that they stay in order."""
+    """Return the partition of an entity's items: always the same, so that they stay in order."""
     return str(slot_of(type_name, key) % partitions)
