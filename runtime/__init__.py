@@ -121,6 +121,7 @@ runtime/core/    The core: no I/O, no clock, no thread.
     loops.py       The loop over the messages of a column: one for each shape of arguments, made from one text.
     cache.py       The entities that a shard holds in memory, and which of them the open batch changed.
     handlers.py    The handlers of this release, and what stored messages of older releases meant.
+    schemas.py     Descriptions of the ids in stored bytes: fields of states, handlers, their parameters.
     results.py     What a turn comes to: done, refused or broken; and an error in words that can be kept.
     intentions.py  What a turn left behind becomes messages, timers, asks and items, in its order.
     ids.py         Ids that are never used again: (shard, epoch, commit, index).
@@ -128,7 +129,7 @@ runtime/core/    The core: no I/O, no clock, no thread.
     commit.py      The commit record of a batch: its bytes, its chain of checksums, and the keys of rows.
 
 runtime/core/tables/    What a shard remembers, a kind of row a file.
-    outputs.py       What goes out to sinks: numbered once, kept until its sink has it.
+    outputs.py       Items on their way to sinks: each numbered once, and kept until its sink has it.
     requests.py      A client's request seen before? Its first outcome, kept with the target's slot.
     sessions.py      A client's session as one shard knows it: which requests were answered, and how.
     names.py         Requests with an idempotency key: the first outcome of each, kept for a day.

@@ -23,12 +23,10 @@ from typing import TypeVar
 import msgspec
 
 from skerry.runtime.app import directory, membership, placer
-from skerry.runtime.core import commit as records
 from skerry.runtime.core import wire
+from skerry.runtime.core.commit import Chain
 from skerry.runtime.core.events import (
     SLOTTED,
-    Commit,
-    CommitNo,
     Placement,
     Row,
     StateGroup,
@@ -97,16 +95,14 @@ class _NewShard:
     def __init__(self, store: Store, shard: int, time_ns: int) -> None:
         self.shard, self._time_ns = shard, time_ns
         self._store = store
-        self._no = self._checksum = 0
+        self._chain = Chain(epoch=0, no=0, checksum=0)
         self.waiting: list[wire.Run] = []
 
     def append(self, states: list[StateGroup], rows: list[Row]) -> None:
         """Append a commit."""
-        self._no += 1
-        record = records.encode(self._no, 0, self._time_ns, self._checksum, states, rows)
-        self._checksum = records.checksum_of(record)
-        self._store.append(Commit(CommitNo(self._no), record, states, rows))
-        while self._no - self._store.durable() > BACKLOG_RECORDS:
+        commit = self._chain.seal(self._time_ns, states, rows)
+        self._store.append(commit)
+        while commit.no - self._store.durable() > BACKLOG_RECORDS:
             time.sleep(0.001)  # Only the disk is at work.
 
     def finish(self) -> None:

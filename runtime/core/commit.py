@@ -13,13 +13,13 @@ Pure: bytes in, bytes out. Idea: docs/log.md.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 import xxhash
 
 from skerry.errors import SkerryError
-from skerry.runtime.core.events import SLOTS, CommitNo, Row, StateGroup
+from skerry.runtime.core.events import SLOTS, Commit, CommitNo, Live, Row, StateGroup
 from skerry.runtime.core.ownership import slot_of
 from skerry.runtime.core.stored import patiently
 
@@ -62,6 +62,26 @@ def encode(
     body = _encoder.encode(_Body(states, rows))
     sealed = _HEADER.pack(_MAGIC, _FORMAT, no, epoch, time_ns, previous) + body
     return _CHECKSUM.pack(_checksum(sealed)) + sealed
+
+
+class Chain:
+    """The records of one life of a shard, each with the checksum of the one before it."""
+
+    def __init__(self, epoch: int, no: int, checksum: int) -> None:
+        self._epoch, self.no, self._checksum = epoch, no, checksum
+
+    def seal(
+        self,
+        time_ns: int,
+        states: list[StateGroup],
+        rows: list[Row],
+        live: Sequence[Sequence[Live]] = (),
+    ) -> Commit:
+        """Return the next commit."""
+        self.no += 1
+        record = encode(self.no, self._epoch, time_ns, self._checksum, states, rows)
+        self._checksum = checksum_of(record)
+        return Commit(CommitNo(self.no), record, states, rows, live)
 
 
 def checksum_of(record: bytes) -> int:

@@ -18,15 +18,15 @@ Ideas: docs/entities.md, docs/streams.md, docs/log.md.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from skerry.errors import SkerryError
-from skerry.runtime.core import commit
 from skerry.runtime.core.clients import NOTHING
+from skerry.runtime.core.commit import Chain, check_type_ids
 from skerry.runtime.core.demand import ALL, Batch, Budget, Demand
 from skerry.runtime.core.dispatch import Dispatch
 from skerry.runtime.core.events import (
@@ -41,14 +41,12 @@ from skerry.runtime.core.events import (
     Identity,
     Items,
     Keep,
-    Live,
     Operated,
     Outcome,
     Placement,
     Reply,
     Requested,
     Row,
-    StateGroup,
     Stop,
     Table,
     Ticked,
@@ -59,6 +57,7 @@ from skerry.runtime.core.executor import Mode
 from skerry.runtime.core.ownership import Ownership
 from skerry.runtime.core.results import Raised
 from skerry.runtime.core.schedule import Schedule, Work
+from skerry.runtime.core.schemas import Schemas
 from skerry.runtime.core.settings import Settings
 from skerry.runtime.core.streams.links import Streams
 from skerry.runtime.core.tables.asks import Asks
@@ -109,11 +108,10 @@ class Shard:
         self.settings, self.limits = settings, settings.limits
         self.me, self.incarnation = settings.me, settings.incarnation
         self.epoch = last.epoch + 1
-        self.no = last.no
         self.durable = self._opened = last.no
         self.now_ns = last.time_ns
         self.stopped = False
-        self._checksum = last.checksum
+        self._chain = Chain(self.epoch, last.no, last.checksum)
         self._store = store
         self._effects: list[Effect] = []
         self._held: deque[_Held] = deque()
@@ -124,10 +122,9 @@ class Shard:
         """Batches of this epoch: one that leaves nothing behind has no commit of its own."""
         self._clocks = (0, 0)
 
-        self.kept_types: set[str] = set()
-        """Types that the store has states of, or had: of this release and of those before."""
         limits = settings.limits
         self.ownership = Ownership(settings.me, settings.placement)
+        self.schemas = Schemas(store)
         self.timers, self.asks, self.positions = Timers(), Asks(), Positions()
         self.requests = Requests(store, limits)
         self.names = Names(store)
@@ -147,7 +144,7 @@ class Shard:
             names=self.names,
             outputs=self.outputs,
             positions=self.positions,
-            schemas=self._schema,
+            schemas=self.schemas.of,
             watch=self._running,
         )
         self._watch = watch
@@ -160,6 +157,11 @@ class Shard:
             self.outputs,
             self.dispatch.dead,
         )
+
+    @property
+    def no(self) -> int:
+        """The number of the newest sealed commit."""
+        return self._chain.no
 
     def _running(self, identity: Identity) -> None:
         """This message runs next."""
@@ -174,41 +176,16 @@ class Shard:
         The commit must be durable, fully synced, before anything leaves: a killed process's
         last commit may be in the page cache only, and we build on it.
         """
-        commit.check_type_ids(self.settings.types)
+        check_type_ids(self.settings.types)
         scan = self._store.scan
         for table in self.tables:
             table.load((id, key, value) for id in table.ids for key, value in scan(id))
         self.streams.load(scan(Table.STREAM), scan(Table.OUTBOX))
         rows: list[Row] = [(Table.META, b"epoch", self.epoch.to_bytes(8, "big"))]
-        for described_id, description in self._descriptions().items():
-            if self._store.read(Table.SCHEMA, described_id) is None:
-                rows.append((Table.SCHEMA, described_id, description))
-        for key, value in scan(Table.SCHEMA):
-            known, id = msgspec.json.decode(value), int.from_bytes(key, "big")
-            if "params" in known:
-                self.dispatch.handlers.old_params[id] = known["params"]
-            elif "handler" in known:
-                self.dispatch.handlers.names[id] = known["handler"]
-            else:
-                self.kept_types.add(known["type"])
-        return self._seal_rows(rows)
-
-    def _descriptions(self) -> dict[bytes, bytes]:
-        """What names the ids in stored bytes: schemas of states, handlers, their argument lists."""
-        described = {}
-        for kind in self.settings.types.values():
-            described[kind.schema_id.to_bytes(8, "big")] = kind.schema
-            for handler in kind.handlers.values():
-                params = [param.name for param in handler.params]
-                described[handler.params_id.to_bytes(8, "big")] = msgspec.json.encode(
-                    {"handler": f"{kind.name}.{handler.name}", "params": params}
-                )
-                named = msgspec.json.encode({"handler": handler.name})
-                described[handler.id.to_bytes(8, "big")] = named
-        return described
-
-    def _schema(self, id: int) -> bytes | None:
-        return self._store.read(Table.SCHEMA, id.to_bytes(8, "big"))
+        rows += self.schemas.describe(self.settings.types)
+        self.schemas.load(self.dispatch.handlers)
+        self._hold(_Held(self.no + 1, [], [], {}))
+        return self._chain.seal(self.now_ns, [], rows)
 
     # ── events ──
 
@@ -322,7 +299,7 @@ class Shard:
             return None
         rows += self.streams.rows_of_released()
         self._hold(_Held(self.no + 1, replies, sealed, taken))
-        return self._record(states, rows, live)
+        return self._chain.seal(self.now_ns, states, rows, live)
 
     def _frames(self) -> list[tuple[int, list[tuple[bytes, int]]]]:
         """The frames of each peer, encoded. Arguments that do not encode throw the batch away."""
@@ -332,18 +309,6 @@ class Shard:
             ]
         except (TypeError, ValueError, OverflowError) as error:
             raise Raised from error
-
-    def _seal_rows(self, rows: list[Row]) -> Commit:
-        self._hold(_Held(self.no + 1, [], [], {}))
-        return self._record([], rows, [])
-
-    def _record(
-        self, states: list[StateGroup], rows: list[Row], live: Sequence[Sequence[Live]]
-    ) -> Commit:
-        self.no += 1
-        record = commit.encode(self.no, self.epoch, self.now_ns, self._checksum, states, rows)
-        self._checksum = commit.checksum_of(record)
-        return Commit(CommitNo(self.no), record, states, rows, live)
 
     # ── durability ──
 
@@ -422,6 +387,11 @@ class Shard:
     def placement(self) -> Placement:
         """Who owns each slot, as this shard knows."""
         return self.ownership.placement
+
+    @property
+    def kept_types(self) -> set[str]:
+        """Entity types that the store has states of, or had, in any release."""
+        return self.schemas.types
 
     def reads(self, source: str, partition: str) -> bool:
         """Whether a partition of a source is read here."""

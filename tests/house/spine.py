@@ -96,7 +96,18 @@ WALK = (
         "routing",
         "buffer",
     ),
-    *("executor", "loops", "cache", "handlers", "results", "intentions", "asks", "timers", "ids"),
+    *(
+        "executor",
+        "loops",
+        "cache",
+        "handlers",
+        "schemas",
+        "results",
+        "intentions",
+        "asks",
+        "timers",
+        "ids",
+    ),
     *("outcomes", "outputs", "dead_letters", "operations", "table", "commit"),
     # Down to the disk, across to the next shard.
     *(
