@@ -57,10 +57,11 @@ class Arguments:
     Args:
         what: the handler's name in error messages, as "Account.deposit".
         params: the parameters, in the order in which arguments are stored.
+        where: " behind the outcome", for error messages, or nothing.
     """
 
-    def __init__(self, what: str, params: Sequence[Param]) -> None:
-        self.params, self._what = tuple(params), what
+    def __init__(self, what: str, params: Sequence[Param], where: str = "") -> None:
+        self.params, self._what, self._where = tuple(params), what, where
         for param in self.params:
             refuse_custom(param.annotation, f"{what}: argument `{param.name}`")
         self.types = tuple(param.annotation for param in self.params)
@@ -87,7 +88,8 @@ class Arguments:
         names = [param.name for param in self.params]
         if len(args) > len(names):
             raise TypeError(
-                f"{self._what} takes {len(names)} arguments ({', '.join(names)}), not {len(args)}"
+                f"{self._what} takes {len(names)} arguments{self._where} ({', '.join(names)}), "
+                f"not {len(args)}"
             )
         given = dict(zip(names, args))
         for name, value in kwargs.items():
@@ -96,18 +98,6 @@ class Arguments:
             if name in given:
                 raise TypeError(f"{self._what} got `{name}` twice")
             given[name] = value
-        return self._with_defaults(given)
-
-    def fill_behind(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Return the arguments behind an outcome, with defaults filled in. Raises TypeError."""
-        if len(args) > len(self.params):
-            raise TypeError(
-                f"{self._what} takes {len(self.params)} arguments behind the outcome, "
-                f"not {len(args)}"
-            )
-        return self._with_defaults({param.name: arg for param, arg in zip(self.params, args)})
-
-    def _with_defaults(self, given: dict[str, Any]) -> tuple[Any, ...]:
         for param in self.params:
             if param.required and param.name not in given:
                 raise TypeError(f"{self._what} misses its argument `{param.name}`")

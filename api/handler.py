@@ -122,18 +122,18 @@ class Handler:
     @cached_property
     def _behind(self) -> Arguments:
         """The arguments behind an outcome, which comes first."""
-        return Arguments(self._what, self.params[1:])
+        return Arguments(self._what, self.params[1:], " behind the outcome")
 
     @cached_property
     def _outcome(self) -> msgspec.msgpack.Decoder[Any]:
         """Reads the reply that comes first."""
         return msgspec.msgpack.Decoder(self.params[0].annotation)
 
-    def bind_rest(self, args: tuple[Any, ...], *, skip: int) -> bytes:
-        """Check the arguments of an outcome's handler; return bytes.
+    def bind_rest(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, skip: int) -> bytes:
+        """Check the arguments that a program gives for an outcome's handler; return bytes.
 
         Args:
-            args: those that the program gave.
+            args, kwargs: the arguments.
             skip: how many arguments the outcome itself fills, 0 or 1.
 
         Raises:
@@ -141,9 +141,11 @@ class Handler:
         """
         if self.takes_error and not skip:
             self._takes_an_outcome(args)
+        if skip and not self.params:
+            raise TypeError(f"{self._what} has no argument for the outcome")
         rest = self._behind if skip else self._arguments
-        if len(args) != len(rest.params):
-            args = rest.fill_behind(args)
+        if kwargs or len(args) != len(rest.params):
+            args = rest.fill(args, kwargs)
         return rest.encoded(rest.check(args)) if args else NO_ARGS
 
     def outcome(self, first: Any, rest: bytes, with_first: bool) -> tuple[Any, ...]:

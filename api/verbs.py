@@ -43,15 +43,19 @@ def send(message: Message[Any], /) -> None: ...
 @overload
 def send(handler: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> None: ...
 def send(handler: Any, /, *args: Any, **kwargs: Any) -> None:
-    """Send a message; it takes effect exactly once, in order behind this entity's earlier ones.
+    """Send a message when the turn commits; it takes effect exactly once.
+
+    Messages from this entity to one other arrive in the order in which they were sent.
 
     Args:
-        handler: of an entity named by its key, as `Account.at("bob").deposit`; or a `Message`.
+        handler: a handler of an entity named by its key, as `Account.at("bob").deposit`; or a
+            `Message`.
         *args, **kwargs: the handler's own arguments, checked now.
 
     Raises:
         TypeError: wrong arguments, or no handler.
-        OutsideTurn: no entity runs.
+        ValueError: a key that can't be one, or arguments too large for a message.
+        OutsideTurn: no handler runs.
 
     Example:
         >>> send(Account.at("bob").deposit, 10)
@@ -70,11 +74,19 @@ def send(handler: Any, /, *args: Any, **kwargs: Any) -> None:
 def send_later(
     delay: Delay, handler: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs
 ) -> None:
-    """Send a message not before `delay` (seconds or timedelta) from now. Durable.
+    """Send a message some time from now; the wait survives crashes and restarts.
+
+    Args:
+        delay: the least time to wait, in seconds or as a timedelta, from 0 to a hundred years.
+        handler: a handler of an entity named by its key, as `Account.at("bob").deposit`.
+        *args, **kwargs: the handler's own arguments, checked now.
 
     Raises:
         ValueError: a delay below zero or beyond a hundred years.
         TypeError, OutsideTurn: as for `send`.
+
+    Example:
+        >>> send_later(timedelta(hours=1), Account.at("bob").deposit, 10)
     """
     turn = running("send_later")
     found, key = target(handler)
@@ -86,12 +98,18 @@ def send_later(
 def set_timer(
     name: str, delay: Delay, handler: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs
 ) -> None:
-    """Set this entity's timer `name`; setting it again replaces it. It fires exactly once.
+    """Set a named timer of this entity; it fires once, unless it is set again or cancelled.
 
     Args:
-        name: 1 to 480 bytes, unique in this entity.
-        delay: seconds or a timedelta from now; it does not fire before.
-        handler: of this entity, as `self._remind`.
+        name: 1 to 480 bytes of UTF-8. Setting a timer of the same name again replaces it.
+        delay: the least time to wait, in seconds or as a timedelta, from 0 to a hundred years.
+        handler: a handler of this entity, as `self._remind`.
+        *args, **kwargs: the handler's own arguments, checked now.
+
+    Raises:
+        TypeError: a name that is none, wrong arguments, or no handler of this entity.
+        ValueError: a delay below zero or beyond a hundred years.
+        OutsideTurn: no handler runs.
 
     Example:
         >>> set_timer("reminder", timedelta(days=1), self._remind)
@@ -105,7 +123,21 @@ def set_timer(
 
 
 def cancel_timer(name: str) -> bool:
-    """Cancel this entity's timer `name`. Whether it was set: then it will not fire."""
+    """Cancel a named timer of this entity, so that it will not fire.
+
+    Args:
+        name: the name that it was set under.
+
+    Returns:
+        Whether the timer was set.
+
+    Raises:
+        OutsideTurn: no handler runs.
+
+    Example:
+        >>> cancel_timer("reminder")
+        True
+    """
     turn = running("cancel_timer")
     _check_name(name)
     assert turn.entity is not None, "a turn has an entity"
@@ -123,7 +155,7 @@ def _check_name(name: str) -> None:
 
 
 def _own(verb: str, handler: Any) -> Handler:
-    """A handler of the entity that runs. Raises TypeError."""
+    """Return the handler, which must be of the entity that runs. Raises TypeError."""
     turn = here.turn
     assert turn is not None, "the verb has looked for a turn"
     if turn.entity is None or getattr(handler, "__self__", None) is not turn.entity:
@@ -134,9 +166,14 @@ def _own(verb: str, handler: Any) -> Handler:
 
 
 class Asked(Generic[R]):
-    """What was asked, and which handlers of this entity its outcome goes to.
+    """A message that was asked, to which handlers for its outcomes are attached.
 
-    Exactly one of the outcomes arrives, exactly once, as a message to this entity.
+    Exactly one of the outcomes arrives, exactly once, as a message to this entity. A refusal or
+    failure without a handler becomes a dead letter.
+
+    Example:
+        >>> asked = ask(Shop.at("a").order, 3)
+        >>> asked.then(self._ordered, 3).rejected(self._sold_out).timeout(30, self._late)
     """
 
     __slots__ = ("_failed", "_handler", "_rejected", "_then", "_timeout", "replies")
@@ -162,7 +199,16 @@ class Asked(Generic[R]):
         **kwargs: P.kwargs,
     ) -> Asked[R]: ...
     def then(self, handler: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """The handler of the reply: `_paid(reply, *args)`, or `_paid(*args)` when there is none."""
+        """Attach the handler of the reply.
+
+        Args:
+            handler: a handler of this entity. It is called as `handler(reply, *args, **kwargs)`,
+                without the reply if the other handler's is annotated as None.
+            *args, **kwargs: the handler's own arguments, checked now.
+
+        Raises:
+            TypeError: wrong arguments, no handler of this entity, or one is attached already.
+        """
         self._then = self._set("then", self._then, handler, args, kwargs, int(self.replies))
         return self
 
@@ -173,7 +219,15 @@ class Asked(Generic[R]):
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> Asked[R]:
-        """The handler of a refusal: `_refused(rejected, *args)`."""
+        """Attach the handler of a refusal.
+
+        Args:
+            handler: a handler of this entity, called as `handler(rejected, *args, **kwargs)`.
+            *args, **kwargs: the handler's own arguments, checked now.
+
+        Raises:
+            TypeError: as for `then`.
+        """
         self._rejected = self._set("rejected", self._rejected, handler, args, kwargs, 1)
         return self
 
@@ -184,15 +238,34 @@ class Asked(Generic[R]):
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> Asked[R]:
-        """The handler of a failure: `_broken(failed, *args)`."""
+        """Attach the handler of a failure: the other handler raised on every retry.
+
+        Args:
+            handler: a handler of this entity, called as `handler(failed, *args, **kwargs)`.
+            *args, **kwargs: the handler's own arguments, checked now.
+
+        Raises:
+            TypeError: as for `then`.
+        """
         self._failed = self._set("failed", self._failed, handler, args, kwargs, 1)
         return self
 
     def timeout(
         self, delay: Delay, handler: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs
     ) -> Asked[R]:
-        """The handler when no other outcome came within `delay`: `_late(*args)`. The other side
-        may have acted all the same."""
+        """Attach the handler that is called if no other outcome has come in time.
+
+        The other entity may have acted, or may act later.
+
+        Args:
+            delay: how long to wait, in seconds or as a timedelta.
+            handler: a handler of this entity, called as `handler(*args, **kwargs)`.
+            *args, **kwargs: the handler's own arguments, checked now.
+
+        Raises:
+            TypeError: as for `then`.
+            ValueError: a delay below zero or beyond a hundred years.
+        """
         found, rest = self._set("timeout", self._timeout, handler, args, kwargs, 0)
         self._timeout = (_delay_ns("timeout", delay), found, rest)
         return self
@@ -209,18 +282,9 @@ class Asked(Generic[R]):
         if before is not None:
             raise TypeError(f"this ask has a handler for `{outcome}` already")
         found = _own(outcome, handler)
-        if kwargs:
-            names = [param.name for param in found.params[skip + len(args) :]]
-            unknown = sorted(set(kwargs) - set(names))
-            if unknown:
-                raise TypeError(f"{found.entity}.{found.name} has no argument `{unknown[0]}`")
-            defaults = {p.name: p.default for p in found.params}
-            args += tuple(kwargs.get(name, defaults[name]) for name in names)
-        if skip and not found.params:
-            raise TypeError(f"{found.entity}.{found.name} has no argument for the outcome")
-        return found, found.bind_rest(args, skip=skip)
+        return found, found.bind_rest(args, kwargs, skip=skip)
 
-    # What the runtime reads.
+    # Read by the runtime.
 
     @property
     def outcomes(
@@ -231,7 +295,7 @@ class Asked(Generic[R]):
         tuple[Handler, bytes] | None,
         tuple[int, Handler, bytes] | None,
     ]:
-        """Handlers with their own arguments: of a reply, a refusal, a failure; of the time-out."""
+        """The handlers of the reply, refusal, failure and timeout, with their own arguments."""
         return self._then, self._rejected, self._failed, self._timeout
 
 
@@ -242,12 +306,20 @@ def ask(
 @overload
 def ask(handler: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Asked[R]: ...
 def ask(handler: Any, /, *args: Any, **kwargs: Any) -> Any:
-    """Send a message and have its outcome sent back to handlers of this entity.
+    """Send a message when the turn commits, and have its outcome sent back to this entity.
+
+    Args:
+        handler: a handler of an entity named by its key, as `Account.at("bob").deposit`.
+        *args, **kwargs: the handler's own arguments, checked now.
+
+    Returns:
+        The asked message, to which `then`, `rejected`, `failed` and `timeout` attach handlers.
+
+    Raises:
+        TypeError, ValueError, OutsideTurn: as for `send`.
 
     Example:
         >>> ask(Account.at(to).deposit, amount).then(self._paid, to).rejected(self._refused, amount)
-
-    A refusal or failure that has no handler here is a dead letter.
     """
     turn = running("ask")
     found, key = target(handler)
@@ -260,10 +332,13 @@ def ask(handler: Any, /, *args: Any, **kwargs: Any) -> Any:
 def forget() -> None:
     """Remove this entity when the turn commits: its state, named timers and pending asks.
 
-    What it has sent, also with `send_later`, stays sent. The next message makes a new entity, and
-    so do a timer that this turn sets after it and the outcome of what it asks after it. Its fields
-    can be read until the turn ends; a turn that changes one of them after it fails, since the
-    state is removed.
+    Messages that it has sent, also by `send_later`, stay sent. The next message to it finds a new
+    entity; so do timers that this turn sets afterwards, and outcomes of what it asks afterwards.
+    Fields can still be read in this turn, but a turn that changes one afterwards fails, since the
+    change would be lost.
+
+    Raises:
+        OutsideTurn: no handler runs.
 
     Example:
         >>> forget()
@@ -278,7 +353,16 @@ def forget() -> None:
 
 
 def now() -> datetime:
-    """This turn's time (UTC): the same in the whole turn, never earlier than before."""
+    """Return this turn's time, in UTC.
+
+    It stands still in a turn, is the same when the turn runs again, and never goes back.
+
+    Raises:
+        OutsideTurn: no handler runs.
+
+    Example:
+        >>> self.seen = now()
+    """
     turn = here.turn
     if turn is None:
         raise OutsideTurn("now")
@@ -286,7 +370,16 @@ def now() -> datetime:
 
 
 def rng() -> random.Random:
-    """This turn's random generator: tried again, a turn draws the same numbers."""
+    """Return this turn's random generator.
+
+    When a turn runs again, it draws the same numbers.
+
+    Raises:
+        OutsideTurn: no handler runs.
+
+    Example:
+        >>> self.winner = rng().choice(self.players)
+    """
     turn = here.turn
     if turn is None:
         raise OutsideTurn("rng")
@@ -294,17 +387,17 @@ def rng() -> random.Random:
 
 
 def emit(output: Output[T], item: T, /) -> None:
-    """Put an item on a declared output; its sinks get it when this turn counts, in order.
+    """Put an item on a declared output when the turn commits; its sinks get it, in order.
 
     Args:
         output: one of `App(outputs=[…])`.
-        item: what msgspec encodes; encoded now.
+        item: anything that msgspec encodes, of the output's type; encoded now.
 
     Raises:
         TypeError: the output is not declared, the item can't be encoded, or would come out as
             something else than the output's type.
         ValueError: the item is too large for a message, or its sink can't write it (NaN as JSON).
-        OutsideTurn: no entity runs.
+        OutsideTurn: no handler runs.
 
     Example:
         >>> emit(milestones, 1000)

@@ -196,6 +196,25 @@ def test_a_private_handler_is_named_by_its_own_entity_only() -> None:
     assert t.timers == {"t": (2.0, message(account._late, "at last"))}
 
 
+def test_wrong_arguments_of_an_outcome_s_handler_are_named() -> None:
+    account = Account()
+    for said, attach in {
+        "misses its argument `to`": lambda asked: asked.then(account._paid),
+        "has no argument `too`": lambda asked: asked.then(account._paid, too="b"),
+        "got `to` twice": lambda asked: asked.then(account._paid, "b", to="b"),
+        r"takes 1 arguments behind the outcome \(to\), not 2": lambda asked: asked.then(
+            account._paid, "b", "c"
+        ),
+        "misses its argument `amount`": lambda asked: asked.rejected(account._refund),
+        "has no argument for the outcome": lambda asked: asked.failed(account.everything),
+        "takes an outcome: only `ask` can name it": lambda asked: asked.timeout(
+            1, account._refund, 3
+        ),
+    }.items():
+        with testing.turn(account, key="a"), pytest.raises(TypeError, match=said):
+            attach(ask(Account.at("b").deposit, 1))
+
+
 @pytest.mark.parametrize("key", ["", "x" * 481, "é" * 241, "\ud800"])
 def test_keys_that_no_store_can_hold_are_refused(key: str) -> None:
     with pytest.raises(ValueError, match="entity's key"):
