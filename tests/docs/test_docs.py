@@ -78,3 +78,11 @@ quarantine mode, backpressured and listener."""
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_pages_use_the_words_of_the_field(page: Path) -> None:
     assert re.findall(rf"\b({COINED})\b", page.read_text()) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_the_files_that_a_page_names_exist(page: Path) -> None:
+    named = re.findall(
+        r"`((?:api|runtime|tests|examples|benchmarks)/[\w/.-]*|[\w-]+\.cfg)`", page.read_text()
+    )
+    assert [each for each in named if not (ROOT / each).exists()] == []
