@@ -112,6 +112,7 @@ runtime/core/    The core: no I/O, no clock, no thread.
     wire.py        The wire format between shards: packets, frames, and the runs of messages in a frame.
     schedule.py    What waits for a batch, and what the next batch takes of it.
     dispatch.py    Hands each piece of a batch's work to the room that knows it, in order.
+    observer.py    A dispatch that tells an observer which messages are sent and which run; production has none.
     clients.py     What clients ask: judged, run as one loop where that is safe, remembered, answered.
     items.py       Items of sources: the stages that they pass, their messages, and the position, in one commit.
     delivery.py    Brings each message to its turn, whatever way it came: frames, timers, sources, other turns.

@@ -30,8 +30,8 @@ from skerry.runtime.core.events import (
 from skerry.runtime.core.executor import Executor, Mode
 from skerry.runtime.core.handlers import Handlers
 from skerry.runtime.core.ids import Ids
-from skerry.runtime.core.intentions import Intentions
 from skerry.runtime.core.items import SourceItems
+from skerry.runtime.core.observer import Observer, parts
 from skerry.runtime.core.operations import Operations
 from skerry.runtime.core.outcomes import Outcomes
 from skerry.runtime.core.ownership import Ownership
@@ -71,8 +71,10 @@ class Dispatch:
         positions: Positions,
         schemas: Callable[[int], bytes | None],
         watch: Callable[[Identity], None],
+        observer: Observer | None = None,
     ) -> None:
-        self._streams, self._watch = streams, watch
+        made = parts(observer)
+        self._streams, self._watch, self._observer = streams, watch, observer
         self._requests, self._outputs = requests, outputs
         self.turn = turn = Turn()
         turn.outputs = settings.outlets
@@ -87,7 +89,7 @@ class Dispatch:
             bytes_max=settings.limits.cache_bytes,
         )
         self.dead = DeadLetters(turn, self._ids.new, self.handlers.names)
-        intentions = Intentions(turn, self.cache, timers, asks, self._left, self._ids)
+        intentions = made.intentions(turn, self.cache, timers, asks, self._left, self._ids)
         self.executor = Executor(
             self.cache,
             turn,
@@ -99,7 +101,7 @@ class Dispatch:
         outcomes = Outcomes(
             self.executor, intentions, self.handlers, asks, timers, self._left, self.dead
         )
-        self._delivery = Delivery(
+        self._delivery: Delivery = made.delivery(
             self.cache,
             self.routing,
             self.executor,
@@ -114,7 +116,9 @@ class Dispatch:
         self._items = SourceItems(
             settings.pipelines, self.executor, self._delivery, positions, self._left, self.dead
         )
-        self._operations = Operations(store.read, self.handlers, self._left, self.dead)
+        self._operations: Operations = made.operations(
+            store.read, self.handlers, self._left, self.dead
+        )
         self.rewinds: list[Rewind] = []
         """Sources whose items did not follow their position."""
 
@@ -162,6 +166,8 @@ class Dispatch:
         self.cache.undo()
         self.turn.clear()
         self.clients.undo()
+        if self._observer is not None:
+            self._observer.undone()
         self.rewinds.clear()
 
     def sealed(self) -> None:

@@ -31,12 +31,18 @@ class Operations:
     ) -> None:
         self._read, self._handlers, self._left, self._dead = read, handlers, left, dead
 
+    def find(self, id: bytes) -> DeadLetter | None:
+        """Return a dead letter; None: there is none, or an earlier command has removed it."""
+        row = self._read(Table.DEAD, id)
+        if row is None or self._dead.is_gone(id):
+            return None
+        return msgspec.msgpack.decode(row, type=DeadLetter)
+
     def run(self, event: Operated) -> Told:
         """Retry or drop a dead letter; what the operator is told."""
-        row = self._read(Table.DEAD, event.id)
-        if row is None or self._dead.is_gone(event.id):
+        letter = self.find(event.id)
+        if letter is None:
             return _refused(event, "There is no dead letter with this id.")
-        letter = msgspec.msgpack.decode(row, type=DeadLetter)
         if event.action == "retry":
             handler = self._handlers.by_id.get(letter.handler_id)
             if letter.answered or handler is None:

@@ -54,6 +54,7 @@ from skerry.runtime.core.events import (
     Written,
 )
 from skerry.runtime.core.executor import Mode
+from skerry.runtime.core.observer import Observer
 from skerry.runtime.core.ownership import Ownership
 from skerry.runtime.core.results import Raised
 from skerry.runtime.core.schedule import Schedule, Work
@@ -96,6 +97,7 @@ class Shard:
         store: answers reads with the newest sealed rows.
         last: the store's newest commit.
         watch: told in quarantine which message runs next, before it does.
+        observer: told what is sent and what runs, for checks; production has none.
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class Shard:
         store: Committed,
         last: Last,
         watch: Callable[[Identity], None] = lambda _: None,
+        observer: Observer | None = None,
     ) -> None:
         self.settings, self.limits = settings, settings.limits
         self.me, self.incarnation = settings.me, settings.incarnation
@@ -146,8 +149,9 @@ class Shard:
             positions=self.positions,
             schemas=self.schemas.of,
             watch=self._running,
+            observer=observer,
         )
-        self._watch = watch
+        self._watch, self._observer = watch, observer
         self.tables: tuple[SlotTable, ...] = (
             self.timers,
             self.asks,
@@ -251,6 +255,8 @@ class Shard:
             self._undo()
             commit = self._run(work, Mode.QUARANTINE if work.slow else Mode.ISOLATED)
         self._looks += work.expire
+        if self._observer is not None:
+            self._observer.sealed(None if commit is None else commit.no)
         turns = self.dispatch.executor.turn.count
         return Batch(commit, turns, work.items, work.requests, self.schedule.crowded)
 

@@ -80,8 +80,8 @@ class Machine:
         """Start a process of this shard."""
         ground = self._ground
         self.heartbeat = Heartbeat()
-        self.shard = shard = Shard(settings, self.disk, self.disk.last, self.heartbeat.running)
-        self.books.follow(shard)
+        disk, running = self.disk, self.heartbeat.running
+        self.shard = shard = Shard(settings, disk, disk.last, running, self.books)
         open_shard(shard, self.disk, self, lambda: self.disk.sync(self.disk.appended))
         self._sources = Sources(partitions(ground.app, shard), ground.rng, ground.faults.repeat)
         door = Door(self.fate, ground)

@@ -85,6 +85,7 @@ WALK = (
     ),
     *(
         "dispatch",
+        "observer",
         "clients",
         "requests",
         "sessions",

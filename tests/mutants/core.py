@@ -31,8 +31,8 @@ def _(hold, self, held):
 
 
 @bug("a shard opens in its old epoch", "core.shard:Shard.__init__")
-def _(init, self, settings, store, last, watch=lambda _: None):
-    init(self, settings, store, replace(last, epoch=max(0, last.epoch - 1)), watch)
+def _(init, self, settings, store, last, watch=lambda _: None, observer=None):
+    init(self, settings, store, replace(last, epoch=max(0, last.epoch - 1)), watch, observer)
 
 
 @bug("a look for old outcomes counts though its batch was thrown away", "core.shard:Shard._expire")

@@ -188,4 +188,5 @@ def test_an_app_is_found_to_be_over_when_it_is_and_not_before_traces_14_and_51(f
             f"seed {seed}: it was said to be over after {beats} beats"
         )
         assert compare(machine.books for machine in cluster.machines) == []
+        assert all(machine.books.all_run for machine in cluster.machines), "books hear of turns"
         workload.check_emitted(cluster)
