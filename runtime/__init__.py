@@ -89,9 +89,12 @@ runtime/worker/    A process around one shard.
     sources.py     Reads partitions of sources, batch by batch, so that the worker never waits.
 
 runtime/client/    A caller's end of the lines.
-    session.py     The caller's end of exactly once: numbers requests, says them again, never doubles.
-    window.py      One shard's door as a caller sees it: what waits, what is on its way, how much may be.
-    connection.py  The caller's end of the lines: one session with a running app, on an asyncio loop.
+    questions.py   Questions to a worker itself: a state, a page of a scan, how it is doing.
+    session.py     The caller's end of exactly once: numbers requests, sends them again, never doubles one.
+    catalogue.py   What an app offers its callers: entity types, their handlers, the slot of each key.
+    pending.py     One request of a caller, from when it is made until somebody is told its outcome.
+    window.py      One shard as a caller sees it: which requests wait, which are in flight, how many may be.
+    connection.py  A caller's connection to a running app, on an asyncio loop.
     line.py        One line to one door: says and hears, and knows whether anybody is there.
 
 runtime/gateway/    A worker's end of them.

@@ -218,7 +218,7 @@ async def _of_running(data: Path, partial: Path, say: Say) -> _Copies:
             say(f"copying shard {shard} …")
             folder = partial / f"shard-{shard}"
             epoch, commit, size = await connection.control(
-                shard, "backup", no, str(folder), timeout=COPY_S
+                shard, "backup", no, str(folder), timeout_s=COPY_S
             )
             return epoch, commit, size
 

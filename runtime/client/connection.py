@@ -1,10 +1,10 @@
-"""The caller's end of the lines: one session with a running app, on an asyncio loop.
+"""A caller's connection to a running app, on an asyncio loop.
 
-    request -> session -> a line per door -> outcomes -> session -> whoever asked
+    request -> session -> a line per shard -> outcomes -> session -> whoever asked
 
-What makes requests count once is `session.py`; here are its sockets, its clock and its timer,
-and what is asked of a worker itself, which may simply be asked again. A connection outlives
-its app's restarts: it looks for the app again when its doors are gone.
+`session.py` makes requests count once, and `questions.py` asks workers themselves; their sockets,
+clock and timer are here. A connection outlives its app's restarts: when the listeners are gone, it
+looks for the app again.
 Implements `skerry.host.Session`. Idea: docs/clients.md.
 """
 
@@ -15,43 +15,29 @@ import logging
 import os
 import time
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from skerry.errors import SkerryError, Unavailable, UnknownEntity, as_named
+from skerry.errors import SkerryError, Unavailable, UnknownEntity
 from skerry.runtime.app.directory import running_app
 from skerry.runtime.client.line import Line, Way
+from skerry.runtime.client.questions import COUNT_S, Questions
 from skerry.runtime.client.session import Session
 from skerry.runtime.description import Running
 from skerry.runtime.gateway import protocol
 from skerry.runtime.private import doubt, trusted
 
 TICK_S = 0.25
-"""How often what is overdue is looked for, while anything is."""
+"""How often overdue requests are looked for, while anything is open."""
 
 WELCOME_S = 10.0
 """How long the workers of a running app may take to come up."""
 
-COUNT_S = 3600.0
-"""How long a worker may count, beside all else that it does."""
-
-CALLS_MAX = 64
-"""Questions on their way to one worker: fewer than it takes of one caller."""
-
-PAUSE_S = 0.02
-PAUSE_MAX_S = 1.0
-"""How long a worker that takes no more questions is left alone: twice as long each time."""
-
 _log = logging.getLogger("skerry")
 
 
-class _Busy(Exception):
-    """A worker takes no more questions now."""
-
-
 class Connection:
-    """A caller's session with a running app. Made by `open`."""
+    """A connection to a running app. Made by `open`."""
 
     def __init__(self, data: Path, running: Running) -> None:
         self.data, self._running = data, running
@@ -60,25 +46,22 @@ class Connection:
         self._session = Session(os.urandom(16), self)
         self.request, self.listen = self._session.request, self._session.listen
         self.check = self._session.check
-        """Make a request, wait for one again, whether one can be made: see `Session`."""
+        self._questions = Questions(data, self)
+        self.control = self._questions.ask
         self._greeted = asyncio.Event()
-        """Set, too, when a door is in doubt before any has said who it is."""
+        """Set once a shard has said who owns what; set, too, when a listener is in doubt before."""
         self._doubt = ""
         self._owners = trusted(data, data / "run.json")
-        self._calls: dict[int, tuple[int, bytes, asyncio.Future[Any]]] = {}
         self._turned_away = ""
-        """What a door said that had no room for us."""
-        self._call_number = 0
-        self._windows: dict[int, asyncio.Semaphore] = {}
-        """How many more questions each worker may be asked now."""
+        """What a listener said that had no room for us."""
         self._timer: asyncio.TimerHandle | None = None
         self._tick_s = 0.0
-        """When that rings."""
+        """When the timer rings."""
         self._closed = False
 
     @classmethod
     async def open(cls, data: Path) -> Connection:
-        """Connect to the app that runs on this data directory. Raises Unavailable."""
+        """Connect to the app that runs on a data directory. Raises Unavailable."""
         self = cls(data, running_app(data))
         self._connect()
         try:
@@ -104,7 +87,7 @@ class Connection:
 
     @property
     def greeting(self) -> protocol.Greeting:
-        """What the app last said of itself."""
+        """The newest greeting of the app."""
         greeting = self._session.greeting
         assert greeting is not None, "a connection is opened before it is used"
         return greeting
@@ -114,29 +97,38 @@ class Connection:
         """The shards that hold the app's entities."""
         return list(self.greeting.placement.members)
 
-    # ── what the session speaks by ──
+    # ── what session and questions send by ──
 
     def say(self, shard: int, raw: bytes) -> bool:
-        """See `Lines`."""
+        """See `session.Lines`."""
+        self._arm()
         return self._line(shard).say(raw)
 
     def up(self, shard: int) -> bool:
-        """See `Lines`."""
+        """See `session.Lines`."""
         return self._line(shard).up
 
+    def has(self, shard: int) -> bool:
+        """See `questions.Way`."""
+        return shard in self._running.shards
+
+    async def settled(self) -> None:
+        """See `questions.Way`."""
+        await self._greeted.wait()
+
     def begin(self) -> None:
-        """See `Lines`: what is asked in this tick of the loop leaves at its end."""
+        """See `session.Lines`: what is asked in this tick of the loop leaves at its end."""
         self._loop.call_soon(self._flush)
 
     def clock_ns(self) -> int:
-        """See `Lines`."""
+        """See `session.Lines`."""
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
     def _flush(self) -> None:
         if self._closed:
             return
-        # A loop with much to do comes by rarely. What has come meanwhile makes room for as much.
-        for shard in self._session.full_doors():
+        # A busy loop comes by rarely. The outcomes that have come meanwhile make room.
+        for shard in self._session.full_shards():
             self._line(shard).hear()
         self._session.flush(self._loop.time())
         self._arm()
@@ -144,7 +136,7 @@ class Connection:
     # ── lines ──
 
     def _connect(self) -> None:
-        """A line to each door that the app is said to have."""
+        """Make a line to each shard that the app is said to have."""
         for shard in self._running.shards:
             self._line(shard)
         self._arm()
@@ -156,7 +148,7 @@ class Connection:
                 self._loop,
                 Way(str(self._folder / f"door-{shard}"), self._running.secret, self._doubted_user),
                 lambda raw: self._heard(shard, raw),
-                lambda: self._came_up(shard),
+                lambda: self._connected(shard),
                 self._doubted,
             )
         return line
@@ -172,19 +164,17 @@ class Connection:
 
     def _doubted(self, why: str) -> None:
         if why != self._doubt:
-            _log.warning("a door of %s is not spoken to: %s", self.data, why)
+            _log.warning("a worker of %s is not spoken to: %s", self.data, why)
         self._doubt = why
         self._greeted.set()
 
-    def _came_up(self, shard: int) -> None:
-        self._session.came_up(shard, self._loop.time())
-        for called, raw, _ in self._calls.values():
-            if called == shard:
-                self.say(shard, raw)
+    def _connected(self, shard: int) -> None:
+        self._session.connected(shard)
+        self._questions.connected(shard)
         self._arm()
 
     def _heard(self, shard: int, raw: bytes) -> None:
-        """One message from a door."""
+        """Take one message of a shard."""
         try:
             word = protocol.decode_word(raw)
         except (msgspec.DecodeError, ValueError, RecursionError) as error:
@@ -197,84 +187,41 @@ class Connection:
                 self._session.heard(shard, word, self._loop.time())
                 self._greeted.set()
                 self._arm()
-            case protocol.Answer(n, value):
-                self._answered(n, value)
             case protocol.Refusal(0, "Busy", text):
                 self._turned_away = text
             case protocol.Refusal(0, _, text):
                 _log.warning("shard %d of %s refuses a message: %s", shard, self.data, text)
-            case protocol.Refusal(n, "Busy", text):
-                self._answered(n, _Busy(text))
-            case protocol.Refusal(n, name, text):
-                self._answered(n, as_named(name, text))
+            case protocol.Answer() | protocol.Refusal():
+                self._questions.answered(word)
 
-    # ── calls that are no requests ──
-
-    async def control(self, shard: int, kind: str, *args: Any, timeout: float = 30) -> Any:
-        """Ask a worker itself: status, count, scan, get, dead, control.
-
-        Raises Unavailable when it does not answer in time, else what it answers with.
-        """
-        window = self._windows.setdefault(shard, asyncio.Semaphore(CALLS_MAX))
-        pause_s = PAUSE_S
-        try:
-            async with asyncio.timeout(timeout), window:
-                while True:
-                    try:
-                        return await self._call(shard, kind, args)
-                    except _Busy:
-                        await asyncio.sleep(pause_s)
-                        pause_s = min(2 * pause_s, PAUSE_MAX_S)
-        except TimeoutError:
-            raise Unavailable(
-                f"Shard {shard} of the app in {self.data} did not answer `{kind}` within "
-                f"{timeout:g} s. Look at its logs in {self.data / 'logs'}."
-            ) from None
-
-    async def _call(self, shard: int, kind: str, args: tuple[Any, ...]) -> Any:
-        """Ask it once; said again when its line breaks. Raises _Busy."""
-        self._call_number += 1
-        n = self._call_number
-        raw = protocol.encode([kind, n, *args])
-        answer: asyncio.Future[Any] = self._loop.create_future()
-        self._calls[n] = (shard, raw, answer)
-        self.say(shard, raw)
-        self._arm()
-        try:
-            return await answer
-        finally:
-            del self._calls[n]
-
-    def _answered(self, n: int, value: Any) -> None:
-        call = self._calls.get(n)
-        if call is None or call[2].done():
-            return
-        if isinstance(value, Exception):
-            call[2].set_exception(value)
-        else:
-            call[2].set_result(value)
+    # ── questions ──
 
     async def get(self, type_name: str, key: str) -> tuple[bytes | None, bytes | None]:
-        """The last committed state and its schema, None when there is none."""
-        owner = self._session.owner(type_name, key)
-        state, schema = await self.control(owner, "get", type_name, key)
+        """Return an entity's last committed state and its schema, None when there is none."""
+        state, schema = await self._questions.ask_owner(
+            lambda: self._session.owner(type_name, key), "get", type_name, key
+        )
         return state, schema
 
     async def scan(
         self, type_name: str, prefix: str, shard: int, after: str
     ) -> tuple[list[tuple[str, bytes]], dict[int, bytes | None]]:
-        """A page of (key, state) of one shard behind `after`, and the schemas of the states."""
+        """Return a page of (key, state) of one shard behind `after`, and the schemas of the states.
+
+        Raises Unavailable, also when the app has come back with other shards.
+        """
         self._check_known(type_name)
-        rows, schemas = await self.control(
+        rows, schemas = await self._questions.ask(
             shard, "scan", type_name, prefix, after, protocol.PAGE_ROWS
         )
         return rows, schemas
 
     async def count(self, type_name: str) -> int:
-        """How many entities of a type have a state. Raises UnknownEntity."""
+        """Count the entities of a type that have a state. Raises UnknownEntity."""
         self._check_known(type_name)
         counted = (
-            self.control(shard, "count", type_name, timeout=COUNT_S) for shard in self.shards
+            self._questions.ask(shard, "count", type_name, timeout_s=COUNT_S)
+            for shard in self.shards
         )
         return sum(await asyncio.gather(*counted))
 
@@ -285,7 +232,7 @@ class Connection:
     # ── time ──
 
     def _arm(self) -> None:
-        """Look again in a while; sooner when somebody's patience ends before."""
+        """Have `_tick` called in a while, or when the first caller's patience ends."""
         if self._closed:
             return
         now_s = self._loop.time()
@@ -297,7 +244,7 @@ class Connection:
         self._timer, self._tick_s = self._loop.call_at(at_s, self._tick), at_s
 
     def _tick(self) -> None:
-        """What is overdue is said again; an app that is gone is looked for."""
+        """Send again what is overdue, and look for an app that is gone."""
         self._timer = None
         for line in self._lines.values():
             line.look()
@@ -305,17 +252,17 @@ class Connection:
         away = not all(line.up for line in self._lines.values())
         if away:
             self._look_again()
-        if away or self._calls or self._session.waits:
+        if away or self._questions or self._session.waits:
             self._arm()
 
     def _look_again(self) -> None:
-        """The app may have been started anew, with other sockets or other shards."""
+        """Find the app if it was started anew, with other sockets or other shards."""
         try:
             running = running_app(self.data)
             owners = trusted(self.data, self.data / "run.json")
         except (SkerryError, OSError):
-            # It may come back, and so may its disk, or our descriptors; how long that is waited for
-            # is the callers' affair.
+            # The app may come back, and so may its disk, or our descriptors. How long to wait for
+            # that is up to each caller.
             return
         doors = running.sockets, running.shards, running.secret
         if doors != (self._running.sockets, self._running.shards, self._running.secret):
@@ -323,11 +270,13 @@ class Connection:
             for line in self._lines.values():
                 line.close()
             self._running, self._lines = running, {}
+            self._greeted.clear()
             self._session.reroute()
+            self._questions.rerouted()
             self._connect()
 
     async def close(self) -> None:
-        """Confirm what is held and let go. Who still waits is told so."""
+        """Confirm outcomes, and disconnect. All who still wait are told so."""
         if self._closed:
             return
         self._closed = True
@@ -336,6 +285,4 @@ class Connection:
         self._session.close()
         for line in self._lines.values():
             line.close()
-        for _, _, answer in self._calls.values():
-            if not answer.done():
-                answer.set_exception(Unavailable(f"The connection to {self.data} was closed."))
+        self._questions.close()

@@ -1,22 +1,22 @@
-"""The caller's end of exactly once: numbers requests, says them again, never doubles.
+"""The caller's end of exactly once: numbers requests, sends them again, never doubles one.
 
-    request -> waits for its door -> said, with a number -> outcome -> told
-                    ^                     |
-                    +---- line broke, door restarted or busy, slot moved
+    request -> waits for its shard -> sent, with a number -> outcome -> told
+                    ^                       |
+                    +---- line broke, worker restarted or busy, slot moved
 
-A session knows the placement and says each request to the door of its owner. From when it is
-first said a request keeps its session, number and time for ever. A line that holds loses nothing,
-so a request is said again when its line broke, its door has a new epoch or was busy, or its slot
-moved, and not because an answer takes long: who is slow is not helped by being asked twice. The
-shard remembers first outcomes, so what is said twice runs once.
+A session knows the placement and sends each request to the shard that owns its slot. Once it was
+sent, a request keeps its session, number and time for ever. A line that holds loses nothing, so a
+request is sent again when its line broke, its shard has a new epoch or was busy, or its slot moved,
+and not because an answer takes long: asking twice does not help a shard that is slow. The shard
+remembers first outcomes, so what is sent twice runs once.
 
-How much each door gets at once, and when it is left alone, is told by `door.py`.
+How much is in flight to each shard, and when one is left alone, is up to `window.py`.
 
-What is confirmed are the outcomes that are held: up to the newest number, but in a slot with an
-open request only up to that. None at or below such a floor is ever said again.
+The outcomes that have come are confirmed: up to the newest number, but in a slot with an open
+request only up to that. No request at or below such a low-water mark is ever sent again.
 
 No socket, no clock: `connection.py` drives it over real lines, the simulator over lines that
-break. Requests of one tick leave as one message per door, as runs of one handler.
+break. Requests of one tick leave as one message per shard, as runs of one handler.
 Idea: docs/clients.md. Asserts I1 at the caller's end.
 """
 
@@ -24,82 +24,51 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable
 from itertools import chain
 from typing import Any, Protocol
 
 import xxhash
 from msgspec import Raw
 
-from skerry.errors import UnknownEntity, UnknownHandler
-from skerry.runtime.client.window import (
+from skerry.runtime.client.catalogue import Catalogue
+from skerry.runtime.client.pending import (
+    UNKNOWN,
+    UNSAID,
+    WAITED,
     Done,
-    Door,
-    Kind,
+    Numbering,
     Pending,
     number_of,
+    runs_of,
 )
-from skerry.runtime.core.events import Outcome, RequestRun
-from skerry.runtime.core.ownership import slot_of
+from skerry.runtime.client.window import Window
+from skerry.runtime.core.events import Outcome
 from skerry.runtime.gateway import protocol
-
-SLOTS_KNOWN_MAX = 1 << 20
-"""Keys whose slot is remembered: about 100 MB at most; past it they are worked out anew."""
-
-_NAMED = 1 << 62
-"""Numbers from here on are made from an idempotency key, in a session of its own."""
-
-WAITED = Outcome("waited")
-"""What a caller is told whose patience has ended: the request was said, its outcome is unknown."""
-
-UNKNOWN = Outcome("late")
-"""The same, and there is nothing left to wait for."""
-
-UNSAID = Outcome("unsaid")
-"""It was never said: nothing has happened, and nothing will."""
 
 
 class Lines(Protocol):
-    """What a session speaks by: a line to each door. While it holds, a line keeps the order and
-    loses nothing; when it breaks, what was on its way may be lost at either end."""
+    """What a session sends by: a line to each shard's listener.
+
+    While it holds, a line keeps the order and loses nothing. When it breaks, what was on its way
+    may be lost at either end.
+    """
 
     def say(self, shard: int, raw: bytes) -> bool:
-        """Send to a door; False when nobody is connected. Nothing is queued for later."""
+        """Send a message; False when nobody is connected. Nothing is queued for later."""
         ...
 
     def up(self, shard: int) -> bool:
-        """Whether somebody is connected; if not, `Session.came_up` is called when there is."""
+        """Tell whether a line is connected; `Session.connected` is called once it is."""
         ...
 
     def begin(self) -> None:
-        """Something can be said: have `Session.flush` called soon."""
+        """Have `Session.flush` called soon: something can be sent."""
         ...
 
     def clock_ns(self) -> int:
-        """A clock of ours that is never set, and goes on while the machine sleeps."""
+        """Return the time by a clock of ours that is never set, and goes on while the machine
+        sleeps."""
         ...
-
-
-class _Slots(dict[str, int]):
-    """Key to slot, for one entity type. A missing key is worked out."""
-
-    def __init__(self, type_name: str) -> None:
-        super().__init__()
-        self._type = type_name
-
-    def __missing__(self, key: str) -> int:
-        if len(self) >= SLOTS_KNOWN_MAX:
-            self.clear()
-        slot = self[key] = slot_of(self._type, key)
-        return slot
-
-
-class _Type:
-    """What requests need to know of an entity type."""
-
-    def __init__(self, name: str, handlers: Iterable[str]) -> None:
-        self.slots = _Slots(name)
-        self.kinds = {(h, reply): Kind(name, h, reply) for h in handlers for reply in (True, False)}
 
 
 class Session:
@@ -107,38 +76,38 @@ class Session:
 
     Args:
         id: 16 random bytes.
-        lines: to the doors.
+        lines: to the shards.
     """
 
     def __init__(self, id: bytes, lines: Lines) -> None:
         self.id, self._lines = id, lines
         self.greeting: protocol.Greeting | None = None
         """What the app last said of itself; nothing can be asked before."""
-        self._doors: dict[int, Door] = {}
         self._clock_ns = 0
         """The server's clock less ours."""
-        self._types: dict[str, _Type] = {}
-        self._owners: list[Door] = []
-        """The door of each slot's owner."""
-        self._number = 0
-        self._latest: dict[int, int] = {}
-        """The newest request to each slot that changes something."""
+        self._catalogue = Catalogue()
+        self.check = self._catalogue.check
+        self._numbering = Numbering()
+        self._windows: dict[int, Window] = {}
+        self._owners: list[Window] = []
+        """The window of each slot's owner."""
+        self._left: list[Window] = []
+        """Windows of shards that the app no longer has, until one of the new shards has welcomed
+        us."""
         self._named: dict[bytes, list[Pending]] = {}
-        """Those with an idempotency key: the first travels, all are told."""
+        """Requests by idempotency key: the first is sent, all are told."""
         self.expires_s = math.inf
         """Nobody's patience ends before."""
         self._flushing = False
-        self._left: list[Door] = []
-        """Doors of an app that was started anew with others, until one of these has welcomed us."""
 
     @property
     def waits(self) -> bool:
         """Whether any request has no outcome."""
-        return any(door.flight or door.waiting for door in self._all_doors())
+        return any(window.flight or window.waiting for window in self._all_windows())
 
-    def full_doors(self) -> list[int]:
-        """Those for which more waits than they have room for."""
-        return [door.shard for door in self._doors.values() if door.full]
+    def full_shards(self) -> list[int]:
+        """List the shards for which more requests wait than there is room for."""
+        return [window.shard for window in self._windows.values() if window.full]
 
     # ── requests ──
 
@@ -158,17 +127,12 @@ class Session:
     ) -> Pending:
         """Make a request; `done` gets `of` and its `Outcome`, once, or at `until_s` what is known.
 
-        `named`, 16 bytes, stands for the request over this session's own end: it makes session
-        and number, so that whoever says it again meets the first outcome.
+        `named`, 16 bytes, stands for the request beyond this session's end: it makes session and
+        number, so that whoever sends it again meets the first outcome.
 
         Raises UnknownEntity, UnknownHandler: the app has none of this name; nothing was made.
         """
-        known = self._types.get(type_name)
-        kind = None if known is None else known.kinds.get((handler, reply))
-        if known is None or kind is None:
-            known = self._offered(type_name, handler)
-            kind = known.kinds[handler, reply]
-        slot = known.slots[key]
+        slot, kind = self._catalogue.find(type_name, key, handler, reply=reply)
         call = Pending(kind, key, slot, args, query, done, of, until_s, named)
         if until_s < self.expires_s:
             self.expires_s = until_s
@@ -183,35 +147,14 @@ class Session:
         return call
 
     def listen(self, call: Pending, done: Done, of: Any, until_s: float) -> None:
-        """Wait again for what somebody gave up waiting for, and what has no outcome yet."""
+        """Wait again for a request that was given up and has no outcome yet."""
         assert call.done is None, "somebody listens to it"
         call.done, call.of, call.until_s = done, of, until_s
         self.expires_s = min(self.expires_s, until_s)
 
-    def check(self, type_name: str, handler: str) -> None:
-        """Raises UnknownEntity, UnknownHandler: the app has none of this name."""
-        self._offered(type_name, handler)
-
     def owner(self, type_name: str, key: str) -> int:
-        """The shard of an entity, also of a class that is gone. Raises UnknownEntity."""
-        assert self.greeting is not None, "a session is greeted before it is used"
-        if type_name in self.greeting.kept and type_name not in self.greeting.types:
-            return self._owners[slot_of(type_name, key)].shard
-        return self._owners[self._offered(type_name).slots[key]].shard
-
-    def _offered(self, type_name: str, handler: str | None = None) -> _Type:
-        """A type that the app has. Raises UnknownEntity, UnknownHandler."""
-        assert self.greeting is not None, "a session is greeted before it is used"
-        types = self.greeting.types
-        handlers = types.get(type_name)
-        if handlers is None:
-            raise UnknownEntity(type_name, types)
-        if handler is not None and handler not in handlers:
-            raise UnknownHandler(type_name, handler, handlers)
-        known = self._types.get(type_name)
-        if known is None:
-            known = self._types[type_name] = _Type(type_name, handlers)
-        return known
+        """Return the shard of an entity, also of a class that is gone. Raises UnknownEntity."""
+        return self._owners[self._catalogue.slot(type_name, key)].shard
 
     # ── out ──
 
@@ -219,262 +162,209 @@ class Session:
         self._flushing = True
         self._lines.begin()
 
-    def _door(self, shard: int) -> Door:
-        door = self._doors.get(shard)
-        if door is None:
-            door = self._doors[shard] = Door(shard)
-        return door
+    def _window(self, shard: int) -> Window:
+        window = self._windows.get(shard)
+        if window is None:
+            window = self._windows[shard] = Window(shard)
+        return window
 
-    def _all_doors(self) -> list[Door]:
-        return [*self._doors.values(), *self._left]
+    def _all_windows(self) -> list[Window]:
+        return [*self._windows.values(), *self._left]
 
     def flush(self, now_s: float) -> None:
-        """To each door what it has room for, as few messages."""
+        """Send each shard what its window has room for, as few messages."""
         self._flushing = False
-        for door in list(self._doors.values()):
-            if door.waiting and self._lines.up(door.shard) and now_s >= door.paused_until_s:
-                self._say(door, now_s)
+        for window in list(self._windows.values()):
+            if window.waiting and self._lines.up(window.shard) and now_s >= window.paused_until_s:
+                self._send(window, now_s)
 
-    def _say(self, door: Door, now_s: float) -> None:
-        """Say what waits, in order, as long as there is room."""
+    def _send(self, window: Window, now_s: float) -> None:
+        """Send what waits, in order, as long as there is room."""
         now_ns = self._lines.clock_ns() + self._clock_ns
-        flight, calls, size = door.flight, list[Pending](), 0
-        for call in door.departing():
+        flight, calls, size = window.flight, list[Pending](), 0
+        for call in window.departing():
             if not call.number:
                 if call.until_s <= now_s and not call.named:
                     # Nobody waits for it any more, and it has not happened: it never will.
-                    self._tell(call, UNSAID)
+                    call.tell(UNSAID)
                     continue
-                self._number_it(door, call, now_ns)
+                self._numbering.number(call, flight, now_ns)
             elif call.previous not in flight:
-                # It has its outcome, and the slot may have kept no trace of it.
+                # That one has its outcome, and the slot may have kept no trace of it.
                 call.previous = 0
-            door.on_its_way(call, now_s)
+            window.sent(call, now_s)
             size += len(call.args)
             if call.named:
-                self._say_runs(door, call.named, [call], named=True)
+                self._send_runs(window, call.named, [call], named=True)
                 continue
             calls.append(call)
             if len(calls) == protocol.ASKS_MAX or size >= protocol.PACKET_BYTES:
-                self._say_runs(door, self.id, calls, named=False)
+                self._send_runs(window, self.id, calls, named=False)
                 calls, size = [], 0
         if calls:
-            self._say_runs(door, self.id, calls, named=False)
+            self._send_runs(window, self.id, calls, named=False)
 
-    def _number_it(self, door: Door, call: Pending, now_ns: int) -> None:
-        """From now on it has been said."""
-        call.first_ns = now_ns
-        if call.named:
-            call.number = _NAMED | int.from_bytes(call.named[:7], "big")
-            return
-        call.number = self._number = self._number + 1
-        # The slot holds this request until its session's one before it has run. A query
-        # leaves no row behind, so nothing may wait for one.
-        previous = self._latest.get(call.slot, 0)
-        if previous in door.flight:
-            call.previous = previous
-        if not call.query:
-            self._latest[call.slot] = call.number
-
-    def _say_runs(self, door: Door, id: bytes, calls: list[Pending], *, named: bool) -> None:
-        runs = [_run(each) for each in _alike(calls)]
-        self._lines.say(door.shard, protocol.encode(("asks", id, named, runs)))
+    def _send_runs(self, window: Window, id: bytes, calls: list[Pending], *, named: bool) -> None:
+        self._lines.say(window.shard, protocol.encode(("asks", id, named, runs_of(calls))))
 
     def _hello(self, shard: int) -> None:
         self._lines.say(shard, protocol.encode(protocol.Hello()))
 
     # ── in ──
 
-    def came_up(self, shard: int, now_s: float) -> None:
-        """A door is there, for the first time or again; what was on its way may be lost."""
-        door = self._door(shard)
-        door.came_up()
+    def connected(self, shard: int) -> None:
+        """Begin with a shard, for the first time or again; what was on its way may be lost."""
+        window = self._window(shard)
+        window.connected()
         self._hello(shard)
         if self.greeting is not None:
-            self._say_again(door)
+            self._send_again(window)
 
-    def _say_again(self, door: Door) -> None:
-        door.unconfirmed = True
-        door.put_back(list(door.flight))
+    def _send_again(self, window: Window) -> None:
+        window.unconfirmed = True
+        window.put_back(list(window.flight))
         self._begin()
 
     def heard(self, shard: int, word: protocol.Outcomes | protocol.Welcome, now_s: float) -> None:
-        """What a door says of requests, or of itself."""
-        door = self._door(shard)
+        """Take what a shard says of requests, or of itself."""
+        window = self._window(shard)
         if isinstance(word, protocol.Welcome):
-            self._welcomed(door, word.greeting)
+            self._welcomed(window, word.greeting)
             return
         refused: list[int] = []
         for kind, numbers, bodies in word.runs:
             if kind == "busy":
                 refused += numbers
             elif kind == "moved":
-                door.moved(numbers, now_s)
+                window.moved(numbers, now_s)
                 self._hello(shard)
             else:
-                self._outcomes(door, kind, numbers, bodies)
+                self._outcomes(window, kind, numbers, bodies)
         if refused:
             drawn = xxhash.xxh3_64_intdigest(self.id, seed=int(now_s * 1e6)) / (1 << 64)
-            door.refused(refused, now_s, drawn)
-        if door.waiting and not self._flushing:
+            window.refused(refused, now_s, drawn)
+        if window.waiting and not self._flushing:
             self._begin()
 
-    def _outcomes(self, door: Door, kind: str, numbers: list[int], bodies: list[Raw]) -> None:
-        door.told(len(numbers))
+    def _outcomes(self, window: Window, kind: str, numbers: list[int], bodies: list[Raw]) -> None:
+        window.answered(len(numbers))
         for number, body in zip(numbers, bodies):
-            call = door.take(number) or self._taken_elsewhere(number)
+            call = window.take(number) or self._taken_elsewhere(number)
             if call is None:
-                continue  # It was said twice, and this is the second answer.
+                continue  # It was sent twice, and this is the second answer.
             self._finish(call, Outcome(kind, bytes(body)))
 
     def _taken_elsewhere(self, number: int) -> Pending | None:
-        """What was said again, to another door, while its outcome was on its way."""
-        for door in self._doors.values():
-            if number in door.flight:
-                return door.take(number)
+        """Take a request that was sent again, to another shard, while its outcome was on its
+        way."""
+        for window in self._windows.values():
+            if number in window.flight:
+                return window.take(number)
         return None
 
     def _finish(self, call: Pending, outcome: Outcome) -> None:
         """Tell all who asked for it."""
         for each in self._named.pop(call.named) if call.named else (call,):
-            self._tell(each, outcome)
+            each.tell(outcome)
 
-    @staticmethod
-    def _tell(call: Pending, outcome: Outcome) -> None:
-        done, call.done = call.done, None
-        if done is None:
-            call.outcome = outcome
-        else:
-            done(call.of, outcome)
+    # ── who owns what ──
 
-    def _welcomed(self, door: Door, greeting: protocol.Greeting) -> None:
+    def _welcomed(self, window: Window, greeting: protocol.Greeting) -> None:
         before = self.greeting
-        if before is not None and before.incarnation != greeting.incarnation:
+        anew = before is not None and before.incarnation != greeting.incarnation
+        if anew:
             self._start_anew(greeting.incarnation)
         moved = before is not None and before.placement.version < greeting.placement.version
         if before is None or greeting.placement.version >= before.placement.version:
             self._adopt(greeting)
         self._clock_ns = greeting.now_ns - self._lines.clock_ns()
-        restarted = door.epoch not in (0, greeting.epoch)
-        door.epoch = greeting.epoch
+        restarted = window.epoch not in (0, greeting.epoch)
+        window.epoch = greeting.epoch
         if moved or self._left:
             self._deal_anew()
         elif restarted:
-            self._say_again(door)
+            self._send_again(window)
 
     def _adopt(self, greeting: protocol.Greeting) -> None:
-        """What the app says of itself now: what it offers, and who owns what."""
+        """Believe what the app says of itself: what it offers, and who owns what."""
         before, self.greeting = self.greeting, greeting
-        if before is None or before.types != greeting.types:
-            self._types = {}
+        self._catalogue.adopt(greeting)
         if before is None or self._left or before.placement != greeting.placement:
-            self._owners = [self._door(shard) for shard in greeting.placement.slots]
+            self._owners = [self._window(shard) for shard in greeting.placement.slots]
 
     def _deal_anew(self) -> None:
-        """What has no outcome goes to who owns its slot now, in the same order."""
-        said = sorted(chain.from_iterable(d.take_said() for d in self._all_doors()), key=number_of)
-        unsaid = list(chain.from_iterable(door.waiting for door in self._all_doors()))
-        for door in self._all_doors():
-            door.waiting.clear()
-            door.unconfirmed = True
+        """Move what has no outcome to the owners that its slots have now, in the same order."""
+        windows = self._all_windows()
+        sent = sorted(chain.from_iterable(each.take_open() for each in windows), key=number_of)
+        unsent = list(chain.from_iterable(each.waiting for each in windows))
+        for window in windows:
+            window.waiting.clear()
+            window.unconfirmed = True
         self._left.clear()
-        for call in chain(said, unsaid):
+        for call in chain(sent, unsent):
             self._owners[call.slot].waiting.append(call)
         self._begin()
 
     def _start_anew(self, incarnation: bytes) -> None:
-        """The app's data is another's, or a backup's: what it knows of us is not what we know."""
+        """Begin another session: the app's data is another's, or a backup's, so what it knows of
+        us is not what we know."""
         self.id = xxhash.xxh3_128_digest(self.id + incarnation)
-        lost = list(chain.from_iterable(door.take_said() for door in self._all_doors()))
-        self._latest.clear()
+        lost = list(chain.from_iterable(window.take_open() for window in self._all_windows()))
+        self._numbering.start_anew()
         for call in lost:
             self._finish(call, UNKNOWN)
 
     def reroute(self) -> None:
-        """The app was started anew with other doors: all is said again when one has welcomed us."""
-        self._left += self._doors.values()
-        self._doors = {}
+        """Turn to other shards, which the app was started anew with: all is sent again when one of
+        them has welcomed us."""
+        self._left += self._windows.values()
+        self._windows = {}
 
     # ── time ──
 
     def tick(self, now_s: float) -> None:
-        """What is overdue is said again, what is held confirmed; who waited too long is told."""
+        """Send again what is overdue, confirm outcomes, and tell those who have waited too long."""
         if now_s >= self.expires_s:
             self._expire(now_s)
         self._confirm()
-        for door in self._doors.values():
-            if self._lines.up(door.shard) and door.put_back_overdue(now_s):
-                self._hello(door.shard)
+        for window in self._windows.values():
+            if self._lines.up(window.shard) and window.put_back_overdue(now_s):
+                self._hello(window.shard)
         self.flush(now_s)
 
     def _expire(self, now_s: float) -> None:
-        """Tell those whose patience has ended. What was never said is taken back."""
-        doors = self._all_doors()
-        calls = chain.from_iterable(chain(door.flight.values(), door.waiting) for door in doors)
+        """Tell those whose patience has ended, and take back what was never sent."""
+        windows = self._all_windows()
+        calls = chain.from_iterable(chain(each.flight.values(), each.waiting) for each in windows)
         listened = [call for call in calls if call.done is not None]
         listened += [c for same in self._named.values() for c in same[1:] if c.done is not None]
         expired = [call for call in listened if call.until_s <= now_s]
         self.expires_s = min((c.until_s for c in listened if c.until_s > now_s), default=math.inf)
         for call in expired:
-            self._tell(call, WAITED if call.number or call.named else UNSAID)
-        for door in doors:
-            left = [c for c in door.waiting if c.number or c.named or c.done is not None]
-            if len(left) < len(door.waiting):
-                door.waiting = deque(left)
+            call.tell(WAITED if call.number or call.named else UNSAID)
+        for window in windows:
+            left = [c for c in window.waiting if c.number or c.named or c.done is not None]
+            if len(left) < len(window.waiting):
+                window.waiting = deque(left)
 
     def _confirm(self) -> None:
-        """Say what is held: up to the newest number, but in slots with an open request less."""
-        doors = [d for d in self._doors.values() if d.unconfirmed and self._lines.up(d.shard)]
-        if not doors or self.greeting is None:
+        """Say which outcomes have come: all up to the newest number, but in slots with an open
+        request fewer."""
+        windows = [w for w in self._windows.values() if w.unconfirmed and self._lines.up(w.shard)]
+        if not windows or self.greeting is None:
             return
         below: dict[int, int] = {}
-        for door in self._all_doors():
-            for call in door.said():
+        for window in self._all_windows():
+            for call in window.open_calls():
                 if not call.named:
                     below[call.slot] = min(below.get(call.slot, call.number), call.number - 1)
-        raw = protocol.encode(protocol.Confirm(self.id, self._number, below))
-        for door in doors:
-            door.unconfirmed = not self._lines.say(door.shard, raw)
+        raw = protocol.encode(protocol.Confirm(self.id, self._numbering.newest, below))
+        for window in windows:
+            window.unconfirmed = not self._lines.say(window.shard, raw)
 
     def close(self) -> None:
-        """Confirm what is held. Who still waits is told what is known."""
+        """Confirm outcomes, and tell all who still wait what is known."""
         self._confirm()
-        for door in self._all_doors():
-            for call in chain(door.flight.values(), door.waiting):
+        for window in self._all_windows():
+            for call in chain(window.flight.values(), window.waiting):
                 self._finish(call, UNKNOWN if call.number else UNSAID)
-
-
-def _alike(calls: list[Pending]) -> list[list[Pending]]:
-    """Requests as runs of one kind and time, each slot's in the same order.
-
-    A request joins the newest run of its kind, unless one to the same slot stands behind that.
-    """
-    first = calls[0]
-    if all(call.kind is first.kind and call.first_ns == first.first_ns for call in calls):
-        return [calls]
-    runs: list[list[Pending]] = []
-    newest: dict[tuple[Kind, int], int] = {}
-    touched: dict[int, int] = {}
-    for call in calls:
-        what = call.kind, call.first_ns
-        place = newest.get(what, -1)
-        if place < touched.get(call.slot, 0):
-            place = newest[what] = len(runs)
-            runs.append([])
-        runs[place].append(call)
-        touched[call.slot] = place
-    return runs
-
-
-def _run(calls: list[Pending]) -> RequestRun:
-    kind = calls[0].kind
-    return RequestRun(
-        kind.type,
-        kind.handler,
-        kind.reply,
-        calls[0].first_ns,
-        [call.number for call in calls],
-        [call.previous for call in calls],
-        [call.key for call in calls],
-        Raw(protocol.array([call.args for call in calls])),
-    )

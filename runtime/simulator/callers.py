@@ -288,7 +288,7 @@ class Caller:
                 self.broken(shard)
             elif shard not in self._up and reachable:
                 self._up.add(shard)
-                self.session.came_up(shard, self._now_s)
+                self.session.connected(shard)
                 self._ask_looks()
                 self._ask_pages()
         if self._flush:

@@ -12,10 +12,11 @@ from unittest import mock
 import pytest
 from msgspec import Raw
 
-from skerry.errors import StoreDamaged
+from skerry.errors import StoreDamaged, Unavailable
 from skerry.runtime.client import connection as connections
+from skerry.runtime.client import questions
 from skerry.runtime.client.connection import Connection
-from skerry.runtime.client.session import UNSAID, WAITED
+from skerry.runtime.client.pending import UNSAID, WAITED
 from skerry.runtime.client.window import WINDOW_MAX
 from skerry.runtime.core.events import Outcome
 from skerry.runtime.core.ownership import balanced
@@ -27,15 +28,18 @@ SECRET = knock.new_secret()
 
 
 class Door:
-    """The one door of an app: answers all that it was told, whenever it is served."""
+    """The one door of an app: answers all that it was told, whenever it is served; but questions,
+    only if it `knows`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, shard: int = 0, *, knows: bool = True) -> None:
+        self._shard, self._knows = shard, knows
         self._listening = socket.socket(socket.AF_UNIX)
-        self._listening.bind(str(folder / "door-0"))
+        self._listening.bind(str(folder / f"door-{shard}"))
         self._listening.listen()
         self._listening.setblocking(False)
         self._caller: Channel | None = None
         self.heard: list[bytes] = []
+        self.questions = 0
 
     def serve(self) -> None:
         """Answer."""
@@ -54,12 +58,17 @@ class Door:
 
     def _answer(self, caller: Channel, call: Any) -> None:
         if isinstance(call, protocol.Hello):
-            placement = balanced([0], version=1, next_id=1)
-            greeting = protocol.Greeting(bytes(16), 0, 1, placement, 1, "app", {"Box": ["put"]})
+            shard = self._shard
+            placement = balanced([shard], version=1 + shard, next_id=1 + shard)
+            greeting = protocol.Greeting(bytes(16), shard, 1, placement, 1, "app", {"Box": ["put"]})
             caller.say(protocol.encode(protocol.Welcome(greeting)))
         elif isinstance(call, protocol.Asks):
             runs = [("done", run.numbers, [Raw(b"\xc0")] * len(run.numbers)) for run in call.runs]
             caller.say(protocol.encode(protocol.Outcomes(runs)))
+        elif isinstance(call, protocol.Get | protocol.Scan):
+            self.questions += 1
+            if self._knows:
+                caller.say(protocol.encode(protocol.Answer(call.n, [b"state", b"schema"])))
 
     def close(self) -> None:
         """Nobody is there any more."""
@@ -185,3 +194,39 @@ def test_a_door_that_was_made_anew_is_found_though_somebody_holds_the_old_one(
 
     asyncio.run(play())
     assert told == ["done"]
+
+
+def test_questions_under_way_at_a_change_of_workers_fail_over_or_end_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look at an entity is answered by its new owner; a page belongs to the shard that is gone."""
+    running = Running(1, "app", str(tmp_path), [0], SECRET)
+    monkeypatch.setattr(connections, "running_app", lambda data: running)
+    monkeypatch.setattr(connections, "TICK_S", 0.01)
+    monkeypatch.setattr(questions, "ANSWER_S", 1e6)
+    (tmp_path / "run.json").touch()
+
+    async def play() -> None:
+        nonlocal running
+        old = Door(tmp_path, knows=False)
+        connection = await opened(old, tmp_path)
+        looks = [asyncio.ensure_future(connection.get("Box", f"box-{n}")) for n in range(3)]
+        page = asyncio.ensure_future(connection.scan("Box", "", 0, ""))
+        while old.questions < 4:
+            old.serve()
+            await asyncio.sleep(0)
+        old.close()
+        running = Running(2, "app", str(tmp_path), [1], SECRET)
+        new = Door(tmp_path, 1)
+        while not all(asked.done() for asked in (*looks, page)):
+            new.serve()
+            await asyncio.sleep(0)
+        assert [look.result() for look in looks] == [(b"state", b"schema")] * 3
+        with pytest.raises(Unavailable, match="other shards, and none is shard 0"):
+            page.result()
+        with pytest.raises(Unavailable, match="none is shard 0"):
+            await connection.scan("Box", "", 0, "")
+        await connection.close()
+        new.close()
+
+    asyncio.run(asyncio.wait_for(play(), 60))

@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from skerry.runtime.client.session import UNKNOWN, UNSAID, WAITED, Session
+from skerry.runtime.client.pending import UNKNOWN, UNSAID, WAITED
+from skerry.runtime.client.session import Session
 from skerry.runtime.client.window import (
     AGAIN_MAX,
     OVERDUE_S,
@@ -35,7 +36,7 @@ class Doors:
         self.placement = balanced(list(range(shards)), version=1, next_id=shards)
         self.outcomes: dict[Any, Outcome] = {}
         for shard in range(shards):
-            self.session.came_up(shard, 0.0)
+            self.session.connected(shard)
             self.welcome(shard)
         self.said.clear()
 
@@ -72,7 +73,7 @@ class Doors:
 
     def ask(self, count: int, *, until_s: float = math.inf) -> None:
         """So many requests, told as 0, 1, 2..., to boxes of their own."""
-        start = len(self.session._doors[0].waiting) + len(self.outcomes)
+        start = len(self.session._windows[0].waiting) + len(self.outcomes)
         for of in range(start, start + count):
             self.ask_one(of, key=f"box-{of}", until_s=until_s)
 
@@ -135,18 +136,18 @@ def test_a_door_is_full_when_more_waits_than_it_has_room_for() -> None:
     doors = Doors()
     doors.ask(WINDOW_MAX)
     doors.heard()
-    assert doors.session.full_doors() == []
+    assert doors.session.full_shards() == []
     doors.ask(1)
-    assert doors.session.full_doors() == [0]
+    assert doors.session.full_shards() == [0]
     doors.answer([1])
-    assert doors.session.full_doors() == []
+    assert doors.session.full_shards() == []
 
 
 def test_a_door_that_was_busy_is_full_sooner() -> None:
     doors = Doors()
     doors.ask(100)
     doors.answer(doors.heard()[50:], "busy")
-    assert doors.session.full_doors() == [0]
+    assert doors.session.full_shards() == [0]
 
 
 def test_a_door_is_full_of_large_requests_sooner() -> None:
@@ -155,10 +156,10 @@ def test_a_door_is_full_of_large_requests_sooner() -> None:
     for of in range(3):
         doors.ask_one(of, key=f"box-{of}", args=large)
     assert len(doors.heard()) == 2
-    assert doors.session.full_doors() == [0]
+    assert doors.session.full_shards() == [0]
     doors.answer([1])
     assert doors.heard() == [3]
-    assert doors.session.full_doors() == []
+    assert doors.session.full_shards() == []
 
 
 def test_a_door_is_greeted_again_when_something_is_overdue() -> None:
@@ -229,7 +230,7 @@ def test_a_broken_line_s_requests_are_said_again_with_their_numbers() -> None:
     doors = Doors()
     doors.ask(50)
     doors.answer(doors.heard()[:20])
-    doors.session.came_up(0, doors.now_s)
+    doors.session.connected(0)
     assert doors.heard() == list(range(21, 51))
     doors.welcome(0, epoch=2)
     assert doors.heard() == [], "the line is newer than this epoch"
@@ -259,7 +260,7 @@ def test_what_is_under_way_at_a_change_of_workers_is_said_to_the_new_owners_in_o
     if other_doors:
         doors.session.reroute()
         for shard in new:
-            doors.session.came_up(shard, doors.now_s)
+            doors.session.connected(shard)
     for shard in new:
         doors.welcome(shard)
     found = {shard: doors.heard(shard) for shard in new}
@@ -285,7 +286,7 @@ def test_the_outcome_of_what_was_under_way_at_a_restore_is_unknown_and_it_is_not
     before = doors.session.id
     doors.ask_one("new", key="box-0")
     for shard in (0, 1):
-        doors.session.came_up(shard, doors.now_s)
+        doors.session.connected(shard)
         doors.welcome(shard, incarnation=bytes(15) + b"r")
     doors.wait(10)
     assert [doors.outcomes[of] for of in range(20)] == [UNKNOWN] * 20
@@ -351,7 +352,7 @@ def test_nothing_is_confirmed_of_a_slot_that_an_open_request_may_still_reach() -
     assert (upto, list(below.values())) == (10, [3])
     doors.answer([4], "busy")
     doors.answer([4])  # Too late: it was taken back, and is said again.
-    doors.session._doors[0].unconfirmed = True
+    doors.session._windows[0].unconfirmed = True
     doors.session.tick(doors.now_s)
     ((upto, below),) = doors.confirmed()
     assert (upto, list(below.values())) == (10, [3])

@@ -66,7 +66,8 @@ WALK = (
         "ports",
     ),
     # A client comes in.
-    *("session", "window", "connection", "line", "channel", "knock", "protocol", "listener"),
+    *("session", "catalogue", "pending", "window", "connection", "questions", "line", "channel"),
+    *("knock", "protocol", "listener"),
     "inquiries",
     # The core.
     *(

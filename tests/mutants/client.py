@@ -4,18 +4,18 @@ import math
 from collections import deque
 from unittest.mock import patch
 
-from skerry.runtime.client import session, window
+from skerry.runtime.client import pending, window
 from tests.mutants.bugs import bug
 
 
-@bug("a session: a retry is a new request", "client.window:Door.departing")
+@bug("a session: a retry is a new request", "client.window:Window.departing")
 def _(departing, self):
     for call in departing(self):
         call.number = 0
         yield call
 
 
-@bug("a session: what nobody waits for any more is said", "client.window:Door.departing")
+@bug("a session: what nobody waits for any more is said", "client.window:Window.departing")
 def _(departing, self):
     for call in departing(self):
         until_s, call.until_s = call.until_s, math.inf
@@ -23,43 +23,45 @@ def _(departing, self):
         call.until_s = until_s
 
 
-@bug("a session: a door gets more at once than its window", "client.window:Door.departing")
+@bug("a session: a door gets more at once than its window", "client.window:Window.departing")
 def _(departing, self):
-    with patch.object(self, "window", 1 << 30):
+    with patch.object(self, "size", 1 << 30):
         yield from departing(self)
 
 
-@bug("a session: what has no outcome is confirmed", "client.window:Door.said")
-def _(said, self):
+@bug("a session: what has no outcome is confirmed", "client.window:Window.open_calls")
+def _(open_calls, self):
     return []
 
 
-@bug("a session: what waits to be said again is confirmed", "client.window:Door.said")
-def _(said, self):
+@bug("a session: what waits to be said again is confirmed", "client.window:Window.open_calls")
+def _(open_calls, self):
     return list(self.flight.values())
 
 
-@bug("a session: nothing is said again after a line broke", "client.session:Session.came_up")
-def _(came_up, self, shard, now_s):
+@bug("a session: nothing is said again after a line broke", "client.session:Session.connected")
+def _(connected, self, shard):
     with patch.object(self, "greeting", None):
-        came_up(self, shard, now_s)
+        connected(self, shard)
 
 
-@bug("a session: what a busy door refused is forgotten", "client.window:Door.refused")
+@bug("a session: what a busy door refused is forgotten", "client.window:Window.refused")
 def _(refused, self, numbers, now_s, drawn):
     for number in numbers:
         self.take(number)
     refused(self, numbers, now_s, drawn)
 
 
-@bug("a session: what waits for a refused request leaves it no room", "client.window:Door.refused")
+@bug(
+    "a session: what waits for a refused request leaves it no room", "client.window:Window.refused"
+)
 def _(refused, self, numbers, now_s, drawn):
     put_back = self.put_back
     with patch.object(self, "put_back", lambda _: put_back(numbers)):
         refused(self, numbers, now_s, drawn)
 
 
-@bug("a session: a door that was busy is asked again at once", "client.window:Door.refused")
+@bug("a session: a door that was busy is asked again at once", "client.window:Window.refused")
 def _(refused, self, numbers, now_s, drawn):
     until_s = self.paused_until_s
     refused(self, numbers, now_s, drawn)
@@ -68,7 +70,7 @@ def _(refused, self, numbers, now_s, drawn):
 
 @bug(
     "a session: as long as anything is overdue, more of it is said with every tick",
-    "client.window:Door.put_back_overdue",
+    "client.window:Window.put_back_overdue",
 )
 def _(put_back_overdue, self, now_s):
     said = put_back_overdue(self, now_s)
@@ -76,7 +78,7 @@ def _(put_back_overdue, self, now_s):
     return said
 
 
-@bug("a session: who takes long is asked again, all of it", "client.window:Door.put_back_overdue")
+@bug("a session: who takes long is asked again, all of it", "client.window:Window.put_back_overdue")
 def _(put_back_overdue, self, now_s):
     with patch.object(window, "AGAIN_MAX", 1 << 30):
         return put_back_overdue(self, now_s)
@@ -90,15 +92,15 @@ def _(close, self):
 
 @bug("a session: what was never said and given up is kept", "client.session:Session._expire")
 def _(expire, self, now_s):
-    waiting = {door: deque(door.waiting) for door in self._all_doors()}
+    waiting = {each: deque(each.waiting) for each in self._all_windows()}
     expire(self, now_s)
-    for door, calls in waiting.items():
-        door.waiting = calls
+    for each, calls in waiting.items():
+        each.waiting = calls
 
 
 @bug(
     "a session: a run takes in a request that stands behind another of its slot",
-    "client.session:_alike",
+    "client.pending:_alike",
 )
 def _(alike, calls):
     runs = {}
@@ -109,22 +111,22 @@ def _(alike, calls):
 
 @bug(
     "a session: requests to one entity do not name the one before",
-    "client.session:Session._number_it",
+    "client.pending:Numbering.number",
 )
-def _(number_it, self, door, call, now_ns):
-    number_it(self, door, call, now_ns)
+def _(number, self, call, in_flight, now_ns):
+    number(self, call, in_flight, now_ns)
     call.previous = 0
 
 
 @bug(
     "a session: a named request gets a number like any other",
-    "client.session:Session._number_it",
+    "client.pending:Numbering.number",
 )
-def _(number_it, self, door, call, now_ns):
-    number_it(self, door, call, now_ns)
+def _(number, self, call, in_flight, now_ns):
+    number(self, call, in_flight, now_ns)
     if call.named:
-        self._number += 1
-        call.number = session._NAMED | self._number
+        self.newest += 1
+        call.number = pending.NAMED | self.newest
 
 
 @bug(
@@ -132,11 +134,11 @@ def _(number_it, self, door, call, now_ns):
     "client.session:Session._deal_anew",
 )
 def _(deal_anew, self):
-    doors = enumerate(self._all_doors())
-    at = {call.number: place for place, door in doors for call in door.said()}
+    windows = enumerate(self._all_windows())
+    at = {call.number: place for place, each in windows for call in each.open_calls()}
     deal_anew(self)
-    for door in self._doors.values():
-        door.waiting = deque(sorted(door.waiting, key=lambda call: at.get(call.number, len(at))))
+    for each in self._windows.values():
+        each.waiting = deque(sorted(each.waiting, key=lambda call: at.get(call.number, len(at))))
 
 
 @bug(
@@ -145,8 +147,8 @@ def _(deal_anew, self):
 )
 def _(deal_anew, self):
     deal_anew(self)
-    for door in self._doors.values():
-        door.waiting = deque(sorted(door.waiting, key=lambda call: call.number > 0))
+    for each in self._windows.values():
+        each.waiting = deque(sorted(each.waiting, key=lambda call: call.number > 0))
 
 
 @bug(
@@ -173,7 +175,7 @@ def _(start_anew, self, incarnation):
 
 @bug(
     "a connection: a busy loop is not heard before more is said",
-    "client.session:Session.full_doors",
+    "client.session:Session.full_shards",
 )
-def _(full_doors, self):
+def _(full_shards, self):
     return []
