@@ -275,7 +275,8 @@ class Session:
         if anew:
             self._start_anew(greeting.incarnation)
         moved = before is not None and before.placement.version < greeting.placement.version
-        if before is None or greeting.placement.version >= before.placement.version:
+        # A restored app may well be of an older placement.
+        if before is None or anew or greeting.placement.version >= before.placement.version:
             self._adopt(greeting)
         self._clock_ns = greeting.now_ns - self._lines.clock_ns()
         restarted = window.epoch not in (0, greeting.epoch)

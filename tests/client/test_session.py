@@ -295,6 +295,26 @@ def test_the_outcome_of_what_was_under_way_at_a_restore_is_unknown_and_it_is_not
     assert {number for word in said for run in word.runs for number in run.numbers} == {21}
 
 
+def test_a_restored_app_is_believed_who_owns_what_though_its_placement_is_older() -> None:
+    """The backup was taken before a change of workers."""
+    doors = Doors(shards=2)
+    old = doors.placement
+    doors.placement = balanced([2, 3, 4], version=2, next_id=5)
+    doors.session.reroute()
+    for shard in (2, 3, 4):
+        doors.session.connected(shard)
+        doors.welcome(shard)
+    doors.down = {2, 3, 4}
+    for of in range(20):
+        doors.ask_one(of, key=f"box-{of}")
+    doors.placement = old
+    doors.session.reroute()
+    for shard in (0, 1):
+        doors.session.connected(shard)
+        doors.welcome(shard, incarnation=bytes(15) + b"r")
+    assert sorted(doors.heard(0) + doors.heard(1)) == list(range(1, 21))
+
+
 def test_what_nobody_waits_for_any_more_when_it_could_be_said_is_never_said() -> None:
     """A loop that starts 50,000 tasks comes to what they ask when the first have given up."""
     doors = Doors()
