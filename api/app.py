@@ -113,7 +113,7 @@ class App:
         """Begin a stream with the items of a source.
 
         Args:
-            source: as `TextFiles(…)`, or your own with `partitions` and `read`.
+            source: a source such as `TextFiles(…)`, or your own with `partitions` and `read`.
             name: the name under which its positions are stored. Default: its class and number
                 among the sources of that class; give a name if sources may be added or moved.
 

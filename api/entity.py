@@ -138,12 +138,14 @@ def _refuse(name: str, bases: tuple[type, ...], attributes: Iterable[str]) -> No
 
 def _refuse_options(name: str, was: object, renamed: object, fields: Sequence[str]) -> None:
     if was is not None and not (isinstance(was, str) and was):
-        raise TypeError(f"{name}: was= is the class's old name, as `was='Konto'`, not {was!r:.80}")
+        raise TypeError(
+            f"{name}: was= is the class's old name, as in `was='Konto'`, not {was!r:.80}"
+        )
     if not isinstance(renamed, dict) or not all(
         isinstance(field, str) for pair in renamed.items() for field in pair
     ):
         raise TypeError(
-            f"{name}: renamed= is a dict of fields' old names to their new ones, as "
+            f"{name}: renamed= is a dict of fields' old names to their new ones, as in "
             f"`renamed={{'old': 'new'}}`, not {renamed!r:.80}"
         )
     for old, new in renamed.items():

@@ -79,7 +79,7 @@ def of_entity(handler: Any) -> Handler:
         )
     if found is None or isinstance(entity, type):
         raise TypeError(
-            f"a verb takes a handler and its arguments apart, as send(Account.at('a').deposit, 10); "
+            f"a verb takes a handler and its arguments apart, as in send(Account.at('a').deposit, 10); "
             f"{handler!r:.100} is no handler"
         )
     return found
@@ -89,7 +89,7 @@ def message(handler: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Me
     """Make a message as a value, which `send` and `ask_many` take.
 
     Args:
-        handler: of an entity named by its key, as `Account.at("bob").deposit`.
+        handler: a handler of an entity named by its key, such as `Account.at("bob").deposit`.
         *args, **kwargs: the handler's own arguments, checked now.
 
     Raises:

@@ -48,7 +48,7 @@ def send(handler: Any, /, *args: Any, **kwargs: Any) -> None:
     Messages from this entity to one other arrive in the order in which they were sent.
 
     Args:
-        handler: a handler of an entity named by its key, as `Account.at("bob").deposit`; or a
+        handler: a handler of an entity named by its key, such as `Account.at("bob").deposit`; or a
             `Message`.
         *args, **kwargs: the handler's own arguments, checked now.
 
@@ -78,7 +78,7 @@ def send_later(
 
     Args:
         delay: the least time to wait, in seconds or as a timedelta, from 0 to a hundred years.
-        handler: a handler of an entity named by its key, as `Account.at("bob").deposit`.
+        handler: a handler of an entity named by its key, such as `Account.at("bob").deposit`.
         *args, **kwargs: the handler's own arguments, checked now.
 
     Raises:
@@ -103,7 +103,7 @@ def set_timer(
     Args:
         name: 1 to 480 bytes of UTF-8. Setting a timer of the same name again replaces it.
         delay: the least time to wait, in seconds or as a timedelta, from 0 to a hundred years.
-        handler: a handler of this entity, as `self._remind`.
+        handler: a handler of this entity, such as `self._remind`.
         *args, **kwargs: the handler's own arguments, checked now.
 
     Raises:
@@ -160,7 +160,7 @@ def _own(verb: str, handler: Any) -> Handler:
     assert turn is not None, "the verb has looked for a turn"
     if turn.entity is None or getattr(handler, "__self__", None) is not turn.entity:
         raise TypeError(
-            f"{verb} takes a handler of the entity itself, as `self._paid`; {handler!r:.100} is not"
+            f"{verb} takes a handler of the entity itself, such as `self._paid`; {handler!r:.100} is not"
         )
     return of_entity(handler)
 
@@ -309,7 +309,7 @@ def ask(handler: Any, /, *args: Any, **kwargs: Any) -> Any:
     """Send a message when the turn commits, and have its outcome sent back to this entity.
 
     Args:
-        handler: a handler of an entity named by its key, as `Account.at("bob").deposit`.
+        handler: a handler of an entity named by its key, such as `Account.at("bob").deposit`.
         *args, **kwargs: the handler's own arguments, checked now.
 
     Returns:

@@ -115,7 +115,7 @@ class AsyncClient:
         The reply comes when the turn is durable: a crash cannot undo it.
 
         Args:
-            handler: a handler of an entity named by its key, as `Account.at("alice").deposit`.
+            handler: a handler of an entity named by its key, such as `Account.at("alice").deposit`.
             *args, **kwargs: the handler's own arguments, checked before anything is sent.
 
         Returns:
@@ -190,7 +190,7 @@ class AsyncClient:
         for one in listed:
             if not isinstance(one, Message):
                 raise TypeError(
-                    f"ask_many takes messages, as message(Account.at('a').deposit, 10), "
+                    f"ask_many takes messages, such as message(Account.at('a').deposit, 10), "
                     f"not {one!r:.80}"
                 )
         for handler in {one.handler for one in listed}:
@@ -260,7 +260,7 @@ class AsyncClient:
         """Return the last committed state of an entity; all defaults if it has none.
 
         Args:
-            entity: an entity named by its key, as `Account.at("alice")`.
+            entity: an entity named by its key, such as `Account.at("alice")`.
 
         Raises:
             IncompatibleState: the stored state does not fit this program's class.
@@ -297,7 +297,7 @@ class AsyncClient:
         """
         kind = getattr(cls, "__skerry__", None)
         if kind is None or not isinstance(cls, type):
-            raise TypeError(f"scan takes an entity class, as Account, not {cls!r:.80}")
+            raise TypeError(f"scan takes an entity class, such as Account, not {cls!r:.80}")
         for shard in self._session.shards:
             after = ""
             while True:

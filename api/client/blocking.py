@@ -146,7 +146,7 @@ class Client:
         The reply comes when the turn is durable: a crash cannot undo it.
 
         Args:
-            handler: a handler of an entity named by its key, as `Account.at("alice").deposit`.
+            handler: a handler of an entity named by its key, such as `Account.at("alice").deposit`.
             *args, **kwargs: the handler's own arguments, checked before anything is sent.
 
         Returns:
@@ -217,7 +217,7 @@ class Client:
         """Return the last committed state of an entity; all defaults if it has none.
 
         Args:
-            entity: an entity named by its key, as `Account.at("alice")`.
+            entity: an entity named by its key, such as `Account.at("alice")`.
 
         Raises:
             IncompatibleState: the stored state does not fit this program's class.

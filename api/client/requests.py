@@ -49,7 +49,7 @@ def named_entity(entity: Any) -> tuple[type[Entity], str]:
     owner = getattr(type(entity), "__skerry_owner__", None)
     if owner is None:
         raise TypeError(
-            f"get takes an entity by its key, as Account.at('alice'), not {entity!r:.80}"
+            f"get takes an entity by its key, such as Account.at('alice'), not {entity!r:.80}"
         )
     check_key(entity.key)
     return owner, entity.key

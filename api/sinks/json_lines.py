@@ -16,7 +16,7 @@ from skerry.errors import SkerryError
 class JsonLines:
     """A sink that writes items to files in a folder, a JSON value on each line.
 
-    Each partition is a file, as `milestones/0.jsonl`. Every item is there exactly once, whatever
+    Each partition is a file, such as `milestones/0.jsonl`. Every item is there exactly once, whatever
     crashes: the sink counts a file's lines, cuts off a last line that has no end, and compares
     what is there already instead of writing it again. So nobody else may change the files, and a
     folder belongs to one sink of one app and its data directory.

@@ -158,7 +158,7 @@ class TextFiles(LineFiles[str]):
     changed; if only its end was added, it does not.
 
     Args:
-        *paths: paths, or patterns as `corpus/**/*.txt`. A path that exists is that file, whatever
+        *paths: paths, or patterns such as `corpus/**/*.txt`. A path that exists is that file, whatever
             it looks like. Files that gzip packed are unpacked.
         bad: what becomes of a line that is not UTF-8. "stop" ends the app with the line's place,
             once all lines before it are counted; "dead" makes a dead letter of it; "skip" counts

@@ -33,10 +33,12 @@ def check_paths(paths: Iterable[object], what: str) -> list[str]:
     """
     given = list(paths)
     if not given:
-        raise ValueError(f"{what} takes one path at least, or a pattern as 'corpus/**/*.txt'")
+        raise ValueError(f"{what} takes one path at least, or a pattern such as 'corpus/**/*.txt'")
     for path in given:
         if not isinstance(path, str | os.PathLike):
-            raise TypeError(f"{what} takes paths, or patterns as 'logs/*.txt', not {path!r:.80}")
+            raise TypeError(
+                f"{what} takes paths, or patterns such as 'logs/*.txt', not {path!r:.80}"
+            )
     found = [os.fsdecode(path) for path in given if isinstance(path, str | os.PathLike)]
     for text in found:
         if not text or "\0" in text:

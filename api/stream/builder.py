@@ -47,7 +47,7 @@ class _Handle:
     def _sink(self, sink: object, name: str | None) -> None:
         if not isinstance(sink, Sink):
             raise BadApp(
-                f"`sink` takes a sink with `write(partition, sequence, items)`, as "
+                f"`sink` takes a sink with `write(partition, sequence, items)`, such as "
                 f"skerry.sinks.JsonLines(folder), not {sink!r:.100}"
             )
         node = self._stage(ToSink, name, sink=sink)
@@ -110,7 +110,7 @@ class Stream(_Handle, Generic[T]):
         or under its name if the items are a source's: add further sinks behind the others.
 
         Args:
-            sink: an object with `write(partition, sequence, items)`, as `sinks.JsonLines(folder)`.
+            sink: an object with `write(partition, sequence, items)`, such as `sinks.JsonLines(folder)`.
             name: the stage's name.
 
         Raises:
@@ -143,7 +143,7 @@ class Keyed(_Handle, Generic[T]):
         They keep the order that they have in their source's partition.
 
         Args:
-            sink: an object with `write(partition, sequence, items)`, as `sinks.JsonLines(folder)`.
+            sink: an object with `write(partition, sequence, items)`, such as `sinks.JsonLines(folder)`.
             name: the stage's name.
 
         Raises:
@@ -159,7 +159,7 @@ class Keyed(_Handle, Generic[T]):
         """Send each item as a message to the entity that has its key.
 
         Args:
-            handler: a method of an entity class, as `Word.seen`, that takes no argument, or one:
+            handler: a method of an entity class, such as `Word.seen`, that takes no argument, or one:
                 the item.
             name: the stage's name.
 
@@ -176,7 +176,7 @@ def check_source(source: object) -> None:
     """Refuse an object that is no source. Raises BadApp."""
     if not isinstance(source, Source):
         raise BadApp(
-            f"app.source takes a source with `partitions` and `read`, as TextFiles(…), not {source!r:.100}"
+            f"app.source takes a source with `partitions` and `read`, such as TextFiles(…), not {source!r:.100}"
         )
 
 
@@ -202,7 +202,7 @@ def _handler_of(function: Any) -> Handler:
                     f"{made.entity}.{name} has {made.arity}"
                 )
             return made
-    raise TypeError(f"`to` takes a handler of an entity class, as `to(Word.seen)`, not {name}")
+    raise TypeError(f"`to` takes a handler of an entity class, as in `to(Word.seen)`, not {name}")
 
 
 def _entity_classes(cls: type[Entity]) -> Iterator[type[Entity]]:

@@ -40,7 +40,7 @@ class Output(Generic[T]):
     """A named way out for items, declared with `App(outputs=[…])`.
 
     Stages receive plain values (a struct as a dict), or instances of the item type if the output
-    is made with one, as `Output[Order]("orders")`. Sinks receive the same; what `map` or
+    is made with one, such as `Output[Order]("orders")`. Sinks receive the same; what `map` or
     `flat_map` made reaches them as plain values.
 
     Args:

@@ -52,7 +52,7 @@ class Harness(SimulatedApp):
         """Deliver a message, run all that follows from it at this time, and return its reply.
 
         Args:
-            handler: a handler of an entity named by its key, as `Account.at("alice").deposit`.
+            handler: a handler of an entity named by its key, such as `Account.at("alice").deposit`.
             *args, **kwargs: the handler's own arguments.
 
         Raises:

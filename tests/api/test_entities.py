@@ -256,8 +256,8 @@ def test_classes_that_could_not_be_kept_are_refused_when_they_are_made() -> None
 def test_options_of_a_class_that_make_no_sense_are_refused_when_it_is_made() -> None:
     fields = {"__annotations__": {"amount": int}, "amount": 0}
     for said, options in {
-        "old name, as `was='Konto'`, not 3": {"was": 3},
-        "old name, as `was='Konto'`, not ''": {"was": ""},
+        "old name, as in `was='Konto'`, not 3": {"was": 3},
+        "old name, as in `was='Konto'`, not ''": {"was": ""},
         "a dict of fields' old names": {"renamed": ["x"]},
         "not {'x': 3}": {"renamed": {"x": 3}},
         r"`amuont` now, but there is no such field.* There is: amount": {

@@ -104,7 +104,7 @@ def test_one_stream_may_have_several_stages_behind_it() -> None:
         ("a stage's name is 1 to 64", lambda app: app.source(numbers).map(str, name="")),
         ("a stage's name is 1 to 64", lambda app: app.source(numbers).map(str, name=3)),
         ("output's name", lambda app: app.source(numbers, name="x" * 60).sink(Kept())),
-        ("as skerry.sinks.JsonLines", lambda app: app.source(numbers).sink(JsonLines("a"))),
+        ("such as skerry.sinks.JsonLines", lambda app: app.source(numbers).sink(JsonLines("a"))),
     ],
 )
 def test_names_that_can_not_be_given_are_refused(said: str, declare: Callable[[App], Any]) -> None:

@@ -83,7 +83,7 @@ def test_a_refusal_a_failure_and_a_wrong_message_are_told_apart(data: Path) -> N
         with pytest.raises(TypeError, match="takes it alone"):
             client.send(message(Counter.at("wrong").add, 1), 99)  # type: ignore[call-overload]
         for stranger in "Counter", Counter(), Entity:
-            with pytest.raises(TypeError, match="scan takes an entity class, as Account"):
+            with pytest.raises(TypeError, match="scan takes an entity class, such as Account"):
                 list(client.scan(stranger))  # type: ignore[arg-type]
         assert client.get(Counter.at("untouched")) == Counter()
         assert client.ask(Counter.at("wrong").value) == 0
