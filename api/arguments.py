@@ -57,7 +57,7 @@ class Arguments:
     Args:
         what: the handler's name in error messages, as "Account.deposit".
         params: the parameters, in the order in which arguments are stored.
-        where: " behind the outcome", for error messages, or nothing.
+        where: ", behind the outcome", for error messages, or nothing.
     """
 
     def __init__(self, what: str, params: Sequence[Param], where: str = "") -> None:
@@ -88,8 +88,8 @@ class Arguments:
         names = [param.name for param in self.params]
         if len(args) > len(names):
             raise TypeError(
-                f"{self._what} takes {len(names)} arguments{self._where} ({', '.join(names)}), "
-                f"not {len(args)}"
+                f"{self._what} takes {len(names)} arguments "
+                f"({', '.join(names)}{self._where}), not {len(args)}"
             )
         given = dict(zip(names, args))
         for name, value in kwargs.items():

@@ -122,7 +122,7 @@ class Handler:
     @cached_property
     def _behind(self) -> Arguments:
         """The arguments behind an outcome, which comes first."""
-        return Arguments(self._what, self.params[1:], " behind the outcome")
+        return Arguments(self._what, self.params[1:], ", behind the outcome")
 
     @cached_property
     def _outcome(self) -> msgspec.msgpack.Decoder[Any]:

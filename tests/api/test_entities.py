@@ -202,7 +202,7 @@ def test_wrong_arguments_of_an_outcome_s_handler_are_named() -> None:
         "misses its argument `to`": lambda asked: asked.then(account._paid),
         "has no argument `too`": lambda asked: asked.then(account._paid, too="b"),
         "got `to` twice": lambda asked: asked.then(account._paid, "b", to="b"),
-        r"takes 1 arguments behind the outcome \(to\), not 2": lambda asked: asked.then(
+        r"takes 1 arguments \(to, behind the outcome\), not 2": lambda asked: asked.then(
             account._paid, "b", "c"
         ),
         "misses its argument `amount`": lambda asked: asked.rejected(account._refund),
