@@ -104,6 +104,8 @@ class Caller:
         """What has no outcome yet, by id."""
         self.refused: set[int] = set()
         """What was refused by a full store, and asked anew: behind what was asked since."""
+        self.believed: dict[str, list[str]] = {}
+        """Handlers by type that its release takes for granted, whatever a door offers."""
         self._looks: dict[int, tuple[int, bytes]] = {}
         self._scans: dict[int, _Scan] = {}
         self.started()
@@ -272,6 +274,9 @@ class Caller:
             return
         match protocol.decode_word(raw):
             case protocol.Outcomes() | protocol.Welcome() as word:
+                if isinstance(word, protocol.Welcome):
+                    for type_name, handlers in self.believed.items():
+                        word.greeting.types.setdefault(type_name, []).extend(handlers)
                 self.session.heard(name[1], word, self._now_s)
                 self._grant()
                 self._ask_looks()

@@ -9,12 +9,11 @@ from __future__ import annotations
 import random
 from typing import Any, NamedTuple
 
-import msgspec
 from msgspec.structs import replace
 
-from skerry.message import Message, message
 from skerry.runtime.simulator.cluster import Cluster
-from tests.simulation.apps import Account
+from tests.simulation import releases
+from tests.simulation.releases import Foreign
 
 HOUR_NS = 3600 * 10**9
 HOURS_MAX = 11
@@ -35,7 +34,7 @@ class World(NamedTuple):
     retries: float = 0
     """The same of retries of all dead letters."""
     releases: float = 0
-    """The same of requests whose arguments are as another release has them."""
+    """The same of requests of clients of another release."""
     astray: float = 0
     """Messages to a door that another one hears as well."""
     torn: float = 0
@@ -64,19 +63,6 @@ def drawn(seed: int) -> World:
     )
 
 
-ARGS: list[tuple[Any, str]] = [
-    ([1], "done"),
-    ({"amount": 1}, "done"),
-    ({}, "invalid"),
-    ([], "invalid"),
-    ([1, 2], "invalid"),
-    ({"amount": 1, "currency": "EUR"}, "invalid"),
-    ({"amount": "much"}, "invalid"),
-    (["much"], "invalid"),
-]
-"""Arguments of `deposit` as other releases may give them, and what becomes of them."""
-
-
 class Events:
     """What the world does to a cluster, and what must come of it."""
 
@@ -92,7 +78,9 @@ class Events:
             for _ in range(times):
                 self._plan.setdefault(self._rng.randrange(max(1, steps)), []).append(name)
         self._scans: dict[int, str] = {}
-        self._asked: dict[int, str] = {}
+        self._asked: dict[int, Foreign] = {}
+        for caller in cluster.callers[:2] if world.releases else ():
+            caller.believed = releases.BELIEVED
         self.days = 0
         """How many have passed."""
         if world.astray:
@@ -117,11 +105,10 @@ class Events:
             cluster.points["dead letters retried in bulk"] += len(cluster.dead())
             cluster.retry_all()
         if rng.random() < world.releases:
-            args, kind = rng.choice(ARGS)
-            deposit = message(Account.at("foreign").deposit, 1).handler
-            foreign = Message(deposit, "foreign", msgspec.msgpack.encode(args))
-            self._asked[cluster.ask(foreign, caller=rng.randrange(2))] = kind
-            cluster.points["arguments of another release"] += 1
+            foreign = releases.drawn(rng)
+            asked = cluster.ask(foreign.message(), caller=rng.randrange(2))
+            self._asked[asked] = foreign
+            cluster.points["requests of another release"] += 1
 
     def _reshard(self) -> None:
         self._cluster.reshard(self._rng.randint(1, 4))
@@ -147,7 +134,8 @@ class Events:
             stood = {f"a{n}" for n in range(len(self._opened))} if name == "Account" else set()
             assert stood <= set(keys), f"seed {seed}: a scan did not see {stood - set(keys)}"
         kinds = {number: cluster.outcomes[number].kind for number in self._asked}
-        assert kinds == self._asked, f"seed {seed}: arguments of another release"
-        account = cluster.state("Account", "foreign")
-        deposited = list(kinds.values()).count("done")
+        wanted = {number: foreign.kind for number, foreign in self._asked.items()}
+        assert kinds == wanted, f"seed {seed}: requests of another release"
+        account = cluster.state("Account", releases.KEY)
+        deposited = sum(foreign.deposits for foreign in self._asked.values())
         assert (account.balance if account else 0) == deposited, f"seed {seed}: I1: foreign"
