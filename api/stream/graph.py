@@ -13,7 +13,7 @@ Pure data; knows nothing of how items are run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from msgspec import Struct
@@ -46,6 +46,8 @@ class Stage(Node, frozen=True, kw_only=True):
 
     input: str
     """The name of the node whose items come in."""
+    root: str
+    """The name of the source or output that the items come from."""
 
 
 class Map(Stage, frozen=True, kw_only=True):
@@ -105,6 +107,8 @@ class Graph:
     def __init__(self, app: str) -> None:
         self._app = app
         self.nodes: dict[str, Node] = {}
+        self._after: dict[str, list[Stage]] = {}
+        self._behind: dict[str, list[Stage]] = {}
 
     def add(self, node: Node) -> None:
         """Add a node whose name is complete. Raises BadApp: the name is taken."""
@@ -114,6 +118,12 @@ class Graph:
                 f"{node.name!r}. Give one another name."
             )
         self.nodes[node.name] = node
+        self._after[node.name] = []
+        if isinstance(node, Stage):
+            self._after[node.input].append(node)
+            self._behind[node.root].append(node)
+        else:
+            self._behind[node.name] = []
 
     def add_stage(self, kind: type[Stage], *, input: str, name: str | None, **fields: Any) -> str:
         """Add a stage behind a node.
@@ -130,35 +140,27 @@ class Graph:
         Raises:
             BadApp: a name that is taken, or can't be one.
         """
+        root = self.root_of(input).name
         if name is None:
-            name = self._made_name(kind, input)
+            # A stage with a name of its own counts, too: to name one renames no other.
+            number = sum(type(stage) is kind for stage in self._behind[root])
+            name = f"{root} {KINDS[kind]} {number}"
         elif not isinstance(name, str) or not 0 < len(name) <= NAME_CHARS_MAX:
             raise BadApp(
                 f"App {self._app}: a stage's name is 1 to {NAME_CHARS_MAX} characters, not {name!r}."
             )
-        self.add(kind(name=name, input=input, **fields))
+        self.add(kind(name=name, input=input, root=root, **fields))
         return name
-
-    def _made_name(self, kind: type[Stage], input: str) -> str:
-        root = self.root_of(input).name
-        # A stage with a name of its own counts, too: to name one renames no other.
-        number = sum(type(node) is kind for node in self.behind(root))
-        return f"{root} {KINDS[kind]} {number}"
 
     def root_of(self, name: str) -> Node:
         """Return the source or output that a node's items come from."""
         node = self.nodes[name]
-        while isinstance(node, Stage):
-            node = self.nodes[node.input]
-        return node
+        return self.nodes[node.root] if isinstance(node, Stage) else node
 
     def after(self, name: str) -> list[Stage]:
-        """Return the stages that take a node's items."""
-        stages = (node for node in self.nodes.values() if isinstance(node, Stage))
-        return [stage for stage in stages if stage.input == name]
+        """Return the stages that take a node's items, in the order of their declaration."""
+        return self._after[name]
 
-    def behind(self, root: str) -> Iterator[Stage]:
-        """Iterate over all stages that a root's items come to."""
-        for node in self.nodes.values():
-            if isinstance(node, Stage) and self.root_of(node.name).name == root:
-                yield node
+    def behind(self, root: str) -> list[Stage]:
+        """Return all stages that the items of a source or output come to."""
+        return self._behind[root]
