@@ -72,7 +72,7 @@ runtime/app/    An app starts, and is watched.
     reshard.py      Deals a stopped app's slots out to another number of shards.
     backup.py       Backs a whole app up as of one moment, and restores apps from backups.
     children.py     Worker processes: each is started, watched, and reaped when it has ended.
-    questions.py    What a supervisor and its workers tell each other: rounds of questions, and the word to stop.
+    questions.py    The conversation of a supervisor with its workers: rounds of questions, and the word to stop.
     watch.py        The policy of a supervisor: when a worker is restarted, isolated or given up, and when all is over.
     machine.py      The machine under the app: its cores, its limit on open files, and what it does to processes.
 

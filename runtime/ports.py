@@ -253,7 +253,7 @@ class Pipe(Protocol):
 
 
 class Coordinator(Protocol):
-    """What all processes of an app agree on, and who may change it.
+    """Keeps what all processes of an app agree on, and lets one of them change it.
 
     Three things are kept, each replaced as a whole. The lease says who runs the app: one process at
     most, and only that one changes the others. The description says what the app is and, in its

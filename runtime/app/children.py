@@ -57,7 +57,7 @@ class Ended(Struct, frozen=True):
         return self.beat is not None and self.beat.rounds > 0
 
     def done_by_handler(self, *, for_memory: bool) -> str:
-        """What a handler did to its worker, if it was a handler that ended it."""
+        """The end in words, taken for the work of a handler."""
         if self.code >= 0:
             return f"ended its process with exit code {self.code}"
         number = -self.code
@@ -137,7 +137,7 @@ class Child:
         return Ended(code, deliberate, heartbeat.read(assignment.beat))
 
     def look(self, hang_s: float) -> None:
-        """See whether the worker's rounds stand still; kill one whose handler does not return."""
+        """Read the heartbeat; kill a worker whose handler does not return."""
         if self.process is None:
             return
         beat = self.beat = heartbeat.read(self._assignment.beat)

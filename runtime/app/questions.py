@@ -1,4 +1,4 @@
-"""What a supervisor and its workers tell each other: rounds of questions, and the word to stop.
+"""The conversation of a supervisor with its workers: rounds of questions, and the word to stop.
 
     round n: "quiet" to every worker -> what each has done, and whether anything is left to do
     all quiet, and nothing ran between two rounds -> the app is over
@@ -39,7 +39,7 @@ ANSWER_BYTES_MAX = 1 << 20
 """An answer is far smaller."""
 
 COUNTS = ("turns", "items", "commits", "dead", "skipped")
-"""Of an answer: what a worker has done since its process started."""
+"""Fields of an answer that count what a worker has done since its process started."""
 
 
 class Progress(Struct):
@@ -53,7 +53,7 @@ class Progress(Struct):
     skipped: int = 0
     """Rows of sources that were passed over."""
     part: float | None = None
-    """Of the sources, how much is read; None: their size is unknown."""
+    """The part of the sources that is read, 0 to 1; None: their size is unknown."""
     seconds: float = 0.0
 
 

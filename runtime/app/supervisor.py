@@ -232,7 +232,7 @@ class Supervisor:
         )
 
     def _reap(self) -> None:
-        """See which workers have ended; start them again, or end the app."""
+        """Reap the workers that have ended; start them again, or end the app."""
         for child in self._children:
             ended = child.reap()
             if ended is not None:

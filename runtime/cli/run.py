@@ -114,7 +114,7 @@ def _load(target: str, args: list[str]) -> tuple[App, Program]:
 
 
 def _summary(config: Config, progress: Progress) -> Iterator[str]:
-    """What a run has done, line by line."""
+    """Lines that sum a run up."""
     rate = progress.turns / progress.seconds if progress.seconds else 0
     yield (
         f"{config.program.app}: {progress.turns:,} turns in {progress.seconds:.1f} s "

@@ -39,11 +39,11 @@ class Assignment(Struct, frozen=True, kw_only=True):
     poison: Identity | None = None
     """The message that was found: a dead letter instead of a turn."""
     verdict: str = ""
-    """What its handler did."""
+    """What the handler of that message did."""
 
     @property
     def placement(self) -> Placement:
-        """Who serves each slot."""
+        """The owner of each slot."""
         return self.description.placement
 
     @property
