@@ -117,3 +117,8 @@ async def waiting() -> int:
         async for key, word in client.scan(Word):
             print(key, word.count)
         return await client.ask(Account.at("a").deposit, 1)
+
+
+app.source(Generate(lambda p, n: n), name="all").map(str, name="texts").sink(
+    sinks.JsonLines("a"), name="out"
+)

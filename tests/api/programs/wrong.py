@@ -6,6 +6,7 @@ from skerry import (
     Entity,
     Failed,
     Generate,
+    JsonLines,
     Output,
     Rejected,
     TextFiles,
@@ -20,6 +21,7 @@ from skerry import (
     send,
     send_later,
     set_timer,
+    sinks,
 )
 
 milestones: Output[int] = Output("milestones")
@@ -158,3 +160,9 @@ app.stream(milestones).sink(print)  # wrong
 app.stream(milestones).map(str).sink(Ints())  # wrong
 app.source(Generate(lambda partition, at: at, count=3)).sink(Shelf())  # wrong
 app.source(Generate(lambda partition, at: at, count=3)).key_by(str).sink(Shelf())  # wrong
+app.stream(milestones).sink(JsonLines("a"))  # wrong
+app.source(sinks.JsonLines("a"))  # wrong
+sinks.JsonLines("a", "b")  # wrong
+JsonLines("a", type=3)  # wrong
+app.stream(milestones).map(str, "name")  # wrong
+app.stream(milestones).map(str, name=3)  # wrong
