@@ -18,19 +18,19 @@ from skerry.runtime.core.events import SLOTS
 from skerry.runtime.core.settings import Limits
 
 QUOTA_BYTES_MIN = 16 << 20
-"""Room for a store's tree, its log and the entities of a first minute."""
+"""The least quota. A choice: a smaller store would soon be full, and only look like it works."""
 
 MEMTABLE_BYTES_MIN = 4 << 20
-"""Below, checkpoints would follow each other without a pause."""
+"""The least memtable. A choice: a smaller one would move rows to the tree in tiny portions."""
 
 
 class Program(Struct, frozen=True, kw_only=True):
     """The app, and how a worker gets it."""
 
     app: str
-    """Its name."""
+    """The app's name."""
     target: str = ""
-    """The file or module that has the app, and the app's name there."""
+    """The file or module that has the app, and the app's variable there."""
     pickled: str = ""
     """The app by value, in base64, where no file or module has it."""
     path: list[str] = []
@@ -62,7 +62,7 @@ class Storage(Struct, frozen=True, kw_only=True):
         if self.quota_bytes < QUOTA_BYTES_MIN:
             raise ValueError(
                 f"the quota is {self.quota_bytes:,} bytes, and a store needs {QUOTA_BYTES_MIN:,} at "
-                f"least: one that small is full at its first checkpoint"
+                f"least"
             )
 
 
