@@ -189,6 +189,17 @@ class Store(Committed, Protocol):
         """Return the newest durable commit. Raises what ended the store's use."""
         ...
 
+    @property
+    def backlog(self) -> tuple[int, int]:
+        """How many commits and bytes were not durable yet when `durable` was last called, and were
+        appended since."""
+        ...
+
+    @property
+    def nearly_full(self) -> bool:
+        """Whether most of the disk quota is used, so intake from outside should pause."""
+        ...
+
     def keep(self, no: int) -> None:
         """Keep the rows as they are durable now, for backup `no`, in place of any kept before.
 
@@ -202,50 +213,13 @@ class Store(Committed, Protocol):
 
 
 class WorkerStore(Store, Protocol):
-    """A store that a worker's loop paces itself by, and copies for backups."""
-
-    @property
-    def backlog(self) -> tuple[int, int]:
-        """How many commits and bytes are appended and not durable yet."""
-        ...
-
-    @property
-    def pressed(self) -> bool:
-        """Whether intake from outside should pause: most of the disk quota is used."""
-        ...
+    """A store that is copied for backups."""
 
     def copy_kept(self, no: int, folder: Path) -> Callable[[], Copied]:
         """Return what copies the rows kept for backup `no` into a new folder, on any thread.
 
         Raises SkerryError: nothing is kept for it any more.
         """
-        ...
-
-    def let_go(self) -> None:
-        """Keep nothing any more, unless it is being copied."""
-        ...
-
-
-# ── its peers ──
-
-
-class Pipe(Protocol):
-    """Packets to and from a shard's peers.
-
-    Lossy: a packet arrives whole or not at all, perhaps late, twice, or out of order. Streams
-    number, keep and resend what counts.
-    """
-
-    def send(self, peer: int, raw: bytes) -> bool:
-        """Send a packet, without waiting. False: it was dropped."""
-        ...
-
-    def receive(self) -> list[bytes]:
-        """Return packets that have arrived, some hundreds at most."""
-        ...
-
-    def close(self) -> None:
-        """Let go. What has not been received is lost."""
         ...
 
 

@@ -111,7 +111,7 @@ class MemoryStore:
         return self.appended - self._synced, 0
 
     @property
-    def pressed(self) -> bool:
+    def nearly_full(self) -> bool:
         """Whether nothing new should be accepted."""
         return self.full
 

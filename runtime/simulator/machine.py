@@ -182,9 +182,9 @@ class Commits:
         return self._disk.backlog
 
     @property
-    def pressed(self) -> bool:
+    def nearly_full(self) -> bool:
         """Whether the disk is nearly full."""
-        return self._disk.pressed
+        return self._disk.nearly_full
 
     def append(self, commit: Commit) -> None:
         """Give a commit to the disk. Raises Killed, before or after."""

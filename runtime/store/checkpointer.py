@@ -88,7 +88,9 @@ class Checkpointer:
         # What comes while it is carried must still fit.
         large = len(self._memtable.active) > self._entries_max * PACE // (PACE + 1)
         # Near the quota what is deleted must make room: it does so when the tree hears of it.
-        due = self._log_bytes >= self._log_bytes_max or self._quota.pressed(self._log.size_bytes)
+        due = self._log_bytes >= self._log_bytes_max or self._quota.nearly_full(
+            self._log.size_bytes
+        )
         if not large and (len(self._memtable.frozen) or not due):
             return
         if len(self._memtable.frozen):

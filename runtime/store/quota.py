@@ -16,7 +16,7 @@ import lmdb
 from skerry.errors import StoreDamaged, StoreFull
 from skerry.runtime.causes import explained, is_limit
 
-PRESSED = 0.8
+NEARLY_FULL = 0.8
 """Above this part of the quota intake from outside pauses, so that drains still have room."""
 
 ROOM_BYTES = 1 << 20
@@ -31,9 +31,9 @@ class Quota:
         self.tree_bytes = tree_bytes
         """What the tree's rows take, as of its last commit."""
 
-    def pressed(self, log_bytes: int) -> bool:
+    def nearly_full(self, log_bytes: int) -> bool:
         """Tell whether most of the quota is used, by the tree and a log of so many bytes."""
-        return self.tree_bytes + log_bytes > PRESSED * self.quota_bytes
+        return self.tree_bytes + log_bytes > NEARLY_FULL * self.quota_bytes
 
     def check(self, log_bytes: int) -> None:
         """Raise StoreFull when all of the quota is used."""

@@ -39,7 +39,7 @@ KEPT_S = 60.0
 """How long rows are kept for a backup that does not ask for them."""
 
 
-class Kept(Struct, frozen=True):
+class Snapshot(Struct, frozen=True):
     """The rows of one moment, for a backup."""
 
     no: int
@@ -82,7 +82,7 @@ class LmdbStore(Rows):
             # A log that filled the quota would leave no room to carry its rows down.
             log_bytes_max=min(log_bytes, environment.quota_bytes // 8),
         )
-        self._kept: Kept | None = None
+        self._kept: Snapshot | None = None
         self._committer.start()
 
     @classmethod
@@ -168,9 +168,9 @@ class LmdbStore(Rows):
         return self._committer.backlog
 
     @property
-    def pressed(self) -> bool:
+    def nearly_full(self) -> bool:
         """Whether intake from outside should pause: most of the disk quota is used."""
-        return self._quota.pressed(self._log.size_bytes)
+        return self._quota.nearly_full(self._log.size_bytes)
 
     def close(self) -> None:
         """Wait until all is durable, and let go. Raises what ended the committer."""
@@ -196,7 +196,7 @@ class LmdbStore(Rows):
             # The tree first: the log, which is looked at after it, has every row that it has.
             transaction = self._env.begin()
             log = self._log.hold()
-        self._kept = Kept(no, transaction, log, time.monotonic() + KEPT_S)
+        self._kept = Snapshot(no, transaction, log, time.monotonic() + KEPT_S)
 
     def copy_kept(self, no: int, folder: Path) -> Callable[[], Copied]:
         """Return what copies the rows kept for backup `no`, on any thread.

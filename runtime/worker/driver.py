@@ -184,7 +184,7 @@ class Driver:
         # Clients who wait have the next batch without what sources bring; every other at most, so
         # that these are read.
         self._hurry = not self._hurry and demand.asking
-        if self._hurry or self._stopping or demand.backpressured or self._store.pressed:
+        if self._hurry or self._stopping or demand.backpressured or self._store.nearly_full:
             return
         # What is here already runs first; sources that add as much as runs would keep it.
         share = INSIDE_SHARE if demand.inside else 1
@@ -195,7 +195,7 @@ class Driver:
         """Run a batch; the bounds of the next follow the time that it took."""
         self._heartbeat.work()
         self._stopwatch.start()
-        batch = self._shard.run(Budget(self._pace.turns, FULL if self._store.pressed else ""))
+        batch = self._shard.run(Budget(self._pace.turns, FULL if self._store.nearly_full else ""))
         self._heartbeat.running(None)
         if batch is None:
             return
@@ -278,7 +278,7 @@ class Driver:
             "items": self._sources.items,
             "skipped": self._sources.skipped,
             "commits": self._commits,
-            "backpressured": self._shard.demand().backpressured or self._store.pressed,
+            "backpressured": self._shard.demand().backpressured or self._store.nearly_full,
             "backlog_records": records,
             "backlog_bytes": size,
             "uptime_s": round((self._clock.steady_ns() - self._started_ns) / 1e9, 3),

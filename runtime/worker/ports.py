@@ -24,7 +24,7 @@ class Commits(Protocol):
         ...
 
     @property
-    def pressed(self) -> bool:
+    def nearly_full(self) -> bool:
         """Whether most of the quota is used: nothing new should be accepted."""
         ...
 

@@ -148,11 +148,11 @@ def test_what_is_deleted_near_the_quota_makes_room_while_nothing_else_is_written
     while pressed < 8:  # It is well above its bound, and not for what a log still holds.
         writer.append([(f"key-{no}", encode(bytes(100_000)))])
         writer.settle()
-        no, pressed = no + 1, pressed + writer.store.pressed
+        no, pressed = no + 1, pressed + writer.store.nearly_full
     for number in range(no // 2):
         writer.append([(f"key-{number}", None)])
         writer.settle()
-    assert not writer.store.pressed
+    assert not writer.store.nearly_full
     holds(writer.store, {f"key-{n}": encode(bytes(100_000)) for n in range(no // 2, no)})
     writer.store.close()
 
