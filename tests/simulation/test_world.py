@@ -26,7 +26,7 @@ WORLDS = {
     "a day passed": World(days=1),
     "scans beside writes": World(scans=0.5),
     "dead letters retried in bulk": World(retries=0.3),
-    "arguments of another release": World(releases=0.5),
+    "requests of another release": World(releases=0.5),
     "said at a wrong door": World(astray=0.2),
     "leftovers behind a torn write": World(torn=0.7),
 }
