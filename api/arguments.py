@@ -25,7 +25,7 @@ from skerry.roundtrip import RoundTrip
 Args = tuple[Any, ...] | bytes
 """A message's arguments: values when all are scalars, else the msgpack bytes of their array."""
 
-Check = Callable[[tuple[Any, ...]], tuple[Any, ...]]
+Bind = Callable[[tuple[Any, ...], dict[str, Any]], tuple[Any, ...]]
 
 NO_ARGS = b"\x90"
 """The bytes of no arguments: an empty msgpack array."""
@@ -74,8 +74,9 @@ class Arguments:
         except TypeError as error:
             raise TypeError(f"{what}: {error}") from error
         self._round_trips = [RoundTrip(param.annotation) for param in self.params]
-        self.check = self._compiled_check()
-        """Takes arguments by position; returns them as they are annotated. Raises TypeError."""
+        self.bind = self._compiled_bind()
+        """Takes the arguments of a call; returns all by position, as they are annotated. Raises
+        TypeError."""
 
     # ── from a call ──
 
@@ -103,29 +104,32 @@ class Arguments:
                 raise TypeError(f"{self._what} misses its argument `{param.name}`")
         return tuple(given.get(param.name, param.default) for param in self.params)
 
-    def _compiled_check(self) -> Check:
-        """Compile the check: classes and ranges in one expression, and only a misfit goes on."""
-        if not self.params:
-            return lambda args: args
-        if not all(kind in INLINE for kind in self.types):
-            return self._check_slow
-        columns = [(f"a{at}", INLINE[kind]) for at, kind in enumerate(self.types)]
-        tests = [f"{name}.__class__ is not {kind}" for name, kind in columns]
-        for name, kind in columns:  # Behind the tests of classes: only then is there a length.
-            if kind in ("str", "bytes"):
-                tests.append(f"len({name}) > {LARGE}")
-            if kind == "int":
-                tests.append(f"not {INT_MIN} <= {name} <= {INT_MAX}")
-            if kind == "str":
-                tests.append(f"not ({name}.isascii() or is_text({name}))")
+    def _compiled_bind(self) -> Bind:
+        """Compile the check: count, classes and ranges in one function, and only a misfit goes on."""
         source = (
-            f"def check(args):\n"
-            f"    {', '.join(name for name, _ in columns)}, = args\n"
-            f"    return slow(args) if {' or '.join(tests)} else args\n"
+            f"def bind(args, kwargs):\n"
+            f"    if kwargs or len(args) != {len(self.params)}:\n"
+            f"        args = fill(args, kwargs)\n"
         )
-        scope: dict[str, Any] = {"slow": self._check_slow, "is_text": is_text}
+        if not all(kind in INLINE for kind in self.types):
+            source += "    return slow(args)\n"
+        elif self.params:
+            columns = [(f"a{at}", INLINE[kind]) for at, kind in enumerate(self.types)]
+            tests = [f"{name}.__class__ is not {kind}" for name, kind in columns]
+            for name, kind in columns:  # Behind the tests of classes: only then is there a length.
+                if kind in ("str", "bytes"):
+                    tests.append(f"len({name}) > {LARGE}")
+                if kind == "int":
+                    tests.append(f"not {INT_MIN} <= {name} <= {INT_MAX}")
+                if kind == "str":
+                    tests.append(f"not ({name}.isascii() or is_text({name}))")
+            source += f"    {', '.join(name for name, _ in columns)}, = args\n"
+            source += f"    return slow(args) if {' or '.join(tests)} else args\n"
+        else:
+            source += "    return args\n"
+        scope: dict[str, Any] = {"fill": self.fill, "slow": self._check_slow, "is_text": is_text}
         exec(source, scope)  # Our own text: type names of a fixed table and numbers only.
-        return typing.cast("Check", scope["check"])
+        return typing.cast("Bind", scope["bind"])
 
     def _check_slow(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         checked = []

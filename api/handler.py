@@ -62,8 +62,12 @@ class Handler:
         self.scalar = arguments.scalar and not self.takes_error
         self.bare = self.scalar and self.arity == 1
         """Whether a column of its arguments holds the values themselves: no tuple around each."""
-        self.check = self._takes_an_outcome if self.takes_error else arguments.check
-        """Takes arguments by position; returns them as they are annotated. Raises TypeError."""
+        self.bind: Callable[[tuple[Any, ...], dict[str, Any]], Args] = (
+            arguments.bind if self.scalar else self._bind_packed
+        )
+        """Checks the arguments of a call; returns values when all are scalars, else bytes. Raises
+        TypeError, which names the handler and the argument; ValueError: they are too large for a
+        message."""
         self.decode, self.unpack = arguments.decode, arguments.unpack
         self.packed = arguments.encoded
         types = arguments.types
@@ -87,17 +91,10 @@ class Handler:
 
     # ── arguments of a call ──
 
-    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Args:
-        """Check the arguments of a call; return values when all are scalars, else bytes.
-
-        Raises:
-            TypeError: names the handler and the argument.
-            ValueError: they are too large for a message.
-        """
-        if kwargs or len(args) != self.arity:
-            args = self.fill(args, kwargs)
-        args = self.check(args)
-        return args if self.scalar else self.packed(args)
+    def _bind_packed(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+        if self.takes_error:
+            self._takes_an_outcome()
+        return self.packed(self._arguments.bind(args, kwargs))
 
     def bind_packed(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
         """Check the arguments of a call; return bytes, for a message that waits in the store.
@@ -108,13 +105,7 @@ class Handler:
         bound = self.bind(args, kwargs)
         return bound if isinstance(bound, bytes) else self.packed(bound)
 
-    def fill(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-        """Return a call's arguments by position, with defaults filled in. Raises TypeError."""
-        if self.takes_error:
-            self._takes_an_outcome(args)
-        return self._arguments.fill(args, kwargs)
-
-    def _takes_an_outcome(self, args: tuple[Any, ...]) -> NoReturn:
+    def _takes_an_outcome(self) -> NoReturn:
         raise TypeError(f"{self._what} takes an outcome: only `ask` can name it")
 
     # ── outcomes ──
@@ -140,13 +131,12 @@ class Handler:
             TypeError, ValueError: as for `bind`.
         """
         if self.takes_error and not skip:
-            self._takes_an_outcome(args)
+            self._takes_an_outcome()
         if skip and not self.params:
             raise TypeError(f"{self._what} has no argument for the outcome")
         rest = self._behind if skip else self._arguments
-        if kwargs or len(args) != len(rest.params):
-            args = rest.fill(args, kwargs)
-        return rest.encoded(rest.check(args)) if args else NO_ARGS
+        bound = rest.bind(args, kwargs)
+        return rest.encoded(bound) if bound else NO_ARGS
 
     def outcome(self, first: Any, rest: bytes, with_first: bool) -> tuple[Any, ...]:
         """Return the arguments of an outcome's handler.
