@@ -1,14 +1,14 @@
-"""What clients ask: judged, run as one loop where that is safe, remembered, answered.
+"""Requests of clients: judged, run together where that is safe, remembered, answered.
 
-    Requested -> all of it new, in order, for us?  one loop, one reply, one row per slot
+    Requested -> all of it new, in order, for this shard?  one loop, one reply, one row per slot
               -> else request by request: answered before? its turn? -> run | hold | answer
 
-Most requests are new, and most come in runs of one handler. Such a run is looked at as a
-whole: a few set operations say that none was seen before and that none has to wait. What
-can't be said of the whole is looked at one by one; the rules are the same.
+Most requests are new, and most come in runs of one handler. A few set operations say of such
+a run as a whole that none of it was seen before and that none has to wait. Any other run is
+judged request by request; the rules are the same.
 
-What is answered waits for the commit that it was in, or that it read. No I/O, no clock.
-Idea: docs/clients.md.
+A reply waits until the commit is durable that it was in, or that it read.
+No I/O, no clock. Idea: docs/clients.md.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from skerry.errors import InvalidMessage
 from skerry.handler import Handler
 from skerry.limits import MESSAGE_BYTES_MAX
 from skerry.runtime.core.events import (
-    Identity,
     Outcome,
     Reply,
     Request,
@@ -35,7 +34,7 @@ from skerry.runtime.core.events import (
     RequestRun,
     Told,
 )
-from skerry.runtime.core.executor import Executor
+from skerry.runtime.core.executor import Executor, Mode
 from skerry.runtime.core.loops import Shape, Waits
 from skerry.runtime.core.ownership import Ownership, slot_of, slots_of
 from skerry.runtime.core.results import Broke, Done, Raised, outcome_of
@@ -45,13 +44,13 @@ from skerry.runtime.core.tables.requests import Requests
 from skerry.runtime.core.tables.sessions import Session
 
 REQUEST = 1 << 32
-"""What the identity of a request begins with, for the poison list."""
+"""The identity of a request begins with this: see `Identity`."""
 
 IMMUTABLE = frozenset({int, float, str, bool, bytes, type(None)})
 """Types of replies that no later turn can change."""
 
 NOTHING = Raw(b"\x90")
-"""No bodies: who is told that we are busy is told no more."""
+"""No bodies, as a reply of `busy` has none."""
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -66,87 +65,79 @@ class Clients:
         requests: Requests,
         names: Names,
         dead: DeadLetters,
-        watch: Callable[[Identity], None],
     ) -> None:
-        self._ownership, self._watch = ownership, watch
-        self._executor, self._requests, self._names = executor, requests, names
-        self._dead = dead
+        self._ownership, self._executor = ownership, executor
+        self._requests, self._names, self._dead = requests, names, dead
         self._types = {name: cached.type for name, cached in executor.cache.types.items()}
         self._columns: dict[int, Callable[[Raw], list[tuple[Any, ...]]]] = {}
         self.full = ""
-        """Why nothing new is taken from clients; empty: it is."""
+        """Why no new request is accepted; empty: they are."""
         self.replies: list[Reply | Told] = []
-        """What is told when the batch's commit is durable."""
+        """Sent when the batch's commit is durable."""
 
-    def run(self, event: Requested, now_ns: int, *, slow: bool) -> None:
-        """Run the requests of a message, or answer them, or keep them for later."""
+    def run(self, event: Requested) -> None:
+        """Run the requests of a message, or answer them, or hold them back. Raises Raised."""
         if event.named:
             for request in chain.from_iterable(map(event.each, event.runs)):
-                self._name(request, now_ns, slow=slow)
+                self._name(request)
             return
         session = None
         for run in event.runs:
-            if self._looks(run):
+            if self._only_reads(run):
                 for request in event.each(run):
-                    self._look(request, slow=slow)
+                    self._read(request)
                 if self._requests.knows(event.session):
-                    self._settle(event.session, run.numbers, now_ns, slow=slow)
+                    self._settle(event.session, run.numbers)
                 continue
             if session is None:
                 if not self._requests.admits(event.session, event.caller):
                     self.replies.append(Reply(event.caller, "busy", run.numbers, NOTHING))
                     continue
                 session = self._requests.session(event.session, caller=event.caller)
-            if slow or not self._together(event, session, run, now_ns):
+            if not self._together(event, session, run):
                 for request in event.each(run):
-                    self._one(session, request, now_ns, slow=slow)
+                    self._one(session, request)
 
-    def _looks(self, run: RequestRun) -> bool:
+    def _only_reads(self, run: RequestRun) -> bool:
         """Whether these are queries that wait for nothing: they leave nothing behind, so nothing
         needs to be known of their session."""
         handler = self._offered(run.type, run.handler)
         return handler is not None and handler.query and not any(run.previous)
 
-    def _look(self, request: Request, *, slow: bool) -> None:
-        if not self._ownership.serves(slot_of(request.type, request.key)):
-            self._answer(request, self._moved())
-            return
-        if slow:
-            self._watch_request(request)
-        outcome, _ = self._run(request)
+    def _read(self, request: Request) -> None:
+        if self._ownership.serves(slot_of(request.type, request.key)):
+            outcome, _ = self._run(request)
+        else:
+            outcome = self._moved()
         self._answer(request, outcome)
 
-    def _settle(self, id: bytes, numbers: list[int], now_ns: int, *, slow: bool) -> None:
-        """Let nothing wait for these: a client of another release may not know that they are
-        queries."""
+    def _settle(self, id: bytes, numbers: list[int]) -> None:
+        """Let nothing wait for these queries: a client of another release may not know that they
+        are queries."""
         session = self._requests.session(id)
         for number in numbers:
             self._requests.settle(session, number)
             for request in self._requests.following(session, number):
-                self._one(session, request, now_ns, slow=slow)
+                self._one(session, request)
 
     def _moved(self) -> Outcome:
         return Outcome("moved", _encode(self._ownership.version))
 
-    def _watch_request(self, request: Request) -> None:
-        """It runs next."""
-        self._watch((REQUEST, xxhash.xxh3_64_intdigest(request.session), request.number))
-
     def undo(self) -> None:
-        """The batch is thrown away."""
+        """Throw the open batch away."""
         self.replies.clear()
 
-    # ── all at once ──
+    # ── together ──
 
-    def _together(self, event: Requested, session: Session, run: RequestRun, now_ns: int) -> bool:
-        """Run requests as one loop. False: something about them must be looked at one by one."""
+    def _together(self, event: Requested, session: Session, run: RequestRun) -> bool:
+        """Run requests in one loop. False: they must be judged one by one. Raises Raised."""
         requests, handler = self._requests, self._offered(run.type, run.handler)
         if handler is None or self.full or not self._executor.optimistic(handler):
             return False
         slots = slots_of(run.type, run.keys)
         if not self._ownership.serves_all(slots):
             return False
-        if not requests.fresh(session, run, slots, now_ns):
+        if not requests.fresh(session, run, slots, self._executor.turn.now_ns):
             return False
         column = self._column(handler, run.args)
         if column is None:
@@ -158,11 +149,12 @@ class Clients:
         if session.held:
             for number in run.numbers:
                 for request in requests.following(session, number):
-                    self._one(session, request, now_ns, slow=False)
+                    self._one(session, request)
         return True
 
     def _column(self, handler: Handler, args: Raw) -> Sequence[Any] | None:
-        """The column of requests' arguments; None: not all of them are as this release binds them."""
+        """Decode the arguments of requests as a column; None: not all are as this release binds
+        them."""
         decode = self._columns.get(handler.id)
         if decode is None:
             types = tuple(param.annotation for param in handler.params)
@@ -184,23 +176,27 @@ class Clients:
         *,
         wanted: bool,
     ) -> tuple[list[Any], bytes]:
-        """Run turns together: their replies, ready to be encoded, and all of them encoded. Raises
-        Raised. A reply that no later turn can change is encoded with the others."""
-        replies: list[Any] = []
+        """Run turns together; return their replies, and all of them encoded. Raises Raised.
+
+        A reply that no later turn can change is encoded with the others, any other in its turn.
+        """
+        executor, replies = self._executor, list[Any]()
+        in_turn = handler.returns not in IMMUTABLE
         if not wanted:
-            self._executor.together(handler, keys, column, shape)
+            executor.together(handler, keys, column, shape)
             replies = [None] * len(keys)
-        elif handler.returns in IMMUTABLE:
-            tell: Callable[[Any], None] = replies.append
-            self._executor.together(handler, keys, column, shape, waits=Waits.CALLER, tell=tell)
-            if not handler.replies_hold(replies):
-                raise Raised(
-                    handler.entity
-                )  # Run isolated, the one is found that is not as promised.
-        else:
+        elif in_turn:
             encode, add = handler.encode_reply, replies.append
-            tell = lambda reply: add(Raw(encode(reply)))  # noqa: E731
-            self._executor.together(handler, keys, column, shape, waits=Waits.CALLER, tell=tell)
+
+            def tell(reply: Any) -> None:
+                add(Raw(encode(reply)))
+
+            executor.together(handler, keys, column, shape, waits=Waits.CALLER, tell=tell)
+        else:
+            add = replies.append
+            executor.together(handler, keys, column, shape, waits=Waits.CALLER, tell=add)
+            if not handler.replies_hold(replies):  # Run isolated, the one is found that does not.
+                raise Raised(handler.entity)
         try:
             bodies = _encode(replies)
         except (ValueError, OverflowError) as error:  # Beyond 64 bits, or half a character.
@@ -211,23 +207,21 @@ class Clients:
 
     # ── one by one ──
 
-    def _name(self, request: Request, now_ns: int, *, slow: bool) -> None:
-        """Judge a request that has an idempotency key."""
+    def _name(self, request: Request) -> None:
+        """Judge and answer a request that has an idempotency key."""
         slot = slot_of(request.type, request.key)
         if not self._ownership.serves(slot):
             self._answer(request, self._moved())
             return
-        outcome = self._names.judge(request, slot, now_ns)
+        outcome = self._names.judge(request, slot, self._executor.turn.now_ns)
         if outcome is None:
-            if slow:
-                self._watch_request(request)
             outcome, remembered = self._run(request)
             if remembered:
                 self._names.ran(request, slot, outcome)
         self._answer(request, outcome)
 
-    def _one(self, session: Session, first: Request, now_ns: int, *, slow: bool) -> None:
-        """Judge a request; then those that have waited for it."""
+    def _one(self, session: Session, first: Request) -> None:
+        """Judge and answer a request, then those that have waited for it."""
         waiting = deque((first,))
         while waiting:
             request = waiting.popleft()
@@ -235,17 +229,14 @@ class Clients:
             if not self._ownership.serves(slot):
                 self._answer(request, self._moved())
                 continue
-            verdict = self._requests.judge(session, request, slot, now_ns)
-            if verdict is None:
+            outcome = self._requests.judge(session, request, slot, self._executor.turn.now_ns)
+            if outcome is None:
                 continue
-            if verdict is False:
+            if outcome is False:
                 if not self._requests.hold(session, request):
                     self._answer(request, Outcome("busy"))
                 continue
-            outcome = verdict
             if outcome is True:
-                if slow:
-                    self._watch_request(request)
                 outcome, remembered = self._run(request)
                 if remembered:
                     kind, body = outcome.kind, Raw(outcome.body)
@@ -257,13 +248,16 @@ class Clients:
             waiting += self._requests.following(session, request.number)
 
     def _offered(self, type_name: str, name: str) -> Handler | None:
-        """The handler that clients call so; None: there is none."""
+        """The handler that clients may call by this name; None: there is none."""
         kind = self._types.get(type_name)
         handler = kind.handlers.get(name) if kind else None
         return None if handler is None or handler.private else handler
 
     def _run(self, request: Request) -> tuple[Outcome, bool]:
-        """Run a request; its outcome, and whether it must be remembered."""
+        """Run a request; return its outcome, and whether it must be remembered. Raises Raised."""
+        if self._executor.mode is Mode.QUARANTINE:
+            session = xxhash.xxh3_64_intdigest(request.session)
+            self._executor.announce((REQUEST, session, request.number))
         handler = self._offered(request.type, request.handler)
         if handler is None:
             what = "UnknownHandler" if request.type in self._types else "UnknownEntity"
@@ -271,7 +265,7 @@ class Clients:
             return Outcome("invalid", _encode([what, text])), False
         if self.full and not handler.query:
             # Remembered like any outcome: a copy that comes when there is room again must not run.
-            # What has a name is asked again under it, to run then.
+            # A request with an idempotency key is asked again under it, to run then.
             outcome = Outcome("invalid", _encode(["StoreFull", self.full]))
             return outcome, not request.named
         try:
@@ -279,8 +273,8 @@ class Clients:
         except (InvalidMessage, RecursionError) as error:
             return Outcome("invalid", _encode(["InvalidMessage", str(error)])), False
         if self._executor.optimistic(handler):
-            one = [request.key], [args], Shape.VALUES
-            (reply,), _ = self._replies(handler, *one, wanted=request.reply)
+            alone = [request.key], [args], Shape.VALUES
+            (reply,), _ = self._replies(handler, *alone, wanted=request.reply)
             return Outcome("done", _encode(reply)), True
         result = self._executor.alone(handler, request.key, args, wanted=request.reply)
         if not isinstance(result, Done):
@@ -296,5 +290,5 @@ class Clients:
 
 
 def _one_is_too_large(replies: Sequence[Any]) -> bool:
-    """Whether one of many is, and not only all together."""
+    """Whether one reply is, and not only all of them together."""
     return any(len(_encode(reply)) > MESSAGE_BYTES_MAX for reply in replies)

@@ -24,7 +24,6 @@ from skerry.handler import Handler
 from skerry.limits import check_keys
 from skerry.runtime.core import wire
 from skerry.runtime.core.buffer import Extra, Messages, Runs, head_of, nameless
-from skerry.runtime.core.cache import Cache
 from skerry.runtime.core.executor import Executor
 from skerry.runtime.core.handlers import Handlers
 from skerry.runtime.core.loops import Shape, Waits, shape_of
@@ -45,17 +44,16 @@ class Delivery:
 
     def __init__(
         self,
-        cache: Cache,
         routing: Routing,
         executor: Executor,
         outcomes: Outcomes,
-        handlers: Handlers,
         timers: Timers,
         outputs: Outputs,
+        handlers: Handlers,
         left: Runs,
         dead: DeadLetters,
     ) -> None:
-        self._cache, self._routing, self._executor = cache, routing, executor
+        self._cache, self._routing, self._executor = executor.cache, routing, executor
         self._outcomes, self._handlers = outcomes, handlers
         self._timers, self._outputs, self._left, self._dead = timers, outputs, left, dead
         self._due = Distinct(executor, dead)

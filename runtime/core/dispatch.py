@@ -50,7 +50,7 @@ from skerry.runtime.ports import Committed
 from skerry.turn import Turn
 
 _ITEM, _TIMER = 1 << 33, 1 << 34
-"""What identities of items and timers begin with: see `Identity`."""
+"""The identities of items and of timers begin with these: see `Identity`."""
 
 
 class Dispatch:
@@ -74,8 +74,8 @@ class Dispatch:
         observer: Observer | None = None,
     ) -> None:
         made = parts(observer)
-        self._streams, self._watch, self._observer = streams, watch, observer
-        self._requests, self._outputs = requests, outputs
+        self._streams, self._requests, self._outputs = streams, requests, outputs
+        self._observer = observer
         self.turn = turn = Turn()
         turn.outputs = settings.outlets
         self._left, self._ids = Runs(), Ids(settings.me)
@@ -90,35 +90,17 @@ class Dispatch:
         )
         self.dead = DeadLetters(turn, self._ids.new, self.handlers.names)
         intentions = made.intentions(turn, self.cache, timers, asks, self._left, self._ids)
-        self.executor = Executor(
-            self.cache,
-            turn,
-            intentions,
-            retries=settings.retries,
-            errors=settings.turn_errors,
-            verdict=settings.verdict,
-        )
-        outcomes = Outcomes(
-            self.executor, intentions, self.handlers, asks, timers, self._left, self.dead
-        )
+        executor = self.executor = Executor(self.cache, turn, intentions, settings, watch)
+        rooms = self.handlers, self._left, self.dead
+        outcomes = Outcomes(executor, intentions, asks, timers, *rooms)
         self._delivery: Delivery = made.delivery(
-            self.cache,
-            self.routing,
-            self.executor,
-            outcomes,
-            self.handlers,
-            timers,
-            outputs,
-            self._left,
-            self.dead,
+            self.routing, executor, outcomes, timers, outputs, *rooms
         )
-        self.clients = Clients(ownership, self.executor, requests, names, self.dead, watch)
+        self.clients = Clients(ownership, executor, requests, names, self.dead)
         self._items = SourceItems(
-            settings.pipelines, self.executor, self._delivery, positions, self._left, self.dead
+            settings.pipelines, executor, self._delivery, positions, self._left, self.dead
         )
-        self._operations: Operations = made.operations(
-            store.read, self.handlers, self._left, self.dead
-        )
+        self._operations: Operations = made.operations(store.read, *rooms)
         self.rewinds: list[Rewind] = []
         """Sources whose items did not follow their position."""
 
@@ -132,27 +114,27 @@ class Dispatch:
         self._ids.begin(epoch, no)
         self.executor.begin(mode, now_ns, seed)
 
-    def execute(self, work: Work, now_ns: int) -> None:
+    def execute(self, work: Work) -> None:
         """Run the turns of a batch. Raises Raised when it must be thrown away."""
-        slow = self.executor.mode is Mode.QUARANTINE
-        self.routing.queueing = slow or bool(self._streams.own.waiting)
+        executor, quarantine = self.executor, self.executor.mode is Mode.QUARANTINE
+        self.routing.queueing = quarantine or bool(self._streams.own.waiting)
         for part in work.frames:
-            if slow:
-                self._watch((part.packet.src, part.packet.seq, part.start))
+            if quarantine:
+                executor.announce((part.packet.src, part.packet.seq, part.start))
             for run in self._streams.messages_of(part):
                 self._delivery.receive(run)
-        if slow and work.timers:
-            self._watch((_TIMER, xxhash.xxh3_64_intdigest(work.timers[0][0]), 0))
+        if quarantine and work.timers:
+            executor.announce((_TIMER, xxhash.xxh3_64_intdigest(work.timers[0][0]), 0))
         self._delivery.fire(work.timers)
         for event in work.outside:
             match event:
                 case Confirmed():
                     self._requests.confirm(event)
                 case Requested():
-                    self.clients.run(event, now_ns, slow=slow)
+                    self.clients.run(event)
                 case Items():
-                    if slow:
-                        self._watch((_ITEM, self._items.identity(event), 0))
+                    if quarantine:
+                        executor.announce((_ITEM, self._items.identity(event), 0))
                     if rewind := self._items.run(event):
                         self.rewinds.append(rewind)
                 case Operated():

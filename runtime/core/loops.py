@@ -1,8 +1,9 @@
 """The loop over the messages of a column: one for each shape of arguments, made from one text.
 
-A busy shard spends most of its time here, so a handler is called with its arguments as they are
-(`f(entity, a)` is half the price of `f(entity, *args)`), and a key is looked up once: its
-location is the live entity, or the buffer of the shard that it belongs to.
+A busy shard spends most of its time here, so a handler is called with its arguments as they are:
+with `f(entity, *args)` instead of `f(entity, a)` a message of keyed_counter_10k costs the core a
+fifth more, and the app a tenth. A key is looked up once: its location is the live entity, or the
+buffer of the shard that it belongs to.
 
 Calls handlers; catches nothing. Only the text below is compiled here.
 """

@@ -76,9 +76,9 @@ class Outcomes:
         self,
         executor: Executor,
         intentions: Intentions,
-        handlers: Handlers,
         asks: Asks,
         timers: Timers,
+        handlers: Handlers,
         left: Runs,
         dead: DeadLetters,
     ) -> None:

@@ -148,10 +148,10 @@ class Shard:
             outputs=self.outputs,
             positions=self.positions,
             schemas=self.schemas.of,
-            watch=self._running,
+            watch=watch,
             observer=observer,
         )
-        self._watch, self._observer = watch, observer
+        self._observer = observer
         self.tables: tuple[SlotTable, ...] = (
             self.timers,
             self.asks,
@@ -166,11 +166,6 @@ class Shard:
     def no(self) -> int:
         """The number of the newest sealed commit."""
         return self._chain.no
-
-    def _running(self, identity: Identity) -> None:
-        """This message runs next."""
-        self._watch(identity)
-        self.dispatch.executor.poisoned = identity == self.settings.poison
 
     # ── opening ──
 
@@ -264,7 +259,7 @@ class Shard:
         no = CommitNo(self.no + 1)
         seed = self.settings.incarnation, self.me, self.epoch, self._batches
         self.dispatch.begin(mode, self.now_ns, seed, self.epoch, no)
-        self.dispatch.execute(work, self.now_ns)
+        self.dispatch.execute(work)
         if work.expire:
             self._expire()
         return self._seal(work)

@@ -115,9 +115,9 @@ def _(next_part, self, messages_max):
 
 
 @bug("local messages overtake the shard's own stream", "core.dispatch:Dispatch.execute")
-def _(execute, self, work, now_ns):
+def _(execute, self, work):
     with patch.object(self._streams.own, "waiting", deque()):
-        execute(self, work, now_ns)
+        execute(self, work)
 
 
 @bug("items are taken whatever they follow", "core.items:SourceItems.run")
@@ -136,19 +136,19 @@ def _(run, self, event):
 
 
 @bug("a run of requests is not remembered", "core.clients:Clients._together")
-def _(together, self, event, session, run, now_ns):
+def _(together, self, event, session, run):
     with patch.object(self._requests, "ran", lambda *args: None):
-        return together(self, event, session, run, now_ns)
+        return together(self, event, session, run)
 
 
 @bug("a request that is run alone is not remembered", "core.clients:Clients._one")
-def _(one, self, session, first, now_ns, *, slow):
+def _(one, self, session, first):
     with patch.object(self._requests, "ran", lambda *args: None):
-        one(self, session, first, now_ns, slow=slow)
+        one(self, session, first)
 
 
 @bug("a request waits for one that was answered and left no row", "core.clients:Clients._one")
-def _(one, self, session, first, now_ns, *, slow):
+def _(one, self, session, first):
     judge, settle = self._requests.judge, self._requests.settle
 
     def judge_and_settle(*args):
@@ -159,19 +159,19 @@ def _(one, self, session, first, now_ns, *, slow):
         patch.object(self._requests, "judge", judge_and_settle),
         patch.object(self._requests, "settle", lambda session, number: None),
     ):
-        one(self, session, first, now_ns, slow=slow)
+        one(self, session, first)
 
 
 @bug("a request for another's slot is served, one by one", "core.clients:Clients._one")
-def _(one, self, session, first, now_ns, *, slow):
+def _(one, self, session, first):
     with patch.object(self._ownership, "served", ALL_SLOTS):
-        one(self, session, first, now_ns, slow=slow)
+        one(self, session, first)
 
 
 @bug("a request for another's slot is served, in a run", "core.clients:Clients._together")
-def _(together, self, event, session, run, now_ns):
+def _(together, self, event, session, run):
     with patch.object(self._ownership, "served", ALL_SLOTS):
-        return together(self, event, session, run, now_ns)
+        return together(self, event, session, run)
 
 
 @bug("what a client was told has failed can be retried", "core.clients:Clients._run")
