@@ -116,7 +116,7 @@ runtime/core/    The core: no I/O, no clock, no thread.
     schedule.py    What waits for a batch, and what the next batch takes of it.
     dispatch.py    Hands each piece of a batch's work to the room that knows it, in order.
     observer.py    A dispatch that tells an observer which messages are sent and which run; production has none.
-    clients.py     What clients ask: judged, run as one loop where that is safe, remembered, answered.
+    clients.py     Requests of clients: judged, run together where that is safe, remembered, answered.
     items.py       Items of sources: the stages that they pass, their messages, and the position, in one commit.
     delivery.py    Brings each message to its turn, whatever way it came: frames, timers, sources, other turns.
     routing.py     Which way a message goes: to an entity here, by the shard's own stream, or to a peer.
