@@ -145,10 +145,14 @@ runtime/core/tables/    What a shard remembers, a kind of row a file.
     table.py         The life of a table: loaded, changed by a batch, sealed with it or thrown away with it.
 
 runtime/core/streams/    Ordered messages between two shards.
-    links.py     All streams of a shard: handshakes, epochs, acks, and who must stop.
-    outbound.py  The sending end of one stream: numbers, outbox, credit, resume.
-    inbound.py   The receiving end of one stream: which frame is next, and what may be acked.
-    parts.py     A frame that is run in parts: its messages, cut so that no part costs a look at all of them.
+    links.py      All streams of a shard: what is sealed, what arrives, and what each packet leads to.
+    handshake.py  What a packet is answered with: a table of its kind, and of the lives that it names.
+    cuts.py       Cuts for backups: which is the newest, and which another may name.
+    outboxes.py   Outboxes of all streams: which hold frames without an ack, and whether that is too much.
+    speech.py     What a shard says to its peers: packets, each with an ack, and the acks that are still owed.
+    outbound.py   The sending end of one stream: numbers, outbox, credit, resume.
+    inbound.py    The receiving end of one stream: which frame is next, and what may be acked.
+    parts.py      A frame that is run in parts: its messages, cut so that no part costs a look at all of them.
 
 runtime/store/    Down to the disk.
     store.py         The store of a shard: its rows, its log, and the thread that joins them.

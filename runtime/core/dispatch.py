@@ -121,7 +121,7 @@ class Dispatch:
         for part in work.frames:
             if quarantine:
                 executor.announce((part.packet.src, part.packet.seq, part.start))
-            for run in self._streams.messages_of(part):
+            for run in self._streams.open.messages_of(part):
                 self._delivery.receive(run)
         if quarantine and work.timers:
             executor.announce((_TIMER, xxhash.xxh3_64_intdigest(work.timers[0][0]), 0))

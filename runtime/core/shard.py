@@ -206,7 +206,7 @@ class Shard:
             case Ticked(now_ns, steady_ns):
                 self._tick(now_ns, steady_ns)
             case Cut(no):
-                self._effects += self.streams.cut_at(no)
+                self._effects += self.streams.cuts.take(no)
             case Durable(no):
                 self._release(no)
 
@@ -218,7 +218,7 @@ class Shard:
             self.stopped = True
             return
         self.now_ns = max(self.now_ns, now_ns)
-        self.streams.now_ns = self.now_ns
+        self.streams.cuts.now_ns = self.now_ns
         self._effects += self.streams.tick(steady_ns)
         if steady_ns - self._looked_ns > LOOK_NS:
             self._looked_ns = steady_ns
@@ -298,7 +298,7 @@ class Shard:
         if not states and not rows:
             self._hold(_Held(self.no, replies, [], {}))
             return None
-        rows += self.streams.rows_of_released()
+        rows += self.streams.outboxes.rows_of_released()
         self._hold(_Held(self.no + 1, replies, sealed, taken))
         return self._chain.seal(self.now_ns, states, rows, live)
 
@@ -359,7 +359,7 @@ class Shard:
             "epoch": self.epoch,
             "commit": self.no,
             "durable": self.durable,
-            "cut": self.streams.cut,
+            "cut": self.streams.cuts.newest,
             "refused": self.streams.refused,
             **{name: number for table in self.tables for name, number in table.stats().items()},
         }
@@ -404,9 +404,9 @@ class Shard:
 
     def check_cut(self, no: int) -> None:
         """Raise ValueError when no backup can have this number."""
-        if not self.streams.follows(no):
+        if not self.streams.cuts.follows(no):
             raise ValueError(
-                f"no backup can have the number {no}: the newest has {self.streams.cut}, and "
+                f"no backup can have the number {no}: the newest has {self.streams.cuts.newest}, and "
                 f"this one is too far ahead of it and of the clock"
             )
 

@@ -33,7 +33,7 @@ from skerry.runtime.core.events import (
     Write,
 )
 from skerry.runtime.core.shard import Shard
-from skerry.runtime.core.streams.links import ACK_NS
+from skerry.runtime.core.streams.speech import ACK_NS
 from skerry.runtime.gateway.inquiries import Inquiries
 from skerry.runtime.gateway.protocol import Caller, Control
 from skerry.runtime.ports import Committed

@@ -6,8 +6,8 @@ from unittest.mock import patch
 from msgspec.structs import replace
 
 from skerry.runtime.core import wire
-from skerry.runtime.core.events import Keep, Stop
-from skerry.runtime.core.streams import links, outbound
+from skerry.runtime.core.events import Keep
+from skerry.runtime.core.streams import outbound, speech
 from skerry.runtime.core.streams.inbound import Verdict
 from skerry.runtime.core.wire import Kind
 from tests.mutants.bugs import bug
@@ -136,7 +136,7 @@ def _(messages_of, packet):
 
 @bug(
     "deletions of acked frames wait for the next frame of their stream",
-    "core.streams.links:Streams._release",
+    "core.streams.outboxes:Outboxes.release",
 )
 def _(release, self, stream, upto):
     news = release(self, stream, upto)
@@ -156,23 +156,23 @@ def _(load, self, rows, outbox):
 # What every packet says.
 
 
-@bug("an ack covers what is only received", "core.streams.links:Streams._packet")
+@bug("an ack covers what is only received", "core.streams.speech:Speech._packet")
 def _(packet, self, kind, peer, *fields):
     return replace(packet(self, kind, peer, *fields), ack=self.inbound[peer].received)
 
 
-@bug("an ack covers what is taken, not durable", "core.streams.links:Streams._packet")
+@bug("an ack covers what is taken, not durable", "core.streams.speech:Speech._packet")
 def _(packet, self, kind, peer, *fields):
     return replace(packet(self, kind, peer, *fields), ack=self.inbound[peer].taken)
 
 
-@bug("a frame takes no ack along, and none is said later", "core.streams.links:Streams._packet")
+@bug("a frame takes no ack along, and none is said later", "core.streams.speech:Speech._packet")
 def _(packet, self, kind, peer, *fields):
     made = packet(self, kind, peer, *fields)
     return replace(made, ack=0) if kind == Kind.FRAME else made
 
 
-@bug("an ack is over when an older life was told", "core.streams.links:Streams._packet")
+@bug("an ack is over when an older life was told", "core.streams.speech:Speech._packet")
 def _(packet, self, kind, peer, *fields):
     stream = self.inbound[peer]
     stream.said_position = stream.durable_position
@@ -180,19 +180,19 @@ def _(packet, self, kind, peer, *fields):
     return packet(self, kind, peer, *fields)
 
 
-@bug("acks do not say the cut", "core.streams.links:Streams._packet")
+@bug("acks do not say the cut", "core.streams.speech:Speech._packet")
 def _(packet, self, kind, peer, *fields):
     made = packet(self, kind, peer, *fields)
     return replace(made, cut=0) if kind == Kind.ACK else made
 
 
-@bug("frames do not say the cut", "core.streams.links:Streams._packet")
+@bug("frames do not say the cut", "core.streams.speech:Speech._packet")
 def _(packet, self, kind, peer, *fields):
     made = packet(self, kind, peer, *fields)
     return replace(made, cut=0) if kind == Kind.FRAME else made
 
 
-@bug("a hello does not say what its receiver has acked", "core.streams.links:Streams._packet")
+@bug("a hello does not say what its receiver has acked", "core.streams.speech:Speech._packet")
 def _(packet, self, kind, peer, *fields):
     made = packet(self, kind, peer, *fields)
     return replace(made, position=0) if kind == Kind.HELLO else made
@@ -221,11 +221,11 @@ def _(arrived, self, raw):
     return arrived(self, raw)
 
 
-@bug("an older life of a peer fences its successor's friends", "core.streams.links:Streams._listen")
-def _(listen, self, stream, packet):
+@bug("an older life of a peer fences its successor's friends", "core.streams.links:Streams._react")
+def _(react, self, found, stream, packet):
     if packet.kind == Kind.FENCED:
-        return [Stop(self._fenced(self.me, packet.seq))]
-    return listen(self, stream, packet)
+        return self._replaced(packet.seq)
+    return react(self, found, stream, packet)
 
 
 @bug("a hello of another incarnation is taken", "core.streams.links:Streams._on_hello")
@@ -235,7 +235,7 @@ def _(on_hello, self, stream, packet):
 
 @bug("a repeat is dropped in silence", "core.streams.links:Streams._on_frame")
 def _(on_frame, self, stream, packet):
-    with patch.object(self, "_owe_ack", lambda stream: None):
+    with patch.object(self._speech, "owe_ack", lambda stream: None):
         return on_frame(self, stream, packet)
 
 
@@ -257,14 +257,14 @@ def _(hello, self):
     return []
 
 
-@bug("nobody is greeted when the first frame is durable", "core.streams.links:Streams._frames")
+@bug("nobody is greeted when the first frame is durable", "core.streams.speech:Speech.frames")
 def _(frames, self, peer):
     return frames(self, peer) if self.outbound[peer].connected else []
 
 
 @bug("silence is never asked about", "core.streams.links:Streams.tick")
 def _(tick, self, steady_ns):
-    with patch.object(self, "_silent", lambda stream: False):
+    with patch.object(self._speech, "silent", lambda stream: False):
         return tick(self, steady_ns)
 
 
@@ -276,9 +276,9 @@ def _(tick, self, steady_ns):
         return tick(self, steady_ns)
 
 
-@bug("an ack that found no company is never said", "core.streams.links:Streams.tick")
+@bug("an ack that found no company is never said", "core.streams.speech:Speech.tick")
 def _(tick, self, steady_ns):
-    with patch.object(links, "ACK_NS", 1 << 62):
+    with patch.object(speech, "ACK_NS", 1 << 62):
         return tick(self, steady_ns)
 
 
@@ -288,37 +288,39 @@ def _(tick, self, steady_ns):
 @bug("a frame is handled before the cut that it asks for", "core.streams.links:Streams.arrived")
 def _(arrived, self, raw):
     cuts = []
-    with patch.object(self, "cut_at", lambda no: cuts.append(no) or []):
+    with patch.object(self.cuts, "take", lambda no: cuts.append(no) or []):
         effects = arrived(self, raw)
     if cuts and wire.unpack(raw).kind != Kind.FRAME:
-        effects += self.cut_at(*cuts)
+        effects += self.cuts.take(*cuts)
     return effects
 
 
 @bug(
     "what is kept for a backup is the end of it, not its beginning",
-    "core.streams.links:Streams.cut_at",
+    "core.streams.cuts:Cuts.take",
 )
-def _(cut_at, self, no):
-    return cut_at(self, no) or [Keep(self.cut)] * bool(self.cut)
+def _(take, self, no):
+    return take(self, no) or [Keep(self.newest)] * bool(self.newest)
 
 
 @bug(
     "a frame says the cut of when it was sealed, not of when it leaves",
-    "core.streams.links:Streams.cut_at",
+    "core.streams.links:Streams.seal",
 )
-def _(cut_at, self, no):
-    if no > self.cut:
-        before, packet = self.cut, self._packet
-        sealed = {peer: stream.sealed for peer, stream in self.outbound.items()}
+def _(seal, self, peer, bodies):
+    before = self.outbound[peer].sealed if peer in self.outbound else 0
+    rows, cuts = seal(self, peer, bodies), vars(self).setdefault("cuts_of", {})
+    if not cuts:
+        packet = self._speech._packet
 
-        def stamped(kind, peer, *fields):
-            made = packet(kind, peer, *fields)
-            old = kind == Kind.FRAME and made.seq <= sealed.get(peer, 0)
-            return replace(made, cut=before) if old else made
+        def stamped(kind, to, seq, *fields):
+            made = packet(kind, to, seq, *fields)
+            return replace(made, cut=cuts.get((to, seq), made.cut)) if kind == Kind.FRAME else made
 
-        self._packet = stamped
-    return cut_at(self, no)
+        self._speech._packet = stamped
+    for seq in range(before + 1, self.outbound[peer].sealed + 1):
+        cuts[peer, seq] = self.cuts.newest
+    return rows
 
 
 # Frames that run in parts.

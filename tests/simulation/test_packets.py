@@ -30,7 +30,7 @@ from skerry.runtime.core.events import (
 from skerry.runtime.core.ownership import balanced, slot_of
 from skerry.runtime.core.settings import Pipeline, Settings
 from skerry.runtime.core.shard import Shard
-from skerry.runtime.core.streams import inbound, links
+from skerry.runtime.core.streams import inbound, outboxes
 from skerry.runtime.core.wire import Kind, Packet
 from skerry.runtime.simulator.disk import MemoryStore
 
@@ -646,7 +646,7 @@ def test_what_was_sealed_before_a_cut_and_leaves_behind_it_says_the_cut() -> Non
 
 def test_a_peer_that_was_pressed_is_asked_until_it_says_that_it_is_not() -> None:
     """No packet is lost: its last ack said "pressed", and it has had nothing to say since."""
-    with mock.patch.object(links, "PRESSED_BYTES", 1):
+    with mock.patch.object(outboxes, "PRESSED_BYTES", 1):
         a, b = connected()
         b.forward(1)
         under_way = b.frames()

@@ -14,7 +14,7 @@ from skerry.message import message
 from skerry.runtime.core import schedule, shard, wire
 from skerry.runtime.core.events import Table
 from skerry.runtime.core.settings import Limits
-from skerry.runtime.core.streams import inbound, links, outbound
+from skerry.runtime.core.streams import inbound, outbound, outboxes
 from skerry.runtime.simulator.cluster import Cluster
 from skerry.testing import Faults
 from tests.simulation import program
@@ -81,7 +81,7 @@ def _limits(rng: random.Random, world: World, *, bombs: bool) -> Iterator[None]:
         mock.patch.object(inbound, "CREDIT_BYTES", 600 if small else inbound.CREDIT_BYTES),
         mock.patch.object(wire, "FRAME_BYTES", 300 if small else wire.FRAME_BYTES),
         mock.patch.object(outbound, "BODIES_IN_MEMORY_BYTES", 2000 if small else 32 << 20),
-        mock.patch.object(links, "PRESSED_BYTES", 5000 if small else links.PRESSED_BYTES),
+        mock.patch.object(outboxes, "PRESSED_BYTES", 5000 if small else outboxes.PRESSED_BYTES),
         mock.patch.object(shard, "LOOK_NS", look_ns),
         mock.patch.object(schedule, "SLOW_MESSAGES", slow),
     ):

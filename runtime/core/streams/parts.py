@@ -21,6 +21,10 @@ RUN_MESSAGES = 256
 """Messages of the runs that a frame is cut into: a part that ends within one encodes it anew."""
 
 
+OPEN_BYTES = 4 << 20
+"""Bodies of frames that wait decoded, which takes several times as much memory."""
+
+
 class Part(Struct, frozen=True, gc=False):
     """The messages of a frame that one batch takes."""
 
@@ -56,6 +60,41 @@ class CutFrame:
                 run = wire.part(run, max(start - before, 0), min(end, behind) - before)
             runs.append(run)
         return runs
+
+
+class OpenFrames:
+    """Messages of frames that wait, as far as they were decoded already."""
+
+    def __init__(self) -> None:
+        self._runs: dict[tuple[int, int], list[Run]] = {}
+        """By peer and number; those of other frames are decoded again."""
+        self._bytes = 0
+        self._cut: dict[tuple[int, int], CutFrame] = {}
+        """Frames of which a part has run: one of each stream at most."""
+
+    def keep(self, packet: Packet, runs: list[Run]) -> None:
+        """Keep what a frame was decoded to when it was judged, while few wait."""
+        if self._bytes < OPEN_BYTES:
+            self._bytes += len(packet.body)
+            self._runs[packet.src, packet.seq] = runs
+
+    def messages_of(self, part: Part) -> list[Run]:
+        """The messages of a part that a batch has taken."""
+        packet = part.packet
+        where = packet.src, packet.seq
+        frame = self._cut.get(where)
+        if frame is None:
+            runs = self._runs.pop(where, None)
+            if runs is None:
+                runs = wire.decode_runs(packet.body)
+            else:
+                self._bytes -= len(packet.body)
+            if part.count == packet.count:
+                return runs
+            frame = self._cut[where] = CutFrame(runs)
+        if part.ends:
+            del self._cut[where]
+        return frame.part(part.start, part.end)
 
 
 def _short_runs(run: Run) -> list[Run]:
