@@ -24,7 +24,8 @@ Seq = NewType("Seq", int)
 CommitNo = NewType("CommitNo", int)
 
 Identity = tuple[int, int, int]
-"""Names a message for the poison list: (stream's peer, frame, 0), or a kind of work and two hashes."""
+"""Names a message, for the search for one that ends its worker: (sender's shard, frame, place in it)
+of a frame's message; of any other a number for its kind of work, and two more."""
 
 SLOTS = 1024
 """Slots of an app, fixed when it is created: enough for hundreds of shards, few enough to list."""
