@@ -95,12 +95,12 @@ runtime/client/    A caller's end of the lines.
     pending.py     One request of a caller, from when it is made until somebody is told its outcome.
     window.py      One shard as a caller sees it: which requests wait, which are in flight, how many may be.
     connection.py  A caller's connection to a running app, on an asyncio loop.
-    line.py        One line to one door: says and hears, and knows whether anybody is there.
+    line.py        One line to one worker's listener, on an asyncio loop: sends, hears, and connects again.
 
 runtime/gateway/    A worker's end of them.
-    channel.py    Messages over a stream socket: whole ones in, whole ones out, nothing waits.
+    channel.py    Messages over a stream socket: whole ones in, whole ones out, never blocking.
     knock.py      Who is at the other end of a line: both prove that they know the app's secret.
-    protocol.py   What callers and doors say to each other, and what it means; nothing that acts on it.
+    protocol.py   The protocol between callers and workers: its messages, and what they mean to a worker.
     listener.py   The worker's end of the clients' lines: many callers, one list of events for the shard.
     inquiries.py  What a worker is asked that is no message to an entity: states, counts, dead letters.
 
@@ -168,9 +168,9 @@ runtime/store/    Down to the disk.
     lock.py          The lock on a store's folder: one process owns a store at a time.
     quota.py         What a store may take of its disk, and what it means when the system gives it no more.
     disk.py          Bytes on their way to the disk: written whole, synced, and sealed behind a checksum.
-    label.py         A store's label: what it says of itself, beside its tree.
-    sealed_file.py   Small files of which every bit counts: JSON behind its checksum, written whole or not at all.
-    check.py         Verifies a store that nobody runs: every record's chain, every row's checksum, every slot's count.
+    label.py         A store's label: what the store says of itself, in a file beside its tree.
+    sealed_file.py   Small files in which every bit counts: JSON behind its checksum, written whole or not at all.
+    check.py         Verifies a store that is not in use: each record's chain, each row's checksum, each slot's count.
 
 runtime/transport/    Across to the next shard.
     pipe.py  ZeroMQ as a mere pipe between shards: bytes in, maybe bytes out.

@@ -1,13 +1,13 @@
-"""One line to one door: says and hears, and knows whether anybody is there.
+"""One line to one worker's listener, on an asyncio loop: sends, hears, and connects again.
 
-While no door answers, nothing is queued: what could not be said is refused at once, and `up` is
-called when there is somebody to say it to. So a door that was away never finds a heap of old
-messages, and its callers learn that it was away.
+While nobody listens, nothing is queued: sending fails at once, and `up` is called when there is
+somebody to send to. So a worker that was away never finds a heap of old messages, and its callers
+learn that it was away.
 
-A connection may outlive the door: a process that the worker's own code has forked can hold its end
-of it. So now and then one looks whether the door at this place is still the same.
+A connection may outlive the listener, if a process that the worker's own code has forked holds its
+end. So the line looks now and then whether the listener at its place is still the same.
 
-Nothing is said before the door has proven that it is the app's own (`knock.py`).
+Nothing is sent before the listener has proven that it is the app's own (`knock.py`).
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from skerry.runtime.gateway.protocol import turns_away
 
 TRY_S = 0.02
 TRY_MAX_S = 0.2
-"""How long after a door was not there it is tried again: twice as long each time, up to here."""
+"""How long until a listener that was not there is tried again: twice as long each time."""
 
 HEARD_BYTES_MAX = 1 << 30
-"""No limit in practice: a door is ours, and says no more than it was asked for."""
+"""No limit in practice: a worker is ours, and says no more than it was asked for."""
 
 
 class Way(Struct, frozen=True):
-    """Where a door is, and how its caller knows that it is the right one."""
+    """Where a listener is, and how a caller knows that it is the right one."""
 
     path: str
     secret: str
     doubt: Callable[[int], str]
-    """Why a process of this user may not be the app's own; empty: it may."""
+    """Says why a process of this user may not be the app's own; empty: it may."""
 
 
 class Line:
-    """A channel to a door, on an asyncio loop, that is opened again when it breaks."""
+    """A channel to a listener that is opened again when it breaks."""
 
     def __init__(
         self,
@@ -53,15 +53,15 @@ class Line:
         self._hear, self._on_up, self._on_doubt = hear, up, doubted
         self._channel: Channel | None = None
         self._number = b""
-        """What the door has still to prove itself with."""
+        """The number that the listener has yet to prove itself by; empty: it has."""
         self._listener: tuple[int, int] | None = None
-        """The door that it leads to."""
+        """The listener that the channel leads to."""
         self._try_s = TRY_S
         self._next_try: asyncio.Handle | None = loop.call_soon(self._try)
 
     @property
     def up(self) -> bool:
-        """Whether a door is connected now."""
+        """Whether a proven listener is connected now."""
         return self._channel is not None and not self._number
 
     def _try(self) -> None:
@@ -81,7 +81,7 @@ class Line:
         self._say(channel, knock.knock(self._way.secret, self._number))
 
     def say(self, raw: bytes) -> bool:
-        """Send; False when nobody is connected."""
+        """Send a message; False: nobody is connected."""
         channel = self._channel
         return channel is not None and not self._number and self._say(channel, raw)
 
@@ -105,12 +105,12 @@ class Line:
             self._loop.remove_writer(channel.fileno())
 
     def look(self) -> None:
-        """Go to the door that is at this place now, if it is another."""
+        """Connect to the listener that is at this place now, if it is another."""
         if self._channel is not None and listener(self._way.path) not in (None, self._listener):
             self._broke(self._channel)
 
     def hear(self) -> None:
-        """Hear what has come, before the loop gets to it."""
+        """Take what has come, before the loop gets to it."""
         if self._channel is not None:
             self._ready(self._channel)
 
@@ -123,7 +123,7 @@ class Line:
         if self._number and heard:
             first = heard.pop(0)
             if not knock.is_answer(self._way.secret, self._number, first):
-                # Mostly the app was started anew, with another secret, and is looked for.
+                # Most likely the app was started anew, with another secret; it is looked for.
                 if turns_away(first):
                     self._hear(first)
                 self._broke(channel)
@@ -150,7 +150,7 @@ class Line:
             channel.close()
 
     def close(self) -> None:
-        """Let go; what was said just now still arrives."""
+        """Disconnect. What was sent just now still arrives."""
         if self._next_try is not None:
             self._next_try.cancel()
         self._let_go()

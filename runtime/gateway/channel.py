@@ -1,14 +1,14 @@
-"""Messages over a stream socket: whole ones in, whole ones out, nothing waits.
+"""Messages over a stream socket: whole ones in, whole ones out, never blocking.
 
     | length 4, little endian | message | length | message ...
 
-Between callers and doors, on one machine, no library stands. A socket of the kernel is woken
-once for a message, where a queue with threads of its own hands it over twice at each end: that
-took 0.1 ms of an answer, and as much of the processor. And what is on its way is in nobody's
-hands but ours: what the other end does not read is counted here, and bounded by who holds us.
+Callers and workers on one machine speak without a library. A kernel socket wakes its reader once
+per message, where a queue with threads of its own hands it over twice at each end: that took 0.1 ms
+of an answer, and as much processor time. And nobody else holds what is on its way: bytes that the
+other end does not read are counted here, and bounded by the channel's owner.
 
-While a channel holds, it keeps the order and loses nothing; when it breaks, that is all that is
-known. Knows nothing of what the messages say.
+While a channel holds, it keeps the order and loses nothing. When it breaks, it is unknown what
+arrived. Knows nothing of what the messages say.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from pathlib import Path
 from skerry.runtime.gateway import knock
 
 READ_BYTES = 1 << 18
-"""Read at once: more than a socket of the kernel holds."""
+"""How much is read at once: more than a kernel socket holds."""
 
 _HEAD = struct.Struct("<I")
 
 
 class Broken(Exception):
-    """The other end is gone, or what it says can't be a message. The reason is its text."""
+    """The other end is gone, or what it sent can't be a message; the text says which."""
 
 
 class Channel:
-    """One end. `message_bytes_max`: of what the other end says."""
+    """One end of a connection. `message_bytes_max` bounds what the other end may send."""
 
     def __init__(self, end: socket.socket, *, message_bytes_max: int) -> None:
         end.setblocking(False)
@@ -45,8 +45,8 @@ class Channel:
 
     @classmethod
     def to(cls, path: str, *, message_bytes_max: int) -> Channel | None:
-        """To who listens at this path; None when nobody does, too many want to, or no file can be
-        opened just now."""
+        """Connect to a path. None: nobody listens there, its queue is full, or no file can be opened
+        just now."""
         try:
             end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         except OSError:
@@ -60,7 +60,7 @@ class Channel:
         return cls(end, message_bytes_max=message_bytes_max)
 
     def fileno(self) -> int:
-        """For who waits until we can hear or say; -1 once closed."""
+        """Return the descriptor to poll; -1 once closed."""
         return self._socket.fileno()
 
     @property
@@ -70,7 +70,7 @@ class Channel:
 
     @property
     def unread(self) -> int:
-        """Bytes of a message that has not come as a whole."""
+        """Bytes of a message that is incomplete."""
         return len(self._in)
 
     @property
@@ -79,7 +79,7 @@ class Channel:
         return self.unsent - len(self._out[0]) if self._out else 0
 
     def hear(self) -> list[bytes]:
-        """What has come since, in order; none when nothing has. Raises Broken."""
+        """Return the messages that have come since, in order. Raises Broken."""
         try:
             data = self._socket.recv(READ_BYTES)
         except BlockingIOError:
@@ -114,7 +114,7 @@ class Channel:
         return found
 
     def say(self, message: bytes) -> None:
-        """Send; what the socket does not take now waits for `go_on`. Raises Broken."""
+        """Send a message; what the socket does not take now waits for `go_on`. Raises Broken."""
         framed = memoryview(_HEAD.pack(len(message)) + message)
         if self._out:
             self._out.append(framed)
@@ -144,15 +144,15 @@ class Channel:
             raise Broken(str(error)) from error
 
     def close(self) -> None:
-        """Let go. What was sent is still read by the other end, which then finds that we are gone,
-        whoever else may hold our socket."""
+        """Close the connection, even if a forked process holds the socket, too. The other end still
+        reads what was sent."""
         with contextlib.suppress(OSError):  # The other end was faster.
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
 
 
 def listener(path: str) -> tuple[int, int] | None:
-    """Who listens at a path, as long as nobody else does. None: nobody."""
+    """Identify the listener at a path; another one has another identity. None: there is none."""
     try:
         found = Path(path).stat()
     except OSError:

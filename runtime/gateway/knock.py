@@ -1,11 +1,12 @@
 """Who is at the other end of a line: both prove that they know the app's secret.
 
-    caller: a number drawn now, its proof ->          whose process listens there is looked at first
-                                          <- door: its proof for that number
+    caller: a fresh number, its proof ->          (after a look at whose process listens there)
+                                      <- listener: its proof for that number
 
-The secret is drawn at each start of an app and stands in its data directory, where nobody else can
-read it; it is never said. Who took a door's place learns nothing of it, and is told nothing: a
-caller speaks only behind the proof. Said once a line, never per message. Idea: docs/clients.md.
+The secret is drawn at each start of an app and stands in its data directory, where no other user
+can read it; it is never sent. A process that takes a listener's place learns nothing of it, and is
+told nothing: a caller speaks only behind the proof. Once per line, never per message.
+Idea: docs/clients.md.
 
 Source: Krawczyk, Bellare and Canetti, "HMAC: keyed-hashing for message authentication", RFC 2104;
 BLAKE2 has keys of its own, RFC 7693.
@@ -25,31 +26,31 @@ _PEER = struct.Struct("3i")
 
 
 def new_secret() -> str:
-    """256 bits, for one run of an app."""
+    """Draw a secret of 256 bits, for one run of an app."""
     return os.urandom(32).hex()
 
 
 def drawn() -> bytes:
-    """A number that no line had before."""
+    """Draw a number that no line had before."""
     return os.urandom(DRAWN_BYTES)
 
 
 def knock(secret: str, number: bytes) -> bytes:
-    """What a caller says first."""
+    """Return a caller's first message."""
     return _MARK + number + _proof(secret, b"caller", number)
 
 
 def answer(secret: str, said: bytes) -> bytes | None:
-    """What a door says to that; None: its caller does not know the secret."""
+    """Return a listener's answer to a knock; None: the caller does not know the secret."""
     number = said[len(_MARK) : len(_MARK) + DRAWN_BYTES]
     if not hmac.compare_digest(said, knock(secret, number)):
         return None
-    return _MARK + _proof(secret, b"door", number)
+    return _MARK + _proof(secret, b"listener", number)
 
 
 def is_answer(secret: str, number: bytes, said: bytes) -> bool:
-    """Whether that was the door's answer to this number."""
-    return hmac.compare_digest(said, _MARK + _proof(secret, b"door", number))
+    """Tell whether `said` is the listener's answer to this number."""
+    return hmac.compare_digest(said, _MARK + _proof(secret, b"listener", number))
 
 
 def _proof(secret: str, whose: bytes, number: bytes) -> bytes:
@@ -57,5 +58,5 @@ def _proof(secret: str, whose: bytes, number: bytes) -> bytes:
 
 
 def user_of(end: socket.socket) -> int:
-    """The user whose process listened at the other end, as the kernel says."""
+    """Return the user whose process listened at the other end, by the kernel's word."""
     return int(_PEER.unpack(end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))[1])

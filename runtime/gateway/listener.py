@@ -1,14 +1,13 @@
 """The worker's end of the clients' lines: many callers, one list of events for the shard.
 
-A door listens on a socket, and has one descriptor that the worker polls with its others. Each
-wake-up hears many callers, each a little; each round's outcomes leave as one message per
-caller. Nothing here is a promise: what is lost is asked again by its caller, and counted once
-by the shard.
+The listener has one descriptor, which the worker polls with its others. Each wake-up hears many
+callers, each a little; each round's outcomes leave as one message per caller. Nothing here is a
+promise: what is lost is asked again by its caller, and counted once by the shard.
 
-What callers can make us hold is bounded: who does not read what we say is not heard until it
-has, and who makes us keep most is let go when it is too much. So are callers themselves, by the
-files that the process may open, of which some are kept for everything else. What a stranger sends
-is refused with a sentence and reaches nobody. Never blocks. Idea: docs/clients.md.
+What callers can make a worker hold is bounded. A caller that does not read is not heard until it
+has, and the one with most unread is disconnected when it is too much. The number of callers is
+bounded by the files that the process may open, some of which are kept for everything else. What a
+stranger sends is refused with a sentence and reaches nobody. Never blocks. Idea: docs/clients.md.
 """
 
 from __future__ import annotations
@@ -30,46 +29,47 @@ from skerry.runtime.gateway.channel import Broken, Channel
 from skerry.runtime.gateway.protocol import Control
 
 HEARD_BYTES_MAX = 1 << 20
-"""Heard per wake-up, about; what is left wakes us again, after a batch has run."""
+"""About how much is heard per wake-up. The rest wakes the worker again, after a batch has run."""
 
 CALLERS_MAX = 4096
-"""Callers at once, where the process may open as many files. A silent one costs about a kilobyte."""
+"""Callers at once, if the process may open as many files. A silent one costs about a kilobyte."""
 
 KEPT_FILES = 192
-"""Descriptors that callers leave to the log, the store, sources, peers and handlers. Where the
-process may open few, half of those that are left."""
+"""Descriptors kept for the log, the store, sources, peers and handlers. If the process may open
+few, half of those that are left."""
 
 PEER_FILES = 4
-"""Likewise for each other shard: a connection each way, and what ZeroMQ wakes its threads with."""
+"""Descriptors kept for each other shard: a connection each way, and what ZeroMQ wakes its threads
+with."""
 
 ACCEPTED_MAX = 128
-"""Callers that come in per wake-up: what else there is to do is not kept waiting by who knocks."""
+"""Callers accepted per wake-up, so that a rush of them does not keep other work waiting."""
 
 UNREAD_BYTES_MAX = 64 << 20
-"""Of messages that have not come as a whole, from all callers: several of the largest. Above, who
-has most of it is let go."""
+"""Bytes of incomplete messages from all callers: several of the largest. Above, the caller with most
+of them is disconnected."""
 
 UNSENT_BYTES_MAX = 64 << 20
-"""What we keep for all callers that do not read, beside the largest answer, which may be one large
-state: above, who has most of it is let go."""
+"""Bytes kept for all callers that do not read, the largest answer left out: it may be one large
+state. Above, the caller with most of them is disconnected."""
 
 BACKLOG = 512
-"""Callers that knock in the same moment."""
+"""Connections that wait to be accepted."""
 
 STRANGER = (
-    "This door opens to who knows the app's secret, which stands in its data directory. Use a client "
-    "of the app's own release, with that directory."
+    "This worker serves callers that know the app's secret, which stands in its data directory. Use "
+    "a client of the app's own release, with that directory."
 )
 
 _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
 
 Caller = Channel
-"""A caller is its connection: when it comes again it is another, and may be told nothing that
-the first was to hear."""
+"""A caller is its connection. When it connects again it is another, and is told nothing that was
+meant for the first."""
 
 
 def raise_limit() -> int:
-    """Let this process open as many files as it may at most; how many that are."""
+    """Let this process open as many files as it may at most; return how many."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -77,61 +77,61 @@ def raise_limit() -> int:
 
 
 def callers_that_fit(peers: int) -> int:
-    """How many callers a process can have beside what it has open already, and will open."""
+    """Return how many callers a process has room for, beside the files that it opens otherwise."""
     room = raise_limit() - len(list(Path("/proc/self/fd").iterdir()))
     return max(1, min(CALLERS_MAX, max(room - KEPT_FILES - PEER_FILES * peers, room // 2)))
 
 
-class Door:
-    """Where callers of one worker come in."""
+class Listener:
+    """The callers of one worker."""
 
     def __init__(self, path: Path, secret: str, *, callers_max: int = CALLERS_MAX) -> None:
         self.callers_max, self._secret = callers_max, secret
         self._strangers: set[int] = set()
-        """Callers, by descriptor, that have not proven who they are."""
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listener.setblocking(False)
+        """Descriptors of callers that have not proven themselves yet."""
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.setblocking(False)
         # A killed worker leaves its file behind; the store's lock says that it is gone.
         path.unlink(missing_ok=True)
-        self._listener.bind(str(path))
-        self._listener.listen(BACKLOG)
+        self._socket.bind(str(path))
+        self._socket.listen(BACKLOG)
         self._epoll = select.epoll()
-        self._epoll.register(self._listener.fileno(), _IN)
-        self._listens = True
+        self._epoll.register(self._socket.fileno(), _IN)
+        self._accepts = True
         self.fd = self._epoll.fileno()
         """Readable when `receive` has something to do."""
         self._callers: dict[int, Channel] = {}
         self._silent: dict[int, Channel] = {}
-        """Those that have said nothing yet, in the order in which they came."""
+        """Callers that have said nothing yet, in the order in which they came."""
         self.turned_away = 0
-        """How many found no room."""
+        """How many callers found no room."""
         self._unread = self._unsent = 0
 
     def close(self) -> None:
-        """Let go of everybody; what was not said is asked for again."""
+        """Disconnect all callers. They ask again for what they were not told."""
         for caller in list(self._callers.values()):
             self.let_go(caller)
-        self._listener.close()
+        self._socket.close()
         self._epoll.close()
 
     @property
     def callers(self) -> int:
-        """How many there are."""
+        """How many callers are connected."""
         return len(self._callers)
 
     # ── in ──
 
     def receive(self) -> list[Requested | Confirmed | Control]:
-        """What has come, of each caller in order."""
+        """Return what has come, in order per caller."""
         found: list[Requested | Confirmed | Control] = []
         heard_bytes = 0
         for fd, events in self._epoll.poll(0):
-            if fd == self._listener.fileno():
+            if fd == self._socket.fileno():
                 self._accept()
                 continue
             caller = self._callers.get(fd)
             if caller is None:
-                continue  # It was let go on the way.
+                continue  # It was disconnected a moment ago.
             if events & _OUT:
                 self._go_on(caller)
             elif heard_bytes < HEARD_BYTES_MAX:
@@ -143,12 +143,12 @@ class Door:
     def _accept(self) -> None:
         for _ in range(ACCEPTED_MAX):
             try:
-                end, _ = self._listener.accept()
+                end, _ = self._socket.accept()
             except BlockingIOError:
                 return
-            except OSError:  # No descriptor is left. Who knocks waits until somebody leaves.
-                self._listens = False
-                self._epoll.unregister(self._listener.fileno())
+            except OSError:  # No descriptor is left: callers wait until one leaves.
+                self._accepts = False
+                self._epoll.unregister(self._socket.fileno())
                 return
             caller = Channel(end, message_bytes_max=protocol.PACKET_BYTES_MAX)
             if self._has_room():
@@ -159,7 +159,7 @@ class Door:
                 self._turn_away(caller)
 
     def _has_room(self) -> bool:
-        """Whether one more may come in; who has said nothing since it came leaves for it."""
+        """Tell whether one more caller may come in; one that has said nothing may leave for it."""
         if len(self._callers) >= self.callers_max and self._silent:
             self.let_go(next(iter(self._silent.values())))
         return len(self._callers) < self.callers_max
@@ -174,7 +174,7 @@ class Door:
         caller.close()
 
     def let_go(self, caller: Channel) -> None:
-        """End a caller's line; what was not said is asked for again."""
+        """Disconnect a caller. It asks again for what it was not told."""
         fd = caller.fileno()
         if self._callers.pop(fd, None) is None:
             return
@@ -182,12 +182,12 @@ class Door:
         self._strangers.discard(fd)
         self._unread -= caller.unread
         self._unsent -= caller.unsent
-        # Not by closing alone: a child that is about to be another program may hold it still.
+        # Closing alone is not enough: a child that is about to run another program may hold it.
         self._epoll.unregister(fd)
         caller.close()
-        if not self._listens:
-            self._listens = True
-            self._epoll.register(self._listener.fileno(), _IN)
+        if not self._accepts:
+            self._accepts = True
+            self._epoll.register(self._socket.fileno(), _IN)
 
     def _hear(self, caller: Channel) -> list[bytes]:
         self._unread -= caller.unread
@@ -205,7 +205,7 @@ class Door:
         return heard
 
     def _met(self, caller: Channel, heard: list[bytes]) -> list[bytes]:
-        """What a caller says once it has proven that it knows the app's secret."""
+        """Return what a caller says once it has proven that it knows the app's secret."""
         if not heard or caller.fileno() not in self._strangers:
             return heard
         answer = knock.answer(self._secret, heard[0])
@@ -220,33 +220,33 @@ class Door:
     def _events(self, caller: Channel, raw: bytes) -> Iterable[Requested | Confirmed | Control]:
         try:
             return protocol.events(caller, protocol.decode_call(raw), len(raw))
-        # A stranger's bytes may also nest too deep for the decoder, or not be text.
+        # A stranger's bytes may nest too deep for the decoder, or be no text.
         except (msgspec.DecodeError, ValueError, RecursionError) as error:
-            text = f"This door can't read that message: {error}. Use a client of the app's own release."
+            text = f"This worker can't read that message: {error}. Use a client of the app's own release."
             self._send(caller, protocol.Refusal(_number_in(raw), "InvalidMessage", text))
             return ()
 
     # ── out ──
 
     def replies(self, replies: Iterable[Reply]) -> None:
-        """Outcomes, one message per caller."""
+        """Tell callers the outcomes of their requests, in one message each."""
         for caller, outcomes in protocol.outcomes(replies):
             self._send(caller, outcomes)
 
     def answer(self, caller: Channel, n: int, value: Any) -> None:
-        """The value that call `n` asked for."""
+        """Answer call `n` with a value."""
         self._send(caller, protocol.Answer(n, value))
 
     def error(self, caller: Channel, n: int, error: Exception) -> None:
-        """Call `n` could not be answered."""
+        """Answer call `n` with an error."""
         self._send(caller, protocol.Refusal(n, type(error).__name__, str(error)))
 
     def welcome(self, caller: Channel, greeting: Mapping[str, Any]) -> None:
-        """Who we are, for a caller that said hello."""
+        """Tell a caller that said hello which worker this is."""
         self._send(caller, ["welcome", greeting])
 
     def has_read(self, caller: Channel) -> bool | None:
-        """See `inquiries.Answers`."""
+        """Tell whether a caller has read all that it was told; None: it is gone."""
         return not caller.unsent if self._callers.get(caller.fileno()) is caller else None
 
     def _send(self, caller: Channel, word: object) -> None:
@@ -254,7 +254,7 @@ class Door:
 
     def _say(self, caller: Channel, raw: bytes) -> None:
         if self._callers.get(caller.fileno()) is not caller:
-            return  # It is gone; what it misses it asks again.
+            return  # It is gone, and asks again.
         had = caller.unsent
         try:
             caller.say(raw)
@@ -263,14 +263,13 @@ class Door:
             return
         self._unsent += caller.unsent - had
         if caller.unsent and not had:
-            # It is not heard until it has read: else it could make us keep more and more.
+            # It is not heard until it has read: else it could make the worker keep more and more.
             self._epoll.modify(caller.fileno(), _OUT)
         if self._unsent > UNSENT_BYTES_MAX:
             self._make_room()
 
     def _make_room(self) -> None:
-        """Let go of who keeps most of what is said unread; unless it is one large answer that makes it
-        so much."""
+        """Disconnect the caller with most unread bytes, unless one large answer makes them so many."""
         callers = self._callers.values()
         largest = max(caller.unsent - caller.behind for caller in callers)
         if self._unsent - largest > UNSENT_BYTES_MAX:
@@ -289,7 +288,8 @@ class Door:
 
 
 def _number_in(raw: bytes) -> int:
-    """The number of a call that could not be read otherwise, so that its caller need not wait."""
+    """Return the number of a call that could not be read otherwise, so its caller need not wait; 0:
+    not even that can be read."""
     try:
         call = msgspec.msgpack.decode(raw)
     except (msgspec.DecodeError, ValueError, RecursionError):

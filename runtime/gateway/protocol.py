@@ -1,8 +1,8 @@
-"""What callers and doors say to each other, and what it means; nothing that acts on it.
+"""The protocol between callers and workers: its messages, and what they mean to a worker.
 
-One message part each, a msgpack array whose first element names it: `["get", 7, "Account",
-"alice"]`. Everything that a stranger could get wrong and that would hurt behind the door is
-refused here, by type: lengths, signs and sizes, at the speed of the decoder.
+Each message is a msgpack array whose first element names it: `["get", 7, "Account", "alice"]`.
+Whatever a stranger could get wrong, and would hurt a shard, is refused here by type: lengths, signs
+and sizes, at the speed of the decoder.
 
 Imports the core's vocabulary only. Idea: docs/clients.md.
 """
@@ -35,10 +35,12 @@ NAME_CHARS_MAX = 200
 """Characters of a type's or handler's name."""
 
 PACKET_BYTES_MAX = MESSAGE_BYTES_MAX + (1 << 20)
-"""Bytes of one message to a door: the largest request fits. A caller that sends more is let go."""
+"""Bytes of one message to a worker: the largest request fits. A caller that sends more is
+disconnected."""
 
 PACKET_BYTES = 1 << 18
-"""Bytes of arguments at which a caller begins another message: a door goes on between two."""
+"""Bytes of arguments at which a caller begins another message: a worker does other work between
+two."""
 
 ASKS_MAX = 2048
 """Requests in one message: a batch's worth."""
@@ -49,11 +51,11 @@ PAGE_ROWS = 1000
 Number = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Name = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX)]
 Key = Annotated[str, Meta(min_length=1, max_length=KEY_BYTES_MAX)]
-Session = Annotated[bytes, Meta(min_length=16, max_length=16)]
+SessionId = Annotated[bytes, Meta(min_length=16, max_length=16)]
 
 
 class CheckedRun(RequestRun, array_like=True):
-    """A `RequestRun` as a door accepts it: the same fields in the same order, with their bounds."""
+    """A `RequestRun` within bounds: fields in the same order, each with its limits."""
 
     type: Name
     handler: Name
@@ -65,33 +67,33 @@ class CheckedRun(RequestRun, array_like=True):
     args: Raw
 
 
-# ── a caller says ─────────────────────────────────────────────────────────────
-# `n` numbers what is not a request: 1, 2, 3... as its caller likes.
+# ── from callers ──────────────────────────────────────────────────────────────
+# `n` numbers what is not a request, as its caller likes: 1, 2, 3...
 
 
 class Hello(Struct, array_like=True, tag_field="says", tag="hello"):
-    """Who are you? Answered by `Welcome`."""
+    """Ask a worker who it is. Answered by `Welcome`."""
 
 
 class Asks(Struct, array_like=True, tag_field="says", tag="asks"):
-    """Requests of a session; those to one slot in the order of their numbers."""
+    """Make requests of a session; requests to one slot in the order of their numbers."""
 
-    session: Session
+    session: SessionId
     named: bool
     runs: Annotated[list[CheckedRun], Meta(max_length=ASKS_MAX)]
 
 
 class Confirm(Struct, array_like=True, tag_field="says", tag="confirm"):
-    """The session holds the outcome of every request up to `upto`; of these slots only up to
-    a number of their own."""
+    """Confirm the outcomes of a session: of every request up to `upto`, but in the slots of `below`
+    only up to a number of their own."""
 
-    session: Session
+    session: SessionId
     upto: Number
     below: dict[Annotated[int, Meta(ge=0, lt=SLOTS)], Number]
 
 
 class Get(Struct, array_like=True, tag_field="says", tag="get"):
-    """The committed state of an entity: `[state or nil, its schema or nil]`."""
+    """Ask for the committed state of an entity: `[state or nil, its schema or nil]`."""
 
     n: int
     type: Name
@@ -99,7 +101,7 @@ class Get(Struct, array_like=True, tag_field="says", tag="get"):
 
 
 class Scan(Struct, array_like=True, tag_field="says", tag="scan"):
-    """Entities of a type behind `after`: `[[[key, state], ...], {schema id: schema}]`."""
+    """Ask for entities of a type behind `after`: `[[[key, state], ...], {schema id: schema}]`."""
 
     n: int
     type: Name
@@ -109,21 +111,21 @@ class Scan(Struct, array_like=True, tag_field="says", tag="scan"):
 
 
 class Count(Struct, array_like=True, tag_field="says", tag="count"):
-    """How many entities of a type this shard holds."""
+    """Ask how many entities of a type a shard holds."""
 
     n: int
     type: Name
 
 
 class Status(Struct, array_like=True, tag_field="says", tag="status"):
-    """How the shard is doing."""
+    """Ask how a shard is doing."""
 
     n: int
 
 
 class Dead(Struct, array_like=True, tag_field="says", tag="dead"):
-    """Dead letters: 'show', 'retry' or 'drop' one; 'list' those behind an id, or the 'oldest', each
-    without its traceback: `[[[id, letter], ...], how many there are]`."""
+    """Ask for dead letters: 'list' those behind an id, or the 'oldest', without tracebacks, as
+    `[[[id, letter], ...], how many there are]`; or 'show', 'retry' or 'drop' one."""
 
     n: int
     action: str
@@ -132,7 +134,7 @@ class Dead(Struct, array_like=True, tag_field="says", tag="dead"):
 
 
 class Backup(Struct, array_like=True, tag_field="says", tag="backup"):
-    """Take cut `no`, and copy it to a folder: `[epoch, commit, bytes]` when that is done."""
+    """Take snapshot marker `no`, and copy the rows to a folder; `[epoch, commit, bytes]` when done."""
 
     n: int
     no: Number
@@ -140,7 +142,7 @@ class Backup(Struct, array_like=True, tag_field="says", tag="backup"):
 
 
 class Steer(Struct, array_like=True, tag_field="says", tag="control"):
-    """The supervisor's word: 'quiet', 'stop'."""
+    """Steer a worker, as its supervisor: 'quiet' asks whether all is done, 'stop' ends it."""
 
     n: int
     word: str
@@ -149,11 +151,11 @@ class Steer(Struct, array_like=True, tag_field="says", tag="control"):
 Call = Hello | Asks | Confirm | Get | Scan | Count | Status | Dead | Backup | Steer
 
 
-# ── a door says ───────────────────────────────────────────────────────────────
+# ── from workers ──────────────────────────────────────────────────────────────
 
 
 class Greeting(Struct):
-    """Who a door is, and what its app offers."""
+    """Which worker this is, and what its app offers."""
 
     incarnation: bytes
     shard: int
@@ -164,7 +166,7 @@ class Greeting(Struct):
     types: dict[str, list[str]]
     """Public handlers by entity type."""
     kept: list[str] = []
-    """Types that its stores know, also those that this release does not have."""
+    """Types that the app's stores know, also those that this release does not have."""
 
 
 class Welcome(Struct, array_like=True, tag_field="says", tag="welcome"):
@@ -174,20 +176,20 @@ class Welcome(Struct, array_like=True, tag_field="says", tag="welcome"):
 
 
 class Outcomes(Struct, array_like=True, tag_field="says", tag="outcomes"):
-    """What became of requests: kind, numbers, and the body of each (`events.Reply`)."""
+    """Outcomes of requests: kind, numbers, and the body of each (`events.Reply`)."""
 
     runs: list[tuple[str, list[int], list[Raw]]]
 
 
 class Answer(Struct, array_like=True, tag_field="says", tag="answer"):
-    """The value that call `n` asked for."""
+    """The answer to call `n`."""
 
     n: int
     value: Any
 
 
 class Refusal(Struct, array_like=True, tag_field="says", tag="error"):
-    """Call `n` could not be answered; 0 when the door could not read so much as its number."""
+    """The refusal of call `n`; 0: not even its number could be read."""
 
     n: int
     error: str
@@ -202,7 +204,7 @@ decode_word = msgspec.msgpack.Decoder(Word).decode
 
 
 def array(elements: list[bytes]) -> bytes:
-    """A msgpack array of what is encoded already."""
+    """Return a msgpack array of elements that are encoded already."""
     count = len(elements)
     if count < 16:
         head = bytes((0x90 | count,))
@@ -212,11 +214,11 @@ def array(elements: list[bytes]) -> bytes:
 
 
 Caller = Any
-"""Where answers go: whatever names a caller at its door."""
+"""Where answers go: whatever names a caller at its listener."""
 
 
 def outcomes(replies: Iterable[Reply]) -> Iterator[tuple[Caller, list[Any]]]:
-    """Replies as one message per caller: an `Outcomes`, its bodies as they stand."""
+    """Yield each caller with its replies as one `Outcomes` message, whose bodies stay encoded."""
     by_caller: dict[Caller, list[Any]] = {}
     for reply in replies:
         by_caller.setdefault(reply.caller, []).append((reply.kind, reply.numbers, reply.bodies))
@@ -228,7 +230,7 @@ def outcomes(replies: Iterable[Reply]) -> Iterator[tuple[Caller, list[Any]]]:
 
 
 class Control(Struct, frozen=True):
-    """What a caller wants that is not a request to an entity: the worker answers it itself."""
+    """A call that is no request to an entity: the worker answers it itself."""
 
     caller: Caller
     n: int
@@ -238,7 +240,7 @@ class Control(Struct, frozen=True):
 
 
 def events(caller: Caller, call: Call, size: int) -> Iterator[Requested | Confirmed | Control]:
-    """One message of so many bytes as events; all of it, or a ValueError and none."""
+    """Return a message of `size` bytes as events: all of it, or a ValueError and none."""
     match call:
         case Asks(session, named, runs):
             for run in runs:
@@ -269,7 +271,7 @@ def events(caller: Caller, call: Call, size: int) -> Iterator[Requested | Confir
 
 
 def _check(run: RequestRun) -> None:
-    """What types can't say of a run of requests."""
+    """Check what types can't say of a run of requests. Raises ValueError."""
     numbers, keys, count = run.numbers, run.keys, len(run.numbers)
     if not count == len(run.previous) == len(keys) == array_length(run.args):
         raise ValueError(
@@ -295,7 +297,7 @@ def _check_key(key: str) -> None:
 
 
 def turns_away(raw: bytes) -> bool:
-    """Whether a door says that it has no room, and so no time to prove itself."""
+    """Tell whether a message turns its caller away: the worker has no room, and proves nothing."""
     try:
         word = decode_word(raw)
     except (msgspec.DecodeError, ValueError, RecursionError):

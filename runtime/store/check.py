@@ -1,4 +1,4 @@
-"""Verifies a store that nobody runs: every record's chain, every row's checksum, every slot's count.
+"""Verifies a store that is not in use: each record's chain, each row's checksum, each slot's count.
 
 Reads only. Idea: docs/log.md.
 """
@@ -21,13 +21,13 @@ from skerry.runtime.store.store import open_log
 from skerry.runtime.store.tree import verify
 
 NAMED = 8
-"""Slots that a sentence names."""
+"""How many slots a sentence names."""
 
 
 def check(path: Path, *, shard: int, owners: Sequence[int] = ()) -> Iterator[str]:
-    """A sentence for each thing that is wrong with the store; none when it is clean.
+    """Yield a sentence for each thing that is wrong with a store.
 
-    owners: the owner of each slot, when it is known.
+    owners: the owner of each slot, if known.
     """
     try:
         store = Environment(path, shard=shard, quota_bytes=1 << 40)
@@ -47,7 +47,7 @@ def check(path: Path, *, shard: int, owners: Sequence[int] = ()) -> Iterator[str
 
 
 def _log(store: Environment, seen: set[int]) -> Iterator[str]:
-    """The records: each checksum, and the chain between them, up to the first that is wrong."""
+    """Verify the log's records and the chain between them, up to the first that is wrong."""
     try:
         log, _ = open_log(store)
         for decoded in log.replay():
@@ -62,7 +62,7 @@ def _log(store: Environment, seen: set[int]) -> Iterator[str]:
 
 
 def _strays(path: Path, shard: int, owners: Sequence[int], seen: set[int]) -> Iterator[str]:
-    """Rows that nobody reads here, since another shard owns their slots."""
+    """Name rows that are never read here, because another shard owns their slots."""
     if others := {
         slot: owner for slot, owner in enumerate(owners) if slot in seen and owner != shard
     }:
@@ -75,7 +75,7 @@ def _strays(path: Path, shard: int, owners: Sequence[int], seen: set[int]) -> It
 
 
 def check_apart(path: Path, *, shard: int, owners: Sequence[int] = ()) -> list[str]:
-    """The same in a process of its own: pages may be so damaged that reading them kills it."""
+    """Run `check` in a process of its own: damaged pages may kill the process that reads them."""
     apart = [sys.executable, "-P", "-m", "skerry.runtime.store.check", str(path), str(shard)]
     told = msgspec.json.encode(owners).decode()
     done = subprocess.run(apart, input=told, capture_output=True, text=True)

@@ -23,8 +23,8 @@ from msgspec import Struct
 from skerry.runtime.core import commit as records
 from skerry.runtime.core.events import SLOTTED, Table
 from skerry.runtime.store.environment import Environment
-from skerry.runtime.store.memtable import Entry, Groups, Layer, Rows, States, tree_key
-from skerry.runtime.store.tree import HOUSE_SLOT, note, sealed
+from skerry.runtime.store.memtable import Entry, Groups, Layer, States, TableRows, tree_key
+from skerry.runtime.store.tree import SHARD_SLOT, note, sealed
 
 STEP_ROWS = 4096
 """States split off their commits' arrays in one step: about 2 ms of the worker's thread."""
@@ -97,11 +97,11 @@ def _take_apart(states: States) -> Iterator[None]:
             yield None
 
 
-def _rows_in_order(number: int, rows: Rows) -> Iterator[SortedRun]:
+def _rows_in_order(number: int, rows: TableRows) -> Iterator[SortedRun]:
     table = tree_key(number, b"")
     for prefix in sorted(rows.slots):
         keys = rows.slots.keys(prefix)
-        slot = int.from_bytes(prefix, "big") if number in SLOTTED else HOUSE_SLOT
+        slot = int.from_bytes(prefix, "big") if number in SLOTTED else SHARD_SLOT
         values = list(map(rows.__getitem__, keys))
         yield SortedRun(slot, list(map(table.__add__, keys)), values)
 

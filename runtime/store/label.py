@@ -1,10 +1,10 @@
-"""A store's label: what it says of itself, beside its tree.
+"""A store's label: what the store says of itself, in a file beside its tree.
 
     store.json    which store, whose, made under which placement, opened at which start
 
-The app's description says which stores there should be; the label says which store this is.
-So each can be found to be damaged, foreign or older by the other, and a store that is in
-nobody's way any more is known by its own word. The tree has the same name inside it, so that a
+The app's description says which stores there should be; the label says which store this is. So
+either one shows that the other is damaged, foreign or older, and a store that is not needed any
+more says so itself. The tree has the same name inside it, so that a
 label can't stand beside another store's files.
 
 Does file I/O. Idea: docs/log.md.
@@ -25,28 +25,28 @@ NAME = "store.json"
 
 
 class Label(Struct, frozen=True, kw_only=True):
-    """What a store says of itself."""
+    """The content of a label."""
 
     store: str = ""
-    """Its name, which its tree has, too."""
+    """The store's name, which its tree has, too."""
     shard: int = 0
     app: str = ""
     directory: str = ""
-    """The data directory that it was made for, by the name that this has in its description."""
+    """The name of the data directory that the store was made for, from the app's description."""
     incarnation: str = ""
     version: int = 0
-    """The placement's, under which it is a member."""
+    """The version of the placement under which the store is a member."""
     generation: int = 0
-    """The description's, when it was last written here."""
+    """The generation of the app's description when the label was last written."""
     opened: bool = False
-    """Whether a worker may have run on it: it can hold what is nowhere else, then."""
+    """Whether a worker may have run on the store, which can then hold what is nowhere else."""
     dealt_into: int = 0
-    """All its rows have been dealt out for the placement of this version, which counts as soon as
-    the description has it. 0: they have not."""
+    """The version of the placement that all rows have been dealt out for, which counts as soon as
+    the description has it; 0: none."""
 
 
 NOBODYS = Label()
-"""Of a store that is part of no app."""
+"""The label of a store that is part of no app."""
 
 
 def named(label: Label, shard: int) -> Label:
@@ -55,7 +55,7 @@ def named(label: Label, shard: int) -> Label:
 
 
 def read(folder: Path) -> Label:
-    """The label of the store in this folder. Raises StoreDamaged."""
+    """Read the label of the store in a folder. Raises StoreDamaged."""
     path = folder / NAME
     try:
         return sealed_file.decoded(path.read_bytes(), Label)
@@ -72,5 +72,5 @@ def read(folder: Path) -> Label:
 
 
 def write(folder: Path, label: Label) -> None:
-    """This label from now on, durable. Raises StoreFull, SkerryError."""
+    """Replace the label of the store in a folder, durably. Raises StoreFull, SkerryError."""
     sealed_file.write(folder / NAME, sealed_file.encoded(label))

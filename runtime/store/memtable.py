@@ -201,7 +201,7 @@ class States:
         return len(self._numbers)
 
 
-class Rows(dict[bytes, bytes | None]):
+class TableRows(dict[bytes, bytes | None]):
     """The newest rows of one table."""
 
     __slots__ = ("slots",)
@@ -224,7 +224,7 @@ class Layer:
         self.first = first
         """The number of the first entry of each type. Zero is no entry's."""
         self.states: dict[str, States] = {}
-        self.rows: dict[int, Rows] = {}
+        self.rows: dict[int, TableRows] = {}
 
     def add(
         self, states: list[StateGroup], rows: list[Row], live: Iterable[Sequence[Live]]
@@ -238,7 +238,7 @@ class Layer:
         for table, key, value in rows:
             of_table = self.rows.get(table)
             if of_table is None:
-                of_table = self.rows[table] = Rows()
+                of_table = self.rows[table] = TableRows()
             if key not in of_table:
                 of_table.slots.add((key,))
             of_table[key] = value

@@ -1,9 +1,9 @@
-"""Small files of which every bit counts: JSON behind its checksum, written whole or not at all.
+"""Small files in which every bit counts: JSON behind its checksum, written whole or not at all.
 
-    {"checksum":"9f1c…", "the rest": …}    the checksum is of all bytes behind it
+    {"checksum":"9f1c…", "the rest": …}    the checksum covers all bytes behind it
 
-A file is written beside the old one, synced, and renamed over it. So the old one is whole when
-the disk is full, when a write takes less than it was given, and when the power fails.
+A file is written beside the old one, synced, and renamed over it. So the old one stays whole if the
+disk is full, if a write takes less than it was given, and if the power fails.
 
 Does file I/O. Idea: docs/log.md.
 """
@@ -30,7 +30,7 @@ _HEAD_BYTES = len(_HEAD % 0)
 
 
 def encoded(value: Struct, *, indent: int = -1) -> bytes:
-    """The file's bytes. With `indent` a person reads them line by line."""
+    """Encode a value as the file's bytes; with `indent`, in lines that a person can read."""
     text = msgspec.json.format(msgspec.json.encode(value), indent=indent)
     return _sealed(text[1:])
 
@@ -40,7 +40,7 @@ def _sealed(text: bytes) -> bytes:
 
 
 def decoded(raw: bytes, type: type[T]) -> T:
-    """What `encoded` was given. Raises ValueError: a bit was changed, or the file was cut."""
+    """Return what `encoded` was given. Raises ValueError: a bit was changed, or the file was cut."""
     text = raw[_HEAD_BYTES:]
     if _sealed(text) != raw:
         raise ValueError("its checksum does not match its bytes: it was changed, or cut short")
@@ -51,14 +51,14 @@ def decoded(raw: bytes, type: type[T]) -> T:
 
 
 def name_meanwhile(name: str) -> str:
-    """What a file is called until it is whole."""
+    """Return the name of a file until it is whole."""
     return f"{name}.new"
 
 
 def write(path: Path, data: bytes) -> None:
-    """The file has its old content or all of its new one, whenever the power fails.
+    """Replace a file's content, all or nothing, whenever the power fails.
 
-    Raises StoreFull, SkerryError: it has the old one.
+    Raises StoreFull, SkerryError: the file has its old content.
     """
     fresh = path.with_name(name_meanwhile(path.name))
     try:

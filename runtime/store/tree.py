@@ -2,10 +2,10 @@
 
 LMDB has no checksums. A row's own checksum finds a flipped value, and a value under the wrong
 key. A flip higher up in the tree can make a row look absent, which no row can tell; so each
-slot keeps the count and the sum of its rows' checksums, verified by `check`. (A sum, where
-others take the xor: the same promise, and many at once are added up in C.)
+slot keeps the count and the sum of its rows' checksums, verified by `check`. (A sum promises as
+much as the usual xor, and many at once are added up in C.)
 
-Knows LMDB transactions and bytes; nothing of overlays or threads. Idea: docs/log.md.
+Knows LMDB transactions and bytes, and nothing of memtables or threads. Idea: docs/log.md.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from skerry.runtime.core.events import SLOTS, SLOTTED, Table
 
 _FINGERPRINT = struct.Struct("<QQ")
 _SIZE = 4
-"""Bytes of a row's checksum: of four billion damaged rows one would look sound."""
+"""Bytes of a row's checksum: one of four billion damaged rows would look sound."""
 _WRAP = 1 << 64
 _digest = xxhash.xxh32_digest
 
-HOUSE_SLOT = SLOTS
-"""Where rows that belong to the shard and not to a slot are counted."""
+SHARD_SLOT = SLOTS
+"""Counts the rows that belong to the shard and to no slot."""
 
 TABLES = {number: name for name, number in vars(Table).items() if isinstance(number, int)}
 
@@ -39,12 +39,12 @@ _CHANGED = (
 
 
 def sealed(keys: Sequence[bytes], values: Sequence[bytes]) -> list[bytes]:
-    """Rows' values as they stand in the tree: each behind its checksum."""
+    """Return rows' values as the tree holds them: each behind its checksum."""
     return list(map(add, map(_digest, map(add, keys, values)), values))
 
 
 def unseal(key: bytes, stored: bytes, path: Path) -> bytes:
-    """The value of a row, verified. Raises StoreDamaged naming it."""
+    """Return the value of a row, verified. Raises StoreDamaged naming the row."""
     value = bytes(stored[_SIZE:])
     if len(stored) < _SIZE or stored[:_SIZE] != _digest(key + value):
         table = TABLES.get(key[0], str(key[0])) if key else "none"
@@ -55,13 +55,15 @@ def unseal(key: bytes, stored: bytes, path: Path) -> bytes:
 
 
 def slot_of_row(key: bytes) -> int:
-    """The slot that a tree key belongs to."""
-    return int.from_bytes(key[1:3], "big") if key[0] in SLOTTED else HOUSE_SLOT
+    """Return the slot that a key of the tree belongs to."""
+    return int.from_bytes(key[1:3], "big") if key[0] in SLOTTED else SHARD_SLOT
 
 
 def note(txn: Any, slots: Any, slot: int, old: list[bytes], new: list[bytes], path: Path) -> None:
-    """Rows of a slot took the place of others, in this transaction: keep its fingerprint true.
-    Raises StoreDamaged: it is none."""
+    """Update a slot's fingerprint: in this transaction, new rows replace old ones.
+
+    Raises StoreDamaged: the fingerprint is damaged.
+    """
     count, total = _fingerprint(txn, slots, slot, path)
     count += len(new) - len(old)
     total = (total + sum(checksums(new)) - sum(checksums(old))) % _WRAP
@@ -69,7 +71,7 @@ def note(txn: Any, slots: Any, slot: int, old: list[bytes], new: list[bytes], pa
 
 
 def checksums(stored: Iterable[bytes]) -> tuple[int, ...]:
-    """The checksums that rows carry, as numbers."""
+    """Return the checksums that rows carry, as numbers."""
     heads = b"".join([row[:_SIZE] for row in stored])
     return struct.unpack(f">{len(heads) // _SIZE}I", heads)
 
@@ -87,8 +89,10 @@ def _fingerprint(txn: Any, slots: Any, slot: int, path: Path) -> tuple[int, int]
 def verify(
     txn: Any, rows: Any, slots: Any, path: Path, seen: set[int] | None = None
 ) -> Iterator[str]:
-    """Every checksum and fingerprint of a store; a sentence for each that is wrong. The slots
-    that have rows are added to `seen`."""
+    """Verify every checksum and fingerprint of a store; yield a sentence for each that is wrong.
+
+    Slots that have rows are added to `seen`.
+    """
     found: dict[int, tuple[int, int]] = {}
     for key, stored in txn.cursor(db=rows).iternext(keys=True, values=True):
         try:

@@ -1,12 +1,11 @@
 """ZeroMQ as a mere pipe between shards: bytes in, maybe bytes out.
 
-Its queues, retries and identities carry no promise: a killed peer loses what ZeroMQ had
-taken for it. The streams above number, keep and resend everything, so here a full queue may
-drop, and a message is one part or refused.
+Nothing here promises delivery: ZeroMQ loses what it had taken for a peer that is killed, and a full
+queue drops. Streams number, keep and resend everything. A message is one part, or refused.
 
-One PULL socket that all peers push into, one PUSH socket per peer. A connection may outlive the
-peer, in the hands of a process that its handlers have forked: so now and then one looks whether the
-socket at a peer's place is still the one that it leads to. Idea: docs/streams.md.
+All peers push into one PULL socket, from one PUSH socket per peer. A connection may outlive its
+peer, if a process that the peer's handlers have forked holds it: so the pipe looks now and then
+whether the socket at a peer's place is still the one that it leads to. Idea: docs/streams.md.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ QUEUED_MESSAGES = 1000
 """Packets that ZeroMQ may hold per peer; credit bounds their bytes."""
 
 LOOK_S = 1.0
-"""How often one looks whether a peer has bound anew, while one has something to say to it."""
+"""How often the pipe looks whether a peer has bound anew, while there is something to send."""
 
 LINGER_MS = 1000
 
 DRAIN_MESSAGES = 256
-"""Packets taken per round: the rest waits for the next, so that no peer starves the door."""
+"""Packets received per round: the rest waits for the next, so that peers do not starve clients."""
 
 
 class Pipe:
@@ -45,7 +44,7 @@ class Pipe:
         self.socket.bind(self._address(me))
         self._peers: dict[int, zmq.Socket[bytes]] = {}
         self._places: dict[int, tuple[int, int] | None] = {}
-        """The file of each peer's socket, as it was when we last looked."""
+        """The identity of the file at each peer's address, as of the last look."""
         self._look_s = 0.0
         self.refused = 0
 
@@ -54,7 +53,7 @@ class Pipe:
         return b"ipc://" + os.fsencode(self._folder / f"pipe-{shard}")
 
     def send(self, peer: int, raw: bytes) -> bool:
-        """Whether ZeroMQ took it; when not, the stream sends it again in time."""
+        """Send a packet; False: ZeroMQ did not take it, and the stream sends it again in time."""
         if time.monotonic() > self._look_s:
             self._look()
         socket = self._peers.get(peer)
@@ -73,8 +72,8 @@ class Pipe:
         return True
 
     def _look(self) -> None:
-        """Connect anew to peers that have bound anew. Mostly ZeroMQ has done so itself: then what it
-        holds still arrives."""
+        """Connect anew to peers that have bound anew. Usually ZeroMQ has done so by itself; then what
+        it holds still arrives."""
         self._look_s = time.monotonic() + LOOK_S
         for peer, before in list(self._places.items()):
             place = self._place(peer)
@@ -92,7 +91,7 @@ class Pipe:
         return found.st_ino, found.st_ctime_ns
 
     def receive(self) -> list[bytes]:
-        """What has arrived."""
+        """Return packets that have arrived."""
         found: list[bytes] = []
         while len(found) < DRAIN_MESSAGES:
             try:
@@ -106,6 +105,6 @@ class Pipe:
         return found
 
     def close(self) -> None:
-        """Let go of the sockets."""
+        """Close the sockets."""
         for socket in (self.socket, *self._peers.values()):
             socket.close(0)

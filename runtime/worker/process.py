@@ -37,7 +37,7 @@ from skerry.runtime.core.events import SLOTS
 from skerry.runtime.core.results import Raised
 from skerry.runtime.core.settings import Settings
 from skerry.runtime.core.shard import Shard
-from skerry.runtime.gateway.listener import Door, callers_that_fit, raise_limit
+from skerry.runtime.gateway.listener import Listener, callers_that_fit, raise_limit
 from skerry.runtime.gateway.protocol import Control
 from skerry.runtime.ports import WorkerStore
 from skerry.runtime.store.store import LmdbStore
@@ -104,7 +104,7 @@ class Worker:
         )
         self._pipe = Pipe(folder, assignment.shard)
         fit = callers_that_fit(len(description.placement.members))
-        self._door = Door(assignment.listener, assignment.secret, callers_max=fit)
+        self._door = Listener(assignment.listener, assignment.secret, callers_max=fit)
         self._heartbeat = Heartbeat(assignment.beat)
         self._stirs = 0
         self._poller = zmq.Poller()

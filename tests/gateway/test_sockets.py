@@ -11,7 +11,7 @@ import pytest
 
 from skerry.runtime.gateway import knock, listener, protocol
 from skerry.runtime.gateway.channel import Broken, Channel
-from skerry.runtime.gateway.listener import KEPT_FILES, PEER_FILES, Door, callers_that_fit
+from skerry.runtime.gateway.listener import KEPT_FILES, PEER_FILES, Listener, callers_that_fit
 
 HELLO = protocol.encode(protocol.Hello())
 SECRET = knock.new_secret()
@@ -22,7 +22,7 @@ class Street:
 
     def __init__(self, folder: Path, *, callers_max: int) -> None:
         self.path = folder / "door"
-        self.door = Door(self.path, SECRET, callers_max=callers_max)
+        self.door = Listener(self.path, SECRET, callers_max=callers_max)
         self.came: list[Channel] = []
 
     def comes(self) -> Channel:
