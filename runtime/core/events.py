@@ -336,6 +336,14 @@ class Told(Struct, frozen=True):
     outcome: Outcome
 
 
+class Adopt(Struct, frozen=True):
+    """Serve these slots from now on: read the source partitions that live in them."""
+
+    slots: frozenset[int]
+    positions: dict[tuple[str, str], Any]
+    """How far partitions have been read, by source and partition."""
+
+
 class Rewind(Struct, frozen=True):
     """Read on after `after`: a source's batch did not follow the newest position."""
 
@@ -375,7 +383,7 @@ class Stop(Struct, frozen=True):
     error: Exception
 
 
-Effect = Transmit | Reply | Told | Rewind | Write | Keep | Stop
+Effect = Transmit | Reply | Told | Adopt | Rewind | Write | Keep | Stop
 
 
 # ── the placement ─────────────────────────────────────────────────────────────

@@ -30,6 +30,7 @@ from skerry.runtime.core.commit import Chain, check_type_ids
 from skerry.runtime.core.demand import ALL, Batch, Budget, Demand
 from skerry.runtime.core.dispatch import Dispatch
 from skerry.runtime.core.events import (
+    Adopt,
     Arrived,
     Commit,
     CommitNo,
@@ -64,7 +65,7 @@ from skerry.runtime.core.streams.links import Streams
 from skerry.runtime.core.tables.asks import Asks
 from skerry.runtime.core.tables.names import Names
 from skerry.runtime.core.tables.outputs import Outputs
-from skerry.runtime.core.tables.positions import Positions, partition_slot
+from skerry.runtime.core.tables.positions import Positions
 from skerry.runtime.core.tables.requests import Requests
 from skerry.runtime.core.tables.retention import LOOK_NS
 from skerry.runtime.core.tables.table import SlotTable, Stamp
@@ -322,8 +323,10 @@ class Shard:
 
     def _release(self, no: int) -> None:
         assert no <= self.no, f"I3: commit {no} is durable, but {self.no} is the newest sealed"
-        if self.durable == self._opened:
+        if self.durable == self._opened < no:
             self._effects += self.streams.hello()
+            served = self.ownership.served
+            self._effects.append(Adopt(served, self.positions.of(sorted(served))))
         self.durable = max(self.durable, no)
         peers: dict[int, None] = {}
         while self._held and self._held[0].no <= no:
@@ -394,14 +397,6 @@ class Shard:
         """Entity types that the store has states of, or had, in any release."""
         return self.schemas.types
 
-    def reads(self, source: str, partition: str) -> bool:
-        """Whether a partition of a source is read here."""
-        return self.ownership.serves(partition_slot(source, partition))
-
-    def position(self, source: str, partition: str) -> Any:
-        """How far a partition of a source has been read; None: it was never begun."""
-        return self.positions.newest(source, partition)
-
     def check_cut(self, no: int) -> None:
         """Raise ValueError when no backup can have this number."""
         if not self.streams.cuts.follows(no):
@@ -415,6 +410,7 @@ class Shard:
         """Whether nothing waits, is under way, or will be; sources are the driver's to judge."""
         return (
             not self.runnable
+            and not self._effects
             and self.durable == self.no
             and not self.streams.busy
             and not len(self.timers)

@@ -23,7 +23,7 @@ from skerry.runtime.simulator.network import Network
 from skerry.runtime.simulator.picture import Diary
 from skerry.runtime.simulator.sinks import Shore, Sinks
 from skerry.runtime.simulator.sources import Sources
-from skerry.runtime.worker.driver import Driver, open_shard, partitions
+from skerry.runtime.worker.driver import Driver, open_shard
 from skerry.runtime.worker.ports import Ports
 from skerry.testing import Faults
 
@@ -83,7 +83,7 @@ class Machine:
         disk, running = self.disk, self.heartbeat.running
         self.shard = shard = Shard(settings, disk, disk.last, running, self.books)
         open_shard(shard, self.disk, self, lambda: self.disk.sync(self.disk.appended))
-        self._sources = Sources(partitions(ground.app, shard), ground.rng, ground.faults.repeat)
+        self._sources = Sources(ground.rng, ground.faults.repeat)
         door = Door(self.fate, ground)
         ports = Ports(
             Commits(self),

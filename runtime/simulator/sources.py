@@ -6,7 +6,7 @@ A port of the driver. Idea: docs/clients.md.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import chain, islice
 from typing import Any
 
@@ -54,15 +54,15 @@ class Sources:
     """A source that raises ends the simulation."""
     skipped = 0
 
-    def __init__(
-        self, found: Iterable[tuple[str, Any, str, Any]], rng: random.Random, repeat: float
-    ) -> None:
+    def __init__(self, rng: random.Random, repeat: float) -> None:
         self._rng, self._repeat = rng, repeat
-        self._readers = {
-            (name, partition): Reader(source, partition, after)
-            for name, source, partition, after in found
-        }
+        self._readers: dict[tuple[str, str], Reader] = {}
         self.items = 0
+
+    def open(self, name: str, source: Any, partition: str, after: Any) -> None:
+        """Read a partition from now on."""
+        assert (name, partition) not in self._readers, "a partition is read once"
+        self._readers[name, partition] = Reader(source, partition, after)
 
     @property
     def finished(self) -> bool:

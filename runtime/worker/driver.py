@@ -12,12 +12,13 @@ Ideas: docs/log.md, docs/speed.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from skerry.app import App
 from skerry.runtime.core.demand import Budget
 from skerry.runtime.core.events import (
+    Adopt,
     Arrived,
     Confirmed,
     Cut,
@@ -34,6 +35,7 @@ from skerry.runtime.core.events import (
 )
 from skerry.runtime.core.shard import Shard
 from skerry.runtime.core.streams.speech import ACK_NS
+from skerry.runtime.core.tables.positions import partition_slot
 from skerry.runtime.gateway.inquiries import Inquiries
 from skerry.runtime.gateway.protocol import Caller, Control
 from skerry.runtime.ports import Committed
@@ -76,15 +78,6 @@ def open_shard(shard: Shard, commits: Commits, clock: Clock, wait: Callable[[], 
     shard.accept(Durable(commits.durable()))
 
 
-def partitions(app: App, shard: Shard) -> Iterator[tuple[str, Any, str, Any]]:
-    """Yield what this shard reads: source's name, source, partition, and the position to go on from."""
-    for pipeline in app.pipelines:
-        for partition in pipeline.source.partitions():
-            if shard.reads(pipeline.name, partition):
-                after = shard.position(pipeline.name, partition)
-                yield pipeline.name, pipeline.source, partition, after
-
-
 class Driver:
     """The rounds of one shard that has been opened."""
 
@@ -114,6 +107,12 @@ class Driver:
         self._stopping = False
         self._failed_ns: int | None = None
         self._started_ns = self._clock.steady_ns()
+        self._partitions = [
+            (pipeline.name, pipeline.source, partition)
+            for pipeline in app.pipelines
+            for partition in pipeline.source.partitions()
+        ]
+        """All partitions of all sources, whoever reads them."""
         self._turns = self._commits = 0
 
     # ── what comes ──
@@ -223,6 +222,8 @@ class Driver:
                     replies.append(effect)
                 case Told((caller, n), _, outcome):
                     self._listener.answer(caller, n, [outcome.kind, outcome.body])
+                case Adopt(slots, positions):
+                    self._adopt(slots, positions)
                 case Rewind(source, partition, after):
                     self._sources.rewind(source, partition, after)
                 case Write():
@@ -233,6 +234,12 @@ class Driver:
                     raise error
         if replies:
             self._listener.replies(replies)
+
+    def _adopt(self, slots: frozenset[int], positions: dict[tuple[str, str], Any]) -> None:
+        """Read the partitions that live in these slots."""
+        for name, source, partition in self._partitions:
+            if partition_slot(name, partition) in slots:
+                self._sources.open(name, source, partition, positions.get((name, partition)))
 
     def _fail(self, failure: Exception) -> None:
         """Raise what a source raised, once all that it gave before counts."""

@@ -80,6 +80,10 @@ class Sources(Protocol):
         """Rows that sources passed over."""
         ...
 
+    def open(self, name: str, source: Any, partition: str, after: Any, /) -> None:
+        """Read a partition from now on, behind a position. Raises SkerryError if it is read already."""
+        ...
+
     def next(self, items_max: int, /) -> Iterable[Items]:
         """Read so many items at most."""
         ...

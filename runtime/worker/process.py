@@ -45,11 +45,11 @@ from skerry.runtime.transport.pipe import Pipe
 from skerry.runtime.worker import heartbeat
 from skerry.runtime.worker.assignment import AGAIN, DAMAGED, HOPELESS, Assignment
 from skerry.runtime.worker.copies import Copies
-from skerry.runtime.worker.driver import Driver, open_shard, partitions
+from skerry.runtime.worker.driver import Driver, open_shard
 from skerry.runtime.worker.heartbeat import Heartbeat
 from skerry.runtime.worker.ports import Ports
 from skerry.runtime.worker.sinks import Writers
-from skerry.runtime.worker.sources import Partition, Readers
+from skerry.runtime.worker.sources import Readers
 from skerry.runtime.worker.stopwatch import Stopwatch
 from skerry.turn import Strayed, stray
 
@@ -121,7 +121,7 @@ class Worker:
             self._store,
             self._pipe,
             self._door,
-            Readers([Partition(*found, self._wake) for found in partitions(app, shard)]),
+            Readers(self._wake),
             Writers(app.outlets, self._wake),
             self._copies,
             clock,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -164,14 +164,11 @@ class _Thread:
 class Readers:
     """All partitions that a worker reads."""
 
-    def __init__(self, partitions: Sequence[Partition]) -> None:
-        self._partitions = {(p.name, p.partition): p for p in partitions}
-        if len(self._partitions) < len(partitions):
-            (name, twice), _ = Counter((p.name, p.partition) for p in partitions).most_common(1)[0]
-            raise SkerryError(f"Source {name} has two partitions called {twice!r}. Rename one.")
-        inline = [p for p in partitions if p.inline]
-        self._reading = deque([p for p in partitions if not p.inline] + inline[:OPEN_MAX])
-        self._waiting = deque(inline[OPEN_MAX:])
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self._partitions: dict[tuple[str, str], Partition] = {}
+        self._reading = deque[Partition]()
+        self._waiting = deque[Partition]()
         """Partitions that are not open yet, or closed for a while."""
         self._size: float | None = None
         """The size of all partitions. Measured once: the supervisor asks ten times a second."""
@@ -181,6 +178,16 @@ class Readers:
         self.items = 0
         self.failure: Exception | None = None
         """What a source raised. Nothing more is read: what was read before has to count first."""
+
+    def open(self, name: str, source: Any, partition: str, after: Any) -> None:
+        """Read a partition from now on, behind a position."""
+        if (name, partition) in self._partitions:
+            raise SkerryError(f"Source {name} has two partitions called {partition!r}. Rename one.")
+        opened = Partition(name, source, partition, after, self._wake)
+        self._partitions[name, partition] = opened
+        room = sum(reading.inline for reading in self._reading) < OPEN_MAX
+        (self._reading if room or not opened.inline else self._waiting).append(opened)
+        self._measured, self._size, self._read = False, None, 0.0
 
     def next(self, items_max: int) -> list[Items]:
         """Batches of at most this many items together, from as many partitions as possible."""

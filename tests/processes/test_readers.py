@@ -47,7 +47,10 @@ class Numbers:
 
 def readers_of(source: Numbers) -> Readers:
     """All its partitions, from the beginning."""
-    return Readers([Partition("numbers", source, p, None, lambda: None) for p in source.counts])
+    readers = Readers(lambda: None)
+    for partition in source.counts:
+        readers.open("numbers", source, partition, None)
+    return readers
 
 
 class Places:
@@ -91,9 +94,10 @@ def test_a_batch_whose_items_have_no_positions_is_refused() -> None:
 
 
 def test_two_partitions_of_one_name_are_refused() -> None:
-    two = [Partition("twice", Numbers([3]), "0", None, lambda: None) for _ in range(2)]
+    readers = Readers(lambda: None)
+    readers.open("twice", Numbers([3]), "0", None)
     with pytest.raises(SkerryError, match="Source twice has two partitions called '0'"):
-        Readers(two)
+        readers.open("twice", Numbers([3]), "0", None)
 
 
 class Breaking(Numbers):

@@ -718,7 +718,7 @@ def test_nothing_leaves_before_the_opening_commit_is_synced() -> None:
     a.store.append(opening)
     assert shard.take_effects() == [], "a power cut may still take the epoch back"
     shard.accept(Durable(opening.no))
-    assert [type(effect).__name__ for effect in shard.take_effects()] == ["Transmit"]
+    assert [type(effect).__name__ for effect in shard.take_effects()] == ["Transmit", "Adopt"]
 
 
 def due_in_another_release(old: type[Entity], new: type[Entity]) -> Cluster:

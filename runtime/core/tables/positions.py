@@ -72,6 +72,14 @@ class Positions:
             return self._new[where]
         return self._sealed.get(partition_slot(source, partition), {}).get(where)
 
+    def of(self, slots: Iterable[int]) -> dict[tuple[str, str], Any]:
+        """Return the sealed positions of these slots."""
+        return {
+            where: position
+            for slot in slots
+            for where, position in self._sealed.get(slot, {}).items()
+        }
+
     def move(self, source: str, partition: str, position: Any) -> None:
         """Move a partition's position."""
         self._new[source, partition] = position
