@@ -51,7 +51,7 @@ class Catalogue:
         if before is None or before.types != greeting.types:
             self._types.clear()
 
-    def find(self, type_name: str, key: str, handler: str, *, reply: bool) -> tuple[int, Kind]:
+    def find(self, type_name: str, key: str, handler: str, reply: bool) -> tuple[int, Kind]:
         """Return the slot of a key, and the kind of a request to it.
 
         Raises UnknownEntity, UnknownHandler.

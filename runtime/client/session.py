@@ -132,7 +132,7 @@ class Session:
 
         Raises UnknownEntity, UnknownHandler: the app has none of this name; nothing was made.
         """
-        slot, kind = self._catalogue.find(type_name, key, handler, reply=reply)
+        slot, kind = self._catalogue.find(type_name, key, handler, reply)
         call = Pending(kind, key, slot, args, query, done, of, until_s, named)
         if until_s < self.expires_s:
             self.expires_s = until_s

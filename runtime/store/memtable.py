@@ -151,8 +151,9 @@ class States:
         group = Group(numbers if live else self._numbered(changed.keys), changed.states)
         for number in group.numbers:
             entries[number - first] = group
-        for number in self._numbered(changed.gone):
-            entries[number - first] = None
+        if changed.gone:
+            for number in self._numbered(changed.gone):
+                entries[number - first] = None
 
     def _numbered(self, keys: list[str]) -> list[int]:
         """Return the numbers of these keys' entries; make entries for keys that have none."""
@@ -161,7 +162,8 @@ class States:
         # A known key keeps its number, and the one that it was offered stays unused: leaving
         # eight bytes empty costs less than reusing them.
         self._entries.extend(repeat(None, len(keys)))
-        self.slots.add([key for key, number in zip(keys, numbers) if number >= end])
+        if new := [key for key, number in zip(keys, numbers) if number >= end]:
+            self.slots.add(new)
         return numbers
 
     def groups(self, size: int) -> Iterator[Groups]:
