@@ -75,7 +75,7 @@ class Host(Protocol):
     """What only the process around a shard knows."""
 
     def greeting(self) -> Any:
-        """Who this door is, as `words.Greeting` or its fields."""
+        """Who this door is, as `protocol.Greeting` or its fields."""
         ...
 
     def status(self) -> dict[str, Any]:
