@@ -15,6 +15,7 @@ from skerry.runtime.core.events import Table
 from skerry.runtime.gateway import protocol
 from skerry.runtime.simulator.callers import Name
 from skerry.runtime.simulator.cluster import Cluster
+from skerry.runtime.simulator.lines import Lines
 from skerry.testing import NO_FAULTS
 from tests.simulation import workload
 from tests.simulation.apps import Account, Alarm, Sender, Tally, app
@@ -72,13 +73,13 @@ def test_a_late_copy_of_a_confirmed_request_does_not_run_after_a_change_of_worke
 ) -> None:
     """Its outcome is deleted; that it is over is known by the floor of its session and slot."""
     said: list[bytes] = []
-    to_door = Cluster.to_door
+    to_door = Lines.to_door
 
-    def noted(self: Cluster, name: Name, raw: bytes) -> None:
+    def noted(self: Lines, name: Name, raw: bytes) -> None:
         said.append(raw)
         to_door(self, name, raw)
 
-    monkeypatch.setattr(Cluster, "to_door", noted)
+    monkeypatch.setattr(Lines, "to_door", noted)
     cluster = Cluster(app(), seed=1, shards=2, faults=NO_FAULTS)
     cluster.ask(message(Tally.at("t").next))
     cluster.settle()
@@ -86,7 +87,7 @@ def test_a_late_copy_of_a_confirmed_request_does_not_run_after_a_change_of_worke
     assert not any(list(m.disk.scan(Table.REQUEST)) for m in cluster.machines), "it is confirmed"
     cluster.reshard(3)
     cluster.run(100)
-    to_door(cluster, cluster.callers[0].line(cluster.owner("Tally", "t")), asked)
+    to_door(cluster.lines, cluster.callers[0].line(cluster.owner("Tally", "t")), asked)
     cluster.settle()
     assert cluster.state("Tally", "t").count == 1
 
