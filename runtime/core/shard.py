@@ -26,6 +26,7 @@ from msgspec import Struct
 
 from skerry.errors import SkerryError
 from skerry.runtime.core.clients import NOTHING
+from skerry.runtime.core.clock import Clocks
 from skerry.runtime.core.commit import Chain, check_type_ids
 from skerry.runtime.core.demand import ALL, Batch, Budget, Demand
 from skerry.runtime.core.dispatch import Dispatch
@@ -75,10 +76,6 @@ from skerry.runtime.ports import Committed, Last
 CROWDED = Outcome("busy", msgspec.msgpack.encode(["Unavailable", "Too many dead letters at once."]))
 """What is said to an operator whose words are not taken."""
 
-LEAP_NS = 24 * 3600 * 10**9
-"""A clock set ahead by more, while we run, is not believed: time never goes back, so every timer
-would fire and the shard would live in the future for ever."""
-
 
 class _Held(Struct, frozen=True):
     """What may leave when a commit is durable."""
@@ -124,7 +121,7 @@ class Shard:
         """Counts slots that were looked through, from where the life before this one about was."""
         self._batches = 0
         """Batches of this epoch: one that leaves nothing behind has no commit of its own."""
-        self._clocks = (0, 0)
+        self._clocks = Clocks()
 
         limits = settings.limits
         self.ownership = Ownership(settings.me, settings.placement)
@@ -212,10 +209,8 @@ class Shard:
                 self._release(no)
 
     def _tick(self, now_ns: int, steady_ns: int) -> None:
-        before, self._clocks = self._clocks, (now_ns, steady_ns)
-        ahead_ns = (now_ns - before[0]) - (steady_ns - before[1]) if before[0] else 0
-        if ahead_ns > LEAP_NS:
-            self._effects.append(Stop(SkerryError(_leapt(ahead_ns))))
+        if leap := self._clocks.leap(now_ns, steady_ns):
+            self._effects.append(Stop(SkerryError(leap)))
             self.stopped = True
             return
         self.now_ns = max(self.now_ns, now_ns)
@@ -417,11 +412,3 @@ class Shard:
             and not len(self.asks)
             and not self.outputs.unwritten
         )
-
-
-def _leapt(ahead_ns: int) -> str:
-    days = ahead_ns / 86400e9
-    return (
-        f"The machine's clock was set ahead by {days:,.1f} days while the app ran; nothing has run "
-        f"at that time. If the clock is right now, start the app again; else set it first."
-    )

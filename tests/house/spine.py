@@ -75,6 +75,7 @@ WALK = (
         "stored",
         "settings",
         "demand",
+        "clock",
         "shard",
         "ownership",
         "links",
