@@ -111,6 +111,7 @@ runtime/core/    The core: no I/O, no clock, no thread.
     settings.py    Who a shard is, the app that it runs, and what it holds at most.
     demand.py      What a shard and its driver agree on for each batch: how much it takes, what came of it.
     clock.py       When a shard believes the wall clock: a leap ahead is taken for a mistake.
+    gate.py        The gate to the outside: what a batch says leaves when its commit is durable.
     shard.py       The life of a batch: events in, turns, one commit, effects out.
     ownership.py   Where a key lives: the slot of an entity, and the shard that serves a slot.
     wire.py        The wire format between shards: packets, frames, and the runs of messages in a frame.

@@ -17,12 +17,10 @@ Ideas: docs/entities.md, docs/streams.md, docs/log.md.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from msgspec import Struct
 
 from skerry.errors import SkerryError
 from skerry.runtime.core.clients import NOTHING
@@ -56,6 +54,7 @@ from skerry.runtime.core.events import (
     Written,
 )
 from skerry.runtime.core.executor import Mode
+from skerry.runtime.core.gate import Gate, Held
 from skerry.runtime.core.observer import Observer
 from skerry.runtime.core.ownership import Ownership
 from skerry.runtime.core.results import Raised
@@ -75,17 +74,6 @@ from skerry.runtime.ports import Committed, Last
 
 CROWDED = Outcome("busy", msgspec.msgpack.encode(["Unavailable", "Too many dead letters at once."]))
 """What is said to an operator whose words are not taken."""
-
-
-class _Held(Struct, frozen=True):
-    """What may leave when a commit is durable."""
-
-    no: int
-    replies: list[Reply | Told]
-    sealed: list[tuple[int, int]]
-    """(peer, frame) up to which frames may leave."""
-    taken: dict[int, tuple[int, int]]
-    """(frame, byte position) up to which each peer may be told that it is durable."""
 
 
 class Shard:
@@ -109,13 +97,12 @@ class Shard:
         self.settings, self.limits = settings, settings.limits
         self.me, self.incarnation = settings.me, settings.incarnation
         self.epoch = last.epoch + 1
-        self.durable = self._opened = last.no
+        self._opened = last.no
         self.now_ns = last.time_ns
         self.stopped = False
         self._chain = Chain(self.epoch, last.no, last.checksum)
         self._store = store
         self._effects: list[Effect] = []
-        self._held: deque[_Held] = deque()
         self._looked_ns = 0
         self._looks = last.time_ns // LOOK_NS
         """Counts slots that were looked through, from where the life before this one about was."""
@@ -131,6 +118,7 @@ class Shard:
         self.names = Names(store)
         self.outputs = Outputs(settings.outlets, settings.life, store.read)
         self.streams = Streams(self.ownership, settings.incarnation, self.epoch, store.read)
+        self._gate = Gate(last.no, self.streams)
         self.schedule = Schedule(
             limits, self.streams, self.timers, self.requests.knows, slow=settings.slow
         )
@@ -161,6 +149,11 @@ class Shard:
         )
 
     @property
+    def durable(self) -> int:
+        """The number of the newest durable commit."""
+        return self._gate.durable
+
+    @property
     def no(self) -> int:
         """The number of the newest sealed commit."""
         return self._chain.no
@@ -181,7 +174,6 @@ class Shard:
         rows: list[Row] = [(Table.META, b"epoch", self.epoch.to_bytes(8, "big"))]
         rows += self.schemas.describe(self.settings.types)
         self.schemas.load(self.dispatch.handlers)
-        self._hold(_Held(self.no + 1, [], [], {}))
         return self._chain.seal(self.now_ns, [], rows)
 
     # ── events ──
@@ -292,10 +284,10 @@ class Shard:
         for table in self.tables:
             table.sealed(stamp)
         if not states and not rows:
-            self._hold(_Held(self.no, replies, [], {}))
+            self._effects += self._gate.hold(Held(self.no, replies, [], {}))
             return None
         rows += self.streams.outboxes.rows_of_released()
-        self._hold(_Held(self.no + 1, replies, sealed, taken))
+        self._effects += self._gate.hold(Held(self.no + 1, replies, sealed, taken))
         return self._chain.seal(self.now_ns, states, rows, live)
 
     def _frames(self) -> list[tuple[int, list[tuple[bytes, int]]]]:
@@ -309,30 +301,13 @@ class Shard:
 
     # ── durability ──
 
-    def _hold(self, held: _Held) -> None:
-        if held.no <= self.durable:
-            assert not held.sealed, "I3: frames of a batch that has no commit"
-            self._effects += held.replies
-        else:
-            self._held.append(held)
-
     def _release(self, no: int) -> None:
         assert no <= self.no, f"I3: commit {no} is durable, but {self.no} is the newest sealed"
         if self.durable == self._opened < no:
             self._effects += self.streams.hello()
             served = self.ownership.served
             self._effects.append(Adopt(served, self.positions.of(sorted(served))))
-        self.durable = max(self.durable, no)
-        peers: dict[int, None] = {}
-        while self._held and self._held[0].no <= no:
-            held = self._held.popleft()
-            for peer, seq in held.sealed:
-                self.streams.outbound[peer].durable_upto(seq)
-                peers[peer] = None
-            for peer, (seq, position) in held.taken.items():
-                self.streams.durable(peer, seq, position)
-            self._effects += held.replies
-        self._effects += self.streams.speak(peers)
+        self._effects += self._gate.release(no)
         self._effects += self.outputs.offer(self.durable)
 
     # ── what others may know ──
@@ -366,11 +341,6 @@ class Shard:
     def dead(self) -> int:
         """How many dead letters there are."""
         return len(self.dispatch.dead)
-
-    @property
-    def buried(self) -> int:
-        """How many dead letters came since the start."""
-        return self.dispatch.dead.added
 
     @property
     def runnable(self) -> bool:

@@ -312,7 +312,7 @@ class Driver:
             "commits": self._commits,
             "skipped": self._sources.skipped,
             "progress": self._sources.progress(),
-            "dead": self._shard.buried,
+            "dead": self._shard.stats()["dead_since_start"],
         }
 
     def backup(self, caller: Caller, n: int, no: int, folder: str) -> None:

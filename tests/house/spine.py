@@ -76,6 +76,7 @@ WALK = (
         "settings",
         "demand",
         "clock",
+        "gate",
         "shard",
         "ownership",
         "links",
