@@ -38,6 +38,7 @@ FIRST = {
     "store": STORE,
     "app/reshard.py": ["tests/simulation/test_world.py", DESCRIPTION],
     "app/membership.py": [DESCRIPTION],
+    "simulator": ["tests/simulation/test_backup.py"],
 }
 
 
