@@ -179,11 +179,13 @@ class Driver:
 
     def _read(self) -> None:
         """Let sources add to the next batch."""
+        if self._stopping or self._sources.finished:
+            return
         demand = self._shard.demand()
         # Clients who wait have the next batch without what sources bring; every other at most, so
         # that these are read.
         self._hurry = not self._hurry and demand.asking
-        if self._hurry or self._stopping or demand.backpressured or self._store.nearly_full:
+        if self._hurry or demand.backpressured or self._store.nearly_full:
             return
         # What is here already runs first; sources that add as much as runs would keep it.
         share = INSIDE_SHARE if demand.inside else 1
