@@ -13,6 +13,7 @@ api/    What programs are written in; imported as `skerry`.
     handler.py        Handler: one method of an entity class, as messages reach it.
     message.py        Message: what is sent, as a value; and what a program names when it sends.
     turn.py           Turn: all that one handler run may read and leave behind; the seam of the two layers.
+    asked.py          Asks under way in a turn: the handlers that an ask's outcomes are for, and how long it waits.
     verbs.py          The verbs of a turn: each writes one intention on the Turn, which commits as a whole.
     portable.py       Carries an app by value, for a notebook or a function whose classes no worker can import.
     app.py            App: the entity types, outputs and streams that run together, and their checks.

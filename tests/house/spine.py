@@ -45,7 +45,7 @@ WALK = (
         "arguments",
         "handler",
     ),
-    *("message", "turn", "verbs", "portable"),
+    *("message", "turn", "asked", "verbs", "portable"),
     *("app", "builder", "ends", "outputs", "graph", "compile"),
     *("generate", "lines", "json_lines", "reading", "paths"),
     *("blocking", "aio", "batch", "outcomes", "host", "errors"),
