@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from skerry.runtime.core.events import Table
@@ -44,7 +44,6 @@ STEPS = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(STEPS)
 def test_an_ask_has_one_outcome_in_whatever_batches_they_come(
     steps: list[tuple[str, int]],

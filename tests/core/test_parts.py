@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
@@ -49,7 +49,6 @@ def frame_of(count: int, seq: int = 1) -> Packet:
     return Packet(Kind.FRAME, 1, 0, 1, 1, 1, seq, seq, count, 0)
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from(SHAPES), st.integers(1, 3 * RUN_MESSAGES)), max_size=4),
     st.lists(st.integers(1, 2 * RUN_MESSAGES), min_size=1),

@@ -254,7 +254,7 @@ def filled(kind: Kind, batches: list[list[tuple[int, int]]]) -> SlotTable:
 
 
 @every_kind
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(batches=BATCHES)
 def test_a_table_that_is_loaded_from_its_rows_is_the_same(
     make: MakeKind, batches: list[list[tuple[int, int]]]
@@ -266,7 +266,7 @@ def test_a_table_that_is_loaded_from_its_rows_is_the_same(
 
 
 @every_kind
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(batches=BATCHES, changes=CHANGES)
 def test_a_batch_that_is_thrown_away_leaves_a_table_as_it_was(
     make: MakeKind, batches: list[list[tuple[int, int]]], changes: list[tuple[int, int]]
@@ -282,7 +282,7 @@ def test_a_batch_that_is_thrown_away_leaves_a_table_as_it_was(
 
 
 @every_kind
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(batches=BATCHES, place=st.integers(0, PLACES - 1))
 def test_a_slot_that_is_dropped_leaves_nothing_and_all_others_stay(
     make: MakeKind, batches: list[list[tuple[int, int]]], place: int

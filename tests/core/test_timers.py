@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from skerry.runtime.core.events import Table
@@ -86,7 +86,6 @@ STEPS = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(STEPS)
 def test_what_stands_fires_once_and_nothing_else_in_whatever_batches(
     steps: list[tuple[str, int, int]],

@@ -33,7 +33,7 @@ def ground(
 
 
 @each_adapter
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 @given(steps=STEPS, sync=st.booleans(), seed=st.integers(0, 1 << 30))
 def test_what_was_synced_is_there_after_any_kills_and_power_cuts(
     tmp_path_factory: pytest.TempPathFactory,

@@ -146,7 +146,7 @@ VALUES = st.one_of(st.none(), st.binary(max_size=20).map(encode))
 
 
 @each_adapter
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, suppress_health_check=list(HealthCheck))
 @given(
     commits=st.lists(st.dictionaries(KEYS, VALUES, min_size=1), max_size=12),
     reopen=st.sets(st.integers(0, 12)),

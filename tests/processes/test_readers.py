@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from skerry.errors import SkerryError
@@ -149,7 +149,6 @@ def test_a_partition_is_named_by_a_text() -> None:
         Partition("places", Places(), 7, None, lambda: None)  # type: ignore[arg-type]
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.sampled_from([0, 1, 2, 5, 40, BATCH * SLICE_BATCHES * 2]), min_size=1, max_size=200

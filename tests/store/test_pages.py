@@ -32,7 +32,7 @@ def keys_of(rows: Sequence[tuple[str, bytes]]) -> list[str]:
     return [key for key, _ in rows]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
 @given(
     first=CHANGES,
     between=st.lists(CHANGES, max_size=12),

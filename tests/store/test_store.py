@@ -110,7 +110,7 @@ COMMITS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
 @given(commits=COMMITS, reopen=st.sets(st.integers(0, 25)), log_bytes=st.sampled_from([1, 1 << 30]))
 def test_a_store_equals_a_dict_over_any_commits_sweeps_and_reopenings(
     tmp_path_factory: pytest.TempPathFactory,
