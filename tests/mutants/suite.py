@@ -35,6 +35,7 @@ STORE = ["tests/store/test_store.py", "tests/ports", "tests/store/test_segments.
 FIRST = {
     "client": ["tests/client", *QUICK],
     "store/memtable.py": ["tests/store/test_memtable.py", "tests/store/test_pages.py", *STORE],
+    "store/committer.py": ["tests/store/test_power.py", *STORE],
     "store": STORE,
     "app/reshard.py": ["tests/simulation/test_world.py", DESCRIPTION],
     "app/membership.py": [DESCRIPTION],
