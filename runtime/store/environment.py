@@ -25,7 +25,7 @@ from skerry.runtime.store.disk import sealed, sync_path, unsealed
 from skerry.runtime.store.label import Label
 from skerry.runtime.store.tree import verify
 
-FORMAT = 4
+FORMAT = 5
 TREE = "data.mdb"
 TABLES = (b"rows", b"slots", b"meta")
 """LMDB's tables in it."""
