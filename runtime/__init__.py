@@ -138,6 +138,7 @@ runtime/core/    The core: no I/O, no clock, no thread.
 runtime/core/tables/    What a shard remembers, a kind of row a file.
     outputs.py       Items on their way to sinks: each numbered once, and kept until its sink has it.
     requests.py      A client's request seen before? Its first outcome, kept with the target's slot.
+    waiting.py       Requests that wait for an earlier one of their session, which is on its way or lost.
     sessions.py      A client's session as one shard knows it: which requests were answered, and how.
     names.py         Requests with an idempotency key: the first outcome of each, kept for a day.
     retention.py     How long outcomes are kept that nobody confirms, and how old ones are found.

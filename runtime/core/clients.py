@@ -233,7 +233,7 @@ class Clients:
             if outcome is None:
                 continue
             if outcome is False:
-                if not self._requests.hold(session, request):
+                if not self._requests.waiting.hold(session, request):
                     self._answer(request, Outcome("busy"))
                 continue
             if outcome is True:

@@ -386,9 +386,6 @@ class Stop(Struct, frozen=True):
 Effect = Transmit | Reply | Told | Adopt | Rewind | Write | Keep | Stop
 
 
-# ── the placement ─────────────────────────────────────────────────────────────
-
-
 class Placement(Struct, frozen=True, array_like=True):
     """The owner of every slot, at a version."""
 

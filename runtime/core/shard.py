@@ -97,11 +97,10 @@ class Shard:
         self.settings, self.limits = settings, settings.limits
         self.me, self.incarnation = settings.me, settings.incarnation
         self.epoch = last.epoch + 1
-        self._opened = last.no
-        self.now_ns = last.time_ns
+        self._opened, self.now_ns = last.no, last.time_ns
         self.stopped = False
         self._chain = Chain(self.epoch, last.no, last.checksum)
-        self._store = store
+        self._store, self._observer = store, observer
         self._effects: list[Effect] = []
         self._looked_ns = 0
         self._looks = last.time_ns // LOOK_NS
@@ -109,18 +108,16 @@ class Shard:
         self._batches = 0
         """Batches of this epoch: one that leaves nothing behind has no commit of its own."""
         self._clocks = Clocks()
-
-        limits = settings.limits
         self.ownership = Ownership(settings.me, settings.placement)
         self.schemas = Schemas(store)
         self.timers, self.asks, self.positions = Timers(), Asks(), Positions()
-        self.requests = Requests(store, limits)
+        self.requests = Requests(store, self.limits)
         self.names = Names(store)
         self.outputs = Outputs(settings.outlets, settings.life, store.read)
         self.streams = Streams(self.ownership, settings.incarnation, self.epoch, store.read)
         self._gate = Gate(last.no, self.streams)
         self.schedule = Schedule(
-            limits, self.streams, self.timers, self.requests.knows, slow=settings.slow
+            self.limits, self.streams, self.timers, self.requests.knows, slow=settings.slow
         )
         self.dispatch = Dispatch(
             settings,
@@ -137,7 +134,6 @@ class Shard:
             watch=watch,
             observer=observer,
         )
-        self._observer = observer
         self.tables: tuple[SlotTable, ...] = (
             self.timers,
             self.asks,
@@ -225,8 +221,7 @@ class Shard:
             return None
         kept = not any(type(effect) is Keep for effect in self._effects)
         assert kept, "I12: a batch would run from behind a cut whose rows are not kept yet"
-        turns_max = min(budget.turns, self.limits.turns_per_batch_max)
-        work = self.schedule.gather(self.now_ns, turns_max)
+        work = self.schedule.gather(self.now_ns, min(budget.turns, self.limits.turns_per_batch_max))
         if not work:
             return None
         self.dispatch.clients.full = budget.full
@@ -292,10 +287,9 @@ class Shard:
 
     def _frames(self) -> list[tuple[int, list[tuple[bytes, int]]]]:
         """The frames of each peer, encoded. Arguments that do not encode throw the batch away."""
+        filled = self.dispatch.routing.filled
         try:
-            return [
-                (peer, buffer.frames()) for peer, buffer in self.dispatch.routing.filled.items()
-            ]
+            return [(peer, buffer.frames()) for peer, buffer in filled.items()]
         except (TypeError, ValueError, OverflowError) as error:
             raise Raised from error
 

@@ -95,6 +95,7 @@ WALK = (
         "observer",
         "clients",
         "requests",
+        "waiting",
         "sessions",
         "names",
         "retention",

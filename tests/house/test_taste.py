@@ -18,6 +18,11 @@ PICKLES = {Path("api/portable.py")}
 NAMES_BANNED = {"utils", "util", "helpers", "common", "misc", "base", "manager", "data", "info"}
 
 
+def lines_of(path: Path) -> list[str]:
+    """The lines of a file."""
+    return (ROOT / path).read_text().splitlines()
+
+
 def nodes(*folders: str) -> Iterator[tuple[Path, ast.AST]]:
     """Every node of every file."""
     for path in files(*folders):
@@ -71,6 +76,18 @@ def test_every_folder_is_a_package_that_is_installed() -> None:
     there = {path.parent for path in files("api", "runtime")}
     bare = [folder for folder in there if not (ROOT / folder / "__init__.py").is_file()]
     assert bare == [], "a folder without __init__.py is not found by setup.py"
+
+
+def test_no_module_has_more_than_400_lines_and_no_class_more_than_300() -> None:
+    long = [path for path in files("api", "runtime") if len(lines_of(path)) > 400]
+    long_classes = [
+        f"{path}: {node.name}"
+        for path, node in nodes("api", "runtime")
+        if isinstance(node, ast.ClassDef)
+        and node.end_lineno is not None
+        and node.end_lineno - node.lineno >= 300
+    ]
+    assert (long, long_classes) == ([], []), "split it by the state that its parts own"
 
 
 def test_every_module_says_its_job_in_its_first_line() -> None:

@@ -31,6 +31,7 @@ from skerry.runtime.core.settings import Limits
 from skerry.runtime.core.tables.retention import looked_through, too_old
 from skerry.runtime.core.tables.sessions import Remembered, Session
 from skerry.runtime.core.tables.table import Stamp, StoredRow
+from skerry.runtime.core.tables.waiting import Waiting
 from skerry.runtime.ports import Committed
 
 IDLE_NS = 60 * 10**9
@@ -81,6 +82,7 @@ class Requests:
 
     def __init__(self, store: Committed, limits: Limits) -> None:
         self._store, self._limits = store, limits
+        self.waiting = Waiting(limits)
         self._sessions: dict[bytes, Session] = {}
         """Those that were silent longest come first."""
         self._begun: dict[Any, int] = {}
@@ -94,7 +96,6 @@ class Requests:
         self._expired: list[Row] = []
         self._idle_before_ns = 0
         self._count = self._bytes = 0
-        self._held = self._held_bytes = 0
 
     def load(self, rows: Iterable[StoredRow]) -> None:
         """Note which sessions have rows in the store."""
@@ -213,36 +214,13 @@ class Requests:
     def _unsettle_upto(self, session: Session, mark: int) -> None:
         self._unsettle(session, [number for number in session.settled if number <= mark])
 
-    def hold(self, session: Session, request: Request) -> bool:
-        """Keep a request until the one before it has run. False: there is no room."""
-        waiting = session.held.get(request.previous, {})
-        limits = self._limits
-        if (copy := waiting.get(request.number)) is not None:
-            self._let_go((copy,))  # Its caller came again by another line.
-        elif self._held >= limits.held_requests_max or self._held_bytes >= limits.held_bytes_max:
-            return False
-        request.args = request.args.copy()  # Alone: not with the whole message that it came in.
-        self._held += 1
-        self._held_bytes += memoryview(request.args).nbytes
-        waiting[request.number] = request
-        session.held[request.previous] = waiting
-        return True
-
-    def _let_go(self, requests: Iterable[Request]) -> None:
-        for request in requests:
-            self._held -= 1
-            self._held_bytes -= memoryview(request.args).nbytes
-
     def following(self, session: Session, number: int) -> list[Request]:
         """Return the requests that have waited for this one, which has run."""
         waiting = session.held.get(number)
         if waiting is None:
             return []
-        self._deferred.append(partial(self._free, session, number))
+        self._deferred.append(partial(self.waiting.free, session, number))
         return list(waiting.values())
-
-    def _free(self, session: Session, number: int) -> None:
-        self._let_go(session.held.pop(number, {}).values())
 
     def confirm(self, confirmed: Confirmed) -> None:
         """Raise the marks of a session, which holds these outcomes, and keep nothing that waits for
@@ -261,7 +239,7 @@ class Requests:
         for number, waiting in session.held.items():
             request = next(iter(waiting.values()))
             if number <= min(upto, below.get(slot_of(request.type, request.key), upto)):
-                self._deferred.append(partial(self._free, session, number))
+                self._deferred.append(partial(self.waiting.free, session, number))
 
     def expire(self, slot: int, now_ns: int) -> None:
         """Look for old rows in a slot, and for sessions that were silent for long."""
@@ -354,8 +332,7 @@ class Requests:
                 del self._begun[session.caller]
         for rows in session.kept.values():
             self._lose(rows)
-        for waiting in session.held.values():
-            self._let_go(waiting.values())
+        self.waiting.free_all(session)
         if session.kept:
             self._away[session.id] = set(session.kept)
 
@@ -384,7 +361,7 @@ class Requests:
                     session.rows.pop(number, None)
             for number, waiting in list(session.held.items()):
                 if any(slot_of(request.type, request.key) == slot for request in waiting.values()):
-                    self._free(session, number)
+                    self.waiting.free(session, number)
         keys = self._store.scan(Table.REQUEST, slot_prefix(slot))
         self._forget_away(slot, {_place_of(key)[1] for key, _ in keys})
 
