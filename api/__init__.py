@@ -6,6 +6,7 @@ ready-made to read and to write, and `skerry.testing` what a program's tests nee
 
 from skerry import sinks, sources
 from skerry.app import App, args
+from skerry.asked import Asked
 from skerry.client import AsyncClient, Client
 from skerry.entity import Entity, handler, query
 from skerry.errors import (
@@ -30,7 +31,6 @@ from skerry.stream.builder import Keyed, Stream
 from skerry.stream.ends import Sink, Source
 from skerry.stream.outputs import Output
 from skerry.verbs import (
-    Asked,
     ask,
     cancel_timer,
     emit,

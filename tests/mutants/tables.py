@@ -69,9 +69,7 @@ def _(following, self, session, number):
     return []
 
 
-@bug(
-    "what waits for an earlier request is kept without bound", "core.tables.requests:Requests.hold"
-)
+@bug("what waits for an earlier request is kept without bound", "core.tables.waiting:Waiting.hold")
 def _(hold, self, session, request):
     limits = replace(self._limits, held_requests_max=1 << 62, held_bytes_max=1 << 62)
     with patch.object(self, "_limits", limits):
