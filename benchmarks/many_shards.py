@@ -31,6 +31,7 @@ from benchmarks import command_line
 from benchmarks.figures import number
 from skerry import App, Entity, Generate
 from skerry.runtime.core.events import (
+    Adopt,
     Arrived,
     Commit,
     Durable,
@@ -211,6 +212,8 @@ class Cluster:
 
     def _perform(self, effects: Sequence[Effect]) -> None:
         for effect in effects:
+            if isinstance(effect, Adopt):
+                continue  # Items come from here, not from sources that a driver would open.
             assert isinstance(effect, Transmit), f"nothing goes wrong here, and yet: {effect}"
             self._inboxes[effect.peer].append(effect.raw)
             self.used.packets[Kind(effect.raw[3]).name] += 1
