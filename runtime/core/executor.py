@@ -110,11 +110,14 @@ class Executor:
         """Call the app's code, in this turn or in none: (value, None), or (None, its error)."""
         here.turn = turn
         try:
-            return function(*args), None
-        except self._errors as error:
-            return None, error
-        finally:
-            leave(self.turn)
+            value = function(*args)
+        except BaseException as error:
+            leave(self.turn)  # While the error is at hand: a forked child ends as it says.
+            if isinstance(error, self._errors):
+                return None, error
+            raise
+        leave(self.turn)
+        return value, None
 
     # ── together ──
 
