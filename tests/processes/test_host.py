@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -134,6 +135,8 @@ def test_a_signal_to_all_processes_of_an_app_ends_it_as_one_to_the_launcher(
             cwd=ROOT,
             stderr=out,
             start_new_session=True,
+            # A run of the tests may ignore it, as behind nohup, and the launcher would, too.
+            preexec_fn=partial(signal.signal, signal.SIGHUP, signal.SIG_DFL),
         )
     while not (data / "run.json").exists():
         assert process.poll() is None, said.read_text()
