@@ -160,6 +160,11 @@ class Child:
                     beat, f"did not return within {hang_s:g} s and its worker was killed"
                 )
 
+    @property
+    def serves(self) -> bool:
+        """Whether the process has opened its sockets, behind which it writes its heartbeat."""
+        return self.process is not None and self._assignment.beat.exists()
+
     def kill(self) -> None:
         """End the process now, if there is one."""
         if self.process is not None:

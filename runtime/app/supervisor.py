@@ -295,7 +295,9 @@ class Supervisor:
             self._stop(1)
             return
         folder = self._sockets
-        names = [f"{of}-{shard}" for shard in self._questions.reachable for of in ("door", "pipe")]
+        # Those that we have talked to, and those that we could not talk to for want of a socket.
+        serving = {*self._questions.reachable, *(c.shard for c in self._children if c.serves)}
+        names = [f"{of}-{shard}" for shard in serving for of in ("door", "pipe")]
         if folder.stands() and all((folder.path / name).exists() for name in names):
             return
         try:

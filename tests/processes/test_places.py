@@ -6,6 +6,7 @@ import asyncio
 import os
 import resource
 import shutil
+import signal
 import socket
 import stat
 import subprocess
@@ -133,6 +134,25 @@ def test_sockets_that_are_swept_away_are_made_again(tmp_path: Path, swept: str) 
         assert [client.ask(Counter.at(key).add) for key in "abcd"] == [2, 1, 1, 1]
         with skerry.Client(data) as another:
             assert another.ask(Counter.at("a").add) == 3
+
+
+def test_a_listener_that_is_swept_away_before_anybody_has_used_it_is_made_again(
+    tmp_path: Path,
+) -> None:
+    data, said = tmp_path / "data", tmp_path / "said"
+    with running(data, said=said) as process:
+        folder = Path(run_file(data).sockets)
+        while not (folder / "pipe-0").exists():  # A worker opens this one first.
+            os.sched_yield()
+        process.send_signal(signal.SIGSTOP)
+        while not (folder / "beat-0").exists():
+            os.sched_yield()
+        (folder / "door-0").unlink()
+        process.send_signal(signal.SIGCONT)
+        while "were removed" not in said.read_text():
+            os.sched_yield()
+        with skerry.Client(data) as client:
+            assert [client.ask(Counter.at(key).add) for key in "abcd"] == [1, 1, 1, 1]
 
 
 def test_an_app_whose_data_was_replaced_ends_and_leaves_the_sockets_there_alone(
