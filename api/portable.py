@@ -74,8 +74,9 @@ def _reduced(cls: Any) -> tuple[Any, ...]:
         for name, value in vars(cls).items()
         if isinstance(value, types.FunctionType | classmethod | staticmethod | property)
     }
+    is_entity: bool = isinstance(cls, EntityMeta)
     for function in functions.values():
-        if isinstance(cls, EntityMeta) and isinstance(function, types.FunctionType):
+        if is_entity and isinstance(function, types.FunctionType):
             # Cloudpickle carries the globals that code refers to, not those of annotations.
             function.__annotations__ = typing.get_type_hints(function, include_extras=True)
     own, hints = inspect.get_annotations(cls), hints_of(cls, cls.__name__)
