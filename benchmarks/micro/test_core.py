@@ -114,7 +114,7 @@ def test_stream_carries_a_batch_from_shard_to_shard(benchmark: Benchmark) -> Non
 
     def batch() -> None:
         rows = list(sender.streams.seal(1, frames[0]))
-        commit = sender._seal_rows(rows)
+        commit = sender._chain.seal(sender.now_ns, [], rows)
         ends[0][1].append(commit)
         sender.streams.outbound[1].durable_upto(sender.streams.outbound[1].sealed)
         sender._effects += sender.streams.speak({1})
