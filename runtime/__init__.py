@@ -156,7 +156,7 @@ runtime/core/streams/    Ordered messages between two shards.
     speech.py     What a shard says to its peers: packets, each with an ack, and the acks that are still owed.
     outbound.py   The sending end of one stream: numbers, outbox, credit, resume.
     inbound.py    The receiving end of one stream: which frame is next, and what may be acked.
-    parts.py      A frame that is run in parts: its messages, cut so that no part costs a look at all of them.
+    parts.py      A frame that is run in parts: its messages, decoded once, of which each part is a slice.
 
 runtime/store/    Down to the disk.
     store.py         The store of a shard: its rows, its log, and the thread that joins them.

@@ -328,18 +328,21 @@ def halves(runs: list[Run], count: int) -> tuple[list[Run], list[Run]]:
     for place, run in enumerate(runs):
         size = len(run.keys)
         if size >= count:
-            rest = [part(run, count, size)] if size > count else []
-            return [*first, part(run, 0, count)], rest + runs[place + 1 :]
+            columns = plain_columns(run)
+            rest = [part(run, columns, count, size)] if size > count else []
+            return [*first, part(run, columns, 0, count)], rest + runs[place + 1 :]
         first.append(run)
         count -= size
     return first, []
 
 
-def part(run: Run, start: int, end: int) -> Run:
-    """Cut out the messages from `start` up to `end`, as a run."""
-    columns = [
-        column[start:end] for column in msgspec.msgpack.decode(run.columns, type=list[list[Any]])
-    ]
+def plain_columns(run: Run) -> list[list[Any]]:
+    """Decode the columns of a run, whatever release wrote it. Raises what a decoder raises."""
+    return msgspec.msgpack.decode(run.columns, type=list[list[Any]])
+
+
+def part(run: Run, columns: list[list[Any]], start: int, end: int) -> Run:
+    """Cut out the messages from `start` up to `end`, as a run. `columns`: the run's, decoded."""
     blobs, extras = run.blobs, run.extras
     return Run(
         run.call,
@@ -347,7 +350,7 @@ def part(run: Run, start: int, end: int) -> Run:
         run.handler,
         run.params,
         run.keys[start:end],
-        Raw(_encoder.encode(columns)),
+        Raw(_encoder.encode([column[start:end] for column in columns])),
         None if blobs is None else blobs[start:end],
         None if extras is None else extras[start:end],
     )
@@ -360,8 +363,7 @@ def dealt(run: Run, owners: Sequence[int]) -> dict[int, Run]:
         places.setdefault(owner, []).append(place)
     if len(places) == 1:
         return dict.fromkeys(places, run)
-    columns = msgspec.msgpack.decode(run.columns, type=list[list[Any]])
-    blobs, extras = run.blobs, run.extras
+    columns, blobs, extras = plain_columns(run), run.blobs, run.extras
     return {
         owner: Run(
             run.call,
@@ -382,7 +384,7 @@ def blobs_of(run: Run) -> list[bytes]:
     if run.blobs is not None:
         return [bytes(blob) for blob in run.blobs]
     try:
-        columns = msgspec.msgpack.decode(run.columns, type=list[list[Any]])
+        columns = plain_columns(run)
     except UNREADABLE:
         return [UNREAD] * len(run.keys)
     if not columns:

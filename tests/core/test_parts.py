@@ -12,7 +12,7 @@ from msgspec import Raw
 from skerry.runtime.core import wire
 from skerry.runtime.core.events import Table
 from skerry.runtime.core.streams.inbound import Inbound
-from skerry.runtime.core.streams.parts import RUN_MESSAGES, CutFrame
+from skerry.runtime.core.streams.parts import CutFrame
 from skerry.runtime.core.wire import Call, Kind, Packet, Run
 from tests.core.effort import effort, grows_like
 
@@ -50,8 +50,8 @@ def frame_of(count: int, seq: int = 1) -> Packet:
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from(SHAPES), st.integers(1, 3 * RUN_MESSAGES)), max_size=4),
-    st.lists(st.integers(1, 2 * RUN_MESSAGES), min_size=1),
+    st.lists(st.tuples(st.sampled_from(SHAPES), st.integers(1, 768)), max_size=4),
+    st.lists(st.integers(1, 512), min_size=1),
 )
 def test_parts_are_the_messages_of_the_frame_in_order(
     shapes: list[tuple[str, int]], sizes: list[int]

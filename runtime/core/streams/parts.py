@@ -1,7 +1,7 @@
-"""A frame that is run in parts: its messages, cut so that no part costs a look at all of them.
+"""A frame that is run in parts: its messages, decoded once, of which each part is a slice.
 
 A batch takes a large frame in parts, so that many slow messages in one frame do not hold
-their shard for all of it.
+their shard for all of it. A part costs what it holds, however large its frame is.
 
 Pure. Idea: docs/streams.md.
 """
@@ -10,16 +10,12 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from itertools import accumulate
+from typing import Any
 
-import msgspec
 from msgspec import Raw, Struct
 
 from skerry.runtime.core import wire
 from skerry.runtime.core.wire import Packet, Run
-
-RUN_MESSAGES = 256
-"""Messages of the runs that a frame is cut into: a part that ends within one encodes it anew."""
-
 
 OPEN_BYTES = 4 << 20
 """Bodies of frames that wait decoded, which takes several times as much memory."""
@@ -47,17 +43,17 @@ class CutFrame:
     """The messages of a frame, of which any part can be had."""
 
     def __init__(self, runs: list[Run]) -> None:
-        self._runs = [short for run in runs for short in _short_runs(run)]
-        self._ends = list(accumulate(len(run.keys) for run in self._runs))
+        self._runs = [_decoded(run) for run in runs]
+        self._ends = list(accumulate(len(run.keys) for run in runs))
 
     def part(self, start: int, end: int) -> list[Run]:
         """The messages from `start` up to `end`."""
         runs = []
         for place in range(bisect_right(self._ends, start), bisect_left(self._ends, end) + 1):
-            run, behind = self._runs[place], self._ends[place]
+            (run, columns), behind = self._runs[place], self._ends[place]
             before = behind - len(run.keys)
             if start > before or end < behind:
-                run = wire.part(run, max(start - before, 0), min(end, behind) - before)
+                run = wire.part(run, columns, max(start - before, 0), min(end, behind) - before)
             runs.append(run)
         return runs
 
@@ -97,13 +93,12 @@ class OpenFrames:
         return frame.part(part.start, part.end)
 
 
-def _short_runs(run: Run) -> list[Run]:
-    """A run as runs of no more than `RUN_MESSAGES`."""
-    count = len(run.keys)
+def _decoded(run: Run) -> tuple[Run, list[list[Any]]]:
+    """A run and its columns. Those that do not decode become arguments that their turns refuse, each
+    alone."""
     try:
-        msgspec.msgpack.decode(run.columns)
-    except wire.UNREADABLE:  # Its turns refuse them, each alone.
-        blobs = [Raw(wire.UNREAD)] * count
+        return run, wire.plain_columns(run)
+    except wire.UNREADABLE:
+        blobs = [Raw(wire.UNREAD)] * len(run.keys)
         about = run.call, run.type, run.handler, run.params, run.keys
-        run = Run(*about, wire.NO_COLUMNS, blobs, run.extras)
-    return list(wire.dealt(run, [place // RUN_MESSAGES for place in range(count)]).values())
+        return Run(*about, wire.NO_COLUMNS, blobs, run.extras), []
