@@ -20,11 +20,12 @@ class DirectoryCoordinator:
         self._lock: int | None = None
 
     def acquire(self) -> None:
-        """See `ports.Coordinator`."""
+        """Take the lease: lock the data directory. Raises StoreLocked."""
         self._lock = directory.lock(self._data)
 
     def holds(self) -> bool:
-        """See `ports.Coordinator`. A lock on a file that was removed or replaced guards nothing."""
+        """Whether the lease still guards the data: a lock on a file that was removed or replaced
+        guards nothing."""
         assert self._lock is not None, "the lease was taken"
         try:
             here = (self._data / directory.LOCK).stat()
@@ -33,27 +34,27 @@ class DirectoryCoordinator:
         return os.path.samestat(os.fstat(self._lock), here)
 
     def release(self) -> None:
-        """See `ports.Coordinator`."""
+        """Give the lease back."""
         assert self._lock is not None, "the lease was taken"
         os.close(self._lock)
         self._lock = None
 
     def read(self) -> Description | None:
-        """See `ports.Coordinator`."""
+        """Read the description; None: the app was never started. Raises StoreDamaged."""
         return directory.load(self._data)
 
     def replace(self, new: Description, *, generation: int) -> None:
-        """See `ports.Coordinator`."""
+        """Replace the description of this generation, durably. Raises SkerryError."""
         directory.replace(self._data, new, generation=generation)
 
     def announce(self, running: Running) -> None:
-        """See `ports.Coordinator`."""
+        """Tell clients and workers where the shards are reached."""
         directory.announce(self._data, running)
 
     def withdraw(self) -> None:
-        """See `ports.Coordinator`."""
+        """Take the announcement back: nobody runs the app."""
         directory.withdraw(self._data)
 
     def last_running(self) -> Running | None:
-        """See `ports.Coordinator`."""
+        """Read the last announcement that was not withdrawn; None: there is none."""
         return directory.last_running(self._data)

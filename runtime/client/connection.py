@@ -100,28 +100,28 @@ class Connection:
     # ── what session and questions send by ──
 
     def say(self, shard: int, raw: bytes) -> bool:
-        """See `session.Lines`."""
+        """Send a message; False when the line is not connected."""
         self._arm()
         return self._line(shard).say(raw)
 
     def up(self, shard: int) -> bool:
-        """See `session.Lines`."""
+        """Tell whether the line to a shard is connected."""
         return self._line(shard).up
 
     def has(self, shard: int) -> bool:
-        """See `questions.Way`."""
+        """Tell whether the app has this shard, as far as is known."""
         return shard in self._running.shards
 
     async def settled(self) -> None:
-        """See `questions.Way`."""
+        """Wait until the app has said who owns what."""
         await self._greeted.wait()
 
     def begin(self) -> None:
-        """See `session.Lines`: what is asked in this tick of the loop leaves at its end."""
+        """Have what is asked in this tick of the loop leave at its end."""
         self._loop.call_soon(self._flush)
 
     def clock_ns(self) -> int:
-        """See `session.Lines`."""
+        """Return the time of a clock that is never set."""
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
     def _flush(self) -> None:

@@ -33,10 +33,10 @@ from skerry.runtime.gateway.protocol import PAGE_ROWS, Caller, Control
 from skerry.runtime.ports import Committed
 
 SLICE_ROWS = 2000
-"""Rows that a look goes through per round, so that nobody waits for it."""
+"""Rows that a look reads per round, so that nobody waits for it."""
 
 PAGE_BYTES = 1 << 20
-"""The same in bytes, and how large a page is: one row may go beyond."""
+"""Bytes that a look reads per round, and the size of a page. One row may exceed it."""
 
 
 PARTS_OF_CALLERS = 8
@@ -185,7 +185,7 @@ class Inquiries:
     # ── bounds ──
 
     def _looks_of(self, caller: Caller) -> _Looks:
-        """Those of a caller that asks one more thing. Raises Busy."""
+        """Return the open looks of a caller that asks for one more. Raises Busy."""
         limits, looks = self._limits, self._callers.get(caller)
         if looks is not None and (
             len(looks) >= limits.looks_of_caller_max
@@ -200,7 +200,7 @@ class Inquiries:
         return looks
 
     def _let_go(self) -> bool:
-        """Of who does not read what it was told: the one who takes most. Whether there was any."""
+        """Let go of the caller that takes most memory, of those that do not read. Whether one was found."""
         deaf = [caller for caller in self._callers if not self._answers.has_read(caller)]
         if not deaf:
             return False

@@ -36,7 +36,7 @@ class Ground(Protocol):
 
     @property
     def clock_ns(self) -> int:
-        """The time."""
+        """Return the time of a clock that is never set."""
         ...
 
     @property
@@ -127,17 +127,17 @@ class Caller:
     # ── what the session speaks by ──
 
     def say(self, shard: int, raw: bytes) -> bool:
-        """See `session.Lines`."""
+        """Send a message; False when the line is not connected."""
         if shard in self._up:
             self._ground.to_door(self.line(shard), raw)
         return shard in self._up
 
     def up(self, shard: int) -> bool:
-        """See `session.Lines`."""
+        """Tell whether the line to a shard is connected."""
         return shard in self._up
 
     def begin(self) -> None:
-        """See `session.Lines`."""
+        """Have the session flushed in the next step."""
         self._flush = True
 
     def clock_ns(self) -> int:

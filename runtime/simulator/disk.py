@@ -42,7 +42,7 @@ class MemoryStore:
         return self._states.get((type, key))
 
     def states_at(self, type: str, keys: Sequence[str], slots: Sequence[int]) -> list[bytes | None]:
-        """The same for many entities."""
+        """The newest sealed states of many entities of a type, each with its slot."""
         assert list(slots) == slots_of(type, keys), "who asks knows the slots"
         return [self.state(type, key) for key in keys]
 

@@ -40,7 +40,8 @@ class Shore:
         return [item for end in ends for item in self.out[end]]
 
     def known_to(self, disks: Iterable[MemoryStore]) -> dict[End, list[Any]]:
-        """Of what came out as much as these disks know of: the rest belongs to the life before."""
+        """Return the items that came out and that these disks know of; the rest belongs to an earlier
+        generation."""
         known = {}
         for disk in disks:
             for _, row in disk.scan(Table.OUTPUT_NUMBER):

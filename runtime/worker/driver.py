@@ -52,7 +52,7 @@ BACKLOG_BYTES = 32 << 20
 """Sealed and not yet durable. Above, no batch runs until the disk has caught up (I7)."""
 
 BACKLOG_RECORDS = 64
-"""The same in records: a few fsyncs' worth."""
+"""Records sealed and not yet durable, a few fsyncs' worth. Above, no batch runs, either."""
 
 FAILED_NS = 10 * 10**9
 """How long a shard that always has something to run goes on after one of its sources failed."""

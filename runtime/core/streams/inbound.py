@@ -27,10 +27,10 @@ from skerry.runtime.core.streams.parts import Part
 from skerry.runtime.core.wire import Packet
 
 CREDIT_BYTES = 8 << 20
-"""Received and not yet durable, per stream, at most."""
+"""Bytes received and not yet durable, at most, of one stream."""
 
 CREDIT_BYTES_OF_ALL = 256 << 20
-"""The same of all streams together, dealt out evenly: among many, each gets less (I7)."""
+"""Bytes received and not yet durable, at most, of all streams. They share it evenly (I7)."""
 
 
 class Verdict(enum.Enum):

@@ -130,7 +130,7 @@ class Streams:
         return rows
 
     def taken(self, parts: list[Part]) -> dict[int, tuple[int, int]]:
-        """Of each peer the newest (seq, position) that a commit of these parts makes durable."""
+        """The newest (seq, position) of each peer that a commit of these parts makes durable."""
         whole = [part.packet for part in parts if part.ends]
         return {packet.src: (packet.seq, packet.position) for packet in whole}
 

@@ -25,7 +25,7 @@ BODIES_IN_MEMORY_BYTES = 32 << 20
 """Bodies of unacked frames kept in memory per stream; older ones are read from the store again."""
 
 BODIES_IN_MEMORY_BYTES_OF_ALL = 512 << 20
-"""The same of all streams together, dealt out evenly: among many, each gets less (I7)."""
+"""Bodies of unacked frames kept in memory for all streams, which share it evenly (I7)."""
 
 
 NEVER_NS = -(1 << 62)
