@@ -68,6 +68,7 @@ def test_what_was_synced_is_there_after_any_kills_and_power_cuts(
                 cut()
             ground.fail_after(NEVER)
         cut()
+        owner.log.close()
 
 
 @pytest.mark.parametrize("noted", [False, True])

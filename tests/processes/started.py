@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,7 +14,14 @@ ROOT = Path(__file__).parents[2]
 CLI = [sys.executable, "-m", "skerry.runtime.cli"]
 
 
-def launcher(*args: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+def limited(which: int, value: int) -> Callable[[], None]:
+    """Sets a limit of a process that begins, and none of the process that starts it."""
+    return lambda: resource.setrlimit(which, (value, value))
+
+
+def launcher(
+    *args: str, cwd: Path = ROOT, limit: Callable[[], None] | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run the launcher to its end."""
     return subprocess.run(
         [*CLI, *args],
@@ -22,6 +30,7 @@ def launcher(*args: str, cwd: Path = ROOT, **environment: str) -> subprocess.Com
         capture_output=True,
         text=True,
         timeout=100,
+        preexec_fn=limit,
     )
 
 

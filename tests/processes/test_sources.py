@@ -7,12 +7,13 @@ import json
 import os
 import resource
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import ANY
 
 import pytest
 
-from tests.processes.started import launcher
+from tests.processes.started import launcher, limited
 
 APP = """
 import skerry
@@ -50,13 +51,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(folder: Path, *args: str) -> tuple[int, str]:
+def run(folder: Path, *args: str, limit: Callable[[], None] | None = None) -> tuple[int, str]:
     """One run of the app: its exit code, and what it said."""
     kind, *paths = args
     options = paths[paths.index("--data") :] if "--data" in paths else []
     paths = paths[: len(paths) - len(options)]
     command = ("run", "reading.py", "--workers", "2", *options, "--", kind, *paths)
-    done = launcher(*command, cwd=folder)
+    done = launcher(*command, cwd=folder, limit=limit)
     assert "Traceback" not in done.stderr
     return done.returncode, done.stderr
 
@@ -124,12 +125,8 @@ def test_bad_rows_become_dead_letters_with_their_place_and_bytes_once_or_are_ski
 def test_more_files_are_read_than_a_process_may_have_open(folder: Path) -> None:
     for number in range(300):
         (folder / f"{number}.txt").write_text(f"one w{number % 7}\n")
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (130, limits[1]))
-    try:
-        assert run(folder, "text", "*.txt") == (0, ANY)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    few = limited(resource.RLIMIT_NOFILE, 130)
+    assert run(folder, "text", "*.txt", limit=few) == (0, ANY)
     assert counts(folder) == Counter(["one"] * 300 + [f"w{n % 7}" for n in range(300)])
 
 

@@ -7,13 +7,12 @@ import resource
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from skerry import App, SkerryError
-from tests.processes.started import CLI, launcher
+from tests.processes.started import CLI, launcher, limited
 
 COUNTING = """
 from skerry import App, Entity, Generate
@@ -178,8 +177,3 @@ def test_a_limit_on_files_sizes_is_named_before_anything_is_lost(tmp_path: Path)
     assert done.returncode == 1
     assert "6,144 bytes: raise `ulimit -f`" in done.stderr and "Traceback" not in done.stderr
     assert launcher("run", "counting.py", cwd=tmp_path).returncode == 0
-
-
-def limited(which: int, value: int) -> Callable[[], None]:
-    """Sets a limit of a process that begins."""
-    return lambda: resource.setrlimit(which, (value, value))
