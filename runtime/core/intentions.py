@@ -24,7 +24,9 @@ from skerry.errors import UnknownEntity
 from skerry.handler import Handler
 from skerry.runtime.core.buffer import Runs, head_of, nameless
 from skerry.runtime.core.cache import Cache
+from skerry.runtime.core.commit import slot_prefix
 from skerry.runtime.core.ids import Ids
+from skerry.runtime.core.ownership import slot_of
 from skerry.runtime.core.results import Raised
 from skerry.runtime.core.settings import TURN_ERRORS
 from skerry.runtime.core.stored import split
@@ -109,7 +111,7 @@ class Intentions:
     def _ask(self, entity: Entity, intention: Intention) -> None:
         _, handler, to, args, asked = intention
         name, key = entity.__skerry__.name, entity.key
-        id = self._ids.new()
+        id = slot_prefix(slot_of(name, key)) + self._ids.new()
         timer = b""
         then, rejected, failed, timeout = asked.outcomes
         if timeout is not None:

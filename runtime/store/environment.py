@@ -25,7 +25,7 @@ from skerry.runtime.store.disk import sealed, sync_path, unsealed
 from skerry.runtime.store.label import Label
 from skerry.runtime.store.tree import verify
 
-FORMAT = 5
+FORMAT = 6
 TREE = "data.mdb"
 TABLES = (b"rows", b"slots", b"meta")
 """LMDB's tables in it."""

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skerry.runtime.core.commit import slot_prefix
 from skerry.runtime.core.events import Table
+from skerry.runtime.core.ownership import slot_of
 from skerry.runtime.core.tables.asks import Ask, Asks
 from skerry.runtime.core.tables.table import Stamp
 from tests.core.effort import effort, grows_like
@@ -17,7 +19,13 @@ STAMP = Stamp(1, 1)
 
 def an_ask(number: int) -> Ask:
     """One of a few entities'."""
-    return Ask("Shop", f"k{number % 3}", b"%04d" % number, True, None, None, None)
+    key = f"k{number % 3}"
+    return Ask("Shop", key, an_id(key, number), True, None, None, None)
+
+
+def an_id(key: str, number: int) -> bytes:
+    """An id of the entity's slot."""
+    return slot_prefix(slot_of("Shop", key)) + b"%04d" % number
 
 
 def take(asks: Asks, number: int) -> bool:
@@ -63,7 +71,7 @@ def test_an_ask_has_one_outcome_in_whatever_batches_they_come(
                 assert take(asks, number) == (number in pending)
                 pending.discard(number)
             case "forgotten":
-                taken = {int(ask.id) for ask in asks.take_all("Shop", f"k{number}")}
+                taken = {int(ask.id[2:]) for ask in asks.take_all("Shop", f"k{number}")}
                 assert taken == {ask for ask in pending if ask % 3 == number}
                 pending -= taken
             case "seal":
@@ -82,7 +90,7 @@ def test_an_ask_has_one_outcome_in_whatever_batches_they_come(
                 if step == "restart":
                     asks = Asks()
                     asks.load((Table.ASK, key, row) for key, row in rows.items())
-    assert {int(msgspec.msgpack.decode(row, type=Ask).id) for row in rows.values()} == sealed
+    assert {int(msgspec.msgpack.decode(row, type=Ask).id[2:]) for row in rows.values()} == sealed
 
 
 @pytest.mark.parametrize("between", [True, False])
@@ -111,7 +119,7 @@ def test_to_forget_again_and_again_costs_no_second_look_at_what_was_asked(betwee
     def ask_and_forget(count: int) -> None:
         asks = Asks()
         for number in range(count):
-            asks.add(Ask("Shop", "k", b"%04d" % number, True, None, None, None))
+            asks.add(Ask("Shop", "k", an_id("k", number), True, None, None, None))
         if between:
             seal(asks)
         assert sum(len(asks.take_all("Shop", "k")) for _ in range(count)) == count

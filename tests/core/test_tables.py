@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from msgspec import Raw, Struct, structs
 from msgspec.msgpack import encode
 
+from skerry.runtime.core.commit import slot_prefix
 from skerry.runtime.core.events import Row, Table, Written
 from skerry.runtime.core.ownership import slot_of
 from skerry.runtime.core.settings import Limits
@@ -136,7 +137,8 @@ class OfAsks(Kind):
     def change(self, table: Asks, place: int, step: int) -> None:
         asked = self.asked.setdefault(place, [])
         if step < 3:
-            asked.append(next(self.ids).to_bytes(24, "big"))
+            slot = slot_prefix(slot_of("Shop", f"k{place}"))
+            asked.append(slot + next(self.ids).to_bytes(24, "big"))
             table.add(Ask("Shop", f"k{place}", asked[-1], True, None, None, None))
         elif step == 3 and asked:
             table.take("Shop", f"k{place}", asked.pop())

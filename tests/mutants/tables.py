@@ -147,7 +147,7 @@ def _(take, self, type_name, key, id):
 @bug("an ask has two outcomes in one batch", "core.tables.asks:Asks.take")
 def _(take, self, type_name, key, id):
     if id in self._gone:
-        self._await(*self._gone.pop(id))
+        self._await(self._gone.pop(id))
     return take(self, type_name, key, id)
 
 

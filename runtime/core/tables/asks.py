@@ -2,8 +2,8 @@
 
 An ask is a row of its asker's slot. The first outcome (reply, refusal, failure, time-out)
 removes it in the turn that runs the outcome's handler; any later one finds no row and is
-dropped and counted. Ids come from (shard, epoch, commit, index), never from the entity:
-a late outcome of an ask before `forget()` can't be taken for one after it.
+dropped and counted. An id is the key of the row: the asker's slot, then (shard, epoch, commit,
+index). So a late outcome of an ask before `forget()` can't be taken for one after it.
 
 What a batch adds or removes is staged until it is sealed. Idea: docs/entities.md.
 """
@@ -31,6 +31,7 @@ class Ask(Struct, array_like=True, frozen=True, gc=False):
     type: str
     key: str
     id: bytes
+    """The key of the row."""
     replies: bool
     then: Continuation | None
     rejected: Continuation | None
@@ -52,22 +53,21 @@ class Asks:
     ids = (Table.ASK,)
 
     def __init__(self) -> None:
-        self._pending: defaultdict[int, dict[Asker, dict[bytes, Ask]]] = defaultdict(dict)
-        """Asks of earlier batches without an outcome, by slot, then by asker and id."""
+        self._pending: defaultdict[bytes, dict[Asker, dict[bytes, Ask]]] = defaultdict(dict)
+        """Asks of earlier batches without an outcome, by slot, as their ids have it, then by asker
+        and id."""
         self._new: dict[Asker, dict[bytes, Ask]] = {}
         """Asks of the open batch without an outcome."""
-        self._slots: dict[Asker, int] = {}
-        """Slots of their askers, once their rows were made."""
-        self._gone: dict[bytes, tuple[int, Ask]] = {}
-        """Asks of earlier batches that the open batch gave an outcome, each with its slot."""
+        self._gone: dict[bytes, Ask] = {}
+        """Asks of earlier batches that the open batch gave an outcome."""
         self._count = 0
         self.late = 0
         """Outcomes that came after another outcome of the same ask."""
 
     def load(self, rows: Iterable[StoredRow]) -> None:
         """Take stored rows into memory."""
-        for _, key, value in rows:
-            self._await(int.from_bytes(key[:2], "big"), _row.decode(value))
+        for _, _, value in rows:
+            self._await(_row.decode(value))
             self._count += 1
 
     def add(self, ask: Ask) -> None:
@@ -85,41 +85,37 @@ class Asks:
         asked = self._new.get(asker)
         if asked is not None and id in asked:
             return asked.pop(id)  # Nobody ever hears of it: no row.
-        slot = slot_of(type_name, key)
-        pending = self._pending[slot]
-        known = pending.get(asker, {})
-        ask = known.pop(id, None)
-        if ask is None:
+        pending = self._pending.get(id[:2], {})
+        known = pending.get(asker)
+        if known is None or id not in known:
             self.late += 1
             return None
+        ask = self._gone[id] = known.pop(id)
         if not known:
             del pending[asker]
-        self._gone[id] = slot, ask
         return ask
 
     def take_all(self, type_name: str, key: str) -> list[Ask]:
         """Take all pending asks of an entity (`forget`)."""
-        asker, slot = (type_name, key), slot_of(type_name, key)
+        asker, slot = (type_name, key), slot_prefix(slot_of(type_name, key))
         taken = self._pending[slot].pop(asker, {})
-        self._gone.update((id, (slot, ask)) for id, ask in taken.items())
+        self._gone.update(taken)
         taken |= self._new.pop(asker, {})
         return [taken[id] for id in sorted(taken)]
 
     def rows(self, stamp: Stamp) -> Iterator[Row]:
         """Return the batch's changes."""
-        for asker, asked in self._new.items():
-            if asked:
-                self._slots[asker] = home = slot_of(*asker)
-                for id, ask in asked.items():
-                    yield Table.ASK, slot_prefix(home) + id, _encode(ask)
-        for id, (slot, _) in self._gone.items():
-            yield Table.ASK, slot_prefix(slot) + id, None
+        for asked in self._new.values():
+            for id, ask in asked.items():
+                yield Table.ASK, id, _encode(ask)
+        for id in self._gone:
+            yield Table.ASK, id, None
 
     def sealed(self, stamp: Stamp) -> None:
         """Let the batch's changes count."""
         for asker, asked in self._new.items():
             if asked:
-                pending = self._pending[self._slots[asker]]
+                pending = self._pending[next(iter(asked))[:2]]
                 self._count += len(asked)
                 if asker in pending:
                     pending[asker].update(asked)
@@ -130,13 +126,13 @@ class Asks:
 
     def undo(self) -> None:
         """Forget the batch's changes."""
-        for slot, ask in self._gone.values():
-            self._await(slot, ask)
+        for ask in self._gone.values():
+            self._await(ask)
         self._clear()
 
     def drop(self, slot: int) -> None:
         """Forget the asks of a slot."""
-        self._count -= sum(map(len, self._pending.pop(slot, {}).values()))
+        self._count -= sum(map(len, self._pending.pop(slot_prefix(slot), {}).values()))
 
     def stats(self) -> dict[str, int]:
         """Return how many asks are pending."""
@@ -145,10 +141,9 @@ class Asks:
     def __len__(self) -> int:
         return self._count
 
-    def _await(self, slot: int, ask: Ask) -> None:
-        self._pending[slot].setdefault((ask.type, ask.key), {})[ask.id] = ask
+    def _await(self, ask: Ask) -> None:
+        self._pending[ask.id[:2]].setdefault((ask.type, ask.key), {})[ask.id] = ask
 
     def _clear(self) -> None:
         self._new.clear()
-        self._slots.clear()
         self._gone.clear()
