@@ -245,7 +245,7 @@ class Executor:
 def _values(handler: Handler, args: Args | OutcomeArgs) -> tuple[Any, ...]:
     """A handler's arguments as values, made anew for each try: it may change them and then raise."""
     if isinstance(args, OutcomeArgs):
-        return handler.outcome(*args)
+        return handler.outcome(args.first, args.rest, args.with_first)
     return handler.unpack(args) if isinstance(args, bytes) else args
 
 

@@ -50,8 +50,8 @@ class Shape(enum.Enum):
     VALUES = ("args", ", *args")
     PACKED = ("args", ", *handler.unpack(args)")
     """Arguments as msgpack."""
-    OUTCOME = ("args", ", *handler.outcome(*args)")
-    """The arguments of `Handler.outcome`."""
+    OUTCOME = ("args", ", *handler.outcome(args.first, args.rest, args.with_first)")
+    """`OutcomeArgs`."""
 
 
 class Waits(enum.Enum):

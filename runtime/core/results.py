@@ -9,7 +9,7 @@ Pure. Idea: docs/entities.md.
 from __future__ import annotations
 
 import traceback
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -63,7 +63,7 @@ class Broke(Struct, frozen=True):
 Result = Done | Refused | Broke
 
 
-class OutcomeArgs(NamedTuple):
+class OutcomeArgs(Struct, frozen=True):
     """The arguments of an outcome's handler: see `Handler.outcome`."""
 
     first: bytes | Exception
