@@ -10,7 +10,7 @@ No I/O but `Committed`. Idea: docs/entities.md. Asserts I11.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
 from msgspec import Raw
@@ -160,14 +160,16 @@ class Cache:
         assert not cached.locations.missing, "each location that was missing has been found"
         return found
 
-    def buffer_of(self, type_name: str, key: str) -> Buffer | None:
-        """The buffer of the shard that a key lives on, None when it is this one. The type may be that
-        of entities or of anything else that lives in slots."""
-        cached = self.types.get(type_name)
-        known = None if cached is None else cached.locations.get(key)
-        if known is None:
-            return self._elsewhere(slot_of(type_name, key))
-        return known if isinstance(known, Buffer) else None
+    def buffers_of(self, type_name: str, keys: Iterable[str]) -> Iterator[Buffer | None]:
+        """The buffer of the shard that each key lives on, None when it is this one. The type may be
+        that of entities or of anything else that lives in slots."""
+        cached, elsewhere = self.types.get(type_name), self._elsewhere
+        known = {} if cached is None else cached.locations
+        for key, location in zip(keys, map(known.get, keys)):
+            if location is None:
+                yield elsewhere(slot_of(type_name, key))
+            else:
+                yield location if isinstance(location, Buffer) else None
 
     def _find(self, cached: Cached) -> None:
         """Find the missing locations. Raises TypeError, ValueError: a key can't be one."""

@@ -91,8 +91,8 @@ class Delivery:
                 tell=self._outcomes.teller(handler) if asked else None,
             )
             return
-        for key, entry, extra in messages.each():
-            buffer = self._cache.buffer_of(handler.entity, key)
+        buffers = self._cache.buffers_of(handler.entity, messages.keys)
+        for (key, entry, extra), buffer in zip(messages.each(), buffers):
             if buffer is not None:
                 buffer.add(head, key, entry, extra)
                 continue
@@ -108,13 +108,13 @@ class Delivery:
 
     def _sort_out(self, messages: Messages) -> list[tuple[str, Extra]]:
         """The (key, extra) of messages for this shard; the others join their buffers."""
-        ours: list[tuple[str, Extra]] = []
-        for key, extra in zip(messages.keys, messages.extras):
-            buffer = self._cache.buffer_of(messages.head.type, key)
+        head, ours = messages.head, list[tuple[str, Extra]]()
+        buffers = self._cache.buffers_of(head.type, messages.keys)
+        for key, extra, buffer in zip(messages.keys, messages.extras, buffers):
             if buffer is None:
                 ours.append((key, extra))
             else:
-                buffer.add(messages.head, key, None, extra)
+                buffer.add(head, key, None, extra)
         return ours
 
     def _emitted(self, type_name: str, partition: str, item: bytes) -> None:
@@ -227,9 +227,10 @@ class Delivery:
             self.run(messages)
 
     def _queue(self, messages: Messages) -> None:
-        head, own, buffer_of = messages.head, self._routing.own, self._cache.buffer_of
-        for key, entry, extra in messages.each():
-            (buffer_of(head.type, key) or own).add(head, key, entry, extra)
+        head, own = messages.head, self._routing.own
+        buffers = self._cache.buffers_of(head.type, messages.keys)
+        for (key, entry, extra), buffer in zip(messages.each(), buffers):
+            (buffer or own).add(head, key, entry, extra)
 
 
 def _shown(item: bytes) -> Any:

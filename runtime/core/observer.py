@@ -95,8 +95,9 @@ def parts(observer: Observer | None) -> Parts:
         def _turns(self, handler: Handler, messages: Messages, shape: Shape) -> None:
             named = handler.each(messages.column, len(messages.keys))
             each = messages.column if shape is Shape.PACKED else named
-            for key, args in zip(messages.keys, each):
-                if self._cache.buffer_of(handler.entity, key) is None:
+            buffers = self._cache.buffers_of(handler.entity, messages.keys)
+            for key, args, buffer in zip(messages.keys, each, buffers):
+                if buffer is None:
                     told.ran(_message(handler, key, args))
             super()._turns(handler, messages, shape)
 
