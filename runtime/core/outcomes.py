@@ -37,6 +37,8 @@ class Distinct:
     def __init__(self, executor: Executor, dead: DeadLetters) -> None:
         self._executor, self._dead = executor, dead
         self._handler: Handler | None = None
+        self._together = False
+        """Whether turns of the handler run together now."""
         self._calls: dict[str, bytes | OutcomeArgs] = {}
 
     def before(self, key: str) -> None:
@@ -48,19 +50,20 @@ class Distinct:
         """Gather a turn; where turns run alone it runs at once."""
         if handler is not self._handler:
             self.run()
-            self._handler = handler
+            self._handler, self._together = handler, self._executor.optimistic(handler)
         self._calls[key] = args
-        if not self._executor.optimistic(handler):
+        if not self._together:
             self.run()
 
     def run(self) -> None:
         """Run what is gathered. Raises Raised."""
         handler, calls = self._handler, self._calls
-        if handler is None or not calls:
+        self._handler = None
+        if handler is None:
             return
         self._calls = {}
         executor = self._executor
-        if executor.optimistic(handler):
+        if self._together:
             args = list(calls.values())
             shape = Shape.OUTCOME if isinstance(args[0], OutcomeArgs) else Shape.PACKED
             executor.together(handler, list(calls), args, shape)
@@ -91,7 +94,7 @@ class Outcomes:
     def teller(self, handler: Handler) -> Callable[[Any, Extra], None]:
         """Return what sends the replies of a handler to their askers, each behind what its turn has
         sent and before what the next one sends (I2)."""
-        turn, add, apply = self._executor.turn, self._left.add, self._intentions.apply
+        turn, left, apply = self._executor.turn, self._left, self._intentions.apply
         encode = handler.encode_reply
 
         def tell(reply: Any, asker: Extra) -> None:
@@ -100,7 +103,11 @@ class Outcomes:
                 assert turn.entity is not None, "a turn has an entity"
                 apply(turn.entity)
             to_type, to_key, id = asker
-            add(nameless(Call.OUTCOME, to_type), to_key, None, (id, "done", body))
+            head = nameless(Call.OUTCOME, to_type)
+            if left.head is not head:
+                left.open(head)
+            left.keys.append(to_key)
+            left.extras.append((id, "done", body))
 
         return tell
 
@@ -123,8 +130,10 @@ class Outcomes:
         """
         for key, (id, kind, body) in outcomes:
             self._turns.before(key)
-            ask = self._taken(type_name, key, id)
+            ask = self._asks.take(type_name, key, id)
             if ask is not None:
+                if ask.timer:
+                    self._timers.cancel(ask.timer)
                 self._run(ask, kind, body)
         self._turns.run()
 
@@ -132,16 +141,13 @@ class Outcomes:
         """Whether a time-out is the first outcome of its ask, which it takes."""
         return self._asks.take(type_name, key, id) is not None
 
-    def _taken(self, type_name: str, key: str, id: bytes) -> Ask | None:
-        """Take the ask that an outcome is for; None when an earlier outcome did."""
-        ask = self._asks.take(type_name, key, id)
-        if ask is not None and ask.timer:
-            self._timers.cancel(ask.timer)
-        return ask
-
     def _run(self, ask: Ask, kind: str, body: bytes) -> None:
-        first: bytes | Exception = body if kind == "done" else error_of(kind, body)
-        then = {"done": ask.then, "rejected": ask.rejected, "failed": ask.failed}[kind]
+        first: bytes | Exception
+        if kind == "done":
+            first, then = body, ask.then
+        else:
+            first = error_of(kind, body)
+            then = ask.rejected if kind == "rejected" else ask.failed
         if then is not None:
             id, params, rest = then
             handler = self._handlers.by_id.get(id)
