@@ -30,6 +30,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain, groupby, islice, repeat, takewhile
+from operator import itemgetter
 from typing import Any, Final, Generic, TypeVar, cast
 
 from msgspec import Raw, Struct
@@ -237,13 +238,13 @@ class Layer:
             if of_type is None:
                 of_type = self.states[group.type] = States(group.type, self.first)
             of_type.add(group, entities)
-        for table, key, value in rows:
+        for table, of_one in groupby(rows, itemgetter(0)):
             of_table = self.rows.get(table)
             if of_table is None:
                 of_table = self.rows[table] = TableRows()
-            if key not in of_table:
-                of_table.slots.add((key,))
-            of_table[key] = value
+            changed = {key: value for _, key, value in of_one}
+            of_table.slots.add([key for key in changed if key not in of_table])
+            of_table.update(changed)
 
     def __len__(self) -> int:
         return sum(map(len, self.states.values())) + sum(map(len, self.rows.values()))
