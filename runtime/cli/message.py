@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import typer
 
 from skerry.limits import check_key
 from skerry.runtime.cli.settings import Data
-from skerry.runtime.core.stored import patiently
 from skerry.runtime.printable import one_line
+
+T = TypeVar("T")
+
+NESTING_MAX = 20_000
+"""How deep a value may nest and still be shown, if the interpreter lets a decoder go there."""
 
 Target = Annotated[str, typer.Argument(help="TYPE/KEY, as Account/alice")]
 HandlerName = Annotated[str, typer.Argument(help="a public handler, as deposit")]
@@ -178,6 +183,19 @@ async def _outcome(
             ) from None
     finally:
         await session.close()
+
+
+def patiently(read: Callable[[Any], T], data: Any) -> T:
+    """Read or show a stored value that nests deeper than the recursion limit, if the interpreter can."""
+    try:
+        return read(data)
+    except RecursionError:
+        limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(limit, NESTING_MAX))
+    try:
+        return read(data)
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 def as_json(value: Any, indent: int = 0) -> str:

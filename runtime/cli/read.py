@@ -20,11 +20,10 @@ from msgspec import Raw
 
 from skerry.errors import UnknownEntity
 from skerry.runtime.app.directory import find_data, is_running, stored_name
-from skerry.runtime.cli.message import Target, as_json, split
+from skerry.runtime.cli.message import Target, as_json, patiently, split
 from skerry.runtime.cli.settings import Data
 from skerry.runtime.core.events import Table
 from skerry.runtime.core.ownership import slot_of
-from skerry.runtime.core.stored import patiently
 from skerry.runtime.core.stored import split as split_array
 from skerry.runtime.printable import one_line
 
@@ -36,7 +35,7 @@ def fields_of(state: bytes, schemas: Schemas) -> dict[str, Any]:
     """The fields of a stored state, by name."""
     try:
         schema_id, *values = patiently(msgspec.msgpack.decode, state)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         schema_id, *values = map(_without_class, split_array(state))
     schema = schemas(schema_id)
     if schema is None:
@@ -47,10 +46,11 @@ def fields_of(state: bytes, schemas: Schemas) -> dict[str, Any]:
 
 
 def _without_class(field: Raw) -> Any:
-    """The value of a field; its bytes, if it is a dict with dicts as keys, which only its class reads."""
+    """The value of a field; its bytes, if it nests deeper than this interpreter reads, or is a dict
+    with dicts as keys, which only its class reads."""
     try:
         return patiently(msgspec.msgpack.decode, field)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return bytes(field)
 
 

@@ -17,11 +17,12 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 import xxhash
+from msgspec import Raw
 
 from skerry.errors import SkerryError
 from skerry.runtime.core.events import SLOTS, Commit, CommitNo, Live, Row, StateGroup
 from skerry.runtime.core.ownership import slot_of
-from skerry.runtime.core.stored import patiently
+from skerry.runtime.core.stored import split_deep
 
 _HEADER = struct.Struct("<4sIQQQQ")
 _CHECKSUM = struct.Struct("<Q")
@@ -38,6 +39,7 @@ class _Body(msgspec.Struct, array_like=True, gc=False):
 
 
 _decoder = msgspec.msgpack.Decoder(_Body)
+_rows = msgspec.msgpack.Decoder(list[tuple[int, bytes, bytes | None]]).decode
 _checksum = xxhash.xxh3_64_intdigest
 _type_ids: dict[str, bytes] = {}
 _state_heads: dict[str, list[bytes]] = {}
@@ -107,8 +109,22 @@ def decode(record: bytes) -> Decoded:
         raise ValueError(
             f"it has format {magic!r} {version}, this skerry reads {_MAGIC!r} {_FORMAT}"
         )
-    body = patiently(_decoder.decode, memoryview(record)[_BODY_AT:])
+    body = _body(memoryview(record)[_BODY_AT:])
     return Decoded(CommitNo(no), epoch, time_ns, previous, stored, body.states, body.rows)
+
+
+def _body(encoded: memoryview) -> _Body:
+    try:
+        return _decoder.decode(encoded)
+    except RecursionError:  # A state nests deeper than the interpreter lets a decoder go.
+        groups, rows = split_deep(encoded)
+        return _Body([_group(group) for group in split_deep(groups)], _rows(rows))
+
+
+def _group(group: Raw) -> StateGroup:
+    type, keys, states, *gone = split_deep(group)
+    decode = msgspec.msgpack.decode
+    return StateGroup(decode(type), decode(keys), states, *map(decode, gone))
 
 
 TYPE_ID_BYTES = 4
