@@ -23,7 +23,7 @@ class Backup(Struct, kw_only=True):
 
     time_s: float
     """When it was begun, seconds since 1970."""
-    cut: int = 0
+    marker: int = 0
     """The number of its snapshot marker; 0: the app was stopped."""
     commits: dict[int, int]
     """The newest commit of each shard."""

@@ -2,7 +2,7 @@
 
     every shard's epoch -> a snapshot marker everywhere, copies -> the same epochs still -> app.json
 
-The marker makes the copies fit together (`Streams.cut_at`). Here the backup is begun and judged: a
+The marker makes the copies fit together (`core/streams/cuts.py`). Here the backup is begun and judged: a
 shard that was restarted meanwhile may have forgotten the marker and told others things from behind
 it, so the backup is thrown away. A backup is an app's data directory that says so: it can be read
 and checked, but not run. It is restored under a new incarnation, so that remains of the old app
@@ -58,7 +58,7 @@ class _Copies(Struct):
 
     app: Description
     """The app as it was while it was copied."""
-    cut: int
+    marker: int
     """The number of the snapshot marker; 0: the app was stopped."""
     of: dict[int, tuple[int, int]]
     """(newest commit, bytes) by shard."""
@@ -87,7 +87,7 @@ def back_up(data: Path, target: Path, say: Say) -> Made:
                 f"Stop the app and run `skerry check {data}`, which says whether the store is, too."
             )
         commits = {shard: commit for shard, (commit, _) in copies.of.items()}
-        copies.app.backup = Backup(time_s=started, cut=copies.cut, commits=commits)
+        copies.app.backup = Backup(time_s=started, marker=copies.marker, commits=commits)
         _finish(partial, target, copies.app)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -212,7 +212,7 @@ async def _of_running(data: Path, partial: Path, say: Say) -> _Copies:
     try:
         before = await _looks(connection)
         # Greater than any before, even when the clock was set back or never was right.
-        no = max(time.time_ns(), 1 + max(cut for _, cut in before.values()))
+        no = max(time.time_ns(), 1 + max(marker for _, marker in before.values()))
 
         async def copy(shard: int) -> tuple[int, int, int]:
             say(f"copying shard {shard} …")
@@ -275,4 +275,4 @@ async def _copied(
 async def _looks(connection: Connection) -> dict[int, tuple[int, int]]:
     """(epoch, newest snapshot marker) by shard."""
     answers = await asyncio.gather(*(connection.control(s, "status") for s in connection.shards))
-    return {answer["shard"]: (answer["epoch"], answer["cut"]) for answer in answers}
+    return {answer["shard"]: (answer["epoch"], answer["snapshot_marker"]) for answer in answers}

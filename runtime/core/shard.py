@@ -326,7 +326,7 @@ class Shard:
             "epoch": self.epoch,
             "commit": self.no,
             "durable": self.durable,
-            "cut": self.streams.cuts.newest,
+            "snapshot_marker": self.streams.cuts.newest,
             "refused": self.streams.refused,
             **{name: number for table in self.tables for name, number in table.stats().items()},
         }

@@ -134,7 +134,7 @@ def test_a_worker_that_was_started_anew_meanwhile_means_no_backup_and_says_so(
         status = json.loads(launcher("status", "--json", "--data", str(data)).stdout)
 
         def kill(line: str) -> None:
-            if line == "copying shard 1 …":  # The cut is on its way to both.
+            if line == "copying shard 1 …":  # The marker is on its way to both.
                 os.kill(status["shards"][1]["pid"], signal.SIGKILL)
 
         with pytest.raises(SkerryError, match="worker 1 was started anew"):
@@ -183,7 +183,7 @@ def test_a_clock_that_was_set_back_stops_no_backup(
     first, second = (directory.load(tmp_path / name) for name in ("first", "second"))
     assert first is not None and first.backup is not None
     assert second is not None and second.backup is not None
-    assert second.backup.cut == first.backup.cut + 1
+    assert second.backup.marker == first.backup.marker + 1
 
 
 def test_a_loss_that_was_not_accepted_is_not_laundered_by_a_backup(

@@ -619,7 +619,7 @@ def test_an_ack_from_behind_a_cut_is_heard_behind_it() -> None:
     (frame,) = b.frames()
     a.hears(frame)
     (ack,) = a.waits()
-    assert b.shard.stats()["cut"] == 0
+    assert b.shard.stats()["snapshot_marker"] == 0
     b.hears(ack)
     assert waiting == [True], "the copy still has the frame that this ack lets go"
 

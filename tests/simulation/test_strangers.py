@@ -157,7 +157,7 @@ def test_what_cannot_be_is_refused_whoever_says_it(claim: dict[str, Any]) -> Non
     frame = next_frame(a)
     b.says()
     assert b.hears(sealed(replace(frame, **claim))) == []
-    assert (b.got, refused(b), b.shard.stats()["cut"]) == ([], 1, 0)
+    assert (b.got, refused(b), b.shard.stats()["snapshot_marker"]) == ([], 1, 0)
     b.hears(frame)
     assert b.got == [1]
 
