@@ -79,6 +79,8 @@ class Child:
         """Whether no other process will start."""
         self.beat: Beat | None = None
         """The newest heartbeat that was looked at."""
+        self.serves = False
+        """Whether the process has opened its sockets: after them it begins its heartbeat."""
 
     def spawn(self, assignment: Assignment) -> None:
         """Start a process."""
@@ -129,7 +131,7 @@ class Child:
         """How the process ended; None: it runs, or there is none."""
         if self.process is None or self.process.poll() is None:
             return None
-        code, self.process = self.process.returncode, None
+        code, self.process, self.serves = self.process.returncode, None, False
         assignment = self._assignment
         # Whatever still holds the old listener, nobody connects to it any more.
         assignment.listener.unlink(missing_ok=True)
@@ -143,6 +145,7 @@ class Child:
         beat = self.beat = heartbeat.read(self._assignment.beat)
         if beat is None:
             return
+        self.serves = True
         stopped = partial(is_stopped, self.process.pid)
         match self.watch.look(time.monotonic(), beat, hang_s, stopped):
             case "stopped":
@@ -160,13 +163,9 @@ class Child:
                     beat, f"did not return within {hang_s:g} s and its worker was killed"
                 )
 
-    @property
-    def serves(self) -> bool:
-        """Whether the process has opened its sockets, behind which it writes its heartbeat."""
-        return self.process is not None and self._assignment.beat.exists()
-
     def kill(self) -> None:
         """End the process now, if there is one."""
+        self.serves = False
         if self.process is not None:
             self.process.kill()
 

@@ -83,11 +83,6 @@ class Questions:
         self._counts = dict(self._ended)
         """What the process that runs has done."""
 
-    @property
-    def reachable(self) -> list[int]:
-        """The shards whose listeners were found."""
-        return list(self._channels)
-
     # ── rounds ──
 
     def step(self, children: Sequence[Child]) -> bool:
@@ -171,7 +166,7 @@ class Questions:
 
     def close(self) -> None:
         """Hang up."""
-        for shard in self.reachable:
+        for shard in list(self._channels):
             self._close(shard)
 
     # ── words ──
@@ -198,7 +193,7 @@ class Questions:
         poll.poll(patience_s * 1000)
         with contextlib.suppress(BlockingIOError):
             os.read(bell, 4096)
-        for shard in self.reachable:
+        for shard in list(self._channels):
             self._hear(shard)
 
     def _connect(self, shard: int) -> Channel | None:

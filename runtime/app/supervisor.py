@@ -295,9 +295,8 @@ class Supervisor:
             self._stop(1)
             return
         folder = self._sockets
-        # Those that we have talked to, and those that we could not talk to for want of a socket.
-        serving = {*self._questions.reachable, *(c.shard for c in self._children if c.serves)}
-        names = [f"{of}-{shard}" for shard in serving for of in ("door", "pipe")]
+        serving = [child.shard for child in self._children if child.serves]
+        names = [f"{of}-{shard}" for shard in serving for of in ("door", "pipe", "beat")]
         if folder.stands() and all((folder.path / name).exists() for name in names):
             return
         try:
