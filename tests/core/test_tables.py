@@ -14,14 +14,16 @@ from msgspec import Raw, Struct, structs
 from msgspec.msgpack import encode
 
 from skerry.runtime.core.commit import slot_prefix
-from skerry.runtime.core.events import Row, Table, Written
+from skerry.runtime.core.events import Outcome, Request, Row, Table, Written
 from skerry.runtime.core.ownership import slot_of
 from skerry.runtime.core.settings import Limits
 from skerry.runtime.core.tables.asks import Ask, Asks
 from skerry.runtime.core.tables.dead_letters import DeadLetters
+from skerry.runtime.core.tables.names import Names
 from skerry.runtime.core.tables.outputs import Outputs, home
 from skerry.runtime.core.tables.positions import Positions, partition_slot
 from skerry.runtime.core.tables.requests import FloorRow, Requests
+from skerry.runtime.core.tables.retention import LIFETIME_NS
 from skerry.runtime.core.tables.table import SlotTable, Stamp, StoredRow
 from skerry.runtime.core.tables.timers import Timer, Timers, timer_key
 from skerry.turn import Turn
@@ -228,7 +230,33 @@ class OfRequests(Kind):
         return found
 
 
-KINDS = (OfTimers, OfAsks, OfPositions, OfOutputs, OfDeadLetters, OfRequests)
+class OfNames(Kind):
+    """Its memory holds nothing but the open batch, so that it is judged by what it answers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[tuple[Request, int]] = []
+
+    def make(self) -> Names:
+        return Names(self.stored)  # type: ignore[arg-type]
+
+    def change(self, table: Names, place: int, step: int) -> None:
+        slot, number = self.slot(place), next(self.ids)
+        if step == 4:
+            table.expire(slot, 2 * LIFETIME_NS)
+            return
+        name = number.to_bytes(16, "big")
+        request = Request(None, name, True, "Shop", "buy", True, 0, 1, 0, f"k{place}", Raw(b"\x90"))
+        table.ran(request, slot, Outcome("done", encode(number)))
+        self.asked.append((request, slot))
+
+    def look(self, table: Names) -> object:
+        """The outcome of each request that has one."""
+        told = {request.session: table.judge(request, slot, 0) for request, slot in self.asked}
+        return {name: outcome for name, outcome in told.items() if outcome is not None}
+
+
+KINDS = (OfTimers, OfAsks, OfPositions, OfOutputs, OfDeadLetters, OfRequests, OfNames)
 MakeKind = Callable[[], Kind]
 every_kind = pytest.mark.parametrize("make", KINDS, ids=lambda kind: kind.__name__[2:].lower())
 CHANGES = st.lists(st.tuples(st.integers(0, PLACES - 1), st.integers(0, 4)), max_size=12)
