@@ -7,43 +7,20 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skerry import Entity
 from skerry.handler import Handler
 from skerry.runtime.core import wire
 from skerry.runtime.core.buffer import Buffer, Messages, Runs, head_of, nameless
 from skerry.runtime.core.wire import Call
-
-
-class Thing(Entity):
-    """With a handler of each shape of arguments."""
-
-    def none(self) -> None: ...
-    def bare(self, n: int) -> None: ...
-    def several(self, n: int, text: str) -> None: ...
-    def packed(self, numbers: list[int]) -> None: ...
-
-
-HANDLERS = Thing.__skerry__.handlers
-VALUES: dict[str, tuple[Any, ...]] = {
-    "none": (),
-    "bare": (7,),
-    "several": (7, "x"),
-    "packed": ([1, 2],),
-}
+from tests.core.shapes import HANDLERS, NAMES, args_of
 
 Sent = tuple[int, str, str, Any, Any]
 """(call, handler's name or nothing, key, arguments, extra)."""
 
 
-def args_of(name: str) -> Any:
-    """What a verb would have checked and put there."""
-    return HANDLERS[name].bind(VALUES[name], {})
-
-
 MESSAGES = st.lists(
     st.one_of(
-        st.tuples(st.just(Call.SEND), st.sampled_from(sorted(VALUES)), st.sampled_from("abc")),
-        st.tuples(st.just(Call.ASK), st.sampled_from(sorted(VALUES)), st.sampled_from("abc")),
+        st.tuples(st.just(Call.SEND), st.sampled_from(NAMES), st.sampled_from("abc")),
+        st.tuples(st.just(Call.ASK), st.sampled_from(NAMES), st.sampled_from("abc")),
         st.tuples(st.just(Call.OUTCOME), st.just(""), st.sampled_from("abc")),
     ),
     max_size=40,

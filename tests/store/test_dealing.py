@@ -11,8 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skerry import Entity
-from skerry.arguments import Args
 from skerry.runtime.app import reshard
 from skerry.runtime.core import wire
 from skerry.runtime.core.buffer import Runs, head_of
@@ -21,31 +19,13 @@ from skerry.runtime.core.ownership import balanced, slot_of
 from skerry.runtime.core.streams.inbound import Inbound, InboundRow
 from skerry.runtime.core.streams.outbound import OutboxRow, outbox_key
 from skerry.runtime.core.wire import Call
+from tests.core.shapes import HANDLERS, NAMES, args_of
 
-
-class Thing(Entity):
-    """With a handler of each shape of arguments."""
-
-    def none(self) -> None: ...
-    def bare(self, n: int) -> None: ...
-    def several(self, n: int, text: str) -> None: ...
-    def packed(self, numbers: list[int]) -> None: ...
-
-
-HANDLERS = Thing.__skerry__.handlers
 PLACEMENT = balanced([5, 6, 7], version=2, next_id=8)
 SENDER, RECEIVER = 0, 1
 
 Sent = tuple[int, str, str, int]
 """(call, handler's name, key, number)."""
-
-
-def args_of(name: str, number: int) -> Args:
-    """Arguments that name the message, if the handler takes any."""
-    given: dict[str, tuple[Any, ...]] = {
-        "none": (), "bare": (number,), "several": (number, "x"), "packed": ([number],),
-    }  # fmt: skip
-    return HANDLERS[name].bind(given[name], {})
 
 
 def body_of(messages: list[Sent]) -> bytes:
@@ -97,7 +77,7 @@ def told(runs: list[wire.Run]) -> list[tuple[int, int, str, bytes, Any]]:
 
 
 MESSAGE = st.tuples(
-    st.sampled_from([Call.SEND, Call.ASK]), st.sampled_from(sorted(HANDLERS)), st.integers(0, 5)
+    st.sampled_from([Call.SEND, Call.ASK]), st.sampled_from(NAMES), st.integers(0, 5)
 )
 
 
@@ -123,7 +103,7 @@ def test_each_owner_gets_whatever_has_not_run_in_the_order_of_the_stream(
     assert sum(map(len, dealt.values())) == len(sent)
 
 
-@pytest.mark.parametrize("name", sorted(HANDLERS))
+@pytest.mark.parametrize("name", NAMES)
 def test_a_run_of_many_messages_is_read_once_and_cut_once_per_owner(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
