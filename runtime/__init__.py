@@ -56,6 +56,7 @@ runtime/    How programs run; imported as `skerry.runtime`.
     config.py       How an app is run: one tree of settings, built where a program comes in and handed down whole.
     description.py  The app's description, and who runs it: what all processes of an app agree on.
     ports.py        The ports: what core, worker and supervisor need from the outside, each with its promises.
+    as_json.py      JSON of records that name files: a file's name need not be UTF-8, as msgspec's JSON has to be.
     causes.py       Explains an error to a person: a sentence with its cause and the next step, and an exit code.
     forks.py        Keeps forked children out of our affairs: they lose our descriptors and treat signals normally.
     printable.py    Makes text safe to print on a terminal: nothing in it moves the cursor, hides or forges a line.

@@ -85,7 +85,8 @@ class Running(Struct):
     pid: int
     app: str
     sockets: str
-    """The folder of the sockets: its bytes as UTF-8, whatever the locale."""
+    """The folder of the sockets: its bytes as UTF-8 whatever the locale, those that are none as Python
+    does it."""
     shards: list[int]
     secret: str = ""
     """Proves to clients and listeners that they belong to this app: `gateway/knock.py`."""
@@ -93,7 +94,7 @@ class Running(Struct):
     @property
     def folder(self) -> Path:
         """The folder of the sockets."""
-        return Path(os.fsdecode(self.sockets.encode()))
+        return Path(os.fsdecode(self.sockets.encode(errors="surrogateescape")))
 
 
 def boot_id() -> str:

@@ -159,7 +159,6 @@ def _places(data: Path) -> Iterator[tuple[Path, Callable[[Path], Path]]]:
 
 
 def _made_in_data(folder: Path) -> Path:
-    os.fsencode(folder).decode()  # Clients are told where it is as text.
     if folder.is_symlink() or folder.is_file():
         folder.unlink()
     shutil.rmtree(folder, ignore_errors=True)

@@ -23,7 +23,7 @@ from functools import partial
 
 from msgspec import Struct
 
-from skerry.runtime import forks
+from skerry.runtime import as_json, forks
 from skerry.runtime.app.machine import is_stopped
 from skerry.runtime.app.watch import Beat, Watch
 from skerry.runtime.printable import Say
@@ -106,7 +106,7 @@ class Child:
             forks.unblock_signals()
         assert self.process.stdin is not None, "a worker has a lifeline"
         try:
-            self.process.stdin.write(assignment.line())
+            self.process.stdin.write(as_json.encode(assignment) + b"\n")
             self.process.stdin.flush()
         except BrokenPipeError:  # Killed before it could read: its end is seen like any other.
             with contextlib.suppress(BrokenPipeError):

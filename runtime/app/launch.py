@@ -17,13 +17,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, TracebackType
 
-import msgspec
-
 from skerry import portable
 from skerry.app import App, args
 from skerry.client import Client
 from skerry.errors import SkerryError, StoreDamaged
 from skerry.host import Session, SimulatedCluster
+from skerry.runtime import as_json
 from skerry.runtime.app.directory import find_data, is_running
 from skerry.runtime.app.load import absolute_path, check, hidden, not_while_loading
 from skerry.runtime.app.questions import Progress
@@ -161,7 +160,7 @@ def running(app: App) -> Iterator[Client]:
         )
         try:
             assert process.stdin is not None, "the supervisor has a lifeline"
-            process.stdin.write(msgspec.json.encode(config) + b"\n")
+            process.stdin.write(as_json.encode(config) + b"\n")
             process.stdin.flush()
             _await_start(process, Path(data))
             with Client(data) as client:

@@ -22,10 +22,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-import msgspec
-
 from skerry.errors import SkerryError
-from skerry.runtime import forks
+from skerry.runtime import as_json, forks
 from skerry.runtime.app import placer
 from skerry.runtime.app.children import Child, Ended, reap_orphans, spawn_due
 from skerry.runtime.app.coordinator import DirectoryCoordinator
@@ -122,7 +120,7 @@ class Supervisor:
             Running(
                 pid=os.getpid(),
                 app=self._config.program.app,
-                sockets=os.fsencode(self._sockets.path).decode(),
+                sockets=os.fsencode(self._sockets.path).decode(errors="surrogateescape"),
                 shards=self._description.placement.members,
                 secret=self._secret,
             )
@@ -341,7 +339,7 @@ class Supervisor:
 def main() -> int:
     """Run as a process of its own, for `app.running()`. The configuration comes as a line of JSON on
     standard input, whose end is the supervisor's end."""
-    config = msgspec.json.decode(sys.stdin.buffer.readline(), type=Config)
+    config = as_json.decode(sys.stdin.buffer.readline(), Config)
     parent_gone = threading.Thread(target=_end_with_parent, daemon=True)
     parent_gone.start()
     try:

@@ -16,11 +16,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-import msgspec
 import xxhash
 from msgspec import Struct
 
 from skerry.errors import SkerryError, StoreFull
+from skerry.runtime import as_json
 from skerry.runtime.store.disk import sync_path, write_all
 
 T = TypeVar("T", bound=Struct)
@@ -29,10 +29,9 @@ _HEAD = b'{"checksum":"%016x",'
 _HEAD_BYTES = len(_HEAD % 0)
 
 
-def encoded(value: Struct, *, indent: int = -1) -> bytes:
+def encoded(value: Struct, *, indent: int | None = None) -> bytes:
     """Encode a value as the file's bytes; with `indent`, in lines that a person can read."""
-    text = msgspec.json.format(msgspec.json.encode(value), indent=indent)
-    return _sealed(text[1:])
+    return _sealed(as_json.encode(value, indent=indent)[1:])
 
 
 def _sealed(text: bytes) -> bytes:
@@ -44,10 +43,7 @@ def decoded(raw: bytes, type: type[T]) -> T:
     text = raw[_HEAD_BYTES:]
     if _sealed(text) != raw:
         raise ValueError("its checksum does not match its bytes: it was changed, or cut short")
-    try:
-        return msgspec.json.decode(b"{" + text, type=type)
-    except msgspec.MsgspecError as error:
-        raise ValueError(str(error)) from error
+    return as_json.decode(b"{" + text, type)
 
 
 def name_meanwhile(name: str) -> str:

@@ -5,10 +5,8 @@ Sent by the supervisor as one line of JSON on the worker's standard input, which
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-import msgspec
 from msgspec import Struct
 
 from skerry.runtime.config import Config
@@ -65,12 +63,3 @@ class Assignment(Struct, frozen=True, kw_only=True):
     def log(self) -> Path:
         """The file that keeps what the worker prints."""
         return Path(self.config.data) / "logs" / f"worker-{self.shard}.log"
-
-    def line(self) -> bytes:
-        """The assignment as it is sent. File names need not be UTF-8, as msgspec's JSON has to be."""
-        return json.dumps(msgspec.to_builtins(self)).encode() + b"\n"
-
-    @classmethod
-    def of(cls, line: bytes) -> Assignment:
-        """The assignment of such a line."""
-        return msgspec.convert(json.loads(line), cls)

@@ -29,7 +29,7 @@ import zmq
 from skerry import portable
 from skerry.app import App
 from skerry.errors import SkerryError, StoreDamaged, StoreLocked
-from skerry.runtime import forks
+from skerry.runtime import as_json, forks
 from skerry.runtime.app.load import import_from, load
 from skerry.runtime.causes import explained, passes
 from skerry.runtime.config import Program
@@ -284,7 +284,7 @@ def main() -> int:
     """Run a worker. 0: stopped; 3: its store is damaged or its disk failed; 5: another cause
     that starting it again does not mend, and that it has named; 75: one that may pass; else it
     crashed."""
-    assignment = Assignment.of(sys.stdin.buffer.readline())
+    assignment = as_json.decode(sys.stdin.buffer.readline(), Assignment)
     code = 1
     try:
         code = _run(assignment, _lifeline())

@@ -12,6 +12,7 @@ import pytest
 
 import skerry
 from skerry import SkerryError
+from tests.processes.apps import Counter
 from tests.processes.started import launcher, running
 
 SCRIPT = """
@@ -33,6 +34,11 @@ RUN
 """
 RUN = 'app.run(workers=2)\nprint("after")'
 GUARDED = 'if __name__ == "__main__":\n    app.run(workers=2)\n    print("after")'
+RUNNING = """
+with app.running() as client:
+    client.ask(Pair.at("some").add, 3)
+    print(client.get(Pair.at("some")).values)
+"""
 ALL = '{"values": [[0, 0], [1, 2], [2, 4]]}\n'
 
 
@@ -194,3 +200,19 @@ def test_a_free_threaded_interpreter_is_refused(monkeypatch: pytest.MonkeyPatch)
         skerry.App("unlocked").running(),
     ):
         pass
+
+
+def test_an_app_lives_in_a_folder_whose_name_is_not_utf_8(tmp_path: Path) -> None:
+    """And so do its sockets, where the path is short enough for them."""
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    odd.mkdir()
+    (tmp_path / "main.py").write_text(SCRIPT.replace("RUN", RUNNING))
+    done = subprocess.run(
+        [sys.executable, tmp_path / "main.py"],
+        env=os.environ | {"TMPDIR": str(odd)},
+        capture_output=True,
+        timeout=60,
+    )
+    assert done.stdout == b"[(3, 6)]\n", done.stderr
+    with running(odd / "data", said=tmp_path / "said"), skerry.Client(odd / "data") as client:
+        assert client.ask(Counter.at("a").add) == 1
