@@ -2,7 +2,7 @@
 
 Each is checked where it is attached: it belongs to the entity that runs, and takes its arguments.
 
-Reads `skerry.turn.here` only. Idea: docs/entities.md.
+Reads `skerry.turn.here` only. Idea: docs/ideas/entities.md.
 """
 
 from __future__ import annotations

@@ -181,7 +181,7 @@ class Entity(_Beside, msgspec.Struct, metaclass=EntityMeta):
         >>> Account(balance=5).deposit(3)
         8
 
-    Source: Helland, "Life beyond Distributed Transactions", CIDR 2007; docs/entities.md.
+    Source: Helland, "Life beyond Distributed Transactions", CIDR 2007; docs/ideas/entities.md.
     """
 
     if typing.TYPE_CHECKING:

@@ -3,7 +3,7 @@
 A verb takes the handler and its arguments apart: `send(Account.at("bob").deposit, 10)`.
 Nothing happens when it is called; everything happens when the turn commits, or nothing.
 
-Reads and writes `skerry.turn.here` only. Idea: docs/entities.md.
+Reads and writes `skerry.turn.here` only. Idea: docs/ideas/entities.md.
 """
 
 from __future__ import annotations

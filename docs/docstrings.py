@@ -15,4 +15,4 @@ class Docstrings(griffe.Extension):  # type: ignore[misc]
         """Called for each object that was read."""
         if obj.docstring is not None:
             text = obj.docstring.value.replace("\nExample:\n", "\nExamples:\n")
-            obj.docstring.value = re.sub(r"docs/(\w+)\.md", r"[docs/\1.md](../../\1/)", text)
+            obj.docstring.value = re.sub(r"docs/([\w/]+)\.md", r"[docs/\1.md](../../\1/)", text)

@@ -214,10 +214,10 @@ quota = "50G"
 |---|---|---|
 | `App(retries=…)` | 3 | How often a turn is tried again when its handler raises |
 | `Output(partitions=…)` | 4 | Into how many ordered parts the items of an output are dealt |
-| `bad=` of a source of files | `"stop"` | [Rows that cannot be read](../files.md#rows-that-cannot-be-read) |
-| `changed=` of a source of files | `"stop"` | [Files that changed](../files.md#what-a-position-remembers) |
+| `bad=` of a source of files | `"stop"` | [Rows that cannot be read](../ideas/files.md#rows-that-cannot-be-read) |
+| `changed=` of a source of files | `"stop"` | [Files that changed](../ideas/files.md#what-a-position-remembers) |
 | `client.options(timeout=…)` | 30 s | How long a client waits for an outcome |
-| `client.options(idempotency_key=…)` | none | [A name for one request](../clients.md#clients) |
+| `client.options(idempotency_key=…)` | none | [A name for one request](../ideas/clients.md#clients) |
 
 ## Other environment variables
 

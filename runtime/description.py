@@ -3,7 +3,7 @@
 The description is what outlives every run: the app's identity, who serves its slots, and how
 safely it was last run. It is replaced as a whole and never changed in place.
 
-Data and its rules; `app/directory.py` reads and writes it. Idea: docs/log.md.
+Data and its rules; `app/directory.py` reads and writes it. Idea: docs/ideas/log.md.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Description(Struct):
     renamed: dict[str, str] = {}
     """Entity types that are stored under an earlier name: name, earlier name."""
     life: str = ""
-    """Tells the outputs of an app since a restore from those before it: docs/sinks.md."""
+    """Tells the outputs of an app since a restore from those before it: docs/ideas/sinks.md."""
     backup: Backup | None = None
     """The backup that this describes; None for an app that can run."""
 

@@ -5,7 +5,7 @@ start to another description. So our own folders lose the permissions of others,
 somebody else are refused, and clients check the owner of a file before they believe it.
 
 The sockets live in the data directory if its path is short enough for a socket, else in a folder
-whose name nobody can guess, so that nobody can be there first. Idea: docs/clients.md.
+whose name nobody can guess, so that nobody can be there first. Idea: docs/ideas/clients.md.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """AsyncClient: the one implementation of a caller's verbs ask, send, get and scan.
 
-Idea: docs/clients.md.
+Idea: docs/ideas/clients.md.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class AsyncClient:
             >>> await client.ask(Account.at("alice").deposit, 10)
             10
 
-        Source: docs/clients.md; Helland 2007, section 4 (idempotence).
+        Source: docs/ideas/clients.md; Helland 2007, section 4 (idempotence).
         """
         found, key = target(handler)
         return cast(R, await self._one(found, key, found.bind(args, kwargs), reply=True))

@@ -6,7 +6,7 @@ read, while a copy of the same bytes elsewhere on the disk is recognised.
 
 Positions are made when one is asked for: of a batch of thousands of lines, only the last one's.
 
-Does I/O. Idea: docs/files.md.
+Does I/O. Idea: docs/ideas/files.md.
 """
 
 from __future__ import annotations

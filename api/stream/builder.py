@@ -3,7 +3,7 @@
 Each call adds one node to the app's graph and returns a handle on it, which knows the type of
 its items for type checkers. Wrong arguments are refused here, where they stand in the program.
 
-Runs none of the program's functions. Idea: docs/clients.md, "Sources".
+Runs none of the program's functions. Idea: docs/ideas/clients.md, "Sources".
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ that reaches a sink has a number in its partition, from 1 on, given once. A cras
 to a sink again, with the same numbers; a sink that knows its last number drops them, and has
 every item exactly once.
 
-Idea: docs/sinks.md.
+Idea: docs/ideas/sinks.md.
 """
 
 from __future__ import annotations

@@ -3,5 +3,5 @@
     python -m benchmarks.peers [--only PEER ...] [--seconds N] [--json FILE]
 
 A file a peer, each run in an environment of its own; `load` and `figure` are all that they
-share, and need nothing installed. The page is docs/peers.md, all rows are in results.md.
+share, and need nothing installed. The page is docs/ideas/peers.md, all rows are in results.md.
 """

@@ -1,6 +1,6 @@
 """skerry itself: an entity a key, run and watched as `benchmarks.run` runs and watches its apps.
 
-After docs/entities.md, docs/streams.md and docs/clients.md. One worker a core, everything
+After docs/ideas/entities.md, docs/ideas/streams.md and docs/ideas/clients.md. One worker a core, everything
 promised: synced commits, exactly once. It runs where the benchmark runs, from this clone.
 """
 

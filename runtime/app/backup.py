@@ -8,7 +8,7 @@ it, so the backup is thrown away. A backup is an app's data directory that says 
 and checked, but not run. It is restored under a new incarnation, so that remains of the old app
 can't talk to it and its clients begin anew.
 
-Does file I/O. Idea: docs/backup.md.
+Does file I/O. Idea: docs/ideas/backup.md.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     run.json    while the app runs, likewise: its supervisor, and where its shards are reached
     lock        held by the supervisor
 
-Does file I/O and decides nothing. Idea: docs/log.md.
+Does file I/O and decides nothing. Idea: docs/ideas/log.md.
 """
 
 from __future__ import annotations

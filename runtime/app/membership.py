@@ -10,7 +10,7 @@ in between leaves a store at most one generation behind.
 No folder is removed merely because a description does not mention it. What is removed has proven
 by its own label that the members hold all that it holds. Everything else is left, and named.
 
-Does file I/O. Idea: docs/log.md.
+Does file I/O. Idea: docs/ideas/log.md.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ Safe against a crash at any moment: new shards have new ids and new folders. Whe
 the labels of the old stores say that they were dealt out; app.json, written last, makes the new
 ones members, and the old ones are removed.
 
-Reads and writes stores, while nothing runs. Idea: docs/log.md.
+Reads and writes stores, while nothing runs. Idea: docs/ideas/log.md.
 """
 
 from __future__ import annotations

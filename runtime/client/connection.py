@@ -5,7 +5,7 @@
 `session.py` makes requests count once, and `questions.py` asks workers themselves; their sockets,
 clock and timer are here. A connection outlives its app's restarts: when the listeners are gone, it
 looks for the app again.
-Implements `skerry.host.Session`. Idea: docs/clients.md.
+Implements `skerry.host.Session`. Idea: docs/ideas/clients.md.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Its number stands for it at the shard: 0, 1, 2... in its session, or made from i
 A request keeps its session, number and time for ever once it was sent. Requests leave as runs: one
 handler and time, and a column for each of the rest.
 
-No socket, no clock. Idea: docs/clients.md.
+No socket, no clock. Idea: docs/ideas/clients.md.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ They are no requests: a question changes nothing that asking twice would double.
 asked again when its line breaks or the worker is busy, and, if it is about an entity, of the new
 owner when the app comes back with other shards.
 
-An asyncio loop, but no sockets. Idea: docs/clients.md, "Reads".
+An asyncio loop, but no sockets. Idea: docs/ideas/clients.md, "Reads".
 """
 
 from __future__ import annotations

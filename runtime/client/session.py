@@ -17,7 +17,7 @@ request only up to that. No request at or below such a low-water mark is ever se
 
 No socket, no clock: `connection.py` drives it over real lines, the simulator over lines that
 break. Requests of one tick leave as one message per shard, as runs of one handler.
-Idea: docs/clients.md. Asserts I1 at the caller's end.
+Idea: docs/ideas/clients.md. Asserts I1 at the caller's end.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ was never sent has not happened.
 
 What was sent keeps its number, and stands before what was not, in the order of numbers. No socket,
 no clock: `session.py` decides what is asked and sends it.
-Idea: docs/clients.md. Source: the window follows Chiu and Jain, "Analysis of the increase and
+Idea: docs/ideas/clients.md. Source: the window follows Chiu and Jain, "Analysis of the increase and
 decrease algorithms for congestion avoidance", 1989.
 """
 

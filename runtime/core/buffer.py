@@ -5,7 +5,7 @@ are never looked at one by one. It is closed when a message comes that does not 
 others. What turns left and nobody has routed yet are `Runs`; messages to one shard gather in
 a `Buffer` of that shard until the batch is sealed.
 
-Pure. Idea: docs/streams.md.
+Pure. Idea: docs/ideas/streams.md.
 """
 
 from __future__ import annotations

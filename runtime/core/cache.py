@@ -5,7 +5,7 @@ belongs to. A location that is missing is read from the store's newest sealed ro
 leave the memory in the order in which they came (FIFO): tracking their use would cost every
 turn more than an occasional reload.
 
-No I/O but `Committed`. Idea: docs/entities.md. Asserts I11.
+No I/O but `Committed`. Idea: docs/ideas/entities.md. Asserts I11.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ a run as a whole that none of it was seen before and that none has to wait. Any 
 judged request by request; the rules are the same.
 
 A reply waits until the commit is durable that it was in, or that it read.
-No I/O, no clock. Idea: docs/clients.md.
+No I/O, no clock. Idea: docs/ideas/clients.md.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ before it: a record that is missing, swapped or old breaks the chain.
     | checksum 8 | magic 4 | format 4 | no 8 | epoch 8 | time_ns 8 | previous 8 | body |
 
 The body is msgpack: `[[[type, [keys], [states], [gone keys]], ...], [[table, key, value], ...]]`.
-Pure: bytes in, bytes out. Idea: docs/log.md.
+Pure: bytes in, bytes out. Idea: docs/ideas/log.md.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@
 What turns leave behind gathers in `left`, in order, and is routed run by run. All of it stays
 in memory until the batch is sealed, so that throwing a batch away is clearing it.
 
-No I/O, no clock. Idea: docs/entities.md.
+No I/O, no clock. Idea: docs/ideas/entities.md.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 
 In quarantine a batch is one message, named before it runs so that its name survives a kill.
 
-No I/O, no clock. Ideas: docs/streams.md, docs/clients.md.
+No I/O, no clock. Ideas: docs/ideas/streams.md, docs/ideas/clients.md.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ A shard is a state machine. `Shard.accept` takes an event, `Shard.run` runs a ba
 and `Shard.take_effects` returns what must happen outside. The worker, the simulator and the
 core share these types; nothing here acts.
 
-Imports msgspec only. Protocol: docs/streams.md, docs/log.md, docs/clients.md.
+Imports msgspec only. Protocol: docs/ideas/streams.md, docs/ideas/log.md, docs/ideas/clients.md.
 """
 
 from __future__ import annotations

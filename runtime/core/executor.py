@@ -11,7 +11,7 @@ There are two ways to run a turn. `alone` can run any. `together` runs a column 
 does little but call the handler: a message of keyed_counter_10k costs the core 0.3 µs in it, and
 2.5 µs alone, so that without it the figure would be less than a third.
 
-The app's code is called in one place, `call`. Reads no clock. Idea: docs/entities.md.
+The app's code is called in one place, `call`. Reads no clock. Idea: docs/ideas/entities.md.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A message in a store names its handler and its parameters by their ids. This release knows its
 own; of older ones it knows the names that they have written down.
 
-No I/O. Idea: docs/entities.md.
+No I/O. Idea: docs/ideas/entities.md.
 """
 
 from __future__ import annotations

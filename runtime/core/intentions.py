@@ -11,7 +11,7 @@ comes before or after `forget()` needs no rule of its own.
 Most turns leave nothing but plain sends. These do not depend on their sender, so they lie on
 the Turn while other turns run, and are collected as runs of one handler.
 
-No I/O, no clock. Idea: docs/entities.md.
+No I/O, no clock. Idea: docs/ideas/entities.md.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Items follow the position of the newest commit, or their source is told to read 
 an optimistic batch they pass the stages together. In any other each does alone, and one that
 raises becomes a dead letter with its place and what can be shown of it.
 
-No I/O, no clock. Idea: docs/streams.md. Asserts nothing of its own: turns are the executor's.
+No I/O, no clock. Idea: docs/ideas/streams.md. Asserts nothing of its own: turns are the executor's.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """An operator's commands on dead letters: retry or drop, in one commit with what follows.
 
-No I/O but `Committed`; no clock. Idea: docs/entities.md.
+No I/O but `Committed`; no clock. Idea: docs/ideas/entities.md.
 """
 
 from __future__ import annotations

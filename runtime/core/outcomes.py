@@ -5,7 +5,7 @@
 
 The first outcome of an ask takes its row; any later one finds none and is dropped.
 
-No I/O, no clock. Idea: docs/entities.md.
+No I/O, no clock. Idea: docs/ideas/entities.md.
 """
 
 from __future__ import annotations

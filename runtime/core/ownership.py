@@ -4,7 +4,7 @@ The slot of an entity never changes. The owner of a slot is written in the place
 has versions. A shard has one `Ownership`, and whatever it asks about slots it asks there: so
 a slot changes hands in one place, when that comes.
 
-Pure. Idea: docs/streams.md.
+Pure. Idea: docs/ideas/streams.md.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A result is what the executor hands to whoever sent the message. Its outcome is the same thing
 as it travels back to an asker or a client.
 
-Pure. Idea: docs/entities.md.
+Pure. Idea: docs/ideas/entities.md.
 """
 
 from __future__ import annotations

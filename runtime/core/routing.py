@@ -5,7 +5,7 @@ A message to an entity of this shard needs none, unless it is queued: while the 
 stream holds messages that wait, what is sent locally joins it behind them, so that no later
 message overtakes an earlier one of the same sender (I2).
 
-No I/O. Idea: docs/streams.md.
+No I/O. Idea: docs/ideas/streams.md.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ In quarantine, after a worker hung or crashed, a batch is one message, so that t
 can read which one ran when it happens again.
 
 Decides and keeps order; runs nothing. A batch that is thrown away runs again from the same
-`Work`. No I/O, no clock. Ideas: docs/streams.md, docs/clients.md.
+`Work`. No I/O, no clock. Ideas: docs/ideas/streams.md, docs/ideas/clients.md.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Each release writes down what its own ids mean, at its start. So a store can be read without the
 app, and a later release knows the names that older messages and states were stored under.
 
-No I/O but the store's reads. Idea: docs/entities.md.
+No I/O but the store's reads. Idea: docs/ideas/entities.md.
 """
 
 from __future__ import annotations

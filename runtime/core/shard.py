@@ -12,7 +12,7 @@ until the record is durable (I3), and acks cover durable effects only (I4).
 
 This is all that the outside uses of the core: nobody reaches through a shard into its parts.
 No I/O, no clock, no thread: the same code runs in a worker and in the simulator.
-Ideas: docs/entities.md, docs/streams.md, docs/log.md.
+Ideas: docs/ideas/entities.md, docs/ideas/streams.md, docs/ideas/log.md.
 """
 
 from __future__ import annotations

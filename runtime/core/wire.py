@@ -8,7 +8,7 @@ A frame's own checksum covers what never changes (stream, number, count, body); 
 checksum covers the fields that are stamped anew each time the frame leaves.
 
 Pure: bytes in, bytes out. Foreign bytes raise `Garbage` and nothing else.
-Idea: docs/streams.md.
+Idea: docs/ideas/streams.md.
 """
 
 from __future__ import annotations

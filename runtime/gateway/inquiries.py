@@ -10,7 +10,7 @@ Looks are bounded, for a caller and in all, and so are the answers that wait (I7
 is refused as busy, and its caller asks again.
 
 No I/O, no clock: the worker and the simulator answer by the same code.
-Idea: docs/clients.md, "Reads".
+Idea: docs/ideas/clients.md, "Reads".
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@
 The secret is drawn at each start of an app and stands in its data directory, where no other user
 can read it; it is never sent. A process that takes a listener's place learns nothing of it, and is
 told nothing: a caller speaks only behind the proof. Once per line, never per message.
-Idea: docs/clients.md.
+Idea: docs/ideas/clients.md.
 
 Source: Krawczyk, Bellare and Canetti, "HMAC: keyed-hashing for message authentication", RFC 2104;
 BLAKE2 has keys of its own, RFC 7693.

@@ -7,7 +7,7 @@ promise: what is lost is asked again by its caller, and counted once by the shar
 What callers can make a worker hold is bounded. A caller that does not read is not heard until it
 has, and the one with most unread is disconnected when it is too much. The number of callers is
 bounded by the files that the process may open, some of which are kept for everything else. What a
-stranger sends is refused with a sentence and reaches nobody. Never blocks. Idea: docs/clients.md.
+stranger sends is refused with a sentence and reaches nobody. Never blocks. Idea: docs/ideas/clients.md.
 """
 
 from __future__ import annotations

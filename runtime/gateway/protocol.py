@@ -4,7 +4,7 @@ Each message is a msgpack array whose first element names it: `["get", 7, "Accou
 Whatever a stranger could get wrong, and would hurt a shard, is refused here by type: lengths, signs
 and sizes, at the speed of the decoder.
 
-Imports the core's vocabulary only. Idea: docs/clients.md.
+Imports the core's vocabulary only. Idea: docs/ideas/clients.md.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Backups of a simulated app: a cut, which every shard takes when it hears of it, and a restore.
 
 The cut spreads by the production's packets; a cluster only begins it, and looks whether all have
-taken it. Idea: docs/log.md.
+taken it. Idea: docs/ideas/log.md.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A simulated disk: keeps what was synced, and forgets the rest on a crash.
 
 It holds the records of the real core and replays them as the real store does; what it
-leaves out is the B-tree, so that a crash is one line. Idea: docs/log.md.
+leaves out is the B-tree, so that a crash is one line. Idea: docs/ideas/log.md.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The lines between simulated callers and doors, and what callers were told.
 
 What was on a line when it broke is lost, or still lies in the door's socket and arrives late.
-The operator and the supervisor have lines of their own, which do not break. Idea: docs/clients.md.
+The operator and the supervisor have lines of their own, which do not break. Idea: docs/ideas/clients.md.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Simulated reading: the app's own sources, a few items at a time, and now and then read again.
 
-A port of the driver. Idea: docs/clients.md.
+A port of the driver. Idea: docs/ideas/clients.md.
 """
 
 from __future__ import annotations

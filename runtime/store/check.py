@@ -1,6 +1,6 @@
 """Verifies a store that is not in use: each record's chain, each row's checksum, each slot's count.
 
-Reads only. Idea: docs/log.md.
+Reads only. Idea: docs/ideas/log.md.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ sorted when its turn comes.
 Rows of one slot travel as columns, so what is done to each row is done by loops in C.
 
 What is sealed meanwhile plays no part: the frozen layer does not change. Knows LMDB transactions
-and bytes, and nothing of threads. Idea: docs/log.md.
+and bytes, and nothing of threads. Idea: docs/ideas/log.md.
 """
 
 from __future__ import annotations

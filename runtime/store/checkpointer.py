@@ -9,7 +9,7 @@ rows faster than commits add them; so it ends before its layer has half as many 
 While a slice's rows are put into the tree the worker's thread waits: each call into LMDB would
 cost the committer a switch interval otherwise, twenty times the put itself.
 
-Idea: docs/log.md.
+Idea: docs/ideas/log.md.
 """
 
 from __future__ import annotations

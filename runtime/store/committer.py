@@ -10,7 +10,7 @@ were appended before it.
 One fact shapes the code: a call into the system from a thread costs a switch interval while the
 other thread is busy. So the committer makes few of them.
 
-Idea: docs/log.md. Asserts I6.
+Idea: docs/ideas/log.md. Asserts I6.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class Committer:
                 self._commit(jobs)
             if jobs[:-1]:
                 self._commit(jobs[:-1])
-        except Exception as error:  # Whatever the disk says ends this process: see docs/log.md.
+        except Exception as error:  # Whatever the disk says ends this process: docs/ideas/log.md.
             self._error = self._quota.explain(error)
         finally:
             self.wake()

@@ -1,6 +1,6 @@
 """Bytes on their way to the disk: written whole, synced, and sealed behind a checksum.
 
-Does file I/O. Idea: docs/log.md.
+Does file I/O. Idea: docs/ideas/log.md.
 """
 
 from __future__ import annotations

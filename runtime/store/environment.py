@@ -3,7 +3,7 @@
 The map is address space, not disk: it is as large as the quota from the start, the file grows by
 itself, and no reader ever has to step aside for growth.
 
-Idea: docs/log.md.
+Idea: docs/ideas/log.md.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ either one shows that the other is damaged, foreign or older, and a store that i
 more says so itself. The tree has the same name inside it, so that a
 label can't stand beside another store's files.
 
-Does file I/O. Idea: docs/log.md.
+Does file I/O. Idea: docs/ideas/log.md.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ Finding a key among a million misses the processor's cache three times. A live e
 so it remembers the number of its entry and is looked up once per checkpoint, not once per commit.
 Numbers below a layer's first one belong to older layers.
 
-Memory only. Idea: docs/log.md; the memtables of O'Neil et al., "The log-structured merge-tree",
+Memory only. Idea: docs/ideas/log.md; the memtables of O'Neil et al., "The log-structured merge-tree",
 1996. Asserts I6.
 """
 

@@ -1,6 +1,6 @@
 """What a store may take of its disk, and what it means when the system gives it no more.
 
-Idea: docs/log.md, "When the disk says no".
+Idea: docs/ideas/log.md, "When the disk says no".
 """
 
 from __future__ import annotations

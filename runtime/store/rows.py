@@ -4,7 +4,7 @@ A read looks in the memtable first, and for what is not there in LMDB's tree, as
 transaction sees it. The transaction is renewed now and then; only then does the memtable drop what
 a checkpoint has carried down. So every row is found in one place or the other.
 
-Idea: docs/log.md, "Where a read looks".
+Idea: docs/ideas/log.md, "Where a read looks".
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 A file is written beside the old one, synced, and renamed over it. So the old one stays whole if the
 disk is full, if a write takes less than it was given, and if the power fails.
 
-Does file I/O. Idea: docs/log.md.
+Does file I/O. Idea: docs/ideas/log.md.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ does not decode is damage, and refused; one above it is a write that a power cut
 was told of. Such a write is overwritten, and what is left of it does not follow in the chain of
 checksums.
 
-Does file I/O. Idea: docs/log.md.
+Does file I/O. Idea: docs/ideas/log.md.
 """
 
 from __future__ import annotations

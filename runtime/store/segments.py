@@ -9,7 +9,7 @@ removed when the checkpoint has carried all their rows to the tree. The tree nam
 the log has rolled to (the token), and the commit before the oldest. So a segment that is missing,
 or older or newer than the tree knows of, is found.
 
-Fenced by the lock on the store's folder. Does file I/O. Idea: docs/log.md; write-ahead logs of
+Fenced by the lock on the store's folder. Does file I/O. Idea: docs/ideas/log.md; write-ahead logs of
 Mohan et al., "ARIES", 1992. Asserts I6.
 """
 

@@ -6,7 +6,7 @@ The worker's thread seals commits and puts them into the memtable, where reads s
 committer's thread makes them durable while the next batch runs. Checkpoints carry rows from the
 memtable to the tree, so that the log can be trimmed.
 
-One folder, one process, one writer thread. Idea: docs/log.md. Asserts I6.
+One folder, one process, one writer thread. Idea: docs/ideas/log.md. Asserts I6.
 """
 
 from __future__ import annotations

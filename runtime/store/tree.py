@@ -5,7 +5,7 @@ key. A flip higher up in the tree can make a row look absent, which no row can t
 slot keeps the count and the sum of its rows' checksums, verified by `check`. (A sum promises as
 much as the usual xor, and many at once are added up in C.)
 
-Knows LMDB transactions and bytes, and nothing of memtables or threads. Idea: docs/log.md.
+Knows LMDB transactions and bytes, and nothing of memtables or threads. Idea: docs/ideas/log.md.
 """
 
 from __future__ import annotations

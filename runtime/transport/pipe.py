@@ -5,7 +5,7 @@ queue drops. Streams number, keep and resend everything. A message is one part, 
 
 All peers push into one PULL socket, from one PUSH socket per peer. A connection may outlive its
 peer, if a process that the peer's handlers have forked holds it: so the pipe looks now and then
-whether the socket at a peer's place is still the one that it leads to. Idea: docs/streams.md.
+whether the socket at a peer's place is still the one that it leads to. Idea: docs/ideas/streams.md.
 """
 
 from __future__ import annotations

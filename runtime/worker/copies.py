@@ -1,6 +1,6 @@
 """Copies of a store for backups: a thread makes them, while turns go on.
 
-Does the I/O of copying and nothing else. Idea: docs/log.md.
+Does the I/O of copying and nothing else. Idea: docs/ideas/log.md.
 """
 
 from __future__ import annotations

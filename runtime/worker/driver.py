@@ -7,7 +7,7 @@ batch runs; what a batch wants to say leaves when its commit is durable.
 
 All that a shard stands on comes as a port: real ones in a process, simulated ones in the
 simulator, which can die at any of them. Reads no clock, does no I/O, starts no thread.
-Ideas: docs/log.md, docs/speed.md.
+Ideas: docs/ideas/log.md, docs/ideas/speed.md.
 """
 
 from __future__ import annotations

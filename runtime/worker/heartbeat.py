@@ -10,7 +10,7 @@ interpreter, the thread does not run, and there is no movement.
 While the loop sleeps, so does the thread; and the page says until when, so that nobody takes the
 loop for one that stands still.
 
-Knows threads and a file, nothing of shards. Idea: docs/entities.md.
+Knows threads and a file, nothing of shards. Idea: docs/ideas/entities.md.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ The budget depends on who waits. Without clients, a batch is judged by its own t
 since it is not too large only because cores are few. With clients, by the clock, and shorter;
 shortest under mixed load, where a few clients wait behind the batches of a stream.
 
-Pure: times come in, numbers go out. Idea: docs/speed.md.
+Pure: times come in, numbers go out. Idea: docs/ideas/speed.md.
 """
 
 from __future__ import annotations

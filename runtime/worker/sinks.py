@@ -3,7 +3,7 @@
 A write that raises is reported once and tried again, with growing pauses, while the other sinks go
 on. The worker collects the writes that have succeeded and tells its shard.
 
-Does the I/O of sinks and nothing else. Idea: docs/sinks.md.
+Does the I/O of sinks and nothing else. Idea: docs/ideas/sinks.md.
 """
 
 from __future__ import annotations

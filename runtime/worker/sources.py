@@ -5,7 +5,7 @@ fastest. Any other is read ahead by a thread per partition, behind a queue of a 
 thousands of files only some are open at once. Either way the shard is told which position a batch
 follows, and asks for a rewind when that is not the newest one.
 
-Does the I/O of sources and nothing else. Idea: docs/clients.md.
+Does the I/O of sources and nothing else. Idea: docs/ideas/clients.md.
 """
 
 from __future__ import annotations

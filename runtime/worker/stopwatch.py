@@ -5,7 +5,7 @@ and an even smaller one would take nearly as long. A batch's own time leaves out
 core; computing and the waiting of handlers for something else count.
 
 Linux tells how long a thread was runnable and did not run; elsewhere own time is the clock's.
-Idea: docs/speed.md.
+Idea: docs/ideas/speed.md.
 """
 
 from __future__ import annotations

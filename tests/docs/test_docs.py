@@ -67,7 +67,7 @@ def test_the_figures_of_the_readme_are_those_of_the_docs() -> None:
     """One table has the figures; the README shows some of its rows."""
     rows = re.findall(r"^\| .* ms \|.*$", (ROOT / "README.md").read_text(), re.MULTILINE)
     assert len(rows) > 5
-    assert set(rows) <= set((ROOT / "docs/peers.md").read_text().splitlines())
+    assert set(rows) <= set((ROOT / "docs/ideas/peers.md").read_text().splitlines())
 
 
 COINED = r"overlay|sweeps?|swept|careful mode|slow mode|pressed|door"

@@ -163,7 +163,7 @@ def test_nothing_is_left_lying_about() -> None:
 
 def test_invariants_are_explained() -> None:
     """Every number that an assertion names is explained in the docs."""
-    page = (ROOT / "docs/promises.md").read_text()
+    page = (ROOT / "docs/ideas/promises.md").read_text()
     explained = set(re.findall(r"^### (I\d+)\b", page, re.MULTILINE))
     assert explained == {f"I{n}" for n in range(1, 13)}
     named = {

@@ -5,7 +5,7 @@ What left a shard before its cut was durable, so it is kept; what comes from beh
 handled after, so it is not. What is durable and has not left yet leaves behind the cut, and
 stands in the copy's outbox without an ack. So of each stream the copies hold what fits.
 
-Pure. Source: Chandy and Lamport, "Distributed snapshots", 1985. Idea: docs/log.md.
+Pure. Source: Chandy and Lamport, "Distributed snapshots", 1985. Idea: docs/ideas/backup.md.
 """
 
 from __future__ import annotations

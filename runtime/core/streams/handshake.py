@@ -5,7 +5,7 @@ it may come from a life of the sender that was replaced, from the one that we kn
 one; and be meant for an earlier life of ours, for this one, or for a later one. Whatever is not
 in the table cannot happen.
 
-Pure: epochs in, a reaction out. Protocol: docs/streams.md.
+Pure: epochs in, a reaction out. Protocol: docs/ideas/streams.md.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ A frame that is large for one batch is taken in parts, and each part is committe
 turns: the row says how many messages of the next frame have run. The three positions count
 whole frames only, so to the sender a frame that is under way is one that has not been taken.
 
-Knows nothing of sockets, time or entities. Idea: docs/streams.md. Asserts I1, I4, I12.
+Knows nothing of sockets, time or entities. Idea: docs/ideas/streams.md. Asserts I1, I4, I12.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ made when the first frame is sealed or the first packet comes; at the opening on
 row in the store are greeted; and each commit or tick looks at lists of streams that owe or are
 owed something, never at all members.
 
-No I/O, no clock. Idea: docs/streams.md. Asserts I3, I4, I5.
+No I/O, no clock. Idea: docs/ideas/streams.md. Asserts I3, I4, I5.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ stays in the outbox until the receiver says that it is durable there too.
 Credit is an absolute byte position: it bounds what is on the wire and in the receiver's
 memory, and never stops a turn. With nothing in flight one frame may always go.
 
-Knows nothing of entities, time or sockets. Idea: docs/streams.md. Asserts I3, I12.
+Knows nothing of entities, time or sockets. Idea: docs/ideas/streams.md. Asserts I3, I12.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 What is looked at in each commit or tick are these lists, never all streams. A shard with too many
 unacked bytes is under backpressure: it takes in nothing from outside until peers have acked.
 
-No I/O, no clock. Idea: docs/streams.md.
+No I/O, no clock. Idea: docs/ideas/streams.md.
 """
 
 from __future__ import annotations

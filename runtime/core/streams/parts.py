@@ -3,7 +3,7 @@
 A batch takes a large frame in parts, so that many slow messages in one frame do not hold
 their shard for all of it. A part costs what it holds, however large its frame is.
 
-Pure. Idea: docs/streams.md.
+Pure. Idea: docs/ideas/streams.md.
 """
 
 from __future__ import annotations

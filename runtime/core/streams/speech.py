@@ -4,7 +4,7 @@ Every packet says how far the stream the other way is durable and how far it may
 waits a little for a frame that takes it along. A peer is greeted once between two ticks, however
 many packets ask for it.
 
-No I/O, no clock. Idea: docs/streams.md.
+No I/O, no clock. Idea: docs/ideas/streams.md.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ removes it in the turn that runs the outcome's handler; any later one finds no r
 dropped and counted. An id is the key of the row: the asker's slot, then (shard, epoch, commit,
 index). So a late outcome of an ask before `forget()` can't be taken for one after it.
 
-What a batch adds or removes is staged until it is sealed. Idea: docs/entities.md.
+What a batch adds or removes is staged until it is sealed. Idea: docs/ideas/entities.md.
 """
 
 from __future__ import annotations

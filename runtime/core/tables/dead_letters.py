@@ -4,7 +4,7 @@ A dead letter is a row of its entity's slot. It holds all that is needed to send
 message anew. One whose asker was given an outcome can be shown and dropped, not retried:
 the asker has acted on that outcome (a refund), and both would count.
 
-No I/O, no clock. Idea: docs/entities.md.
+No I/O, no clock. Idea: docs/ideas/entities.md.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ A name is looked up in the store each time, since the request behind it comes on
 long after. Nothing confirms it, and nothing waits for it: so memory holds nothing but what the
 open batch adds.
 
-No I/O but the store's reads; no clock. Idea: docs/clients.md. Asserts I1.
+No I/O but the store's reads; no clock. Idea: docs/ideas/clients.md. Asserts I1.
 """
 
 from __future__ import annotations

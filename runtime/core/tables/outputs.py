@@ -12,7 +12,7 @@ An app that is restored from a backup gives other items the numbers that came af
 life of an app but the first numbers its items anew, in partitions of its own: "0-5be1c0de" beside
 "0", where the items go on that the backup still held.
 
-What a batch takes is staged until it is sealed. No I/O, no clock. Idea: docs/sinks.md.
+What a batch takes is staged until it is sealed. No I/O, no clock. Idea: docs/ideas/sinks.md.
 Asserts I1, I3 for what leaves by sinks.
 """
 

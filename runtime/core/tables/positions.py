@@ -3,7 +3,7 @@
 A partition lives in a slot, like an entity: its position is a row of that slot, in the commit
 of the items up to it. What a batch moves is staged until it is sealed.
 
-No I/O, no clock. Idea: docs/clients.md.
+No I/O, no clock. Idea: docs/ideas/clients.md.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ confirmed, up to a bound above which they are refused. Of a session that was sil
 while, or forgotten to make room, memory knows only in which slots the store has rows of it.
 
 Looked up when the request's turn would run, never at arrival. What a batch adds is staged
-until it is sealed. Reads no clock. Idea: docs/clients.md. Asserts I1, I7.
+until it is sealed. Reads no clock. Idea: docs/ideas/clients.md. Asserts I1, I7.
 """
 
 from __future__ import annotations

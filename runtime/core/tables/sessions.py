@@ -11,7 +11,7 @@ A request of a session is one of five:
 Each rule is stated once, for columns of requests; one request is a column of one. What the open
 batch adds stands beside what was sealed, until `Requests` merges the two.
 
-No I/O: low-water marks are read through a function. Idea: docs/clients.md.
+No I/O: low-water marks are read through a function. Idea: docs/ideas/clients.md.
 """
 
 from __future__ import annotations

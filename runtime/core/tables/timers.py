@@ -5,7 +5,7 @@ runs if the very row that was seen still stands, and the same commit deletes the
 a timer that was cancelled or set again never runs, and none runs twice (I10).
 
 What a batch sets or cancels is staged, and counts from its sealing on. Reads no clock:
-the time comes in. Idea: docs/entities.md.
+the time comes in. Idea: docs/ideas/entities.md.
 """
 
 from __future__ import annotations

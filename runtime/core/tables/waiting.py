@@ -3,7 +3,7 @@
 They are kept in their sessions; here stands how many they are in all, since memory bounds them
 together (I7). A request beyond the bound is refused as busy and comes again.
 
-No I/O. Idea: docs/clients.md.
+No I/O. Idea: docs/ideas/clients.md.
 """
 
 from __future__ import annotations
