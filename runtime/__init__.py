@@ -65,27 +65,27 @@ runtime/    How programs run; imported as `skerry.runtime`.
 runtime/app/    An app starts, and is watched.
     launch.py       Runs the apps of programs, and connects programs to apps that run.
     load.py         Loads the app that a target names: `module:app`, `package.module`, `file.py` or `file.py:app`.
-    supervisor.py   Runs an app: takes its data, keeps a worker per shard alive, and ends them in order.
-    opening.py      Opens an app's data for a run: refuses what must not run, deals its slots out if asked to.
+    supervisor.py   Runs an app: takes its data, keeps a worker per shard alive, and ends the workers in order.
+    opening.py      Opens an app's data for a run: refuses data that must not run, deals slots out if asked to.
     directory.py    The files that describe an app in its data directory.
     coordinator.py  The coordinator of an app on one machine: its data directory.
     membership.py   Makes sure that an app's description and its stores belong together, and removes old stores.
     placer.py       Decides how many shards an app has, which slots each serves, and the core of each worker.
     reshard.py      Deals a stopped app's slots out to another number of shards.
     backup.py       Backs a whole app up as of one moment, and restores apps from backups.
-    children.py     Worker processes: each is started, watched, and reaped when it has ended.
+    children.py     The worker processes: starts, watches and reaps them.
     questions.py    The conversation of a supervisor with its workers: rounds of questions, and the word to stop.
     watch.py        The policy of a supervisor: when a worker is restarted, isolated or given up, and when all is over.
     machine.py      The machine under the app: its cores, its limit on open files, and what it does to processes.
 
 runtime/worker/    A process around one shard.
-    assignment.py  A worker's assignment: the shard that it serves, all that it has to know of the app, how it ends.
+    assignment.py  A worker's assignment: its shard, what it has to know of the app, and the exit codes of its end.
     process.py     A worker's process: one shard on its real ports, and the poll that wakes its driver.
     driver.py      The loop around one shard, written once: a worker's process and the simulator both run it.
     pace.py        The size of the next batch: as large as its time budget allows.
-    stopwatch.py   Measures how long something takes, by the clock and without the waiting for a core.
+    stopwatch.py   Measures how long a batch takes, by the clock and without the time spent waiting for a core.
     heartbeat.py   The heartbeat of a worker: a page of a file that its supervisor reads, even after the worker's end.
-    copies.py      Copies of a store for backups: a thread makes them, while turns go on.
+    copies.py      Copies of a store for backups, made by a thread while turns go on.
     sinks.py       Writes the items of outputs to sinks, on a thread per sink, so that the worker never waits.
     ports.py       What the driver of a shard stands on, each port with its promise.
     sources.py     Reads partitions of sources, batch by batch, so that the worker never waits.
@@ -100,11 +100,11 @@ runtime/client/    A caller's end of the lines.
     line.py        One line to one worker's listener, on an asyncio loop: sends, hears, and connects again.
 
 runtime/gateway/    A worker's end of them.
-    channel.py    Messages over a stream socket: whole ones in, whole ones out, never blocking.
-    knock.py      Who is at the other end of a line: both prove that they know the app's secret.
+    channel.py    Messages over a stream socket, each sent and received whole, without ever blocking.
+    knock.py      Proof of who is at the other end of a line: both ends know the app's secret.
     protocol.py   The protocol between callers and workers: its messages, and what they mean to a worker.
     listener.py   The worker's end of the clients' lines: many callers, one list of events for the shard.
-    inquiries.py  What a worker is asked that is no message to an entity: states, counts, dead letters.
+    inquiries.py  Questions to a worker that are no messages to an entity: states, counts, dead letters.
 
 runtime/core/    The core: no I/O, no clock, no thread.
     outcomes.py    From an ask to its outcome, and from the outcome to the handler that waits for it.
@@ -171,7 +171,7 @@ runtime/store/    Down to the disk.
     tree.py          Rows in the B-tree: each with a checksum over key and value, each slot with a fingerprint.
     environment.py   A store's LMDB environment: opened, checked, copied.
     lock.py          The lock on a store's folder: one process owns a store at a time.
-    quota.py         What a store may take of its disk, and what it means when the system gives it no more.
+    quota.py         The disk quota of a store, and what it means when the system gives the store no more room.
     disk.py          Bytes on their way to the disk: written whole, synced, and sealed behind a checksum.
     label.py         A store's label: what the store says of itself, in a file beside its tree.
     sealed_file.py   Small files in which every bit counts: JSON behind its checksum, written whole or not at all.

@@ -2,11 +2,11 @@
 
     every shard's epoch -> a snapshot marker everywhere, copies -> the same epochs still -> app.json
 
-The marker makes the copies fit together (`core/streams/cuts.py`). Here the backup is begun and judged: a
-shard that was restarted meanwhile may have forgotten the marker and told others things from behind
-it, so the backup is thrown away. A backup is an app's data directory that says so: it can be read
-and checked, but not run. It is restored under a new incarnation, so that remains of the old app
-can't talk to it and its clients begin anew.
+The marker makes the copies fit together (`core/streams/cuts.py`). Here a backup is begun and judged.
+If a shard was restarted meanwhile, the backup is thrown away: the shard may have forgotten the
+marker, and told others what happened behind it. A backup is a data directory whose description
+says that it is one: it can be read and checked, but not run. It is restored under a new
+incarnation, so that remains of the old app can't talk to the new one and clients begin anew.
 
 Does file I/O. Idea: docs/ideas/backup.md.
 """
@@ -40,7 +40,7 @@ LOOK_S = 1.0
 """How often to look whether the app still runs while its shards are copied."""
 
 GRACE_S = 5.0
-"""How long the other shards may go on when one has failed: their folder is about to be removed."""
+"""How long the other shards may go on copying when one has failed, before the folder is removed."""
 
 
 class Made(Struct):
@@ -149,7 +149,7 @@ def _refuse_used(folder: Path) -> None:
 
 
 def _begun(target: Path) -> Path:
-    """Make a private folder beside the target, whose name tells that it is incomplete."""
+    """Make a private folder beside the target; its name says that the backup is incomplete."""
     whole = target.resolve()
     partial = whole.with_name(f"{whole.name}.partial")
     try:
@@ -170,7 +170,7 @@ def _finish(partial: Path, target: Path, app: Description) -> None:
 
 
 def _damages(folder: Path, app: Description, say: Say) -> Iterator[tuple[int, str]]:
-    """(shard, sentence) for each damage in the copies."""
+    """Yield (shard, sentence) for each damage in the copies."""
     for shard, damage in membership.disagreements(folder, app):
         yield shard, damage
     for shard in app.placement.members:
@@ -207,11 +207,11 @@ def _of_stopped(data: Path, app: Description, partial: Path, say: Say) -> _Copie
 
 
 async def _of_running(data: Path, partial: Path, say: Say) -> _Copies:
-    """Copy by a snapshot marker while the app goes on. Raises SkerryError: a shard was restarted."""
+    """Copy the stores of a running app, by a snapshot marker. Raises SkerryError: a shard was restarted."""
     connection = await Connection.open(data)
     try:
         before = await _looks(connection)
-        # Greater than any before, even when the clock was set back or never was right.
+        # Greater than any marker before, even when the clock was set back or never was right.
         no = max(time.time_ns(), 1 + max(marker for _, marker in before.values()))
 
         async def copy(shard: int) -> tuple[int, int, int]:
@@ -248,7 +248,7 @@ async def _of_running(data: Path, partial: Path, say: Say) -> _Copies:
 async def _copied(
     data: Path, copying: Sequence[asyncio.Future[tuple[int, int, int]]]
 ) -> BaseException | None:
-    """Wait for all copies. Returns what the first to fail raised. Raises SkerryError: the app ended."""
+    """Wait for all copies; return what the first to fail raised. Raises SkerryError: the app ended."""
     waiting: set[asyncio.Future[tuple[int, int, int]]] = set(copying)
     try:
         while waiting:
@@ -273,6 +273,6 @@ async def _copied(
 
 
 async def _looks(connection: Connection) -> dict[int, tuple[int, int]]:
-    """(epoch, newest snapshot marker) by shard."""
+    """Return (epoch, newest snapshot marker) by shard."""
     answers = await asyncio.gather(*(connection.control(s, "status") for s in connection.shards))
     return {answer["shard"]: (answer["epoch"], answer["snapshot_marker"]) for answer in answers}

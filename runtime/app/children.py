@@ -1,10 +1,10 @@
-"""Worker processes: each is started, watched, and reaped when it has ended.
+"""The worker processes: starts, watches and reaps them.
 
     assignment on standard input, held open -> heartbeat, output, exit code
 
 What an end means is decided in `watch.py` and acted upon by the supervisor. The next worker of a
-shard starts only after the last one has ended: the store's lock would fence it off, and to wait
-here saves the attempt.
+shard starts only after the last one has ended: the store's lock would refuse it before, and to
+wait here saves the attempt.
 
 A child dies with the thread that spawned it, so all of this runs in the main thread.
 """
@@ -37,7 +37,7 @@ class Ended(Struct, frozen=True):
     code: int
     """The exit code; negative: the number of the signal that killed it."""
     deliberate: bool
-    """Whether the worker itself chose this code: a handler may end the process with any."""
+    """Whether the worker itself chose this code; a handler may end the process with any code."""
     beat: Beat | None
     """The last heartbeat."""
 
@@ -57,7 +57,7 @@ class Ended(Struct, frozen=True):
         return self.beat is not None and self.beat.rounds > 0
 
     def done_by_handler(self, *, for_memory: bool) -> str:
-        """The end in words, taken for the work of a handler."""
+        """Say in words how the process ended, if a handler did it."""
         if self.code >= 0:
             return f"ended its process with exit code {self.code}"
         number = -self.code
@@ -67,7 +67,7 @@ class Ended(Struct, frozen=True):
 
 
 class Child:
-    """The worker of one shard: one process after the other."""
+    """The worker of one shard, as one process after the other."""
 
     def __init__(self, shard: int, say: Say) -> None:
         self.shard, self._say = shard, say
@@ -108,7 +108,7 @@ class Child:
         try:
             self.process.stdin.write(as_json.encode(assignment) + b"\n")
             self.process.stdin.flush()
-        except BrokenPipeError:  # Killed before it could read: its end is seen like any other.
+        except BrokenPipeError:  # Killed before it read: its end is seen like any other.
             with contextlib.suppress(BrokenPipeError):
                 self.process.stdin.close()
         self.watch.started(time.monotonic())
@@ -128,12 +128,12 @@ class Child:
             self._say(f"[{self.shard}] {line}")
 
     def reap(self) -> Ended | None:
-        """How the process ended; None: it runs, or there is none."""
+        """Return how the process ended; None: it runs, or there is none."""
         if self.process is None or self.process.poll() is None:
             return None
         code, self.process, self.serves = self.process.returncode, None, False
         assignment = self._assignment
-        # Whatever still holds the old listener, nobody connects to it any more.
+        # A process that a handler forked may still hold the listener: nobody connects to it any more.
         assignment.listener.unlink(missing_ok=True)
         deliberate = code == heartbeat.last_word(assignment.beat)
         return Ended(code, deliberate, heartbeat.read(assignment.beat))
@@ -176,7 +176,7 @@ class Child:
 
 
 def reap_orphans(children: Iterable[Child]) -> None:
-    """Reap what handlers started and left behind, where orphans become our children."""
+    """Reap processes that handlers started and left behind, where orphans become our children."""
     ours = {child.process.pid for child in children if child.process is not None}
     look = os.WEXITED | os.WNOHANG | os.WNOWAIT
     with contextlib.suppress(ChildProcessError):
@@ -185,7 +185,7 @@ def reap_orphans(children: Iterable[Child]) -> None:
 
 
 def spawn_due(children: Sequence[Child], assignment_of: Callable[[Child], Assignment]) -> None:
-    """Start each worker that is not there and may start."""
+    """Start each worker that has no process and may have one now."""
     now = time.monotonic()
     for child in children:
         if child.process is None and not child.done and now >= child.start_at:

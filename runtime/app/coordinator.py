@@ -1,6 +1,6 @@
 """The coordinator of an app on one machine: its data directory.
 
-The lease is the lock on a file, which ends with the process that holds it, in whatever way.
+The lease is a lock on a file. The lock ends with the process that holds it, however that ends.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class DirectoryCoordinator:
         self._lock = directory.lock(self._data)
 
     def holds(self) -> bool:
-        """Whether the lease still guards the data: a lock on a file that was removed or replaced
+        """Tell whether the lease still guards the data. A lock on a file that was removed or replaced
         guards nothing."""
         assert self._lock is not None, "the lease was taken"
         try:

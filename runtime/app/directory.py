@@ -27,7 +27,7 @@ UNSEALED_FORMAT = 1
 """The format without a checksum."""
 
 PROBED_S = 0.5
-"""How long others may hold a lock who only look whether it is held."""
+"""How long the lock may be held by processes that only look whether an app runs."""
 
 
 class _Written(Struct):
@@ -37,14 +37,14 @@ class _Written(Struct):
 
 
 def save(data: Path, app: Description) -> None:
-    """Write app.json. Raises StoreFull, SkerryError: it could not be written, and is as it was."""
+    """Write app.json. Raises StoreFull, SkerryError: the file could not be written, and is as it was."""
     sealed_file.write(data / NAME, sealed_file.encoded(app, indent=1))
 
 
 def replace(data: Path, app: Description, *, generation: int) -> None:
-    """Write app.json in the place of the one of this generation; 0: there is none yet.
+    """Replace the app.json of this generation; 0: there is none yet.
 
-    Raises SkerryError: there is another, or it could not be written. Then it is as it was.
+    Raises SkerryError: the file is of another generation, or could not be written. It is as it was.
     """
     there = load(data)
     if (there.generation if there else 0) != generation:
@@ -66,7 +66,7 @@ def load(data: Path) -> Description | None:
 
 
 def decoded(raw: bytes, path: Path) -> Description:
-    """The description in the bytes of an app.json. Raises StoreDamaged."""
+    """Return the description in the bytes of an app.json. Raises StoreDamaged."""
     try:
         written = sealed_file.decoded(raw, _Written).format
         if written == FORMAT:
@@ -86,7 +86,7 @@ def decoded(raw: bytes, path: Path) -> Description:
 
 
 def _unsealed_format(raw: bytes) -> int:
-    """The format that a description without a checksum names; 0: it is none."""
+    """Return the format that a description without a checksum names; 0: these bytes are none."""
     try:
         return msgspec.json.decode(raw, type=_Written).format
     except msgspec.MsgspecError:
@@ -94,7 +94,7 @@ def _unsealed_format(raw: bytes) -> int:
 
 
 def _locked(fd: int) -> bool:
-    """Whether the lock could be taken."""
+    """Try to take the lock; tell whether that succeeded."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -103,8 +103,10 @@ def _locked(fd: int) -> bool:
 
 
 def lock(data: Path) -> int:
-    """Take a data directory, which is made if need be. Returns the descriptor whose end is the lock's
-    end. Raises StoreLocked: another process runs the app."""
+    """Lock a data directory, which is made if need be. Raises StoreLocked: another process runs the app.
+
+    Returns a descriptor; the lock ends when that is closed.
+    """
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     fd = os.open(data / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     deadline = time.monotonic() + PROBED_S
@@ -131,7 +133,7 @@ def withdraw(data: Path) -> None:
 
 
 def is_running(data: Path) -> bool:
-    """Whether a supervisor holds this data directory now."""
+    """Tell whether a supervisor holds this data directory now."""
     try:
         fd = os.open(data / LOCK, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -146,7 +148,7 @@ def is_running(data: Path) -> bool:
 
 
 def last_running(data: Path) -> Running | None:
-    """The supervisor that runs this app, or ran it last and was killed; None: run.json names none."""
+    """Return the supervisor that runs this app, or ran it and was killed; None: run.json names none."""
     try:
         return _announced(data)
     except ValueError:
@@ -154,7 +156,7 @@ def last_running(data: Path) -> Running | None:
 
 
 def _announced(data: Path) -> Running | None:
-    """The contents of run.json. Raises ValueError: it is damaged."""
+    """Return the contents of run.json; None: there is no such file. Raises ValueError: it is damaged."""
     try:
         return sealed_file.decoded((data / RUNNING).read_bytes(), Running)
     except FileNotFoundError:  # The app comes up, or has ended.
@@ -162,7 +164,7 @@ def _announced(data: Path) -> Running | None:
 
 
 def running_app(data: Path) -> Running:
-    """The supervisor that runs this app. Raises Unavailable: there is none."""
+    """Return the supervisor that runs this app. Raises Unavailable: there is none."""
     try:
         if is_running(data) and (running := _announced(data)) is not None:
             trusted(data, data / RUNNING)
@@ -176,14 +178,16 @@ def running_app(data: Path) -> Running:
 
 
 def stored_name(data: Path, type_name: str) -> str:
-    """The name under which an entity type is stored."""
+    """Return the name under which an entity type is stored."""
     app = load(data)
     return type_name if app is None else app.renamed.get(type_name, type_name)
 
 
 def find_data(data: str | Path | None) -> Path:
-    """The given data directory, or the only one in ./.skerry. Raises Unavailable: there is none, or
-    there are several."""
+    """Return the given data directory, or else the only one in ./.skerry.
+
+    Raises Unavailable: there is none, or there are several.
+    """
     if data is not None:
         path = Path(data)
         if not (path / "app.json").is_file():

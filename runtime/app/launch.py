@@ -41,8 +41,8 @@ START_S = 30.0
 
 
 def program_of(app: App) -> Program:
-    """The program that defines an app. Workers import the file or module that has the app as a global;
-    an app that nothing importable has is sent by value."""
+    """Return the program that defines an app. Workers import the file or module that has the app as a
+    global; an app that no such file or module has is sent by value."""
     path, target = absolute_path(), _target_of(app)
     return Program(
         app=app.name,
@@ -56,10 +56,10 @@ def program_of(app: App) -> Program:
 
 
 def _target_of(app: App) -> str:
-    """The target that loads an app; empty: there is none."""
+    """Return the target that loads an app; empty: there is none."""
     main = sys.modules["__main__"]
     modules = [m for m in list(sys.modules.values()) if isinstance(m, ModuleType) and m is not main]
-    # The program last: to import it would be to run it again.
+    # The main program last: to import it is to run it again.
     for module in [*modules, main]:
         for name, value in list(vars(module).items()):
             if value is app and (place := _importable(module)):
@@ -68,7 +68,7 @@ def _target_of(app: App) -> str:
 
 
 def _importable(module: ModuleType) -> str | None:
-    """The name or the file by which a worker can import a module; None: there is none."""
+    """Return the name or the file by which a worker can import a module; None: there is none."""
     if module is not sys.modules["__main__"]:
         return module.__name__
     if module.__spec__ is not None:
@@ -78,14 +78,14 @@ def _importable(module: ModuleType) -> str | None:
 
 
 def supervise(config: Config, say: Say, show: Callable[[Progress], None]) -> tuple[int, Progress]:
-    """Run an app in this process. Returns its exit code and what it did."""
+    """Run an app in this process; return its exit code and what it did."""
     refuse_free_threads()
     supervisor = Supervisor(config, say=say, show=show)
     return supervisor.run(), supervisor.progress
 
 
 def refuse_free_threads() -> None:
-    """Raises SkerryError: this interpreter runs without its lock."""
+    """Refuse an interpreter that runs without its lock. Raises SkerryError."""
     if not getattr(sys, "_is_gil_enabled", lambda: True)():
         raise SkerryError(
             "skerry is not made for free-threaded Python: the threads of a worker rely on the "
@@ -94,7 +94,7 @@ def refuse_free_threads() -> None:
 
 
 def run_app(app: App, workers: int | None, data: str | Path | None) -> None:
-    """Run until the app ends or is stopped. Raises SkerryError when it was refused or failed.
+    """Run an app until it ends or is stopped. Raises SkerryError when it was refused or failed.
 
     In a script that does not catch the error, the error ends the script as it would end `skerry
     run`: with its sentence and exit code, and without a traceback through our own code.
@@ -136,8 +136,8 @@ def _end(kind: type[BaseException], error: BaseException, trace: TracebackType |
 
 
 def _left_run_app(trace: TracebackType | None) -> bool:
-    """Whether an error went from `run_app` through all frames of its program. A console that runs
-    cells or lines catches it earlier, to show it."""
+    """Tell whether an error went from `run_app` through all frames of its program. A console that runs
+    cells or lines catches an error earlier, to show it."""
     if trace is None or trace.tb_frame.f_back is not None:
         return False
     while trace is not None and trace.tb_frame.f_code is not run_app.__code__:
@@ -193,7 +193,7 @@ def simulate(
         seed=seed,
         shards=shards,
         faults=faults,
-        # Small batches, which often are too small for what comes.
+        # Small batches, so that often more messages come than fit into one.
         limits=Limits(turns_per_batch_max=64),
         start_ns=START_NS if start_ns is None else start_ns,
     )

@@ -1,6 +1,6 @@
 """Loads the app that a target names: `module:app`, `package.module`, `file.py` or `file.py:app`.
 
-Imports the user's code, and when that fails says clearly whose fault it is.
+Imports the user's code; when that fails, the error says whose fault it is.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def not_while_loading() -> None:
 
 
 def split(target: str) -> tuple[str, str]:
-    """The file or module of a target, and the name of the app in it; empty: it does not say."""
+    """Return the file or module of a target, and the name of the app in it; empty: the target has none."""
     if target.endswith(".py") or ":" not in target:
         return target, ""
     place, _, name = target.rpartition(":")
@@ -47,7 +47,7 @@ def split(target: str) -> tuple[str, str]:
 
 
 def resolved(target: str) -> str:
-    """The target in a form that means the same wherever it is loaded: a file by its whole path.
+    """Return the target in a form that means the same wherever it is loaded: a file by its whole path.
 
     Raises BadApp: there is no such file.
     """
@@ -60,9 +60,9 @@ def resolved(target: str) -> str:
 
 
 def path_for(target: str) -> list[str]:
-    """The import path for a target: like Python's for programs, with the target's own folder first.
+    """Return the import path for a target: like Python's for programs, the target's own folder first.
 
-    For a module that is the current folder. For a file it is the folder of the file; the current
+    For a module, that is the current folder. For a file, it is the folder of the file; the current
     folder, which may hold anything, comes last.
     """
     here, place = str(Path.cwd()), split(target)[0]
@@ -74,7 +74,7 @@ def path_for(target: str) -> list[str]:
 
 
 def absolute_path() -> list[str]:
-    """`sys.path` with absolute paths, which a change of directory does not affect."""
+    """Return `sys.path` with absolute paths, which a change of directory does not affect."""
     return [str(Path(entry).absolute()) for entry in sys.path]
 
 
@@ -84,9 +84,9 @@ def import_from(path: Sequence[str]) -> None:
 
 
 def hidden(folder: str) -> list[str]:
-    """Names of modules in a folder under which this process has already imported others.
+    """Return names of modules in a folder under which this process has already imported others.
 
-    A process that is to import the same modules imports these before the folder is on its path.
+    A process that is to import the same modules imports those before the folder is on its path.
     """
     files = (*Path(folder).glob("*.py"), *Path(folder).glob("*/__init__.py"))
     names = {file.parent.name if file.stem == "__init__" else file.stem for file in files}
@@ -174,7 +174,7 @@ def _run(module: ModuleType, target: str) -> ModuleType:
 
 
 def _step(error: BaseException, module: ModuleType) -> str:
-    """The next step for a file that imports its neighbours relatively, as modules of a package do."""
+    """Return the next step for a file that imports its neighbours relatively, as in a package."""
     if not isinstance(error, ImportError) or "no known parent package" not in str(error):
         return ""
     folder = Path(str(module.__file__)).parent
@@ -220,7 +220,7 @@ def _failed(target: str, error: BaseException) -> str:
 
 
 def _told(error: BaseException) -> str:
-    """A traceback of the user's own lines, without what led to them."""
+    """Return a traceback of the user's own lines, without those of ours that led to them."""
     frames = list(dropwhile(_is_ours, traceback.extract_tb(error.__traceback__)))
     if isinstance(error, TypeError | SkerryError):
         # What skerry refuses, it names; where it does so is nobody's concern.
@@ -230,5 +230,5 @@ def _told(error: BaseException) -> str:
 
 
 def _is_ours(frame: traceback.FrameSummary) -> bool:
-    """Whether a line is skerry's, or of the import machinery."""
+    """Tell whether a line is skerry's, or of the import machinery."""
     return frame.filename.startswith(OURS) or "importlib" in frame.filename

@@ -15,7 +15,7 @@ FILES, FILES_PER_WORKER = 48, 8
 
 
 def usable_cores() -> list[int]:
-    """The cores that this process may use; fewer when the quota of its cgroup is smaller."""
+    """Return the cores that this process may use; fewer when the quota of its cgroup is smaller."""
     cores = sorted(os.sched_getaffinity(0))
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
@@ -27,7 +27,7 @@ def usable_cores() -> list[int]:
 
 
 def allow_files(workers: int) -> None:
-    """Raise the limit on open files to what each worker needs. Raises SkerryError: it can't be."""
+    """Raise the limit on open files to what each worker needs. Raises SkerryError if that is refused."""
     needed = FILES + FILES_PER_WORKER * workers
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= needed:
@@ -42,7 +42,7 @@ def allow_files(workers: int) -> None:
 
 
 def is_stopped(pid: int) -> bool:
-    """Whether a process is stopped by a signal, as by SIGSTOP."""
+    """Tell whether a process is stopped by a signal, as by SIGSTOP."""
     try:
         return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
     except psutil.NoSuchProcess:
@@ -50,7 +50,7 @@ def is_stopped(pid: int) -> bool:
 
 
 def oom_kills() -> int:
-    """How many processes this machine has killed for their memory; 0 where it does not tell."""
+    """Return how many processes this machine has killed for want of memory; 0 where it does not say."""
     try:
         lines = Path("/proc/vmstat").read_text().splitlines()
     except OSError:

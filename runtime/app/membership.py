@@ -7,8 +7,8 @@ A start raises the generation, first in the description and then in the labels o
 description or a store that somebody puts back from earlier does not fit the others, while a crash
 in between leaves a store at most one generation behind.
 
-No folder is removed merely because a description does not mention it. What is removed has proven
-by its own label that the members hold all that it holds. Everything else is left, and named.
+No folder is removed merely because a description does not mention it. A store is removed only if its
+own label proves that the members hold all that it holds. Everything else is left, and named.
 
 Does file I/O. Idea: docs/ideas/log.md.
 """
@@ -40,19 +40,19 @@ OWN = {
     *(NAME, RUNNING, *map(sealed_file.name_meanwhile, (NAME, RUNNING))),
     *(LOCK, "logs", IN_DATA, "lost+found"),
 }
-"""Entries of a data directory beside stores; the last is there on a disk of its own."""
+"""Entries of a data directory beside stores; a data directory that is a disk of its own has the last."""
 
 _STORE = re.compile(r"shard-(0|[1-9]\d*)")
 _LABEL_FILES = (labels.NAME, sealed_file.name_meanwhile(labels.NAME))
 
 
 def folder_of(data: Path, shard: int) -> Path:
-    """The folder of a shard's store."""
+    """Return the folder of a shard's store."""
     return data / f"shard-{shard}"
 
 
 def label_of(app: Description) -> Label:
-    """The label of a new store of this app."""
+    """Return the label of a new store of this app."""
     return Label(
         app=app.app,
         directory=app.directory,
@@ -98,7 +98,7 @@ def create(data: Path, *, app: str, workers: int) -> Description:
 
 
 def _never_used(folder: Path) -> bool:
-    """Whether a start that was cut short made this store, and nothing was written to it."""
+    """Tell whether a start that was cut short made this store, and nothing was written to it."""
     if not _only_ours(folder):
         return False
     if not (folder / labels.NAME).exists():
@@ -113,7 +113,7 @@ def _never_used(folder: Path) -> bool:
 
 
 def described(data: Path) -> Description:
-    """The description of a stopped app. Raises StoreDamaged: a store is not the one that it means."""
+    """Return the description of a stopped app. Raises StoreDamaged: it does not fit a store."""
     app, damage = compared(data)
     if damage:
         raise StoreDamaged(damage[0])
@@ -121,8 +121,7 @@ def described(data: Path) -> Description:
 
 
 def compared(data: Path) -> tuple[Description, list[str]]:
-    """The description of a stopped app, and a sentence for each store that is not the one that it
-    means."""
+    """Return the description of a stopped app, and a sentence for each store that it does not fit."""
     while True:
         app, found = load(data), _labels(data)
         if load(data) == app:  # Else a start has begun meanwhile: look again.
@@ -134,7 +133,7 @@ def compared(data: Path) -> tuple[Description, list[str]]:
 def disagreements(
     data: Path, app: Description, found: dict[int, Label | str] | None = None
 ) -> Iterator[tuple[int, str]]:
-    """(shard, sentence) for each store that is not the one that the description means."""
+    """Return (shard, sentence) for each store that the description does not fit."""
     found = _labels(data) if found is None else found
     members = app.placement.members
     for shard, label in found.items():
@@ -151,7 +150,7 @@ def disagreements(
 
 
 def _labels(data: Path) -> dict[int, Label | str]:
-    """The label of each store, or a sentence on what is wrong with it."""
+    """Return the label of each store, or a sentence on what is wrong with the store."""
     found: dict[int, Label | str] = {}
     for folder in data.glob("shard-*"):
         match = _STORE.fullmatch(folder.name)
@@ -164,13 +163,13 @@ def _labels(data: Path) -> dict[int, Label | str]:
 
 
 def _outlives(label: Label, app: Description) -> bool:
-    """Whether a store is of a later placement than the description, and was already in use."""
+    """Tell whether a store is of a later placement than the description, and was already in use."""
     later = label.version > app.placement.version
     return label.directory == app.directory and later and label.opened
 
 
 def _disagreement(folder: Path, shard: int, label: Label, app: Description) -> str | None:
-    """A sentence on what is wrong with a member; None: it is sound."""
+    """Return a sentence on what is wrong with a member; None: it is sound."""
     described, version, generation = folder.parent / NAME, app.placement.version, app.generation
     if label.directory != app.directory:
         return (
@@ -209,14 +208,14 @@ def _older(data: Path, app: Description, folder: Path, label: Label) -> str:
 
 
 def damages(data: Path, app: Description, shard: int) -> list[str]:
-    """A sentence for each damage in a member's store."""
+    """Return a sentence for each damage in a member's store."""
     return check_apart(folder_of(data, shard), shard=shard, owners=app.placement.slots)
 
 
 def enlist(data: Path, app: Description) -> None:
     """Note a start: raise the generation of the description, then of the labels of its stores.
 
-    Raises StoreFull, SkerryError: it could not be written; another start works as well as before.
+    Raises StoreFull, SkerryError: a file could not be written; another start works as before.
     """
     known = {shard: labels.read(folder_of(data, shard)) for shard in app.placement.members}
     before = app.generation
@@ -244,7 +243,7 @@ def dealt_out(data: Path, app: Description, version: int) -> None:
 
 
 def free_ids(data: Path, app: Description, count: int) -> list[int]:
-    """Ids for new shards, whose folders do not exist yet."""
+    """Return ids for new shards, whose folders do not exist yet."""
     found: list[int] = []
     candidate = app.placement.next_id
     while len(found) < count:
@@ -258,7 +257,7 @@ def free_ids(data: Path, app: Description, count: int) -> list[int]:
 
 
 def strangers(data: Path, app: Description) -> list[Path]:
-    """Folders that the description does not mention, and files with the name of a store."""
+    """Return the folders that the description does not mention, and files with the name of a store."""
     members = {folder_of(data, shard) for shard in app.placement.members}
     return [
         entry
@@ -269,7 +268,7 @@ def strangers(data: Path, app: Description) -> list[Path]:
 
 
 def unknown(data: Path, app: Description) -> list[str]:
-    """A sentence for each stranger that is left alone."""
+    """Return a sentence for each stranger that is left alone."""
     return [
         f"{entry} is no part of the app {app.app!r} as app.json describes it. It is left alone; "
         f"move it elsewhere, or remove it when you need it no more."
@@ -279,7 +278,7 @@ def unknown(data: Path, app: Description) -> list[str]:
 
 
 def clear(data: Path, app: Description) -> list[str]:
-    """Remove old stores that a change of shards left. Returns a sentence for each stranger that stays.
+    """Remove old stores that a change of shards left; return a sentence for each stranger that stays.
 
     The description must be durable and agree with its stores.
     """
@@ -290,8 +289,8 @@ def clear(data: Path, app: Description) -> list[str]:
 
 
 def _replaceable(data: Path, app: Description, folder: Path) -> bool:
-    """Whether the label of a store says that the members hold all that it holds: it is of a change
-    of shards, complete or not."""
+    """Tell whether a store's label says that the members hold all that the store holds, since a change
+    of shards made or emptied it, completely or not."""
     match = _STORE.fullmatch(folder.name)
     if match is None or not _only_ours(folder):
         return False
@@ -310,13 +309,13 @@ def _replaceable(data: Path, app: Description, folder: Path) -> bool:
 
 
 def _whole(data: Path, members: Iterable[int]) -> bool:
-    """Whether every member has a tree and a log."""
+    """Tell whether every member has a tree and a log."""
     folders = [folder_of(data, shard) for shard in members]
     return all((folder / TREE).is_file() and any(folder.glob(NAMES)) for folder in folders)
 
 
 def _only_ours(folder: Path) -> bool:
-    """Whether a folder has nothing but the files of a store."""
+    """Tell whether a folder has nothing but the files of a store."""
     if folder.is_symlink() or not folder.is_dir():
         return False
     known = {TREE, "lock", "lock.mdb", *_LABEL_FILES, *(path.name for path in folder.glob(NAMES))}
@@ -324,7 +323,7 @@ def _only_ours(folder: Path) -> bool:
 
 
 def _beside_label(folder: Path) -> list[Path]:
-    """The files of a store but its label, in the order in which they are removed."""
+    """Return the files of a store except its label, in the order in which they are removed."""
     files = [entry for entry in folder.iterdir() if entry.name not in _LABEL_FILES]
     return sorted(files, key=lambda entry: entry.name != TREE)
 

@@ -1,9 +1,9 @@
-"""Opens an app's data for a run: refuses what must not run, deals its slots out if asked to.
+"""Opens an app's data for a run: refuses data that must not run, deals slots out if asked to.
 
     data directory -> a description that agrees with its stores, of a generation that begins here
 
-Everything that can be refused is refused before the first worker starts, and nothing is changed by
-a refusal. Called by the holder of the app's lease.
+Everything that can be refused is refused before the first worker starts, and a refusal changes
+nothing. The caller holds the app's lease.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from skerry.runtime.printable import Say
 
 
 def open_app(config: Config, coordinator: Coordinator, data: Path, say: Say) -> Description:
-    """The app's description, made when there is none; a start is noted in it.
+    """Note a start in the app's description, which is made when there is none, and return it.
 
     Raises SkerryError: the data is another app's, a backup, or may have lost commits; StoreDamaged.
     """
@@ -39,7 +39,7 @@ def open_app(config: Config, coordinator: Coordinator, data: Path, say: Say) -> 
 
 
 def _checked(known: Description, config: Config, data: Path, say: Say) -> Description:
-    """An app that ran before, on as many shards as it is to run on now."""
+    """Return an app that ran before, on as many shards as it is to run on now."""
     if known.app != config.program.app:
         raise SkerryError(
             f"{data} holds the app {known.app!r}, not {config.program.app!r}. "

@@ -33,10 +33,10 @@ ROUND_EVERY_S = 0.1
 """How often a round begins at most."""
 
 ANSWER_S = 1.0
-"""How long an answer is waited for before the question is asked again."""
+"""How long to wait for an answer before the question is asked again."""
 
 ANSWER_BYTES_MAX = 1 << 20
-"""An answer is far smaller."""
+"""The largest answer that is read; a worker's are far smaller."""
 
 COUNTS = ("turns", "items", "commits", "dead", "skipped")
 """Fields of an answer that count what a worker has done since its process started."""
@@ -49,7 +49,7 @@ class Progress(Struct):
     items: int = 0
     commits: int = 0
     dead: int = 0
-    """Dead letters that came."""
+    """Dead letters that were added."""
     skipped: int = 0
     """Rows of sources that were passed over."""
     part: float | None = None
@@ -67,26 +67,26 @@ class Questions:
         self._shards, self._secret, self._serve = shards, secret, serve
         self._channels: dict[int, Channel] = {}
         self._challenges: dict[int, bytes] = {}
-        """What a worker has still to prove itself with."""
+        """The number that a worker has yet to prove itself by, by shard."""
         self._asked_at = 0.0
         self._round = 0
         self._answers: dict[int, dict[str, Any]] = {}
         self._judged = False
         """Whether the answers of this round were looked at."""
         self._may_end = False
-        """Whether another such round would be the end."""
+        """Whether another round like this would be the end."""
         self._stirs: list[int] = []
         """What had happened at each worker before it was asked."""
         self._rounds = Rounds()
         self._ended = dict.fromkeys(shards, (0,) * len(COUNTS))
-        """What processes that have ended did, by shard."""
+        """What earlier processes of each shard did."""
         self._counts = dict(self._ended)
-        """What the process that runs has done."""
+        """What the running process of each shard has done."""
 
     # ── rounds ──
 
     def step(self, children: Sequence[Child]) -> bool:
-        """Judge the round that has ended and begin the next. Whether the app is over."""
+        """Judge the round that has ended and begin the next. Tell whether the app is over."""
         if not self.due:
             return False
         if self._complete:
@@ -95,7 +95,7 @@ class Questions:
             if self._nothing_new(children):
                 return False
         elif self._all_asked and time.monotonic() - self._asked_at < ANSWER_S:
-            return False  # A worker that could not be asked yet is asked at once when it can.
+            return False  # A worker that can't be reached yet is asked as soon as it can be.
         self._round += 1
         self._answers.clear()
         self._judged = False
@@ -109,7 +109,7 @@ class Questions:
         return time.monotonic() - self._asked_at >= ROUND_EVERY_S
 
     def patience_s(self, children: Sequence[Child], longest_s: float, poll_s: float) -> float:
-        """How long to wait for something to happen before looking again."""
+        """Return how long to wait for something to happen before looking again."""
         if not self._all_asked:
             return poll_s
         if self._complete and self._nothing_new(children):
@@ -126,7 +126,7 @@ class Questions:
         return len(self._channels) == len(self._shards)
 
     def _judge(self) -> bool:
-        """Whether these answers say that the app is over."""
+        """Tell whether these answers say that the app is over."""
         self._judged = True
         self.count()
         answers = self._answers.values()
@@ -141,12 +141,12 @@ class Questions:
         return over and finite
 
     def _nothing_new(self, children: Sequence[Child]) -> bool:
-        """Whether nothing has happened at any worker since all were asked. When all are quiet, one
+        """Tell whether nothing has happened at any worker since all were asked. When all are quiet, one
         more round still has to say whether that is the end."""
         return self._judged and not self._may_end and _stirs_of(children) == self._stirs
 
     def count(self) -> None:
-        """Bring the progress up to date: what all processes of all workers have done."""
+        """Bring the progress up to date: sum up what all processes of all workers have done."""
         columns = zip(*self._ended.values(), *self._counts.values())
         for name, column in zip(COUNTS, columns):
             setattr(self.progress, name, sum(column))
@@ -154,8 +154,8 @@ class Questions:
     # ── workers come and go ──
 
     def lost(self, shard: int) -> None:
-        """A worker has ended: hear its last words, and begin the rounds anew."""
-        # What it says to "stop" counts all its turns.
+        """Hear the last words of a worker that has ended, and begin the rounds anew."""
+        # Its answer to "stop" counts all its turns.
         self._hear(shard)
         self._close(shard)
         self._answers.clear()
@@ -165,27 +165,27 @@ class Questions:
         self._counts[shard] = (0,) * len(COUNTS)
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the channels to all workers."""
         for shard in list(self._channels):
             self._close(shard)
 
     # ── words ──
 
     def tell_all(self, shards: Iterable[int], word: str) -> None:
-        """Tell these workers. One that can't be reached is told in the next round."""
+        """Tell these workers a word. One that can't be reached is told in the next round."""
         self._asked_at = time.monotonic()
         for shard in shards:
             self.tell(shard, word)
 
     def tell(self, shard: int, word: str) -> None:
-        """Tell a worker, if it can be reached."""
+        """Tell a worker a word, if it can be reached."""
         channel = self._channels.get(shard) or self._connect(shard)
         if channel is not None:
             raw = protocol.encode(protocol.Steer(self._round, word))
             self._guarded(shard, lambda: channel.say(raw))
 
     def listen(self, bell: int, patience_s: float) -> None:
-        """Wait until a worker says something, the bell rings or time is up; hear what was said."""
+        """Wait until a worker says something, the bell rings or time is up; take in what was said."""
         poll = select.poll()
         for channel in self._channels.values():
             poll.register(channel, select.POLLIN | (select.POLLOUT if channel.unsent else 0))
@@ -197,7 +197,8 @@ class Questions:
             self._hear(shard)
 
     def _connect(self, shard: int) -> Channel | None:
-        """A channel to a worker. It is told things before it has proven itself, and believed after."""
+        """Open a channel to a worker. The worker is told things at once, and believed once it has proven
+        that it is the app's own."""
         place = f"{self.folder}/door-{shard}"
         channel = Channel.to(place, message_bytes_max=ANSWER_BYTES_MAX)
         if channel is not None:
@@ -207,7 +208,7 @@ class Questions:
         return self._channels.get(shard)
 
     def _hear(self, shard: int) -> None:
-        """Take in what a worker has said; send on what it is told, as much as it takes."""
+        """Take in what a worker has said; go on sending what it is told."""
         channel = self._channels.get(shard)
         if channel is None:
             return
@@ -224,7 +225,7 @@ class Questions:
         self._guarded(shard, channel.go_on)
 
     def _guarded(self, shard: int, speak: Callable[[], T]) -> T | None:
-        """Use a channel; None when it is broken, and closed by that."""
+        """Use a channel; close it and return None when it is broken."""
         try:
             return speak()
         except Broken:
@@ -237,5 +238,5 @@ class Questions:
 
 
 def _stirs_of(children: Sequence[Child]) -> list[int]:
-    """How much has happened at each worker, by its newest heartbeat."""
+    """Return how much has happened at each worker, by its newest heartbeat."""
     return [0 if child.beat is None else child.beat.stirs for child in children]

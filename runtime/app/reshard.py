@@ -1,15 +1,15 @@
 """Deals a stopped app's slots out to another number of shards.
 
-Every slotted row goes to the shard that owns its slot under the new placement. Messages that lie
-in outboxes and were not taken yet go to the new owners' own streams, in their old order. That
-keeps the order per pair of entities: all that x had sent to y stood in one stream, and what x sends
-later queues behind it.
+Every row with a slot goes to the shard that owns the slot under the new placement. Messages in
+outboxes that were not taken yet go to the new owners' own streams, in their old order. That keeps
+the order per pair of entities: all that x had sent to y stood in one stream, and what x sends later
+queues behind that.
 
-Safe against a crash at any moment: new shards have new ids and new folders. When all is synced,
-the labels of the old stores say that they were dealt out; app.json, written last, makes the new
-ones members, and the old ones are removed.
+Safe against a crash at any moment, since new shards have new ids and new folders. When all is
+synced, the labels of the old stores say that they were dealt out; then app.json makes the new
+stores members, and the old ones are removed.
 
-Reads and writes stores, while nothing runs. Idea: docs/ideas/log.md.
+Reads and writes stores while no worker runs. Idea: docs/ideas/log.md.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 def reshard(data: Path, app: Description, workers: int) -> Description:
-    """Deal an app out to this many shards. Returns its new description, which is durable."""
+    """Deal an app out to this many shards; return its new description, which is durable."""
     old = app.placement
     members = membership.free_ids(data, app, workers)
     placement = placer.after(old, members)

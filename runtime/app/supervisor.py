@@ -1,10 +1,10 @@
-"""Runs an app: takes its data, keeps a worker per shard alive, and ends them in order.
+"""Runs an app: takes its data, keeps a worker per shard alive, and ends the workers in order.
 
     lease -> open -> announce -> workers, until all say that they are done, or somebody says stop
     a worker ended -> start it again | end the app, loudly
 
-The decisions are elsewhere: `opening.py` refuses what must not run, `watch.py` says what an end of
-a worker means and when the app is over. Here they are carried out, and said.
+The decisions are elsewhere: `opening.py` refuses data that must not run, `watch.py` says what the
+end of a worker means and when the app is over. Here they are carried out and reported.
 
 Runs in the main thread of its process, since a child dies with the thread that spawned it.
 """
@@ -44,13 +44,13 @@ POLL_S = 0.05
 """How often to look while workers come up or end."""
 
 BEATS_S = 0.5
-"""How often to look at least. A worker that has nothing new to tell may leave it untold as long."""
+"""How often to look at least. A change of a heartbeat may go unnoticed for as long."""
 
 SOCKETS_EVERY_S = 2.0
 """How often to look whether the sockets are still where clients and peers expect them."""
 
 SAME_WISH_S = 1.0
-"""Two signals to end within this time are one wish; but for Ctrl-C, which a person presses."""
+"""Two signals to end within this time are one wish, except for Ctrl-C, which a person presses."""
 
 STOP_S = 30.0
 """How long a worker that is told to stop may take to commit what runs."""
@@ -84,12 +84,15 @@ class Supervisor:
     # ── the whole run ──
 
     def run(self) -> int:
-        """0: ended or stopped; 1: gave up; 3: a store is damaged. Raises SkerryError: refused."""
+        """Run the app; return the exit code. Raises SkerryError: it was refused.
+
+        0: it ended or was stopped. 1: the supervisor gave it up. 3: a store is damaged.
+        """
         if self._data.is_dir():
             narrow(self._data, self._say)
         self._coordinator.acquire()
         try:
-            # Left by one that was killed: until we announce ourselves, nobody runs the app.
+            # A supervisor that was killed has left it; until we announce ourselves, nobody runs the app.
             if left := self._coordinator.last_running():
                 remove_left(left.folder)
             self._coordinator.withdraw()
@@ -151,7 +154,7 @@ class Supervisor:
         self._questions.count()
 
     def _patience_s(self) -> float:
-        """How long to wait for something to happen before looking again."""
+        """Return how long to wait for something to happen before looking again."""
         if self._exit is not None:
             return POLL_S
         longest_s = min(BEATS_S, self._config.supervision.hang_s / 4)
@@ -160,7 +163,7 @@ class Supervisor:
         return self._questions.patience_s(self._children, longest_s, POLL_S)
 
     def _clean_up(self) -> None:
-        """End what still runs, and leave the data as the next start expects it."""
+        """End workers that still run, and leave the data as the next start expects it."""
         for child in self._children:
             child.kill()
         for child in self._children:
@@ -181,13 +184,13 @@ class Supervisor:
             try:
                 self._coordinator.replace(app, generation=app.generation)
             except SkerryError as error:
-                self._say(str(error))  # Only a start behind `--sync off` would have liked to know.
+                self._say(str(error))  # Only a start after `--sync off` depends on it.
 
     # ── signals ──
 
     @contextmanager
     def _heeding_signals(self) -> Iterator[None]:
-        """Meanwhile signals to end are counted, and they and the ends of children ring the bell."""
+        """Count signals to end while the context is open; these and the ends of children ring the bell."""
         previous = {
             number: signal.signal(number, self._on_signal)
             for number in forks.OURS_TO_HANDLE
@@ -206,7 +209,7 @@ class Supervisor:
             os.close(rung)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        # Service managers and `timeout` tell the group, and us besides: that is one wish, not two.
+        # Service managers and `timeout` signal the group, and us as well: that is one wish, not two.
         now = time.monotonic()
         if number == signal.SIGINT or now - self._signalled_s > SAME_WISH_S:
             self._signals, self._signalled_s = self._signals + 1, now
@@ -214,7 +217,7 @@ class Supervisor:
     # ── workers ──
 
     def _assignment(self, child: Child) -> Assignment:
-        """The assignment of a worker that is started now."""
+        """Return the assignment of a worker that is started now."""
         pinned, workers = self._config.supervision.pin, len(self._children)
         place = self._children.index(child)
         return Assignment(
@@ -246,7 +249,7 @@ class Supervisor:
             reap_orphans(self._children)
 
     def _judge(self, child: Child, ended: Ended) -> int | None:
-        """The exit code with which the app ends, since this worker ended; None: it is started again."""
+        """Return the exit code with which the app ends since this worker ended; None: start it again."""
         shard, log = child.shard, self._data / "logs" / f"worker-{child.shard}.log"
         if ended.deliberate and ended.code == DAMAGED:
             self._say(f"worker {shard} stopped: its store needs a person. The app ends.")
@@ -282,8 +285,8 @@ class Supervisor:
                 return 1
 
     def _look_at_sockets(self) -> None:
-        """Make the sockets again when somebody has swept them away, as a cleaner of old files does:
-        no client finds a worker then, and no worker another. It costs a start of the workers."""
+        """Make the sockets again when somebody has removed them, as a cleaner of old files does. Without
+        them, no client finds a worker, nor does another worker. The workers are started anew."""
         now = time.monotonic()
         if now < self._look_at_sockets_s or self._sockets is None:
             return
@@ -323,7 +326,7 @@ class Supervisor:
         self._questions.tell_all(self._alive, "stop")
 
     def _press(self) -> None:
-        """Tell the workers again; kill them when they take too long, or a person is impatient."""
+        """Tell the workers to stop again; kill them when they take too long, or a person is impatient."""
         if self._signals > 1 or time.monotonic() > self._stop_by_s:
             for child in self._children:
                 child.kill()
@@ -338,7 +341,7 @@ class Supervisor:
 
 def main() -> int:
     """Run as a process of its own, for `app.running()`. The configuration comes as a line of JSON on
-    standard input, whose end is the supervisor's end."""
+    standard input; when that is closed, the supervisor ends."""
     config = as_json.decode(sys.stdin.buffer.readline(), Config)
     parent_gone = threading.Thread(target=_end_with_parent, daemon=True)
     parent_gone.start()

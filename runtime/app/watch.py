@@ -3,10 +3,10 @@
     a worker ended | its rounds stand still | all workers are quiet -> what to do
 
 A worker that crashes or hangs again and again mostly does so in one message. Its successor runs
-one message per commit and notes which one; the second time that a message ends a worker, it
+one message per commit and notes which one; a message that ends a worker for the second time
 becomes a dead letter. A worker that was killed from outside is simply restarted. But a handler may
-kill its own process, too: after several kills in a row the worker notes its messages likewise,
-since a kill from outside does not hit the same message again and again.
+kill its own process, too. So after several kills in a row the worker notes its messages as well:
+kills from outside do not hit the same message again and again.
 
 A finite app is over after two rounds of questions, the second begun after the first ended, in
 which every worker was quiet at the same epoch and commit. Then nothing ran in between; and a frame
@@ -30,15 +30,15 @@ RESTARTS_WITHIN_S = 20.0
 """More crashes of one worker than this, within this time, end the app."""
 
 SLOW_AFTER = 2
-"""After this many crashes of a worker, its successor runs one message per commit, to find the one
-that ends it."""
+"""After this many crashes of a worker, its successor runs one message per commit, to find the message
+that ends workers."""
 
 KILLS_MAX = 4
-"""After this many kills of a worker, its successor runs one message per commit likewise."""
+"""After this many kills of a worker, its successor runs one message per commit, too."""
 
 SAME_KILLS_MAX = 3
-"""A message that ran in this many of these kills in a row is their cause. It is no coincidence: a
-worker in slow mode is mostly between two messages."""
+"""A message that ran at this many of those kills in a row is their cause. It is no coincidence: a
+worker in quarantine mode is mostly between two messages."""
 
 BACKOFF_S = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 """How long a restart waits, by the number of recent crashes."""
@@ -56,10 +56,10 @@ class Beat(NamedTuple):
     rounds: int
     commit: int
     running: Identity
-    """The message that runs, in slow mode."""
+    """The message that runs, in quarantine mode."""
     slow: bool
     stirs: int = 0
-    """How often anything came or was done. While it is the same, the worker has nothing new to tell."""
+    """How often anything came or was done. While this stays the same, the worker has nothing new to tell."""
     asleep_until_s: float = 0.0
     """When the loop wakes at the latest; 0: it is awake."""
 
@@ -89,7 +89,7 @@ class Watch:
         self._crashed: deque[float] = deque()
         """When workers crashed lately."""
         self._suspect: Identity | None = None
-        """The message that ran at the last crash in slow mode."""
+        """The message that ran at the last crash in quarantine mode."""
         self._kills = self._same_kills = 0
         """How often workers were killed lately, and how often in a row in the same message."""
         self._killed_in = NOTHING
@@ -98,11 +98,11 @@ class Watch:
         self._dumped_s: float | None = None
 
     def started(self, now_s: float) -> None:
-        """A worker was started."""
+        """Note that a worker was started."""
         self._rounds, self._moved_s, self._dumped_s = 0, now_s, None
 
     def killed(self, now_s: float, beat: Beat | None, how: str) -> Restart:
-        """Note a kill, by somebody else, who may do so as often as they like, or by a handler.
+        """Note a kill: by somebody else, who may do so any number of times, or by a handler.
 
         Args:
             how: what the handler did, if it was one.

@@ -2,9 +2,10 @@
 
     request -> session -> a line per shard -> outcomes -> session -> whoever asked
 
-`session.py` makes requests count once, and `questions.py` asks workers themselves; their sockets,
-clock and timer are here. A connection outlives its app's restarts: when the listeners are gone, it
-looks for the app again.
+`session.py` makes requests count once, and `questions.py` asks the workers themselves; the sockets,
+the clock and the timer of both are here. A connection outlives restarts of its app: when the
+listeners are gone, it looks for the app again.
+
 Implements `skerry.host.Session`. Idea: docs/ideas/clients.md.
 """
 
@@ -49,11 +50,11 @@ class Connection:
         self._questions = Questions(data, self)
         self.control = self._questions.ask
         self._greeted = asyncio.Event()
-        """Set once a shard has said who owns what; set, too, when a listener is in doubt before."""
+        """Set once a shard has said who owns what, or a listener has given cause for doubt."""
         self._doubt = ""
         self._owners = trusted(data, data / "run.json")
         self._turned_away = ""
-        """What a listener said that had no room for us."""
+        """What a listener said that had no room for this caller."""
         self._timer: asyncio.TimerHandle | None = None
         self._tick_s = 0.0
         """When the timer rings."""
@@ -117,7 +118,7 @@ class Connection:
         await self._greeted.wait()
 
     def begin(self) -> None:
-        """Have what is asked in this tick of the loop leave at its end."""
+        """Send all that is asked in this tick of the loop at the end of the tick."""
         self._loop.call_soon(self._flush)
 
     def clock_ns(self) -> int:
@@ -127,7 +128,7 @@ class Connection:
     def _flush(self) -> None:
         if self._closed:
             return
-        # A busy loop comes by rarely. The outcomes that have come meanwhile make room.
+        # A busy loop comes here rarely. The outcomes that have come meanwhile make room.
         for shard in self._session.full_shards():
             self._line(shard).hear()
         self._session.flush(self._loop.time())

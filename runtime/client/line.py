@@ -4,8 +4,8 @@ While nobody listens, nothing is queued: sending fails at once, and `up` is call
 somebody to send to. So a worker that was away never finds a heap of old messages, and its callers
 learn that it was away.
 
-A connection may outlive the listener, if a process that the worker's own code has forked holds its
-end. So the line looks now and then whether the listener at its place is still the same.
+A connection may outlive its listener, if a process that a handler has forked holds the other end.
+So the line looks now and then whether the listener at its place is still the same.
 
 Nothing is sent before the listener has proven that it is the app's own (`knock.py`).
 """

@@ -1,8 +1,8 @@
 """One request of a caller, from when it is made until somebody is told its outcome.
 
-Its number stands for it at the shard: 0, 1, 2... in its session, or made from its idempotency key.
-A request keeps its session, number and time for ever once it was sent. Requests leave as runs: one
-handler and time, and a column for each of the rest.
+At the shard, a request is known by its number: 1, 2, 3... in its session, or made from its
+idempotency key. Once it was sent, it keeps its session, number and time for ever. Requests leave as
+runs: one handler and one time for all, and a column for each other part.
 
 No socket, no clock. Idea: docs/ideas/clients.md.
 """

@@ -1,8 +1,8 @@
 """Questions to a worker itself: a state, a page of a scan, how it is doing.
 
-They are no requests: a question changes nothing that asking twice would double. So it is simply
-asked again when its line breaks or the worker is busy, and, if it is about an entity, of the new
-owner when the app comes back with other shards.
+A question is no request: it changes nothing, so asking twice does no harm. It is simply asked again
+when its line breaks or the worker is busy. A question about an entity is asked of the new owner when
+the app comes back with other shards.
 
 An asyncio loop, but no sockets. Idea: docs/ideas/clients.md, "Reads".
 """
@@ -92,8 +92,7 @@ class Questions:
             ) from None
 
     async def ask_owner(self, owner: Callable[[], int], kind: str, *args: Any) -> Any:
-        """Ask the worker that `owner` names, and the next one when the app has come back without
-        that.
+        """Ask the worker that `owner` names; when the app has come back without that worker, the next.
 
         Raises Unavailable: no answer came in time.
         """

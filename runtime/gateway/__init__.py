@@ -1,1 +1,1 @@
-"""A client comes in: the caller's end, and ours."""
+"""Where clients come in: the caller's end of a line, and the worker's."""

@@ -1,11 +1,11 @@
-"""Messages over a stream socket: whole ones in, whole ones out, never blocking.
+"""Messages over a stream socket, each sent and received whole, without ever blocking.
 
     | length 4, little endian | message | length | message ...
 
 Callers and workers on one machine speak without a library. A kernel socket wakes its reader once
-per message, where a queue with threads of its own hands it over twice at each end: that took 0.1 ms
-of an answer, and as much processor time. And nobody else holds what is on its way: bytes that the
-other end does not read are counted here, and bounded by the channel's owner.
+per message. A library's queue with threads of its own hands a message over twice at each end, which
+took 0.1 ms of an answer, and as much processor time. And no other buffer holds messages under way:
+bytes that the other end does not read are counted here, and bounded by the channel's owner.
 
 While a channel holds, it keeps the order and loses nothing. When it breaks, it is unknown what
 arrived. Knows nothing of what the messages say.

@@ -1,13 +1,13 @@
-"""What a worker is asked that is no message to an entity: states, counts, dead letters.
+"""Questions to a worker that are no messages to an entity: states, counts, dead letters.
 
     control -> look -> held until what was looked at is durable -> answer
 
 A look sees the newest sealed rows; its answer leaves when they are durable, so nobody is told
-what a crash could undo (I3). What takes long, as a count, is done in slices between batches, of
-each caller in turn; and an answer waits for who has not read the one before.
+what a crash could undo (I3). A look that takes long, such as a count, is done in slices between
+batches, each caller in turn. A caller gets its next answer when it has read the one before.
 
-Looks are bounded, for a caller and in all, and so are the answers that wait (I7): what is beyond
-is refused as busy, and its caller asks again.
+Looks are bounded, per caller and in all, and so are the answers that wait (I7). A look beyond a
+bound is refused as busy, and its caller asks again.
 
 No I/O, no clock: the worker and the simulator answer by the same code.
 Idea: docs/ideas/clients.md, "Reads".
@@ -40,30 +40,30 @@ PAGE_BYTES = 1 << 20
 
 
 PARTS_OF_CALLERS = 8
-"""One caller's answers may take such a part of the room for those of all."""
+"""One caller's answers may take one such part of the room for the answers of all callers."""
 
 
 class Busy(SkerryError):
-    """Nothing was looked at: ask again."""
+    """The worker has looked at nothing: ask again."""
 
 
 class Answers(Protocol):
-    """Where answers go."""
+    """The way of answers to callers."""
 
     def answer(self, caller: Caller, n: int, value: Any, /) -> None:
-        """The value that call `n` asked for."""
+        """Tell the value that call `n` asked for."""
         ...
 
     def error(self, caller: Caller, n: int, error: Exception, /) -> None:
-        """Call `n` could not be answered."""
+        """Tell why call `n` could not be answered."""
         ...
 
     def welcome(self, caller: Caller, greeting: Any, /) -> None:
-        """Who we are."""
+        """Tell who this worker is."""
         ...
 
     def has_read(self, caller: Caller, /) -> bool | None:
-        """Whether the caller has read all that it was told; None: it is gone."""
+        """Tell whether the caller has read all that it was told; None: it is gone."""
         ...
 
     def let_go(self, caller: Caller, /) -> None:
@@ -72,18 +72,18 @@ class Answers(Protocol):
 
 
 class Host(Protocol):
-    """What only the process around a shard knows."""
+    """What only the driver of a shard can say and do."""
 
     def greeting(self) -> Any:
-        """Who this door is, as `protocol.Greeting` or its fields."""
+        """Return who this worker is, as `protocol.Greeting` or its fields."""
         ...
 
     def status(self) -> dict[str, Any]:
-        """How the shard is doing."""
+        """Return how the shard is doing."""
         ...
 
     def backup(self, caller: Caller, n: int, no: int, folder: str) -> None:
-        """Take a cut and copy it; answer when that is done."""
+        """Take a snapshot marker and copy the rows; answer when that is done."""
         ...
 
     def steer(self, word: str) -> dict[str, Any]:
@@ -92,7 +92,7 @@ class Host(Protocol):
 
 
 class _Held(Struct):
-    """An answer, until what it says is durable."""
+    """An answer that is held until what it says is durable."""
 
     no: int
     n: int
@@ -101,13 +101,13 @@ class _Held(Struct):
 
 
 class _Looks:
-    """What one caller has asked and was not told yet."""
+    """What one caller has asked and has not been told yet."""
 
     __slots__ = ("held", "size", "under_way")
 
     def __init__(self) -> None:
         self.under_way: deque[Iterator[None]] = deque()
-        """Each does a slice of its work per step; at its end its answer is held."""
+        """Looks: each does a slice of its work per step, and leaves its answer in `held` at its end."""
         self.held: deque[_Held] = deque()
         self.size = 0
         """Bytes of these."""
@@ -123,7 +123,7 @@ class Inquiries:
         self._shard, self._store, self._answers, self._host = shard, store, answers, host
         self._limits = shard.limits
         self._callers: dict[Caller, _Looks] = {}
-        """Who has looks, in the order of their turns."""
+        """The callers that have looks, in the order of their turns."""
         self._count = self._bytes = 0
 
     @property
@@ -135,7 +135,7 @@ class Inquiries:
         )
 
     def serve(self, control: Control) -> None:
-        """Answer, or begin to."""
+        """Answer a call, or begin to."""
         try:
             self._serve(control)
         except (SkerryError, ValueError, TypeError, KeyError, IndexError) as error:
@@ -164,9 +164,9 @@ class Inquiries:
                 raise ValueError(f"a door does not know {unknown!r}")
 
     def step(self) -> None:
-        """Look at one more slice, and let go of what is durable now.
+        """Look at one more slice, then tell the answers that are durable now.
 
-        In this order: nobody may come by again for a while, so an answer that is ready leaves.
+        In this order, since the next step may be a while off: an answer that is ready leaves now.
         """
         self._look()
         for caller, looks in list(self._callers.items()):
@@ -200,7 +200,7 @@ class Inquiries:
         return looks
 
     def _let_go(self) -> bool:
-        """Let go of the caller that takes most memory, of those that do not read. Whether one was found."""
+        """Disconnect the caller that takes most memory, of those that do not read. Tell whether there is one."""
         deaf = [caller for caller in self._callers if not self._answers.has_read(caller)]
         if not deaf:
             return False
@@ -231,7 +231,7 @@ class Inquiries:
         self._bytes += size
 
     def _tell(self, caller: Caller, looks: _Looks) -> None:
-        """What is durable, as long as the caller reads it."""
+        """Tell a caller the answers that are durable, as long as it reads them."""
         reads = self._answers.has_read(caller)
         while reads and looks.held and looks.held[0].no <= self._shard.durable:
             held = looks.held.popleft()
@@ -301,7 +301,7 @@ class Inquiries:
                 raise ValueError(f"a door does not know what to do with a dead letter: {unknown!r}")
 
     def _list(self, looks: _Looks, n: int, after: bytes, limit: int) -> Iterator[None]:
-        """A page of them, as they lie in the store, without their tracebacks; and how many there are."""
+        """List a page of dead letters in the order of the store, without tracebacks; and count all."""
         letters, size = [], 0
         for id, row in self._store.scan(Table.DEAD, b"", after):
             letters.append([bytes(id), _letter(row, whole=False)])
@@ -312,7 +312,7 @@ class Inquiries:
         yield
 
     def _oldest(self, looks: _Looks, n: int, limit: int) -> Iterator[None]:
-        """The first that came, as `_list` has them; fewer when they are large."""
+        """List the oldest dead letters, as `_list` does; fewer when they are large."""
         found: list[tuple[int, bytes]] = []
         after, more = b"", True
         while more:

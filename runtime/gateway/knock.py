@@ -1,11 +1,11 @@
-"""Who is at the other end of a line: both prove that they know the app's secret.
+"""Proof of who is at the other end of a line: both ends know the app's secret.
 
     caller: a fresh number, its proof ->          (after a look at whose process listens there)
                                       <- listener: its proof for that number
 
 The secret is drawn at each start of an app and stands in its data directory, where no other user
-can read it; it is never sent. A process that takes a listener's place learns nothing of it, and is
-told nothing: a caller speaks only behind the proof. Once per line, never per message.
+can read it; it is never sent. A process that takes a listener's place does not learn the secret, and
+is told nothing, since a caller speaks only after the proof. Once per line, never per message.
 Idea: docs/ideas/clients.md.
 
 Source: Krawczyk, Bellare and Canetti, "HMAC: keyed-hashing for message authentication", RFC 2104;

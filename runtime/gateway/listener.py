@@ -2,12 +2,13 @@
 
 The listener has one descriptor, which the worker polls with its others. Each wake-up hears many
 callers, each a little; each round's outcomes leave as one message per caller. Nothing here is a
-promise: what is lost is asked again by its caller, and counted once by the shard.
+promise: a caller asks again for what is lost, and the shard counts it once.
 
 What callers can make a worker hold is bounded. A caller that does not read is not heard until it
-has, and the one with most unread is disconnected when it is too much. The number of callers is
-bounded by the files that the process may open, some of which are kept for everything else. What a
-stranger sends is refused with a sentence and reaches nobody. Never blocks. Idea: docs/ideas/clients.md.
+has read, and when all leave too much unread, the caller with most of it is disconnected. The number
+of callers is bounded by the files that the process may open, some of which are kept for other
+uses. What a stranger sends is refused with a sentence and reaches nobody. Never blocks.
+Idea: docs/ideas/clients.md.
 """
 
 from __future__ import annotations
@@ -35,23 +36,23 @@ CALLERS_MAX = 4096
 """Callers at once, if the process may open as many files. A silent one costs about a kilobyte."""
 
 KEPT_FILES = 192
-"""Descriptors kept for the log, the store, sources, peers and handlers. If the process may open
-few, half of those that are left."""
+"""Descriptors kept for the log, the store, sources, peers and handlers; half of those that are left,
+if the process may open only few."""
 
 PEER_FILES = 4
-"""Descriptors kept for each other shard: a connection each way, and what ZeroMQ wakes its threads
-with."""
+"""Descriptors kept for each other shard: a connection each way, and two by which ZeroMQ wakes its
+threads."""
 
 ACCEPTED_MAX = 128
 """Callers accepted per wake-up, so that a rush of them does not keep other work waiting."""
 
 UNREAD_BYTES_MAX = 64 << 20
-"""Bytes of incomplete messages from all callers: several of the largest. Above, the caller with most
-of them is disconnected."""
+"""Bytes of incomplete messages from all callers: several of the largest. Above this, the caller with
+most of them is disconnected."""
 
 UNSENT_BYTES_MAX = 64 << 20
-"""Bytes kept for all callers that do not read, the largest answer left out: it may be one large
-state. Above, the caller with most of them is disconnected."""
+"""Bytes kept for all callers that do not read, the largest answer left out, since it may be one large
+state. Above this, the caller with most of them is disconnected."""
 
 BACKLOG = 512
 """Connections that wait to be accepted."""
@@ -64,8 +65,8 @@ STRANGER = (
 _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
 
 Caller = Channel
-"""A caller is its connection. When it connects again it is another, and is told nothing that was
-meant for the first."""
+"""A caller is its connection. When it connects again, it is another caller, and is told nothing that
+was meant for the first."""
 
 
 def raise_limit() -> int:

@@ -1,8 +1,8 @@
 """The protocol between callers and workers: its messages, and what they mean to a worker.
 
 Each message is a msgpack array whose first element names it: `["get", 7, "Account", "alice"]`.
-Whatever a stranger could get wrong, and would hurt a shard, is refused here by type: lengths, signs
-and sizes, at the speed of the decoder.
+Lengths, signs and sizes that would hurt a shard are refused here, by the types of the fields and so
+at the speed of the decoder.
 
 Imports the core's vocabulary only. Idea: docs/ideas/clients.md.
 """
@@ -240,7 +240,7 @@ class Control(Struct, frozen=True):
 
 
 def events(caller: Caller, call: Call, size: int) -> Iterator[Requested | Confirmed | Control]:
-    """Return a message of `size` bytes as events: all of it, or a ValueError and none."""
+    """Return a message of `size` bytes as events. Raises ValueError, and then none of it is handled."""
     match call:
         case Asks(session, named, runs):
             for run in runs:

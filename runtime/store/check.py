@@ -27,7 +27,7 @@ NAMED = 8
 def check(path: Path, *, shard: int, owners: Sequence[int] = ()) -> Iterator[str]:
     """Yield a sentence for each thing that is wrong with a store.
 
-    owners: the owner of each slot, if known.
+    `owners` has the owner of each slot, if known.
     """
     try:
         store = Environment(path, shard=shard, quota_bytes=1 << 40)

@@ -2,12 +2,13 @@
 
     begin: sync the log, roll it -> slices: rows into the tree -> end: trim the log
 
-A checkpoint begins when the memtable or the log is large. Its rows go down in slices, each behind
-a sync of the records that they are from, so no row in the tree is newer than the log. It carries
-rows faster than commits add them; so it ends before its layer has half as many successors.
+A checkpoint begins when the memtable or the log is large. Its rows go down in slices, each after
+a sync of the records that the rows are from, so no row in the tree is newer than the log. A
+checkpoint carries rows faster than commits add them, so it ends before commits have added half as
+many rows as it carries.
 
-While a slice's rows are put into the tree the worker's thread waits: each call into LMDB would
-cost the committer a switch interval otherwise, twenty times the put itself.
+While a slice's rows are put into the tree, the worker's thread waits. Otherwise each call into LMDB
+would cost the committer a switch interval, twenty times the put itself.
 
 Idea: docs/ideas/log.md.
 """
@@ -31,7 +32,7 @@ PACE = 2
 """Rows that it carries for each one that a commit adds."""
 
 READER_BEHIND_ROWS = 16 * SLICE_ROWS
-"""How many rows the reading transaction may be behind: no page that was freed since is reused."""
+"""How many rows the reading transaction may be behind. No page freed since it began is reused."""
 
 
 class Checkpointer:
@@ -87,7 +88,7 @@ class Checkpointer:
     def _begin(self) -> None:
         # What comes while it is carried must still fit.
         large = len(self._memtable.active) > self._entries_max * PACE // (PACE + 1)
-        # Near the quota what is deleted must make room: it does so when the tree hears of it.
+        # Near the quota, deleted rows must make room: they do once the tree has deleted them.
         due = self._log_bytes >= self._log_bytes_max or self._quota.nearly_full(
             self._log.size_bytes
         )

@@ -4,8 +4,8 @@
 
 The app's description says which stores there should be; the label says which store this is. So
 either one shows that the other is damaged, foreign or older, and a store that is not needed any
-more says so itself. The tree has the same name inside it, so that a
-label can't stand beside another store's files.
+more says so itself. The store's name stands in the tree, too, so that a label can't pass beside
+another store's files.
 
 Does file I/O. Idea: docs/ideas/log.md.
 """

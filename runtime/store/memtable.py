@@ -13,8 +13,8 @@ array, because an object per state is what a commit of thousands would pay most 
 split when one of its states is read or carried down, and then only for the states that are still
 the newest: frequently written entities replace most of theirs before that.
 
-Finding a key among a million misses the processor's cache three times. A live entity is at hand,
-so it remembers the number of its entry and is looked up once per checkpoint, not once per commit.
+To find a key among a million misses the processor's cache three times. An entity in memory therefore
+remembers the number of its entry: its key is looked up once per checkpoint, not once per commit.
 Numbers below a layer's first one belong to older layers.
 
 Memory only. Idea: docs/ideas/log.md; the memtables of O'Neil et al., "The log-structured merge-tree",

@@ -1,4 +1,4 @@
-"""What a store may take of its disk, and what it means when the system gives it no more.
+"""The disk quota of a store, and what it means when the system gives the store no more room.
 
 Idea: docs/ideas/log.md, "When the disk says no".
 """

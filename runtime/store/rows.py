@@ -1,8 +1,8 @@
 """A shard's rows: the memtable above the tree, read as one.
 
-A read looks in the memtable first, and for what is not there in LMDB's tree, as one reading
-transaction sees it. The transaction is renewed now and then; only then does the memtable drop what
-a checkpoint has carried down. So every row is found in one place or the other.
+A read looks in the memtable first, and then, for rows that are not there, in LMDB's tree as one
+reading transaction sees it. The transaction is renewed now and then; only then does the memtable
+drop what a checkpoint has carried down. So every row is found in one place or the other.
 
 Idea: docs/ideas/log.md, "Where a read looks".
 """

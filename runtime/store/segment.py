@@ -4,10 +4,10 @@
 
 The head names the shard and the commit before the segment's first. Each record stands behind its
 length. A mark names the newest commit that is known to be durable in the segment; it is written
-after each sync. So the end of the log can be told from damage: a record at or below the mark that
-does not decode is damage, and refused; one above it is a write that a power cut took, which nobody
-was told of. Such a write is overwritten, and what is left of it does not follow in the chain of
-checksums.
+after each sync. So the end of the log can be told from damage. A record at or below the mark that
+does not decode is damage, and refused. A record above the mark that does not decode is a write that
+a power cut took, and nobody was told of it. Such a write is overwritten, and what is left of it does
+not follow in the chain of checksums.
 
 Does file I/O. Idea: docs/ideas/log.md.
 """

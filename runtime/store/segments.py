@@ -6,8 +6,8 @@ it overwrite them.
 
 The log rolls at the beginning of a checkpoint: it goes on in a new segment, and the older ones are
 removed when the checkpoint has carried all their rows to the tree. The tree names the segment that
-the log has rolled to (the token), and the commit before the oldest. So a segment that is missing,
-or older or newer than the tree knows of, is found.
+the log has rolled to (the token), and the commit before the oldest segment. So a segment that is
+missing, or that is older or newer than the tree says, is noticed.
 
 Fenced by the lock on the store's folder. Does file I/O. Idea: docs/ideas/log.md; write-ahead logs of
 Mohan et al., "ARIES", 1992. Asserts I6.

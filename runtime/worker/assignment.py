@@ -1,6 +1,6 @@
-"""A worker's assignment: the shard that it serves, all that it has to know of the app, how it ends.
+"""A worker's assignment: its shard, what it has to know of the app, and the exit codes of its end.
 
-Sent by the supervisor as one line of JSON on the worker's standard input, which stays open.
+The supervisor sends it as one line of JSON on the worker's standard input, which stays open.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class Assignment(Struct, frozen=True, kw_only=True):
     core: int | None = None
     """The core to keep to."""
     slow: bool = False
-    """Whether to run one message per commit, to find the one that ends workers."""
+    """Whether to run one message per commit, so that the one that ends workers is found."""
     poison: Identity | None = None
-    """The message that was found: a dead letter instead of a turn."""
+    """The message that was found to end workers: it becomes a dead letter, without a turn."""
     verdict: str = ""
     """What the handler of that message did."""
 

@@ -1,4 +1,4 @@
-"""Copies of a store for backups: a thread makes them, while turns go on.
+"""Copies of a store for backups, made by a thread while turns go on.
 
 Does the I/O of copying and nothing else. Idea: docs/ideas/log.md.
 """
@@ -14,7 +14,7 @@ from skerry.runtime.gateway.protocol import Caller
 from skerry.runtime.ports import Copied, WorkerStore
 
 COPIES_MAX = 2
-"""Backups under way: each keeps a reader of the store, and the pages that were freed since."""
+"""Backups under way at most. Each keeps a reading transaction, and with it all pages freed since."""
 
 
 class Copies:

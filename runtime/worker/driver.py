@@ -3,10 +3,10 @@
     durable, written -> effects -> sources -> batch -> append -> effects -> inquiries
 
 Everything happens once per round, never per message. The disk works on its own while the next
-batch runs; what a batch wants to say leaves when its commit is durable.
+batch runs; what a batch has to tell others leaves when its commit is durable.
 
 All that a shard stands on comes as a port: real ones in a process, simulated ones in the
-simulator, which can die at any of them. Reads no clock, does no I/O, starts no thread.
+simulator, where a shard can die at any call of a port. Reads no clock, does no I/O, starts no thread.
 Ideas: docs/ideas/log.md, docs/ideas/speed.md.
 """
 
@@ -43,16 +43,17 @@ from skerry.runtime.worker.pace import Pace
 from skerry.runtime.worker.ports import Clock, Commits, Ports
 
 TICK_NS = 100_000_000
-"""The longest sleep while a peer owes something, and will be asked again."""
+"""The longest sleep while a peer owes an answer: it is asked again after that."""
 
 IDLE_NS = 1_000_000_000
-"""The longest sleep of all: then the shard sees that the clock was set, and is seen to live."""
+"""The longest sleep of all, after which the shard notices a clock that was set, and its heartbeat
+shows that it lives."""
 
 BACKLOG_BYTES = 32 << 20
-"""Sealed and not yet durable. Above, no batch runs until the disk has caught up (I7)."""
+"""Bytes sealed and not yet durable. Above this, no batch runs until the disk has caught up (I7)."""
 
 BACKLOG_RECORDS = 64
-"""Records sealed and not yet durable, a few fsyncs' worth. Above, no batch runs, either."""
+"""Records sealed and not yet durable: a few fsyncs' worth. Above this, no batch runs, either."""
 
 FAILED_NS = 10 * 10**9
 """How long a shard that always has something to run goes on after one of its sources failed."""
@@ -68,8 +69,10 @@ FULL = (
 
 
 def open_shard(shard: Shard, commits: Commits, clock: Clock, wait: Callable[[], object]) -> None:
-    """Take a shard over. Its new epoch is durable before anything leaves; `wait`: until the disk may
-    have come further."""
+    """Take a shard over. Its new epoch is durable before anything leaves.
+
+    `wait` returns when the disk may have come further.
+    """
     shard.accept(_ticked(clock))
     opening = shard.open()
     commits.append(opening)
@@ -91,7 +94,7 @@ class Driver:
     ) -> None:
         self._shard, self._app = shard, app
         self._vitals = vitals
-        """What only the process can say of how it is doing."""
+        """The part of the status that only the process knows."""
         self._store, self._packets, self._listener = ports.commits, ports.packets, ports.listener
         self._sources, self._sinks, self._copies = ports.sources, ports.sinks, ports.copies
         self._clock, self._heartbeat, self._stopwatch = (
@@ -130,7 +133,7 @@ class Driver:
         if isinstance(event, Control):
             self._inquiries.serve(event)
         elif not (self._stopping and isinstance(event, Requested)):
-            # A request is unanswered then: its caller tries again, and meets our successor.
+            # While stopping, a request gets no answer: its caller tries again, and meets our successor.
             self._shard.accept(event)
 
     # ── a round ──
@@ -141,20 +144,20 @@ class Driver:
         return self._stopping and self._shard.durable == self._shard.no
 
     def round(self) -> bool:
-        """Run one batch, and all around it. Whether there is more to do at once."""
+        """Run one batch and everything around it. Tell whether there is more to do at once."""
         self._heartbeat.round(self._shard.no, slow=self._shard.slow)
         durable = self._store.durable()
         if durable > self._shard.durable:
             self._shard.accept(Durable(durable))
         for written in self._sinks.finished():
             self._shard.accept(written)
-        # Whoever waited for what is durable now does not wait for the next batch as well; and rows
-        # are kept for a backup before a batch runs frames from behind its cut.
+        # Before the next batch: those who waited for what is durable now need not wait for it, too,
+        # and rows are kept for a backup before a batch runs frames from behind its marker.
         self._perform()
         behind = self._behind
         if not behind:
             self._read()
-            # What waits is on the disk; a stop need not come to its end, which may never be.
+            # What waits is on the disk, and may never end: a stop does not wait for it.
             if self._shard.runnable and not self._stopping:
                 self._batch()
         self._perform()
@@ -169,8 +172,8 @@ class Driver:
         return demand.runnable or reading or self._inquiries.busy
 
     def patience_ns(self) -> int:
-        """Return how long nothing need happen while nothing comes."""
-        # A peer that hears late what is durable keeps its frames, and may be asked if all is over.
+        """Return how long the loop may sleep, unless something comes."""
+        # A peer that hears late that its frames are durable keeps them, and so is not quiet.
         demand = self._shard.demand()
         longest = ACK_NS if demand.owes_acks else TICK_NS if demand.restless else IDLE_NS
         if demand.wake_ns is None:
@@ -182,12 +185,12 @@ class Driver:
         if self._stopping or self._sources.finished:
             return
         demand = self._shard.demand()
-        # Clients who wait have the next batch without what sources bring; every other at most, so
-        # that these are read.
+        # A batch for clients who wait takes nothing from sources; but only every other batch, so
+        # that sources are read as well.
         self._hurry = not self._hurry and demand.asking
         if self._hurry or demand.backpressured or self._store.nearly_full:
             return
-        # What is here already runs first; sources that add as much as runs would keep it.
+        # Messages that wait already run first; sources that add as much as runs would keep them waiting.
         share = INSIDE_SHARE if demand.inside else 1
         for items in self._sources.next(self._pace.items // share):
             self._shard.accept(items)
@@ -214,7 +217,7 @@ class Driver:
             self._commits += 1
 
     def _perform(self) -> None:
-        """Do what the shard wants outside, in its order."""
+        """Carry out the shard's effects, in their order."""
         replies: list[Reply] = []
         for effect in self._shard.take_effects():
             match effect:
@@ -244,7 +247,7 @@ class Driver:
                 self._sources.open(name, source, partition, positions.get((name, partition)))
 
     def _fail(self, failure: Exception) -> None:
-        """Raise what a source raised, once all that it gave before counts."""
+        """Raise what a source raised, once all items that it gave before are durable."""
         now_ns = self._clock.steady_ns()
         self._failed_ns = self._failed_ns or now_ns
         shard, demand = self._shard, self._shard.demand()
@@ -260,7 +263,7 @@ class Driver:
     # ── what inquiries need (`inquiries.Host`) ──
 
     def greeting(self) -> dict[str, Any]:
-        """Say which door this is."""
+        """Say which worker this is."""
         types = self._app.types.items()
         return {
             "incarnation": self._shard.incarnation,
@@ -318,13 +321,13 @@ class Driver:
         }
 
     def backup(self, caller: Caller, n: int, no: int, folder: str) -> None:
-        """Take a cut and have it copied; the answer comes when that is done."""
+        """Take a snapshot marker and have the rows copied; the answer comes when that is done."""
         self._copies.check_room()
         self.cut(no)
         self._copies.begin(caller, n, no, folder)
 
     def cut(self, no: int) -> None:
-        """Take a cut for the backup of this number now."""
+        """Take the snapshot marker of this number now."""
         self._shard.accept(Cut(no))
         self._perform()
 

@@ -2,13 +2,13 @@
 
 The page has the rounds of the loop, the newest commit and, in quarantine, the message that runs.
 Rounds that stand still mean that a handler does not return. But a batch of a thousand messages of
-some milliseconds each is one long round and harmless. So when a round takes long, a thread looks
-now and then at the call of the app's own code that is under way; when it is another one than
-before, that counts as movement. The turns pay nothing for it. Where a handler never releases the
-interpreter, the thread does not run, and there is no movement.
+some milliseconds each is one long round, and harmless. So when a round takes long, a thread looks
+now and then at the call of the app's own code that is under way. Another call than before counts
+as movement. Turns pay nothing for that. While a handler does not release the interpreter, the
+thread does not run, and there is no movement.
 
-While the loop sleeps, so does the thread; and the page says until when, so that nobody takes the
-loop for one that stands still.
+While the loop sleeps, the thread sleeps as well. The page says until when, so that a loop that
+sleeps is not taken for one that stands still.
 
 Knows threads and a file, nothing of shards. Idea: docs/ideas/entities.md.
 """
@@ -67,7 +67,7 @@ class Heartbeat:
         _BEAT.pack_into(self._page, 0, self._rounds, commit, *self._running, slow)
 
     def running(self, identity: Identity | None) -> None:
-        """Note which message runs next, in quarantine; None: it has run."""
+        """Note which message runs next, in quarantine; None: the message has run."""
         identity = identity or NOTHING
         if identity != self._running:
             self._running = identity
@@ -103,7 +103,7 @@ class Heartbeat:
         while True:
             if self._asleep:
                 self._needed.clear()
-                if self._asleep:  # Else the loop woke meanwhile, and found it set.
+                if self._asleep:  # Else the loop woke meanwhile, and found the event set.
                     self._needed.wait()
             time.sleep(LOOK_S)
             if rounds != self._rounds:
@@ -130,7 +130,7 @@ def leave_word(path: Path, code: int) -> None:
 
 
 def last_word(path: Path) -> int:
-    """The exit code that the worker itself ended with; 0: that one, or none."""
+    """Return the exit code that the worker itself chose; 0: it chose that one, or none."""
     try:
         with open(path, "rb") as file:
             file.seek(_LAST_WORD_AT)
@@ -140,7 +140,7 @@ def last_word(path: Path) -> int:
 
 
 def read(path: Path) -> Beat | None:
-    """The last heartbeat; None: there is none yet."""
+    """Return the last heartbeat; None: there is none yet."""
     try:
         with open(path, "rb") as file:
             page = file.read(mmap.PAGESIZE)
@@ -154,7 +154,7 @@ def read(path: Path) -> Beat | None:
 
 
 def _outermost_call(frame: FrameType | None) -> FrameType | None:
-    """The outermost call from our own code into the app's; None: there is none."""
+    """Return the outermost call from our own code into the app's; None: there is none."""
     found = None
     while frame is not None:
         names = frame.f_globals

@@ -1,13 +1,14 @@
 """The size of the next batch: as large as its time budget allows.
 
-A large batch is cheap: its commit, its frames and its wake-ups are paid once, and an entity that
-is hit often is written once. But whatever arrives meanwhile waits for its end. So the bounds
+A large batch is cheap: its commit, its frames and its wake-ups are paid once, and an entity that is
+hit often is written once. But whatever arrives meanwhile waits for the batch to end. So the bounds
 follow the time that batches take: down at once when one took too long, up when one was full and
 quick.
 
-The budget depends on who waits. Without clients, a batch is judged by its own time (`stopwatch`),
-since it is not too large only because cores are few. With clients, by the clock, and shorter;
-shortest under mixed load, where a few clients wait behind the batches of a stream.
+The budget depends on who waits. Without clients, a batch is judged by its own time (`stopwatch`):
+that others keep it from its core does not make it too large. With clients, it is judged by the
+clock, and its budget is shorter; it is shortest under mixed load, where a few clients wait behind
+the batches of a stream.
 
 Pure: times come in, numbers go out. Idea: docs/ideas/speed.md.
 """
@@ -21,7 +22,7 @@ ASKED_BATCH_S = 0.004
 """How long a batch may take while clients wait."""
 
 MIXED_BATCH_S = 0.002
-"""How long a batch may take under mixed load: a request waits for the batch before its own as well."""
+"""How long a batch may take under mixed load, where a request waits for the batch before its own, too."""
 
 MIXED_TURNS = 16
 """Above this ratio of turns to client requests the load counts as mixed."""
@@ -30,11 +31,11 @@ MIXED_S = 0.5
 """How long mixed load is assumed to continue after its last client request."""
 
 TURNS_MIN = 128
-"""Below this, a batch costs more around its turns than in them, unless turns are slow. Also the size
-of the first batch, when nothing is known of the handlers yet."""
+"""The least bound, and that of the first batch, when nothing is known of the handlers yet. A smaller
+batch costs more around its turns than in them, unless turns are slow."""
 
 ITEMS_MAX = 16_384
-"""Items of sources in a batch at most: how many turns an item causes is not known before it runs."""
+"""Items of sources in a batch at most, since it is not known beforehand how many turns an item causes."""
 
 
 class Pace:

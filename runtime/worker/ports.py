@@ -1,8 +1,8 @@
 """What the driver of a shard stands on, each port with its promise.
 
-A worker's process has real ones, the simulator has simulated ones. None of them ever blocks.
+A worker's process has real ports, the simulator has simulated ones. None of them ever blocks.
 
-Imports the vocabulary only, and how callers are answered.
+Imports the core's vocabulary, and the protocol by which callers are answered.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Sources(Protocol):
     items: int
     """Items that were read."""
     failure: Exception | None
-    """What a source raised: nothing is read any more, until it is rewound."""
+    """What a source raised. Nothing is read any more until a partition is rewound."""
 
     @property
     def inline(self) -> bool:
@@ -101,7 +101,7 @@ class Sinks(Protocol):
     """The sinks of the app's outputs. Never blocks."""
 
     def write(self, write: Write, /) -> None:
-        """Hand items to a sink, until it has them."""
+        """Hand items to a sink, again and again until it has taken them."""
         ...
 
     def finished(self) -> Sequence[Written]:
@@ -121,8 +121,10 @@ class Copies(Protocol):
         ...
 
     def finished(self) -> Sequence[tuple[Caller, int, Exception | tuple[int, int]]]:
-        """Return what has ended since the last call: caller, number of its call, and what came of
-        it: an error, or the newest commit and the bytes that were copied."""
+        """Return (caller, number of its call, result) of each copy that has ended since the last call.
+
+        A result is an error, or the newest commit and the bytes that were copied.
+        """
         ...
 
 
@@ -139,14 +141,14 @@ class Clock(Protocol):
 
 
 class Heartbeat(Protocol):
-    """Where the supervisor reads how the loop is doing, also after its end."""
+    """Where the supervisor reads how the loop is doing, even after the process has ended."""
 
     def round(self, commit: int, *, slow: bool) -> None:
         """Note that a round begins."""
         ...
 
     def running(self, identity: Identity | None, /) -> None:
-        """Note which message runs next, in quarantine; None: it has run."""
+        """Note which message runs next, in quarantine; None: the message has run."""
         ...
 
     def work(self) -> None:
@@ -173,7 +175,7 @@ class Stopwatch(Protocol):
 
 
 class Ports(NamedTuple):
-    """All that a shard stands on, but for the rows that it reads."""
+    """All that a shard stands on, except the rows that it reads."""
 
     commits: Commits
     packets: Packets

@@ -2,8 +2,8 @@
 
     poll -> packets, requests, wake-ups -> driver.round -> poll
 
-Started by the supervisor, which holds what was our standard input open: its end is our end.
-User code and what it starts meet an empty one, and have nothing of what is ours.
+The supervisor starts the process and holds its standard input open; when that ends, so does the
+process. User code, and what it starts, finds an empty standard input and inherits no file of ours.
 """
 
 from __future__ import annotations
@@ -57,26 +57,26 @@ OPENING_MS = 100
 """How often a shard that opens looks whether its disk has come further."""
 
 GARBAGE_OBJECTS = 100_000
-"""Containers made and not freed before a young collection: a batch makes thousands that die with
-it, and to look through them each time took 7 % of a worker. Bounds what cycles of handlers hold."""
+"""Containers made and not freed before a young collection. A batch makes thousands that die with it,
+and to look through them each time took 7 % of a worker. Bounds what cycles of handlers hold."""
 
 LOCKED_S = 60.0
-"""How long a dying worker may hold its store: a killed process ends when the disk has finished its
-sync, which takes many seconds on a disk that is busy."""
+"""How long a dying worker may hold its store. A killed process ends only when the disk has finished
+its sync, which may take many seconds on a busy disk."""
 
 LINGER_S = 2.0
-"""How long what handlers have started may keep a process that is at its end."""
+"""How long threads and children that handlers have started may delay the end of the process."""
 
 
 class SystemClock:
     """The machine's clocks."""
 
     def now_ns(self) -> int:
-        """The wall clock's time, ns since 1970."""
+        """Return the wall clock's time, ns since 1970."""
         return time.time_ns()
 
     def steady_ns(self) -> int:
-        """The time since the machine started, also while it slept."""
+        """Return the time since the machine started, including the time that it slept."""
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
@@ -175,7 +175,7 @@ class Worker:
             ready = dict(self._poller.poll(0))
         stirred = not timeout_ms or self._wake_fd in ready or self._pipe.socket in ready
         if self._lifeline in ready and not os.read(self._lifeline, 1):
-            raise SystemExit(0)  # The supervisor is gone: kill -9 of us is always safe, so is this.
+            raise SystemExit(0)  # The supervisor is gone. To end at once is as safe as a kill -9.
         if self._wake_fd in ready:
             os.eventfd_read(self._wake_fd)
         self._driver.tick()
@@ -191,7 +191,7 @@ class Worker:
             self._heartbeat.stir(self._stirs)
 
     def _vitals(self) -> dict[str, Any]:
-        """What the status says of the process."""
+        """Return the part of the status that only the process knows."""
         return {
             "pid": os.getpid(),
             "callers": self._door.callers,
@@ -201,7 +201,7 @@ class Worker:
 
 
 def _prepare(assignment: Assignment) -> None:
-    """The process: dies with its parent, runs on its core, dumps its stack when asked."""
+    """Make the process die with its parent, run on its core, and dump its stack when asked."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     faulthandler.enable()
@@ -217,7 +217,7 @@ def _prepare(assignment: Assignment) -> None:
 
 
 def _lifeline() -> int:
-    """What was our standard input, from now on an empty one. Not inherited by what we start."""
+    """Put an empty standard input in the place of ours; return ours, which no child inherits."""
     lifeline = os.dup(sys.stdin.fileno())
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, sys.stdin.fileno())
@@ -226,8 +226,8 @@ def _lifeline() -> int:
 
 
 def end_soon(code: int) -> None:
-    """The shard has come to its end. What handlers have started gets a moment to do so, too: else a
-    thread or a child that nobody ends would be waited for by the interpreter, for ever."""
+    """End the process soon, since its shard has ended. Threads and children that handlers have started
+    get a moment to end by themselves; the interpreter would wait for them for ever."""
 
     def end() -> None:
         time.sleep(LINGER_S)
@@ -237,8 +237,8 @@ def end_soon(code: int) -> None:
 
 
 def _end_child(strayed: Strayed) -> NoReturn:
-    """A handler has forked, and this is its child, back from the handler. It ends as it was going to:
-    with the code of its `sys.exit`, or with the traceback of what it raised."""
+    """End a child that a handler has forked, and that has come back from the handler. It ends as it was
+    going to: with the code of its `sys.exit`, or with the traceback of what it raised."""
     cause = strayed.__context__
     while isinstance(cause, Raised):
         cause = cause.__cause__
@@ -250,7 +250,7 @@ def _end_child(strayed: Strayed) -> NoReturn:
 
 
 def _load(program: Program) -> App:
-    """The app: imported where the supervisor says, or sent by value through our standard input."""
+    """Load the app: from where the supervisor says, or from the value that it sent."""
     for name in program.hidden:
         importlib.import_module(name)
     if program.pickled:
@@ -261,7 +261,7 @@ def _load(program: Program) -> App:
 
 
 def _start(assignment: Assignment, lifeline: int) -> Worker:
-    """A worker that can serve. Raises SkerryError: it can't, and starting it again mends nothing."""
+    """Make a worker that can serve. Raises SkerryError: it can't, nor could it if started again."""
     try:
         _prepare(assignment)
         app = _load(assignment.config.program)
@@ -281,9 +281,11 @@ def _start(assignment: Assignment, lifeline: int) -> Worker:
 
 
 def main() -> int:
-    """Run a worker. 0: stopped; 3: its store is damaged or its disk failed; 5: another cause
-    that starting it again does not mend, and that it has named; 75: one that may pass; else it
-    crashed."""
+    """Run a worker; return its exit code.
+
+    0: it was stopped. 3: its store is damaged, or its disk failed. 5: it has named another cause
+    that a restart does not mend. 75: the cause may pass. Any other: it crashed.
+    """
     assignment = as_json.decode(sys.stdin.buffer.readline(), Assignment)
     code = 1
     try:

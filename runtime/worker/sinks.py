@@ -48,8 +48,8 @@ class _Writer:
             self._done(write)
 
     def _written(self, write: Write, *, reported: bool) -> bool:
-        """Try a write; whether it succeeded. The items are decoded for each try, since a sink may
-        change what it is handed."""
+        """Try a write, and tell whether it succeeded. The items are decoded for each try, since a sink
+        may change what it is handed."""
         try:
             items = [self._decode(item) for item in write.items]
             self._sink.write(write.partition, write.sequence, items)
@@ -85,5 +85,5 @@ class Writers:
         self._wake()
 
     def finished(self) -> list[Written]:
-        """The writes that have succeeded since the last call."""
+        """Return the writes that have succeeded since the last call."""
         return [self._finished.popleft() for _ in range(len(self._finished))]

@@ -1,9 +1,9 @@
 """Reads partitions of sources, batch by batch, so that the worker never waits.
 
 A source that offers `batches` promises not to block, and is read in the worker's own loop, which is
-fastest. Any other is read ahead by a thread per partition, behind a queue of a few batches. Of
-thousands of files only some are open at once. Either way the shard is told which position a batch
-follows, and asks for a rewind when that is not the newest one.
+fastest; of its partitions, which may be thousands of files, only some are open at once. Any other
+source is read ahead by a thread per partition, behind a queue of a few batches. Either way the
+shard is told which position a batch follows, and asks for a rewind when that is not the newest.
 
 Does the I/O of sources and nothing else. Idea: docs/ideas/clients.md.
 """
@@ -23,7 +23,7 @@ from skerry.runtime.core.events import Items
 from skerry.stream.ends import BadRow
 
 BATCH_ITEMS = 2048
-"""Items that are read at once; a batch of turns takes as many as it has time for."""
+"""Items that are read at once. A batch of turns takes as many of them as it has time for."""
 
 QUEUED_BATCHES = 4
 """Batches that a thread reads ahead; more would only use memory."""
@@ -33,7 +33,7 @@ OPEN_MAX = 64
 which a process has few."""
 
 SLICE_BATCHES = 64
-"""Batches of a partition before one that waits takes its place: opening costs."""
+"""Batches of a partition before one that waits takes its place: to open a partition costs time."""
 
 Batch = tuple[Sequence[Any], Sequence[Any]]
 """Positions and the items at them."""
@@ -52,7 +52,7 @@ class Partition:
         self.name, self.partition = name, partition
         self.source, self._wake = source, wake
         self.inline = hasattr(source, "batches")
-        """Whether the worker's loop can read it without waiting for a thread."""
+        """Whether the worker's loop can read the partition without waiting for a thread."""
         self.start_at(after)
 
     def start_at(self, after: Any) -> None:
@@ -60,7 +60,7 @@ class Partition:
         self.position = after
         self.finished = False
         self._rest: Batch | None = None
-        """Read and not wanted yet."""
+        """The part of a batch that was read and not wanted yet."""
         self.taken = 0
         """Batches since the partition was opened."""
         if self.inline:
@@ -74,8 +74,8 @@ class Partition:
         return next(self._batches, END)
 
     def next(self, items_max: int) -> Items | None:
-        """The next batch of at most this many items; None: there is none now. Raises what the source
-        raised."""
+        """Return the next batch of at most this many items; None: there is none now. Raises what the
+        source raised."""
         if self.finished:
             return None
         batch, self._rest = self._rest or self._next(), None
@@ -98,7 +98,7 @@ class Partition:
         return Items(self.name, self.partition, follows, positions, items)
 
     def _stored(self, position: Any) -> Any:
-        """The position as it comes back from the store. Raises SkerryError: it would be another."""
+        """Return the position as it comes back from the store. Raises SkerryError if that differs."""
         if type(position) is int:
             return position
         back = msgspec.msgpack.decode(msgspec.msgpack.encode(position))
@@ -110,13 +110,13 @@ class Partition:
         return position
 
     def size(self) -> float | None:
-        """The size of the partition in units of its positions; None: the source does not know."""
+        """Return the size of the partition in units of its positions; None: the source does not know."""
         size = getattr(self.source, "size", None)
         return None if size is None else size(self.partition)
 
 
 class _Thread:
-    """Reads ahead of the worker a partition that may block. An empty batch is the end."""
+    """Reads a partition that may block, ahead of the worker. An empty batch is the end."""
 
     def __init__(self, source: Any, partition: str, after: Any, wake: Callable[[], None]) -> None:
         self._queue: queue.Queue[Batch | Exception] = queue.Queue(QUEUED_BATCHES)
@@ -151,7 +151,7 @@ class _Thread:
         self._wake()
 
     def poll(self) -> Batch | None:
-        """The next batch; None: there is none now."""
+        """Return the next batch; None: there is none now."""
         try:
             batch = self._queue.get_nowait()
         except queue.Empty:
@@ -190,7 +190,7 @@ class Readers:
         self._measured, self._size, self._read = False, None, 0.0
 
     def next(self, items_max: int) -> list[Items]:
-        """Batches of at most this many items together, from as many partitions as possible."""
+        """Return batches of at most this many items together, from as many partitions as possible."""
         found: list[Items] = []
         missing, idle = items_max, 0
         while missing > 0 and idle < len(self._reading) and self.failure is None:
@@ -241,12 +241,12 @@ class Readers:
 
     @property
     def skipped(self) -> int:
-        """Rows that were no items and were passed over, as far as sources count them."""
+        """Rows that were passed over since they are no items, as far as sources count them."""
         sources = {id(p.source): p.source for p in self._partitions.values()}
         return sum(getattr(source, "skipped", 0) for source in sources.values())
 
     def progress(self) -> tuple[float, float] | None:
-        """(read, size), summed over the partitions; None: some size is unknown."""
+        """Return (read, size), summed over the partitions; None: some size is unknown."""
         if not self._measured:
             self._measured = True
             self._size = self._measure()
@@ -268,7 +268,7 @@ class Readers:
 
 
 def _distance(position: Any) -> float:
-    """The distance of a position from the start, in units of a source's sizes."""
+    """Return the distance of a position from the start, in units of a source's sizes."""
     if isinstance(position, list):
         position = position[0]
     return position or 0.0

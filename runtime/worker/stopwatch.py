@@ -1,8 +1,8 @@
-"""Measures how long something takes, by the clock and without the waiting for a core.
+"""Measures how long a batch takes, by the clock and without the time spent waiting for a core.
 
 Where more processes are busy than there are cores, even a small batch takes long by the clock,
-and an even smaller one would take nearly as long. A batch's own time leaves out the waiting for a
-core; computing and the waiting of handlers for something else count.
+and an even smaller one would take nearly as long. A batch's own time leaves out the time that its
+thread waits for a core, but not the time that its handlers wait for something else.
 
 Linux tells how long a thread was runnable and did not run; elsewhere own time is the clock's.
 Idea: docs/ideas/speed.md.
@@ -39,5 +39,5 @@ class Stopwatch:
         return self.clock_s - (self._waited_ns() - self._started_waited_ns) / 1e9
 
     def _waited_ns(self) -> int:
-        """How long the thread has waited for a core in its life."""
+        """Return how long the thread has waited for a core in its life."""
         return 0 if self._fd < 0 else int(os.pread(self._fd, 64, 0).split()[1])
