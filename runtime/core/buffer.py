@@ -11,7 +11,6 @@ Pure. Idea: docs/ideas/streams.md.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
 from itertools import repeat
 from typing import Any
 
@@ -22,13 +21,13 @@ from skerry.runtime.core import wire
 from skerry.runtime.core.wire import Call
 
 HEADS_MAX = 4096
-"""How many heads are remembered. A head that is made anew only begins a run of its own."""
+"""How many heads of a kind are remembered. A head that is made anew only begins a run of its own."""
 
 Extra = tuple[Any, ...]
 
 
 class Head(Struct, frozen=True, eq=False):
-    """What the messages of a run have in common. Compared by identity: see `head_of`."""
+    """What the messages of a run have in common. Compared by identity: see `Heads`."""
 
     call: int
     handler: Handler | None
@@ -36,16 +35,25 @@ class Head(Struct, frozen=True, eq=False):
     type: str
 
 
-@lru_cache(HEADS_MAX)
-def head_of(call: int, handler: Handler) -> Head:
-    """The head of messages to a handler."""
-    return Head(call, handler, handler.entity)
+class Heads(dict[Handler | str, Head]):
+    """The heads of one kind of call: by handler, or by type where messages name no handler."""
+
+    def __init__(self, call: int) -> None:
+        self._call = call
+
+    def __missing__(self, named: Handler | str) -> Head:
+        if len(self) >= HEADS_MAX:
+            self.clear()
+        if isinstance(named, str):
+            head = self[named] = Head(self._call, None, named)
+        else:
+            head = self[named] = Head(self._call, named, named.entity)
+        return head
 
 
-@lru_cache(HEADS_MAX)
-def nameless(call: int, type_name: str) -> Head:
-    """The head of outcomes to entities of a type, or of items to an output."""
-    return Head(call, None, type_name)
+HEADS = tuple(map(Heads, sorted(Call)))
+"""By kind of call."""
+SENDS, ASKS, OUTCOMES, EMITS = HEADS
 
 
 class Messages(Struct, gc=False):
@@ -108,7 +116,7 @@ class Runs:
 
     def extend(self, handler: Handler, keys: Sequence[str], column: Sequence[Any]) -> None:
         """Add many messages to one handler that nobody waits for."""
-        head = head_of(Call.SEND, handler)
+        head = SENDS[handler]
         if self.head is not head:
             self.open(head)
         self.keys.extend(keys)

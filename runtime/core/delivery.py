@@ -23,7 +23,7 @@ from skerry.errors import InvalidMessage
 from skerry.handler import Handler
 from skerry.limits import check_keys
 from skerry.runtime.core import wire
-from skerry.runtime.core.buffer import Extra, Messages, Runs, head_of, nameless
+from skerry.runtime.core.buffer import HEADS, SENDS, Extra, Messages, Runs
 from skerry.runtime.core.executor import Executor
 from skerry.runtime.core.handlers import Handlers
 from skerry.runtime.core.loops import Shape, Waits, shape_of
@@ -141,14 +141,14 @@ class Delivery:
         """Run the messages of a run as it came in a frame. Raises Raised."""
         extras = run.extras or []
         if run.call in (Call.OUTCOME, Call.EMIT):
-            self.run(Messages(nameless(run.call, run.type), run.keys, (), extras))
+            self.run(Messages(HEADS[run.call][run.type], run.keys, (), extras))
             return
         handler = self._handlers.by_id.get(run.handler)
         if handler is None or run.type != handler.entity:
             for key, blob in zip(run.keys, wire.blobs_of(run)):
                 self._dead.unknown(run.type, key, run.handler, run.params, blob)
             return
-        head, column = head_of(run.call, handler), wire.column_of(run, handler)
+        head, column = HEADS[run.call][handler], wire.column_of(run, handler)
         if column is not None:
             self.run(Messages(head, run.keys, column, extras))
         else:
@@ -187,7 +187,7 @@ class Delivery:
             except InvalidMessage as error:  # An older release set it.
                 self._dead.failed(handler, timer.to, args, broke(error))
                 return
-            self._left.add(head_of(Call.SEND, handler), timer.to, entry, None)
+            self._left.add(SENDS[handler], timer.to, entry, None)
         elif timer.kind == "named" or self._outcomes.late(timer.type, timer.key, timer.id):
             self._due.add(handler, timer.key, args)
 
@@ -214,7 +214,7 @@ class Delivery:
                 check_keys(keys)
             except (TypeError, ValueError) as unfit:
                 raise Raised from unfit
-        self._route(Messages(head_of(Call.SEND, handler), keys, column, []), queueing=queueing)
+        self._route(Messages(SENDS[handler], keys, column, []), queueing=queueing)
 
     def _route(self, messages: Messages, *, queueing: bool) -> None:
         assert queueing or not self._routing.queueing, "I2: a message overtakes the own stream"

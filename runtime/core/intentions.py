@@ -22,7 +22,7 @@ from operator import itemgetter
 from skerry.entity import Entity
 from skerry.errors import UnknownEntity
 from skerry.handler import Handler
-from skerry.runtime.core.buffer import Runs, head_of, nameless
+from skerry.runtime.core.buffer import ASKS, EMITS, SENDS, Runs
 from skerry.runtime.core.cache import Cache
 from skerry.runtime.core.commit import slot_prefix
 from skerry.runtime.core.ids import Ids
@@ -33,7 +33,6 @@ from skerry.runtime.core.stored import split
 from skerry.runtime.core.tables.asks import Ask, Asks, Continuation
 from skerry.runtime.core.tables.outputs import home, partition_of
 from skerry.runtime.core.tables.timers import Timer, Timers, timer_key, unnamed_key
-from skerry.runtime.core.wire import Call
 from skerry.turn import Intention, Turn
 
 
@@ -106,7 +105,7 @@ class Intentions:
 
     def _send(self, entity: Entity, intention: Intention) -> None:
         _, handler, key, args = intention
-        self._left.add(head_of(Call.SEND, handler), key, handler.entry(args), None)
+        self._left.add(SENDS[handler], key, handler.entry(args), None)
 
     def _ask(self, entity: Entity, intention: Intention) -> None:
         _, handler, to, args, asked = intention
@@ -132,7 +131,7 @@ class Intentions:
                 timer,
             )
         )
-        self._left.add(head_of(Call.ASK, handler), to, handler.entry(args), (name, key, id))
+        self._left.add(ASKS[handler], to, handler.entry(args), (name, key, id))
 
     def _later(self, entity: Entity, intention: Intention) -> None:
         _, delay_ns, handler, to, args = intention
@@ -158,7 +157,7 @@ class Intentions:
     def _emit(self, entity: Entity, intention: Intention) -> None:
         _, output, item = intention
         partition = partition_of(entity.__skerry__.name, entity.key, output.partitions)
-        self._left.add(nameless(Call.EMIT, home(output.name)), partition, None, (item,))
+        self._left.add(EMITS[home(output.name)], partition, None, (item,))
 
     def _forget(self, entity: Entity, intention: Intention) -> None:
         """End a life: its state, its named timers, its pending asks and their time-outs."""

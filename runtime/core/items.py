@@ -19,7 +19,7 @@ import xxhash
 
 from skerry.errors import storable
 from skerry.limits import check_keys
-from skerry.runtime.core.buffer import Runs, nameless
+from skerry.runtime.core.buffer import EMITS, Runs
 from skerry.runtime.core.delivery import Delivery
 from skerry.runtime.core.events import Items, Rewind
 from skerry.runtime.core.executor import Executor, Mode
@@ -28,7 +28,6 @@ from skerry.runtime.core.settings import Pipeline
 from skerry.runtime.core.tables.dead_letters import DeadLetters
 from skerry.runtime.core.tables.outputs import home, partition_of
 from skerry.runtime.core.tables.positions import Positions, partition_slot
-from skerry.runtime.core.wire import Call
 from skerry.stream.compile import Columns, Exit
 from skerry.stream.ends import BadRow
 
@@ -117,7 +116,7 @@ class SourceItems:
             # Items have the partition of their key; without keys, that of their source's partition.
             of_keys = [partition_of("", key, end.partitions) for key in keys]
             partitions = of_keys or repeat(str(slot % end.partitions))
-            head = nameless(Call.EMIT, home(end.output))
+            head = EMITS[home(end.output)]
             for partition, item in zip(partitions, column):
                 self._left.add(head, partition, None, (item,))
 

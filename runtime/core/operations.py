@@ -10,11 +10,10 @@ from collections.abc import Callable
 import msgspec
 
 from skerry.errors import InvalidMessage
-from skerry.runtime.core.buffer import Runs, head_of
+from skerry.runtime.core.buffer import SENDS, Runs
 from skerry.runtime.core.events import Operated, Outcome, Table, Told
 from skerry.runtime.core.handlers import Handlers
 from skerry.runtime.core.tables.dead_letters import DeadLetter, DeadLetters
-from skerry.runtime.core.wire import Call
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -52,7 +51,7 @@ class Operations:
                 entry = handler.stored_entry(args)
             except InvalidMessage as error:
                 return _refused(event, f"{error}. Start a release that takes it, or drop it.")
-            self._left.add(head_of(Call.SEND, handler), letter.key, entry, None)
+            self._left.add(SENDS[handler], letter.key, entry, None)
         self._dead.remove(event.id)
         return Told(event.caller, event.number, Outcome("done"))
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from skerry.arguments import Args
 from skerry.handler import Handler
-from skerry.runtime.core.buffer import Extra, Runs, nameless
+from skerry.runtime.core.buffer import OUTCOMES, Extra, Runs
 from skerry.runtime.core.executor import Executor
 from skerry.runtime.core.handlers import Handlers
 from skerry.runtime.core.intentions import Intentions
@@ -24,7 +24,6 @@ from skerry.runtime.core.results import Broke, OutcomeArgs, Result, error_of, ou
 from skerry.runtime.core.tables.asks import Ask, Asks
 from skerry.runtime.core.tables.dead_letters import DeadLetters
 from skerry.runtime.core.tables.timers import Timers
-from skerry.runtime.core.wire import Call
 
 
 class Distinct:
@@ -103,7 +102,7 @@ class Outcomes:
                 assert turn.entity is not None, "a turn has an entity"
                 apply(turn.entity)
             to_type, to_key, id = asker
-            head = nameless(Call.OUTCOME, to_type)
+            head = OUTCOMES[to_type]
             if left.head is not head:
                 left.open(head)
             left.keys.append(to_key)
@@ -118,7 +117,7 @@ class Outcomes:
             self._dead.failed(handler, key, args, result, answered=True)
         to_type, to_key, id = asker
         extra = id, outcome.kind, outcome.body
-        self._left.add(nameless(Call.OUTCOME, to_type), to_key, None, extra)
+        self._left.add(OUTCOMES[to_type], to_key, None, extra)
 
     # ── of the asker ──
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from skerry.handler import Handler
 from skerry.runtime.core import wire
-from skerry.runtime.core.buffer import Buffer, Messages, Runs, head_of, nameless
+from skerry.runtime.core.buffer import HEADS, Buffer, Messages, Runs
 from skerry.runtime.core.wire import Call
 from tests.core.shapes import HANDLERS, NAMES, args_of
 
@@ -43,7 +43,7 @@ def put(into: Runs, messages: list[tuple[int, str, str]]) -> list[Sent]:
         if call == Call.SEND and handler is not None and number % 2:
             into.extend(handler, [key], handler.column([args]))
         else:
-            head = head_of(call, handler) if handler else nameless(call, "Thing")
+            head = HEADS[call][handler or "Thing"]
             into.add(head, key, handler.entry(args) if handler else None, extra)
         sent.append((call, name, key, args, extra))
     return sent

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from skerry.runtime.app import reshard
 from skerry.runtime.core import wire
-from skerry.runtime.core.buffer import Runs, head_of
+from skerry.runtime.core.buffer import HEADS, Runs
 from skerry.runtime.core.events import Table
 from skerry.runtime.core.ownership import balanced, slot_of
 from skerry.runtime.core.streams.inbound import Inbound, InboundRow
@@ -34,7 +34,7 @@ def body_of(messages: list[Sent]) -> bytes:
     for call, name, key, number in messages:
         handler = HANDLERS[name]
         extra = None if call == Call.SEND else ("Thing", "z", b"%d" % number)
-        runs.add(head_of(call, handler), key, handler.entry(args_of(name, number)), extra)
+        runs.add(HEADS[call][handler], key, handler.entry(args_of(name, number)), extra)
     ((body, count),) = runs.frames()
     assert count == len(messages)
     return body
