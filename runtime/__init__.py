@@ -71,6 +71,7 @@ runtime/app/    An app starts, and is watched.
     coordinator.py  The coordinator of an app on one machine: its data directory.
     membership.py   Makes sure that an app's description and its stores belong together, and removes old stores.
     placer.py       Decides how many shards an app has, which slots each serves, and the core of each worker.
+    scaling.py      Leads a running app to another number of shards, by small versions of the placement.
     reshard.py      Deals a stopped app's slots out to another number of shards.
     backup.py       Backs a whole app up as of one moment, and restores apps from backups.
     children.py     The worker processes: starts, watches and reaps them.
@@ -114,8 +115,12 @@ runtime/core/    The core: no I/O, no clock, no thread.
     demand.py      What a shard and its driver agree on for each batch: how much it takes, what came of it.
     clock.py       When a shard believes the wall clock: a leap ahead is taken for a mistake.
     gate.py        The gate to the outside: what a batch says leaves when its commit is durable.
+    sealing.py     What a batch leaves behind: encoded states, frames with their numbers, rows, in one commit.
     shard.py       The life of a batch: events in, turns, one commit, effects out.
+    placement.py   Who owns each slot, at one version: what all shards of an app agree on.
     ownership.py   Where a key lives: the slot of an entity, and the shard that serves a slot.
+    moves.py       Moves slots between shards while messages flow, by versions of the placement.
+    handover.py    The rows of a slot as they travel: cut into chunks at one shard, taken at the other.
     wire.py        The wire format between shards: packets, frames, and the runs of messages in a frame.
     schedule.py    What waits for a batch, and what the next batch takes of it.
     dispatch.py    Hands each piece of a batch's work to the room that knows it, in order.
@@ -123,7 +128,7 @@ runtime/core/    The core: no I/O, no clock, no thread.
     clients.py     Requests of clients: judged, run together where that is safe, remembered, answered.
     items.py       Items of sources: the stages that they pass, their messages, and the position, in one commit.
     delivery.py    Brings each message to its turn, whatever way it came: frames, timers, sources, other turns.
-    routing.py     Which way a message goes: to an entity here, by the shard's own stream, or to a peer.
+    routing.py     Which way a message goes: to an entity here, by the shard's own stream, to a peer, or to wait.
     buffer.py      Messages on their way, in order, as runs of one handler.
     executor.py    Runs turns: many together while all goes well, each alone where one may fail.
     loops.py       The loop over the messages of a column: one for each shape of arguments, made from one text.
@@ -158,6 +163,7 @@ runtime/core/streams/    Ordered messages between two shards.
     outbound.py   The sending end of one stream: numbers, outbox, credit, resume.
     inbound.py    The receiving end of one stream: which frame is next, and what may be acked.
     parts.py      A frame that is run in parts: its messages, decoded once, of which each part is a slice.
+    arrivals.py   Frames that have come and wait to be run: whose turn it is, and who has to wait.
 
 runtime/store/    Down to the disk.
     store.py         The store of a shard: its rows, its log, and the thread that joins them.
@@ -202,6 +208,7 @@ runtime/simulator/    The same core on a simulated network, disk and clock.
     cluster.py   n shards on a simulated network, disk and clock, driven by one seed.
     keeper.py    The simulated supervisor: decides by the production code when workers start, and when all is over.
     ledger.py    Keeps its own books of what was sent and what was run, and compares them: once, and in order.
+    mover.py     Changes the number of simulated shards: while they run, or between two runs of the app.
     network.py   The simulated network: whatever travels arrives later, and may be lost, repeated or overtaken.
     picture.py   A simulated run as a picture: a lane per shard, time to the right, in one SVG file.
     sources.py   Simulated reading: the app's own sources, a few items at a time, and now and then read again.

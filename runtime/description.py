@@ -13,7 +13,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from skerry.runtime.core.events import SLOTS, Placement
+from skerry.runtime.core.events import SLOTS
+from skerry.runtime.core.placement import Placement
 
 FORMAT = 2
 

@@ -27,12 +27,12 @@ from skerry.runtime.core import wire
 from skerry.runtime.core.commit import Chain
 from skerry.runtime.core.events import (
     SLOTTED,
-    Placement,
     Row,
     StateGroup,
     Table,
 )
 from skerry.runtime.core.ownership import slot_of, slots_of
+from skerry.runtime.core.placement import Placement
 from skerry.runtime.core.streams.inbound import Inbound, InboundRow
 from skerry.runtime.core.streams.outbound import Outbound, OutboundRow, OutboxRow, outbox_key
 from skerry.runtime.description import Description

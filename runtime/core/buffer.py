@@ -53,7 +53,7 @@ class Heads(dict[Handler | str, Head]):
 
 HEADS = tuple(map(Heads, sorted(Call)))
 """By kind of call."""
-SENDS, ASKS, OUTCOMES, EMITS = HEADS
+SENDS, ASKS, OUTCOMES, EMITS, MARKS, CHUNKS = HEADS
 
 
 class Messages(Struct, gc=False):

@@ -10,7 +10,7 @@ No I/O but `Committed`. Idea: docs/ideas/entities.md. Asserts I11.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
 from msgspec import Raw
@@ -249,8 +249,8 @@ class Cache:
                     cached.isolated -= 1
             cached.shrink(self._bytes_max)
 
-    def drop(self, slot: int) -> None:
-        """Forget where the keys of a slot live: its owner has changed."""
+    def drop(self, slots: Container[int]) -> None:
+        """Forget where the keys of these slots live: their owner has changed."""
         for name, cached in self.types.items():
             keys = list(cached.locations)
-            cached.evict(k for k, its_own in zip(keys, slots_of(name, keys)) if its_own == slot)
+            cached.evict(k for k, slot in zip(keys, slots_of(name, keys)) if slot in slots)

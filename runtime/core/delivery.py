@@ -218,6 +218,7 @@ class Delivery:
 
     def _route(self, messages: Messages, *, queueing: bool) -> None:
         assert queueing or not self._routing.queueing, "I2: a message overtakes the own stream"
+        messages = self._routing.staying(messages)
         handler = messages.head.handler
         if handler is not None and handler.entity not in self._cache.types:
             raise Raised  # Run isolated, the turn is found that sent it.

@@ -3,6 +3,7 @@
     Budget (driver -> shard)   how much the next batch may take
     Batch  (shard -> driver)   the commit to append, and the measures that pace the next batch
     Demand (shard -> driver)   what the shard would have its driver do now
+    Standing (shard -> leader) how far it is with the placement
 
 Plain values, like events and effects; nothing here does anything.
 """
@@ -60,3 +61,14 @@ class Demand(Struct, frozen=True):
     """Sources should add nothing: frames or output items pile up, here or at a peer."""
     asking: bool
     """Clients wait for the next batch, and all their requests fit in it."""
+
+
+class Standing(Struct, frozen=True):
+    """How far a shard is on the way to the placement that it should have."""
+
+    version: int
+    """The placement that it goes by."""
+    settled: bool
+    """No slot is on its way from it or to it, and that is durable."""
+    unacked: list[int]
+    """Peers that have not acked every frame."""

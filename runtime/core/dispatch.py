@@ -31,12 +31,14 @@ from skerry.runtime.core.executor import Executor, Mode
 from skerry.runtime.core.handlers import Handlers
 from skerry.runtime.core.ids import Ids
 from skerry.runtime.core.items import SourceItems
+from skerry.runtime.core.moves import Moves, Progress
 from skerry.runtime.core.observer import Observer, parts
 from skerry.runtime.core.operations import Operations
 from skerry.runtime.core.outcomes import Outcomes
 from skerry.runtime.core.ownership import Ownership
 from skerry.runtime.core.routing import Routing
 from skerry.runtime.core.schedule import Work
+from skerry.runtime.core.schemas import Schemas
 from skerry.runtime.core.settings import Settings
 from skerry.runtime.core.streams.links import Streams
 from skerry.runtime.core.tables.asks import Asks
@@ -46,8 +48,12 @@ from skerry.runtime.core.tables.outputs import Outputs
 from skerry.runtime.core.tables.positions import Positions
 from skerry.runtime.core.tables.requests import Requests
 from skerry.runtime.core.tables.timers import Timers
+from skerry.runtime.core.wire import Call
 from skerry.runtime.ports import Committed
 from skerry.turn import Turn
+
+_MOVING = int(Call.MARK)
+"""From here on, calls of runs are no messages to entities."""
 
 _ITEM, _TIMER = 1 << 33, 1 << 34
 """The identities of items and of timers begin with these: see `Identity`."""
@@ -69,7 +75,8 @@ class Dispatch:
         names: Names,
         outputs: Outputs,
         positions: Positions,
-        schemas: Callable[[int], bytes | None],
+        schemas: Schemas,
+        progress: Progress,
         watch: Callable[[Identity], None],
         observer: Observer | None = None,
     ) -> None:
@@ -84,7 +91,7 @@ class Dispatch:
         self.cache = Cache(
             settings.types,
             states=store.states_at,
-            schemas=schemas,
+            schemas=schemas.of,
             elsewhere=self.routing.elsewhere,
             bytes_max=settings.limits.cache_bytes,
         )
@@ -98,9 +105,25 @@ class Dispatch:
         )
         self.clients = Clients(ownership, executor, requests, names, self.dead)
         self._items = SourceItems(
-            settings.pipelines, executor, self._delivery, positions, self._left, self.dead
+            settings.pipelines,
+            executor,
+            self._delivery,
+            positions,
+            ownership,
+            self._left,
+            self.dead,
         )
-        self._operations: Operations = made.operations(store.read, *rooms)
+        self._operations: Operations = made.operations(store.read, ownership, *rooms)
+        self.moves = Moves(
+            progress,
+            ownership,
+            store,
+            streams,
+            self.routing,
+            self.cache,
+            types=lambda: schemas.types.union(settings.types),
+            writing=outputs.writing,
+        )
         self.rewinds: list[Rewind] = []
         """Sources whose items did not follow their position."""
 
@@ -122,7 +145,10 @@ class Dispatch:
             if quarantine:
                 executor.announce((part.packet.src, part.packet.seq, part.start))
             for run in self._streams.open.messages_of(part):
-                self._delivery.receive(run)
+                if run.call >= _MOVING:
+                    self.moves.take(part.packet.src, run)
+                else:
+                    self._delivery.receive(run)
         if quarantine and work.timers:
             executor.announce((_TIMER, xxhash.xxh3_64_intdigest(work.timers[0][0]), 0))
         self._delivery.fire(work.timers)
@@ -148,6 +174,7 @@ class Dispatch:
         self.cache.undo()
         self.turn.clear()
         self.clients.undo()
+        self.moves.undo()
         if self._observer is not None:
             self._observer.undone()
         self.rewinds.clear()

@@ -16,6 +16,7 @@ from typing import Any, NewType, Protocol
 import msgspec
 from msgspec import Raw, Struct
 
+from skerry.runtime.core.placement import Placement
 from skerry.runtime.core.stored import split
 
 ShardId = NewType("ShardId", int)
@@ -61,6 +62,8 @@ class Table:
     """slot: how many dead letters it has."""
     NAME = 11
     """slot, hash of the idempotency key (16): the first outcome of the request that has it."""
+    PARKED = 12
+    """slot, commit (8), place in it (4): messages that wait here until the slot comes. They don't move."""
     SCHEMA = 16
     """schema id (8): type and field names; they make the store self-describing. Not slotted."""
     OUTBOX = 17
@@ -292,7 +295,18 @@ class Durable(Struct, frozen=True):
     no: int
 
 
-Event = Arrived | Requested | Confirmed | Operated | Items | Written | Ticked | Cut | Durable
+Event = (
+    Arrived
+    | Placement
+    | Requested
+    | Confirmed
+    | Operated
+    | Items
+    | Written
+    | Ticked
+    | Cut
+    | Durable
+)
 
 
 # ── effects: a shard asks for them ───────────────────────────────────────────────
@@ -384,15 +398,3 @@ class Stop(Struct, frozen=True):
 
 
 Effect = Transmit | Reply | Told | Adopt | Rewind | Write | Keep | Stop
-
-
-class Placement(Struct, frozen=True, array_like=True):
-    """The owner of every slot, at a version."""
-
-    version: int
-    members: list[int]
-    """Ids of the shards. An id is never used again for another shard."""
-    slots: list[int]
-    """The owner of slot i, `SLOTS` of them."""
-    next_id: int
-    """Id of the next new member."""

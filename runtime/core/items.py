@@ -23,6 +23,7 @@ from skerry.runtime.core.buffer import EMITS, Runs
 from skerry.runtime.core.delivery import Delivery
 from skerry.runtime.core.events import Items, Rewind
 from skerry.runtime.core.executor import Executor, Mode
+from skerry.runtime.core.ownership import Ownership
 from skerry.runtime.core.results import Raised, broke
 from skerry.runtime.core.settings import Pipeline
 from skerry.runtime.core.tables.dead_letters import DeadLetters
@@ -46,11 +47,13 @@ class SourceItems:
         executor: Executor,
         delivery: Delivery,
         positions: Positions,
+        ownership: Ownership,
         left: Runs,
         dead: DeadLetters,
     ) -> None:
         self._pipelines, self._executor, self._delivery = pipelines, executor, delivery
-        self._positions, self._left, self._dead = positions, left, dead
+        self._positions, self._ownership = positions, ownership
+        self._left, self._dead = left, dead
 
     @staticmethod
     def identity(event: Items) -> int:
@@ -60,6 +63,8 @@ class SourceItems:
 
     def run(self, event: Items) -> Rewind | None:
         """Run items and move their position; or say where to read on. Raises Raised."""
+        if not self._ownership.serves(partition_slot(event.source, event.partition)):
+            return None  # Its partition has left: whoever has it now reads them anew.
         newest = self._positions.newest(event.source, event.partition)
         if event.after != newest:
             return Rewind(event.source, event.partition, newest)

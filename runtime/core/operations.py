@@ -13,6 +13,7 @@ from skerry.errors import InvalidMessage
 from skerry.runtime.core.buffer import SENDS, Runs
 from skerry.runtime.core.events import Operated, Outcome, Table, Told
 from skerry.runtime.core.handlers import Handlers
+from skerry.runtime.core.ownership import Ownership
 from skerry.runtime.core.tables.dead_letters import DeadLetter, DeadLetters
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -24,16 +25,19 @@ class Operations:
     def __init__(
         self,
         read: Callable[[int, bytes], bytes | None],
+        ownership: Ownership,
         handlers: Handlers,
         left: Runs,
         dead: DeadLetters,
     ) -> None:
-        self._read, self._handlers, self._left, self._dead = read, handlers, left, dead
+        self._read, self._ownership = read, ownership
+        self._handlers, self._left, self._dead = handlers, left, dead
 
     def find(self, id: bytes) -> DeadLetter | None:
         """Return a dead letter; None: there is none, or an earlier command has removed it."""
         row = self._read(Table.DEAD, id)
-        if row is None or self._dead.is_gone(id):
+        served = self._ownership.serves(int.from_bytes(id[:2], "big"))
+        if row is None or not served or self._dead.is_gone(id):
             return None
         return msgspec.msgpack.decode(row, type=DeadLetter)
 
@@ -41,7 +45,7 @@ class Operations:
         """Retry or drop a dead letter; what the operator is told."""
         letter = self.find(event.id)
         if letter is None:
-            return _refused(event, "There is no dead letter with this id.")
+            return _refused(event, "There is no dead letter with this id here.")
         if event.action == "retry":
             handler = self._handlers.by_id.get(letter.handler_id)
             if letter.answered or handler is None:

@@ -1,17 +1,23 @@
-"""Which way a message goes: to an entity here, by the shard's own stream, or to a peer.
+"""Which way a message goes: to an entity here, by the shard's own stream, to a peer, or to wait.
 
 Each shard that messages go to has one buffer, which becomes frames when the batch is sealed.
 A message to an entity of this shard needs none, unless it is queued: while the shard's own
 stream holds messages that wait, what is sent locally joins it behind them, so that no later
 message overtakes an earlier one of the same sender (I2).
 
+Messages for a slot that is on its way here are parked until it has come. What is sent to a
+slot that leaves goes to its new owner, though what comes for it from elsewhere still runs here.
+
 No I/O. Idea: docs/ideas/streams.md.
 """
 
 from __future__ import annotations
 
-from skerry.runtime.core.buffer import Buffer
-from skerry.runtime.core.ownership import Ownership
+from skerry.runtime.core.buffer import Buffer, Messages, Runs
+from skerry.runtime.core.ownership import Ownership, slots_of
+
+PARKED = -1
+"""Stands for a shard where messages are parked. No shard has this id."""
 
 
 class Routing:
@@ -24,12 +30,15 @@ class Routing:
         """The buffers of the shards that this batch has messages for."""
         self.queueing = False
         """Whether local messages must join the shard's own stream."""
+        self.parked = Buffer(PARKED, {})
+        """Messages of the open batch for slots that are on their way here."""
 
     def begin(self) -> None:
         """Begin a batch, or begin it again."""
         for buffer in self.filled.values():
             buffer.reset()
         self.filled.clear()
+        self.parked.reset()
 
     def buffer(self, shard: int) -> Buffer:
         """The buffer of messages to a shard."""
@@ -44,6 +53,19 @@ class Routing:
         return self.buffer(self._ownership.me)
 
     def elsewhere(self, slot: int) -> Buffer | None:
-        """The buffer of the shard that owns a slot; None when this one does."""
-        owner = self._ownership.owner(slot)
-        return None if owner == self._ownership.me else self.buffer(owner)
+        """The buffer for messages to a slot; None when this shard serves it."""
+        ownership = self._ownership
+        if ownership.serves(slot):
+            return None
+        owner = ownership.owner(slot)
+        return self.parked if owner == ownership.me else self.buffer(owner)
+
+    def staying(self, messages: Messages) -> Messages:
+        """Send what turns have sent to leaving slots to the new owners; return the other messages."""
+        ownership, head, kept = self._ownership, messages.head, Runs()
+        if not ownership.leaving:
+            return messages
+        for slot, (key, entry, extra) in zip(slots_of(head.type, messages.keys), messages.each()):
+            leaves = slot in ownership.leaving
+            (self.buffer(ownership.owner(slot)) if leaves else kept).add(head, key, entry, extra)
+        return next(iter(kept.take()), Messages(head, [], [], []))

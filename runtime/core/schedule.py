@@ -46,6 +46,10 @@ class Frames(Protocol):
     first: int
     """Own frames up to this number run before any peer's."""
 
+    def wait(self, stream: Inbound, /) -> None:
+        """Let the frames of a stream wait for its next turn."""
+        ...
+
 
 class Due(Protocol):
     """Timers, by when they are due."""
@@ -57,6 +61,15 @@ class Due(Protocol):
 
     def due(self, now_ns: int, most: int, /) -> list[tuple[bytes, Timer]]:
         """Timers that are due, oldest first."""
+        ...
+
+
+class Steps(Protocol):
+    """Steps of slots that move."""
+
+    @property
+    def due(self) -> bool:
+        """Whether a step can be taken now."""
         ...
 
 
@@ -72,9 +85,11 @@ class Work(Struct):
     """Turns that may follow from its messages within the batch."""
     slow: bool = False
     """One message of a quarantine."""
+    step: bool = False
+    """A step of slots that move, and nothing else."""
 
     def __bool__(self) -> bool:
-        return bool(self.frames or self.timers or self.outside or self.expire)
+        return bool(self.frames or self.timers or self.outside or self.expire or self.step)
 
     @property
     def items(self) -> int:
@@ -95,11 +110,14 @@ class Schedule:
         limits: Limits,
         frames: Frames,
         timers: Due,
+        moves: Steps,
         knows: Callable[[bytes], bool],
         *,
         slow: bool,
     ) -> None:
-        self._limits, self._frames, self._timers = limits, frames, timers
+        self._limits, self._frames, self._timers, self._moves = limits, frames, timers, moves
+        self._stepped = False
+        """Whether the newest batch was a step: then the next one is none, if anything else waits."""
         self._knows = knows
         """Whether a session is known."""
         self._outside: deque[Outside] = deque()
@@ -168,13 +186,20 @@ class Schedule:
             or (due is not None and due <= now_ns)
             or self._frames.ready
             or self._frames.own.waiting
+            or self._moves.due
         )
 
     # ── out ──
 
     def gather(self, now_ns: int, turns_max: int) -> Work:
         """Take what the next batch runs: about so many turns."""
+        if not self._stepped and self._moves.due:
+            self._stepped = True
+            return Work(step=True)
         work = self._one(now_ns) if self.slow else self._many(now_ns, turns_max)
+        if not work and self._moves.due:
+            return Work(step=True)
+        self._stepped = False
         work.slow, work.turns_max = self.slow, turns_max
         self.crowded = work.requests > 0 and self._requests > 0
         return work
@@ -254,5 +279,5 @@ class Schedule:
         stream = self._frames.ready.popleft()
         part = stream.take(messages_max)
         if stream.waiting:
-            self._frames.ready.append(stream)
+            self._frames.wait(stream)
         return part

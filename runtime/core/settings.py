@@ -15,7 +15,8 @@ from msgspec import Struct
 
 from skerry.app import App
 from skerry.entity_type import EntityType
-from skerry.runtime.core.events import Identity, Placement
+from skerry.runtime.core.events import Identity
+from skerry.runtime.core.placement import Placement
 from skerry.stream.compile import Columns
 
 TURN_ERRORS = (Exception, SystemExit, GeneratorExit)

@@ -26,7 +26,7 @@ from skerry.errors import SkerryError
 from skerry.runtime.core.clients import NOTHING
 from skerry.runtime.core.clock import Clocks
 from skerry.runtime.core.commit import Chain, check_type_ids
-from skerry.runtime.core.demand import ALL, Batch, Budget, Demand
+from skerry.runtime.core.demand import ALL, Batch, Budget, Demand, Standing
 from skerry.runtime.core.dispatch import Dispatch
 from skerry.runtime.core.events import (
     Adopt,
@@ -43,7 +43,6 @@ from skerry.runtime.core.events import (
     Keep,
     Operated,
     Outcome,
-    Placement,
     Reply,
     Requested,
     Row,
@@ -54,12 +53,14 @@ from skerry.runtime.core.events import (
     Written,
 )
 from skerry.runtime.core.executor import Mode
-from skerry.runtime.core.gate import Gate, Held
+from skerry.runtime.core.gate import Gate
+from skerry.runtime.core.moves import stored
 from skerry.runtime.core.observer import Observer
-from skerry.runtime.core.ownership import Ownership
+from skerry.runtime.core.placement import Placement
 from skerry.runtime.core.results import Raised
 from skerry.runtime.core.schedule import Schedule, Work
 from skerry.runtime.core.schemas import Schemas
+from skerry.runtime.core.sealing import Sealing
 from skerry.runtime.core.settings import Settings
 from skerry.runtime.core.streams.links import Streams
 from skerry.runtime.core.tables.asks import Asks
@@ -68,7 +69,7 @@ from skerry.runtime.core.tables.outputs import Outputs
 from skerry.runtime.core.tables.positions import Positions
 from skerry.runtime.core.tables.requests import Requests
 from skerry.runtime.core.tables.retention import LOOK_NS
-from skerry.runtime.core.tables.table import SlotTable, Stamp
+from skerry.runtime.core.tables.table import SlotTable
 from skerry.runtime.core.tables.timers import Timers
 from skerry.runtime.ports import Committed, Last
 
@@ -108,7 +109,8 @@ class Shard:
         self._batches = 0
         """Batches of this epoch: one that leaves nothing behind has no commit of its own."""
         self._clocks = Clocks()
-        self.ownership = Ownership(settings.me, settings.placement)
+        progress = stored(store, settings.placement)
+        self.ownership = progress.ownership(settings.me)
         self.schemas = Schemas(store)
         self.timers, self.asks, self.positions = Timers(), Asks(), Positions()
         self.requests = Requests(store, self.limits)
@@ -116,9 +118,6 @@ class Shard:
         self.outputs = Outputs(settings.outlets, settings.life, store.read)
         self.streams = Streams(self.ownership, settings.incarnation, self.epoch, store.read)
         self._gate = Gate(last.no, self.streams)
-        self.schedule = Schedule(
-            self.limits, self.streams, self.timers, self.requests.knows, slow=settings.slow
-        )
         self.dispatch = Dispatch(
             settings,
             self.ownership,
@@ -130,9 +129,19 @@ class Shard:
             names=self.names,
             outputs=self.outputs,
             positions=self.positions,
-            schemas=self.schemas.of,
+            schemas=self.schemas,
+            progress=progress,
             watch=watch,
             observer=observer,
+        )
+        self.moves = self.dispatch.moves
+        self.schedule = Schedule(
+            self.limits,
+            self.streams.arrivals,
+            self.timers,
+            self.moves,
+            self.requests.knows,
+            slow=settings.slow,
         )
         self.tables: tuple[SlotTable, ...] = (
             self.timers,
@@ -143,6 +152,7 @@ class Shard:
             self.outputs,
             self.dispatch.dead,
         )
+        self._sealing = Sealing(self.dispatch, self.streams, self.tables, self._chain, self._gate)
 
     @property
     def durable(self) -> int:
@@ -164,10 +174,17 @@ class Shard:
         """
         check_type_ids(self.settings.types)
         scan = self._store.scan
+        served = self.ownership.served
         for table in self.tables:
-            table.load((id, key, value) for id in table.ids for key, value in scan(id))
+            table.load(
+                (id, key, value)
+                for id in table.ids
+                for key, value in scan(id)
+                if int.from_bytes(key[:2], "big") in served
+            )
         self.streams.load(scan(Table.STREAM), scan(Table.OUTBOX))
         rows: list[Row] = [(Table.META, b"epoch", self.epoch.to_bytes(8, "big"))]
+        rows.append(self.moves.row())
         rows += self.schemas.describe(self.settings.types)
         self.schemas.load(self.dispatch.handlers)
         return self._chain.seal(self.now_ns, [], rows)
@@ -191,6 +208,8 @@ class Shard:
                 self.schedule.add(event)
             case Ticked(now_ns, steady_ns):
                 self._tick(now_ns, steady_ns)
+            case Placement():
+                self.moves.offer(event)
             case Cut(no):
                 self._effects += self.streams.cuts.take(no)
             case Durable(no):
@@ -241,11 +260,17 @@ class Shard:
     def _run(self, work: Work, mode: Mode) -> Commit | None:
         no = CommitNo(self.no + 1)
         seed = self.settings.incarnation, self.me, self.epoch, self._batches
-        self.dispatch.begin(mode, self.now_ns, seed, self.epoch, no)
-        self.dispatch.execute(work)
+        self.now_ns = max(self.now_ns, self.moves.time_ns)
+        dispatch = self.dispatch
+        dispatch.begin(mode, self.now_ns, seed, self.epoch, no)
+        if work.step:
+            self.moves.step(self.tables, self.now_ns)
+        dispatch.execute(work)
         if work.expire:
             self._expire()
-        return self._seal(work)
+        commit, effects = self._sealing.seal(work, self.now_ns)
+        self._effects += effects
+        return commit
 
     def _expire(self) -> None:
         """Look through the next slot for outcomes that are too old."""
@@ -260,49 +285,18 @@ class Shard:
         for table in self.tables:
             table.undo()
 
-    def _seal(self, work: Work) -> Commit | None:
-        dispatch = self.dispatch
-        states, live = dispatch.cache.states()
-        frames = self._frames()
-        stamp = Stamp(self.no + 1, self.now_ns)
-        rows: list[Row] = [row for table in self.tables for row in table.rows(stamp)]
-        sealed: list[tuple[int, int]] = []
-        for peer, bodies in frames:
-            rows += self.streams.seal(peer, bodies)
-            if peer != self.me:
-                sealed.append((peer, self.streams.outbound[peer].sealed))
-        taken = self.streams.taken(work.frames)
-        rows += self.streams.rows_taken(work.frames)
-        replies, dispatch.clients.replies = dispatch.clients.replies, []
-        self._effects += dispatch.rewinds
-        dispatch.sealed()
-        for table in self.tables:
-            table.sealed(stamp)
-        if not states and not rows:
-            self._effects += self._gate.hold(Held(self.no, replies, [], {}))
-            return None
-        rows += self.streams.outboxes.rows_of_released()
-        self._effects += self._gate.hold(Held(self.no + 1, replies, sealed, taken))
-        return self._chain.seal(self.now_ns, states, rows, live)
-
-    def _frames(self) -> list[tuple[int, list[tuple[bytes, int]]]]:
-        """The frames of each peer, encoded. Arguments that do not encode throw the batch away."""
-        filled = self.dispatch.routing.filled
-        try:
-            return [(peer, buffer.frames()) for peer, buffer in filled.items()]
-        except (TypeError, ValueError, OverflowError) as error:
-            raise Raised from error
-
     # ── durability ──
 
     def _release(self, no: int) -> None:
         assert no <= self.no, f"I3: commit {no} is durable, but {self.no} is the newest sealed"
-        if self.durable == self._opened < no:
+        opening = self.durable == self._opened < no
+        if opening:
             self._effects += self.streams.hello()
+        if opening or self.durable < self.moves.changed_no <= no:
             served = self.ownership.served
             self._effects.append(Adopt(served, self.positions.of(sorted(served))))
         self._effects += self._gate.release(no)
-        self._effects += self.outputs.offer(self.durable)
+        self._effects += self.outputs.offer(self.durable, self.ownership.leaving)
 
     # ── what others may know ──
 
@@ -328,6 +322,7 @@ class Shard:
             "durable": self.durable,
             "snapshot_marker": self.streams.cuts.newest,
             "refused": self.streams.refused,
+            "moves": self.moves.stats(),
             **{name: number for table in self.tables for name, number in table.stats().items()},
         }
 
@@ -358,11 +353,7 @@ class Shard:
 
     def check_cut(self, no: int) -> None:
         """Raise ValueError when no backup can have this number."""
-        if not self.streams.cuts.follows(no):
-            raise ValueError(
-                f"no backup can have the number {no}: the newest has {self.streams.cuts.newest}, and "
-                f"this one is too far ahead of it and of the clock"
-            )
+        self.streams.cuts.check(no)
 
     @property
     def quiet(self) -> bool:
@@ -375,4 +366,10 @@ class Shard:
             and not len(self.timers)
             and not len(self.asks)
             and not self.outputs.unwritten
+            and not self.moves.busy
         )
+
+    def standing(self) -> Standing:
+        """How far the shard is on the way to the placement that it should have."""
+        settled = not self.moves.busy and self.moves.changed_no <= self.durable
+        return Standing(self.placement.version, settled, sorted(self.streams.outboxes.unacked))

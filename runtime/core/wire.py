@@ -162,6 +162,11 @@ class Call(enum.IntEnum):
     """The outcome of an ask. extras: (ask id, outcome kind, body) per message; `keys` are askers."""
     EMIT = 3
     """An item for an output. extras: (item,) per message; `keys` are partitions of the output."""
+    MARK = 4
+    """Behind it nothing comes for slots that another shard owns by this version of the placement.
+    extras: (version,); `keys` name nothing."""
+    CHUNK = 5
+    """Rows of a slot on its way. extras: (slot, the chunk) as `handover.Chunk` encodes it."""
 
 
 class Run(Struct, array_like=True, gc=False):
@@ -192,6 +197,8 @@ _EXTRAS: dict[int, Any] = {
     Call.ASK: list[tuple[str, str, bytes]],
     Call.OUTCOME: list[tuple[bytes, Literal["done", "rejected", "failed"], bytes]],
     Call.EMIT: list[tuple[bytes]],
+    Call.MARK: list[tuple[int]],
+    Call.CHUNK: list[tuple[int, bytes]],
 }
 _ERRORS: dict[str, Any] = {"rejected": tuple[str, dict[str, Any]], "failed": tuple[str, str]}
 NO_COLUMNS = Raw(b"\x90")

@@ -26,6 +26,7 @@ from msgspec import Struct
 
 from skerry.errors import SkerryError
 from skerry.runtime.core.events import Operated, Table
+from skerry.runtime.core.ownership import slot_of
 from skerry.runtime.core.shard import Shard
 from skerry.runtime.core.stored import schema_id_of
 from skerry.runtime.core.tables.dead_letters import DeadLetter
@@ -121,7 +122,7 @@ class Inquiries:
 
     def __init__(self, shard: Shard, store: Committed, answers: Answers, host: Host) -> None:
         self._shard, self._store, self._answers, self._host = shard, store, answers, host
-        self._limits = shard.limits
+        self._limits, self._ownership = shard.limits, shard.ownership
         self._callers: dict[Caller, _Looks] = {}
         """The callers that have looks, in the order of their turns."""
         self._count = self._bytes = 0
@@ -147,7 +148,7 @@ class Inquiries:
             case "hello":
                 self._answers.welcome(caller, self._host.greeting())
             case "get":
-                self._hold(self._looks_of(caller), n, *self._get(*args))
+                self._get(caller, n, *args)
             case "scan":
                 self._begin(caller, n, self._scan, args)
             case "count":
@@ -245,7 +246,25 @@ class Inquiries:
 
     # ── looks ──
 
-    def _get(self, type_name: str, key: str) -> tuple[list[bytes | None], int]:
+    def _get(self, caller: Caller, n: int, type_name: str, key: str) -> None:
+        """A state; None when another shard has its slot."""
+        looks, slot = self._looks_of(caller), slot_of(type_name, key)
+        if self._ownership.serves(slot):
+            self._hold(looks, n, *self._state(type_name, key))
+        elif self._ownership.owner(slot) == self._shard.me:
+            self._begin(caller, n, self._get_later, (slot, type_name, key))
+        else:
+            self._hold(looks, n, None, 0)
+
+    def _get_later(
+        self, looks: _Looks, n: int, slot: int, type_name: str, key: str
+    ) -> Iterator[None]:
+        """A state whose slot is on its way here."""
+        while not self._ownership.serves(slot):
+            yield
+        self._hold(looks, n, *self._state(type_name, key))
+
+    def _state(self, type_name: str, key: str) -> tuple[list[bytes | None], int]:
         state = self._store.state(type_name, key)
         return [state, self._schema_of(state)], len(state or b"")
 

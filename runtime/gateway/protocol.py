@@ -20,11 +20,11 @@ from skerry.limits import MESSAGE_BYTES_MAX
 from skerry.runtime.core.events import (
     SLOTS,
     Confirmed,
-    Placement,
     Reply,
     Requested,
     RequestRun,
 )
+from skerry.runtime.core.placement import Placement
 from skerry.runtime.core.stored import split
 from skerry.runtime.core.wire import array_length
 

@@ -260,6 +260,15 @@ class Caller:
         self._scans = {id: _Scan(scan.type, scan.limit) for id, scan in self._scans.items()}
         self.session.reroute()
 
+    def doors(self, shards: Sequence[int]) -> None:
+        """The app goes on, and has these doors from now on."""
+        for shard in set(self._shards) - set(shards):
+            self.broken(shard)
+        self._breaks |= dict.fromkeys(set(shards) - set(self._shards), 0)
+        self._shards = shards
+        for shard in sorted(self._up):
+            self.say(shard, protocol.encode(protocol.Hello()))
+
     def line(self, shard: int) -> Name:
         """Its line to this door, as it is."""
         return self.number, shard, self._breaks[shard]
@@ -280,6 +289,9 @@ class Caller:
                 self.session.heard(name[1], word, self._now_s)
                 self._grant()
                 self._ask_looks()
+            case protocol.Answer(id, None) if id in self._looks:
+                self._looks[id] = (-1, self._looks[id][1])  # Its slot has moved.
+                self.say(name[1], protocol.encode(protocol.Hello()))
             case protocol.Answer(id, value) if self._looks.pop(id, None) is not None:
                 self._ground.looked(id, value[0])
             case protocol.Answer(id, [rows, _]) if id in self._scans:

@@ -25,9 +25,9 @@ import msgspec
 from skerry.app import App
 from skerry.message import Message
 from skerry.runtime.app import placer
-from skerry.runtime.app.reshard import deal
-from skerry.runtime.core.events import Placement, Table
+from skerry.runtime.core.events import Table
 from skerry.runtime.core.ownership import slot_of
+from skerry.runtime.core.placement import Placement
 from skerry.runtime.core.settings import Limits, Settings
 from skerry.runtime.core.tables.dead_letters import DeadLetter
 from skerry.runtime.simulator.callers import SECONDS_PER_STEP
@@ -37,6 +37,7 @@ from skerry.runtime.simulator.keeper import Keeper
 from skerry.runtime.simulator.ledger import Books, compare
 from skerry.runtime.simulator.lines import Lines
 from skerry.runtime.simulator.machine import Machine
+from skerry.runtime.simulator.mover import DOWN_STEPS_MAX, Mover
 from skerry.runtime.simulator.network import Network
 from skerry.runtime.simulator.picture import Diary
 from skerry.runtime.simulator.sinks import Shore
@@ -50,9 +51,6 @@ START_NS = 1_700_000_000_000_000_000
 
 HANG_S = 10.0
 """After how many of the supervisor's seconds a machine that hangs is killed."""
-
-DOWN_STEPS_MAX = 50
-"""The longest that a machine is down when nothing else keeps it from starting."""
 
 
 class Cluster:
@@ -103,9 +101,10 @@ class Cluster:
             self.keeper.watches[shard].slow = True
         self._stranger = Stranger(seed, self._incarnation)
         self._misfortune = Misfortune(self, self._stranger)
+        self._mover = Mover(self)
         self.loss_accepted = False
         for machine in self.machines:
-            self._start(machine)
+            self.start(machine)
 
     # ── machines ──
 
@@ -119,7 +118,11 @@ class Cluster:
         assert found is not None, f"there is no shard {shard}"
         return found
 
-    def _start(self, machine: Machine) -> None:
+    def scale(self, shards: int) -> None:
+        """Let the app go on with this many shards while it runs."""
+        self._mover.scale(shards)
+
+    def start(self, machine: Machine) -> None:
         watch = self.keeper.watches[machine.id]
         settings = Settings.of(
             self.app,
@@ -175,16 +178,7 @@ class Cluster:
                 machine.disk.close()
         self.crash_all()
         self.points["re-sharded"] += 1
-        first = self.placement.next_id
-        self.placement = placer.after(self.placement, range(first, first + shards))
-        disks = _dealt({machine.id: machine.disk for machine in self.machines}, self.placement)
-        self.past += [machine.books for machine in self.machines]
-        self.machines = [Machine(id, self) for id in disks]
-        for machine in self.machines:
-            machine.disk = disks[machine.id]
-            machine.down_until = self.step_no + self.rng.randrange(1, DOWN_STEPS_MAX)
-        self.keeper = Keeper(self.placement.members, self.lines.ask_if_quiet)
-        self.lines.rerouted(self.placement.members)
+        self._mover.reshard(shards)
 
     # ── time ──
 
@@ -193,6 +187,7 @@ class Cluster:
         self.step_no += 1
         self.clock_ns += self.step_ns
         self._misfortune.strike()
+        self._mover.step()
         self.network.deliver()
         for caller in self.callers:
             caller.step()
@@ -200,7 +195,7 @@ class Cluster:
         for machine in self.machines:
             if machine.shard is None:
                 if self.step_no >= machine.down_until:
-                    self._start(machine)
+                    self.start(machine)
             elif self.step_no >= machine.hangs_until:
                 self._run(machine)
             elif self.keeper.look(machine.id, self.step_no, machine.beat, HANG_S):
@@ -255,7 +250,8 @@ class Cluster:
     def quiet(self) -> bool:
         """Nothing is under way anywhere, and nothing will be."""
         shards = [machine.shard for machine in self.machines]
-        return self.still and all(shard is not None and shard.quiet for shard in shards)
+        still = self.still and self._mover.goal is None
+        return still and all(shard is not None and shard.quiet for shard in shards)
 
     @property
     def still(self) -> bool:
@@ -349,15 +345,3 @@ class Cluster:
     def picture(self, title: str) -> str:
         """What was noted, as an SVG document."""
         return self.diary.picture(self.placement.next_id, title)
-
-
-def _dealt(old: dict[int, MemoryStore], placement: Placement) -> dict[int, MemoryStore]:
-    """Deal what lies on these disks out to the shards of another placement."""
-    new = {id: MemoryStore() for id in placement.members}
-    for disk in new.values():
-        disk.prompt = True  # Dealing waits for disks, and no step passes meanwhile.
-    deal(old, placement, new)
-    for disk in new.values():
-        disk.prompt = False
-        disk.crash()
-    return new

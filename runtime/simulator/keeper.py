@@ -37,6 +37,13 @@ class Keeper:
         self.over = False
         """Whether it was found that all is over."""
 
+    def members(self, shards: Sequence[int]) -> None:
+        """Keep these shards from now on."""
+        self._shards = shards
+        self._answers = {}
+        self._rounds.interrupted()
+        self.watches = {shard: self.watches.get(shard) or Watch() for shard in shards}
+
     def ended(self, shard: int, step: int, beat: Beat | None, *, by_itself: bool) -> int:
         """The step at which the next worker of this shard may start. Raises GaveUp."""
         self._answers = {}

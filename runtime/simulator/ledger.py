@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from itertools import count
+from typing import Any
 
 import msgspec
 
@@ -19,13 +21,17 @@ Message = tuple[str, str, str, bytes]
 """(entity type, key, handler, arguments)."""
 
 
+_moments = count()
+"""Counts the batches of all shards: entities move between them."""
+
+
 class Books:
     """What one shard did, by commit."""
 
     def __init__(self) -> None:
-        self.all_sent: list[tuple[int, str, Message]] = []
-        """(commit, sender, message)."""
-        self.all_run: list[tuple[int, Message]] = []
+        self.all_sent: list[tuple[int, int, str, Message]] = []
+        """(commit, moment, sender, message)."""
+        self.all_run: list[tuple[int, int, Message]] = []
         self._open_sent: list[tuple[str, Message]] = []
         self._open_run: list[Message] = []
 
@@ -48,8 +54,9 @@ class Books:
         """Note which commit the batch became, if any."""
         assert no is not None or not self._open_sent, "a batch that sends has a commit"
         if no is not None:
-            self.all_sent += [(no, sender, message) for sender, message in self._open_sent]
-            self.all_run += [(no, message) for message in self._open_run]
+            at = next(_moments)
+            self.all_sent += [(no, at, sender, message) for sender, message in self._open_sent]
+            self.all_run += [(no, at, message) for message in self._open_run]
         self.undone()
 
     # ── what a cluster knows ──
@@ -69,8 +76,8 @@ class Books:
 def compare(books: Iterable[Books]) -> list[str]:
     """A sentence for each message that was lost, doubled or overtaken."""
     books = list(books)
-    sent = Counter(message for book in books for _, _, message in book.all_sent)
-    run = Counter(message for book in books for _, message in book.all_run)
+    sent = Counter(message for book in books for _, _, _, message in book.all_sent)
+    run = Counter(message for book in books for _, _, message in book.all_run)
     wrong = [f"I1: {_text(m)} was sent and not run ({n} times)" for m, n in (sent - run).items()]
     wrong += [f"I1: {_text(m)} ran {n} times too often" for m, n in (run - sent).items()]
     return wrong or _overtaken(books)
@@ -79,15 +86,14 @@ def compare(books: Iterable[Books]) -> list[str]:
 def _overtaken(books: list[Books]) -> list[str]:
     senders: dict[Message, set[str]] = defaultdict(set)
     orders: dict[tuple[str, str, str], list[Message]] = defaultdict(list)
-    for book in books:
-        for _, sender, message in book.all_sent:
-            senders[message].add(sender)
-            if sender:
-                orders[(sender, *message[:2])].append(message)
+    sent = [entry for book in books for entry in book.all_sent]
+    for _, _, sender, message in sorted(sent, key=_moment):
+        senders[message].add(sender)
+        if sender:
+            orders[(sender, *message[:2])].append(message)
     runs: dict[tuple[str, str], list[Message]] = defaultdict(list)
-    for book in books:
-        for _, message in book.all_run:
-            runs[message[:2]].append(message)
+    for _, _, message in sorted((e for book in books for e in book.all_run), key=_moment):
+        runs[message[:2]].append(message)
     wrong = []
     for (sender, *receiver), order in orders.items():
         ours = [m for m in order if senders[m] == {sender}]
@@ -96,6 +102,10 @@ def _overtaken(books: list[Books]) -> list[str]:
             at = next(n for n, (a, b) in enumerate(zip(ours, ran)) if a != b)
             wrong.append(f"I2: from {sender}, {_text(ran[at])} ran before {_text(ours[at])}")
     return wrong
+
+
+def _moment(entry: tuple[Any, ...]) -> int:
+    return int(entry[1])
 
 
 def _text(message: Message) -> str:

@@ -67,6 +67,12 @@ class Lines:
         for caller in self.callers:
             caller.rerouted(shards)
 
+    def doors(self, shards: Sequence[int]) -> None:
+        """The app goes on, and has these doors from now on."""
+        self._shards = shards
+        for caller in self.callers:
+            caller.doors(shards)
+
     # ── what callers want ──
 
     def _number(self) -> int:

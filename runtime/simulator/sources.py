@@ -64,6 +64,10 @@ class Sources:
         assert (name, partition) not in self._readers, "a partition is read once"
         self._readers[name, partition] = Reader(source, partition, after)
 
+    def close(self, name: str, partition: str) -> None:
+        """Read a partition no longer."""
+        del self._readers[name, partition]
+
     @property
     def finished(self) -> bool:
         """Whether every partition has been read to its end."""

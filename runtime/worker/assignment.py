@@ -10,7 +10,8 @@ from pathlib import Path
 from msgspec import Struct
 
 from skerry.runtime.config import Config
-from skerry.runtime.core.events import Identity, Placement
+from skerry.runtime.core.events import Identity
+from skerry.runtime.core.placement import Placement
 from skerry.runtime.description import Description
 
 DAMAGED, HOPELESS = 3, 5

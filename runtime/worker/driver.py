@@ -33,6 +33,7 @@ from skerry.runtime.core.events import (
     Transmit,
     Write,
 )
+from skerry.runtime.core.placement import Placement
 from skerry.runtime.core.shard import Shard
 from skerry.runtime.core.streams.speech import ACK_NS
 from skerry.runtime.core.tables.positions import partition_slot
@@ -116,6 +117,8 @@ class Driver:
             for partition in pipeline.source.partitions()
         ]
         """All partitions of all sources, whoever reads them."""
+        self._reading: set[tuple[str, str]] = set()
+        """The partitions that this shard reads."""
         self._turns = self._commits = 0
 
     # ── what comes ──
@@ -127,6 +130,10 @@ class Driver:
     def arrived(self, raw: bytes) -> None:
         """Take a packet from a pipe."""
         self._shard.accept(Arrived(raw))
+
+    def placed(self, placement: Placement) -> None:
+        """Take the next placement."""
+        self._shard.accept(placement)
 
     def called(self, event: Requested | Confirmed | Control) -> None:
         """Take what a caller says."""
@@ -230,7 +237,8 @@ class Driver:
                 case Adopt(slots, positions):
                     self._adopt(slots, positions)
                 case Rewind(source, partition, after):
-                    self._sources.rewind(source, partition, after)
+                    if (source, partition) in self._reading:
+                        self._sources.rewind(source, partition, after)
                 case Write():
                     self._sinks.write(effect)
                 case Keep(no):
@@ -241,10 +249,16 @@ class Driver:
             self._listener.replies(replies)
 
     def _adopt(self, slots: frozenset[int], positions: dict[tuple[str, str], Any]) -> None:
-        """Read the partitions that live in these slots."""
+        """Read the partitions that live in these slots, and no others."""
         for name, source, partition in self._partitions:
-            if partition_slot(name, partition) in slots:
-                self._sources.open(name, source, partition, positions.get((name, partition)))
+            where = name, partition
+            ours = partition_slot(name, partition) in slots
+            if ours and where not in self._reading:
+                self._reading.add(where)
+                self._sources.open(name, source, partition, positions.get(where))
+            elif not ours and where in self._reading:
+                self._reading.discard(where)
+                self._sources.close(name, partition)
 
     def _fail(self, failure: Exception) -> None:
         """Raise what a source raised, once all items that it gave before are durable."""

@@ -84,6 +84,10 @@ class Sources(Protocol):
         """Read a partition from now on, behind a position. Raises SkerryError if it is read already."""
         ...
 
+    def close(self, source: str, partition: str, /) -> None:
+        """Read a partition no longer."""
+        ...
+
     def next(self, items_max: int, /) -> Iterable[Items]:
         """Read so many items at most."""
         ...

@@ -189,6 +189,16 @@ class Readers:
         (self._reading if room or not opened.inline else self._waiting).append(opened)
         self._measured, self._size, self._read = False, None, 0.0
 
+    def close(self, name: str, partition: str) -> None:
+        """Read a partition no longer."""
+        closed = self._partitions.pop((name, partition))
+        for queued in (self._reading, self._waiting):
+            if closed in queued:
+                queued.remove(closed)
+        self._measured, self._size, self._read = False, None, 0.0
+        if self._waiting and not self._reading:
+            self._reading.append(self._waiting.popleft())
+
     def next(self, items_max: int) -> list[Items]:
         """Return batches of at most this many items together, from as many partitions as possible."""
         found: list[Items] = []

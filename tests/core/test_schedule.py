@@ -45,6 +45,20 @@ class Waiting:
         self._timers -= taken
         return [(b"key", None)] * taken
 
+    def wait(self, stream: Inbound) -> None:
+        self.ready.append(stream)
+
+
+class Steps:
+    """Slots that move, so many steps of them."""
+
+    def __init__(self, steps: int = 0) -> None:
+        self.left = steps
+
+    @property
+    def due(self) -> bool:
+        return self.left > 0
+
 
 def requests(count: int) -> Requested:
     """So many requests of one session, in one message."""
@@ -69,7 +83,18 @@ def taken(work: Work) -> Taken:
 
 
 def scheduled(waiting: Waiting, *, slow: bool = False, **limits: int) -> Schedule:
-    return Schedule(Limits(**limits), waiting, waiting, lambda session: True, slow=slow)
+    return Schedule(Limits(**limits), waiting, waiting, Steps(), lambda session: True, slow=slow)
+
+
+def test_a_step_of_slots_that_move_is_a_batch_of_its_own_and_every_other_at_most() -> None:
+    waiting = Waiting((), {1: (1, 1, 1)}, 0)
+    steps = Steps(9)
+    schedule = Schedule(Limits(), waiting, waiting, steps, lambda session: True, slow=False)
+    batches = [schedule.gather(1, 1) for _ in range(6)]
+    assert [work.step for work in batches] == [True, False] * 3
+    assert [len(work.frames) for work in batches] == [0, 1] * 3
+    assert schedule.gather(1, 1).step
+    assert schedule.gather(1, 1).step, "nothing else waits"
 
 
 @pytest.mark.parametrize(

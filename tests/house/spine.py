@@ -52,7 +52,7 @@ WALK = (
     *("observed", "harness", "simulation", "faults", "simulated"),
     # A process starts.
     *("launch", "load", "config", "supervisor", "opening", "description", "directory"),
-    *("coordinator", "membership", "placer", "reshard", "backup"),
+    *("coordinator", "membership", "placer", "scaling", "reshard", "backup"),
     *("children", "questions", "watch", "machine"),
     *(
         "assignment",
@@ -77,8 +77,12 @@ WALK = (
         "demand",
         "clock",
         "gate",
+        "sealing",
         "shard",
+        "placement",
         "ownership",
+        "moves",
+        "handover",
         "links",
         "handshake",
         "cuts",
@@ -88,6 +92,7 @@ WALK = (
         "wire",
         "inbound",
         "parts",
+        "arrivals",
         "schedule",
     ),
     *(

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-ROOMS = ("app", "client", "core", "gateway", "simulator", "store", "streams", "tables")
+ROOMS = ("app", "client", "core", "gateway", "moves", "simulator", "store", "streams", "tables")
 """The modules beside this one that hold the bugs."""
 
 FAULT = "fault.txt"

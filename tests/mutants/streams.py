@@ -150,7 +150,7 @@ def _(release, self, stream, upto):
 )
 def _(load, self, rows, outbox):
     load(self, rows, outbox)
-    self.first = 0
+    self.arrivals.first = 0
 
 
 # What every packet says.

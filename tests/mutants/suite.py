@@ -30,6 +30,7 @@ QUICK = [
         "replies",
     )
 ]
+MOVES = "tests/simulation/test_moves.py"
 DESCRIPTION = "tests/store/test_description.py"
 STORE = ["tests/store/test_store.py", "tests/ports", "tests/store/test_segments.py", DESCRIPTION]
 FIRST = {
@@ -39,6 +40,9 @@ FIRST = {
     "store": STORE,
     "app/reshard.py": ["tests/simulation/test_world.py", DESCRIPTION],
     "app/membership.py": [DESCRIPTION],
+    "app/scaling.py": [MOVES],
+    "core/moves.py": [MOVES],
+    "core/handover.py": [MOVES],
     "simulator": ["tests/simulation/test_backup.py"],
 }
 

@@ -180,13 +180,13 @@ def _(rows, self, stamp):
 
 
 @bug("an item is handed to its sink before it is durable", "core.tables.outputs:Outputs.offer")
-def _(offer, self, durable):
-    return offer(self, 1 << 62)
+def _(offer, self, durable, leaving=frozenset()):
+    return offer(self, 1 << 62, leaving)
 
 
 @bug("the row of an item goes when it is handed over", "core.tables.outputs:Outputs.offer")
-def _(offer, self, durable):
-    writes = offer(self, durable)
+def _(offer, self, durable, leaving=frozenset()):
+    writes = offer(self, durable, leaving)
     for write in writes:
         where = write.output, write.sink, write.partition
         self._changed[where] = end = self._ends[where]

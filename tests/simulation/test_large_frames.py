@@ -12,6 +12,7 @@ from skerry import message
 from skerry.runtime.core.demand import Budget
 from skerry.runtime.core.events import Identity, Items, Requested
 from skerry.runtime.core.ownership import slot_of
+from skerry.runtime.core.tables.positions import partition_slot
 from skerry.stream.compile import Columns
 from tests.simulation.test_packets import (
     HERE,
@@ -110,7 +111,8 @@ def test_a_bad_key_is_a_dead_letter_while_the_own_stream_waits() -> None:
     talk(a, b)
     burst(a, HERE)
     assert a.shard.demand().inside
-    a.shard.accept(Items("s", "0", None, [1, 2], [bad, THERE]))
+    ours = next(str(n) for n in range(9) if PLACEMENT.slots[partition_slot("s", str(n))] == 0)
+    a.shard.accept(Items("s", ours, None, [1, 2], [bad, THERE]))
     while a.shard.runnable:
         a.run(Budget(turns=TURNS))
     talk(a, b)

@@ -39,6 +39,8 @@ class World(NamedTuple):
     """Messages to a door that another one hears as well."""
     torn: float = 0
     """Openings that end in another kill: what a torn write left stands right behind them."""
+    scales: int = 0
+    """Changes of the number of workers while the app runs."""
 
 
 NONE = World()
@@ -51,7 +53,7 @@ def drawn(seed: int) -> World:
     def sometimes(value: Any, chance: float = 0.25) -> Any:
         return value if rng.random() < chance else 0
 
-    return World(
+    world = World(
         reshards=sometimes(rng.randint(1, 3)),
         leaps=sometimes(rng.randint(1, 3), 0.15),
         days=sometimes(1, 0.08),
@@ -61,6 +63,8 @@ def drawn(seed: int) -> World:
         astray=sometimes(0.05),
         torn=sometimes(0.5),
     )
+    # A change of workers while the app is down deals out a placement that is finished.
+    return world._replace(scales=0 if world.reshards else sometimes(rng.randint(1, 4), 0.4))
 
 
 class Events:
@@ -72,6 +76,7 @@ class Events:
         self._plan: dict[int, list[str]] = {}
         for name, times in [
             ("reshard", world.reshards),
+            ("scale", world.scales),
             ("leap", world.leaps),
             ("day", world.days),
         ]:
@@ -112,6 +117,9 @@ class Events:
 
     def _reshard(self) -> None:
         self._cluster.reshard(self._rng.randint(1, 4))
+
+    def _scale(self) -> None:
+        self._cluster.scale(self._rng.randint(1, 4))
 
     def _leap(self) -> None:
         hours = HOURS_MAX * self._rng.random() / self._world.leaps

@@ -31,6 +31,14 @@ class Cuts:
         """Whether a backup may have this number: a clock's, or one behind the newest."""
         return no <= max(self.now_ns + CUT_AHEAD_NS, self.newest + CUTS_AHEAD_MAX)
 
+    def check(self, no: int) -> None:
+        """Raise ValueError when no backup can have this number."""
+        if not self.follows(no):
+            raise ValueError(
+                f"no backup can have the number {no}: the newest has {self.newest}, and this one is "
+                f"too far ahead of it and of the clock"
+            )
+
     def take(self, no: int) -> list[Effect]:
         """Take a cut, unless it was taken: before anything is handled that left behind it."""
         if no <= self.newest:

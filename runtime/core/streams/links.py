@@ -20,13 +20,13 @@ No I/O, no clock. Idea: docs/ideas/streams.md. Asserts I3, I4, I5.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
 
 from skerry.errors import StoreDamaged
 from skerry.runtime.core import wire
 from skerry.runtime.core.events import Effect, Row, Stop
 from skerry.runtime.core.ownership import Ownership
+from skerry.runtime.core.streams.arrivals import Arrivals
 from skerry.runtime.core.streams.cuts import Cuts
 from skerry.runtime.core.streams.handshake import Reaction, reaction
 from skerry.runtime.core.streams.inbound import Inbound, Verdict
@@ -58,18 +58,14 @@ class Streams:
         read: Callable[[int, bytes], bytes | None],
     ) -> None:
         self.me, self.epoch = ownership.me, epoch
-        self._ownership = ownership
         self._incarnation, self._token = incarnation, wire.token_of(incarnation)
-        self._read = read
+        self._ownership, self._read = ownership, read
         self.cuts, self.outboxes, self.open = Cuts(), Outboxes(), OpenFrames()
         self._speech = Speech(ownership, incarnation, epoch, self.outboxes, self.cuts)
         self.outbound, self.inbound = self._speech.outbound, self._speech.inbound
         self.own = self._meet(self.me)
-        """What waits on the shard's own stream."""
-        self.first = 0
-        """Own frames up to this number run before any peer's: see `load`."""
-        self.ready: deque[Inbound] = deque()
-        """Streams from peers on which frames wait, each once, in the order of their turn."""
+        """The shard's stream to itself."""
+        self.arrivals = Arrivals(ownership, self.own)
         self.refused: dict[str, int] = {}
         """How often what was refused, by reason."""
         self._pressed: set[int] = set()
@@ -103,10 +99,20 @@ class Streams:
             stream = self.outbound[peer]
             stream.recover(streams.get(Outbound.row_key(peer)), frames.get(peer, []))
             self.outboxes.loaded(stream)
-        own = self.outbound[self.me]
-        for frame in own.outbox:
+        for frame in self.outbound[self.me].outbox:
             self._receive_own(frame)
-        self.first = self.outbound[self.me].sealed
+        self.arrivals.run_own_first()
+
+    # ── who is a member ──
+
+    def adopted(self, members: Iterable[int]) -> list[Row]:
+        """Go by another version of the placement: run what came by it, and forget who has left."""
+        self.arrivals.adopted()
+        rows: list[Row] = []
+        for peer in sorted(self.inbound.keys() - set(members) - {self.me}):
+            rows += self._speech.forget(peer)
+            self._pressed.discard(peer)
+        return rows
 
     # ── the shard's own stream ──
 
@@ -177,6 +183,8 @@ class Streams:
         peer = packet.src
         if reason := self._unfit(packet):
             return self._refuse(reason)
+        if peer not in self._ownership.members:
+            return []  # A version that is not adopted here yet has made it one: it asks again.
         stream = self._meet(peer)
         found = reaction(
             Kind(packet.kind),
@@ -200,20 +208,15 @@ class Streams:
         peer = packet.src
         if packet.incarnation != self._token:
             return f"shard {peer} belongs to another incarnation of the app"
-        if packet.dst != self.me or peer not in self._ownership.members or peer == self.me:
+        known = peer in self._ownership.members or packet.placement > self._ownership.version
+        if packet.dst != self.me or not known or peer == self.me:
             return f"from {peer} to {packet.dst}, not between members"
         if not packet.src_epoch:
             return f"shard {peer} names no epoch of its own"
-        known = self.inbound.get(peer)
-        most = EPOCHS_AHEAD_MAX + (self.epoch if known is None else max(self.epoch, known.epoch))
-        fenced = packet.seq if packet.kind == Kind.FENCED else 0
-        if packet.src_epoch > most or packet.dst_epoch > most or fenced > most:
-            return f"shard {peer} names an epoch that no shard has reached"
-        if packet.kind == Kind.HELLO and packet.position > packet.seq:
-            return f"shard {peer} names more frames that were acked than frames that were sent"
+        stream = self.inbound.get(peer)
         if not self.cuts.follows(packet.cut):
             return f"shard {peer} names a cut of the far future"
-        return ""
+        return _unreached(packet, self.epoch if stream is None else max(self.epoch, stream.epoch))
 
     def _react(self, found: Reaction, stream: Inbound, packet: Packet) -> list[Effect]:
         match found:
@@ -268,9 +271,9 @@ class Streams:
                 except wire.Garbage as garbage:
                     # It has not come: the stream stands still until its peer sends another.
                     return self._refuse(f"frame {packet.seq} of shard {peer}: {garbage}")
-                if not stream.waiting:
-                    self.ready.append(stream)
                 stream.receive(packet)
+                if len(stream.waiting) == 1:
+                    self.arrivals.wait(stream)
                 self.open.keep(packet, runs)
             case Verdict.REPEAT:
                 self._speech.owe_ack(stream)  # The one that was said may have been lost.
@@ -328,7 +331,7 @@ class Streams:
     @property
     def busy(self) -> bool:
         """Whether any frame is unacked here, or waits to be run."""
-        return bool(self.outboxes.unacked or self.ready or self.own.waiting)
+        return bool(self.outboxes.unacked or self.arrivals)
 
     @property
     def restless(self) -> bool:
@@ -344,6 +347,17 @@ class Streams:
     def pressed(self) -> bool:
         """Whether intake from outside should pause."""
         return self.outboxes.full or bool(self._pressed)
+
+
+def _unreached(packet: Packet, newest: int) -> str:
+    """Why no shard has come as far as a packet says; empty: one may have. `newest`: known epoch."""
+    most = EPOCHS_AHEAD_MAX + newest
+    fenced = packet.seq if packet.kind == Kind.FENCED else 0
+    if packet.src_epoch > most or packet.dst_epoch > most or fenced > most:
+        return f"shard {packet.src} names an epoch that no shard has reached"
+    if packet.kind == Kind.HELLO and packet.position > packet.seq:
+        return f"shard {packet.src} names more frames that were acked than frames that were sent"
+    return ""
 
 
 def _fenced(shard: int, newest: int, ours: int) -> StoreDamaged:

@@ -60,6 +60,12 @@ class Outboxes:
         self._note(stream)
         return True
 
+    def forget(self, stream: Outbound) -> list[Row]:
+        """Forget a stream whose frames were all acked: the deletion of those that still have a row."""
+        self._released.pop(stream.peer, None)
+        self._bulky.pop(stream.peer, None)
+        return stream.rows([])
+
     def rows_of_released(self) -> list[Row]:
         """Delete acked frames, of the streams whose row is not in this commit yet."""
         rows: list[Row] = []

@@ -10,7 +10,7 @@ No I/O, no clock. Idea: docs/ideas/streams.md.
 from __future__ import annotations
 
 from skerry.runtime.core import wire
-from skerry.runtime.core.events import Effect, ShardId, Transmit
+from skerry.runtime.core.events import Effect, Row, ShardId, Table, Transmit
 from skerry.runtime.core.ownership import Ownership
 from skerry.runtime.core.streams.cuts import Cuts
 from skerry.runtime.core.streams.inbound import Inbound
@@ -78,6 +78,15 @@ class Speech:
         if not self._unsaid or steady_ns - self._unsaid_ns <= ACK_NS:
             return []
         return [self.say(Kind.ACK, peer) for peer in list(self._unsaid)]
+
+    def forget(self, peer: int) -> list[Row]:
+        """Forget a peer that is no member any more: the rows that go with it."""
+        outbound, inbound = self.outbound.pop(peer), self.inbound.pop(peer)
+        assert not outbound.outbox, f"I1: shard {peer} has left with frames unacked"
+        assert not inbound.waiting, f"I1: shard {peer} has left with frames unread"
+        self._unsaid.pop(peer, None)
+        gone = [(Table.STREAM, end.row_key(peer), None) for end in (inbound, outbound)]
+        return [*self._outboxes.forget(outbound), *gone]
 
     # ── packets ──
 

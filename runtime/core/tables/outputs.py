@@ -87,6 +87,11 @@ class _End:
         """The newest number of the write that is under way; 0: none is."""
         self.unstage()
 
+    @property
+    def slot(self) -> int:
+        """The slot that it lives in."""
+        return int.from_bytes(self.key[:2], "big")
+
     def unstage(self) -> None:
         """Forget what the open batch has done."""
         self.taken: list[list[bytes]] = []
@@ -220,10 +225,13 @@ class Outputs:
 
     # ── between batches ──
 
-    def offer(self, durable: int) -> list[Write]:
-        """Return the writes that may begin: of each partition that has none under way, in order."""
+    def offer(self, durable: int, leaving: frozenset[int] = frozenset()) -> list[Write]:
+        """Return the writes that may begin: of each partition that has none under way, in order; of
+        slots that leave none, since their new owner begins with these items."""
         writes = []
         for where, end in self._ends.items():
+            if leaving and end.slot in leaving:
+                continue
             if end.writing or not end.rows or end.rows[0].commit > durable:
                 continue
             first, items, size = end.rows[0].first, list[bytes](), 0
@@ -239,6 +247,10 @@ class Outputs:
             end.writing = first + len(items) - 1
             writes.append(Write(*where, first, items))
         return writes
+
+    def writing(self, slots: frozenset[int]) -> bool:
+        """Whether a write is under way of a partition in one of these slots."""
+        return any(end.writing and end.slot in slots for end in self._ends.values())
 
     @property
     def pressed(self) -> bool:

@@ -101,6 +101,8 @@ class Requests:
         """Note which sessions have rows in the store."""
         for _, key, _ in rows:
             slot, id = _place_of(key)
+            if (session := self._sessions.get(id)) is not None:
+                self._evict(session)  # What it is told next is read with these rows.
             self._away.setdefault(id, set()).add(slot)
 
     # ── sessions ──

@@ -1,0 +1,324 @@
+"""Moves slots between shards while messages flow, by versions of the placement.
+
+    version v+1 adopted      new messages to the slot go to its new owner, and are parked there;
+                             a mark follows the last frame that went to the old one
+    all marks have come      the old owner serves the slot no longer, and waits until all is acked
+                             that its entities had sent
+    acked                    the rows go over in chunks, each deleted by the commit that sends it
+    last chunk taken         the new owner serves the slot, and runs what was parked first
+
+A mark is in the same numbered stream as the messages before it, so when the marks of all members
+are in, nothing more comes for the slot. The wait for acks keeps the order of what the slot's own
+entities send: what they sent from here is at its receivers before they send from there (I2).
+
+One version is under way at a time: the next is made when every member has finished the last. Each
+step is a batch of its own, so that none is ever undone; a crash goes on from the row that says
+how far the moves are.
+
+No I/O but the store's reads; no clock. Idea: docs/ideas/moves.md. Asserts I1, I2, I5, I6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from skerry.runtime.core import handover, wire
+from skerry.runtime.core.buffer import CHUNKS, MARKS
+from skerry.runtime.core.cache import Cache
+from skerry.runtime.core.commit import slot_prefix
+from skerry.runtime.core.events import Row, StateGroup, Table
+from skerry.runtime.core.handover import START, Chunk, Place, Tally
+from skerry.runtime.core.ownership import Ownership, slots_of
+from skerry.runtime.core.placement import Placement
+from skerry.runtime.core.routing import Routing
+from skerry.runtime.core.streams.links import Streams
+from skerry.runtime.core.tables.table import SlotTable
+from skerry.runtime.core.wire import Call, Run
+from skerry.runtime.ports import Committed
+
+AHEAD_BYTES = 4 << 20
+"""Unacked bytes to a slot's new owner above which no further chunk is cut (I7)."""
+
+_KEY = b"moves"
+_MARK, _CHUNK = MARKS["mark"], CHUNKS["chunk"]
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Progress(Struct, array_like=True, frozen=True):
+    """The row that says how far a shard is: the version it goes by, and what is on its way."""
+
+    placement: Placement
+    awaited: list[int] = []
+    """Members whose marks end what comes for the leaving slots."""
+    marked: list[int] = []
+    """Those whose mark has come."""
+    leaving: list[int] = []
+    """Slots that are served here until then."""
+    stopped: list[int] = []
+    """Slots that are served nowhere, whose rows go over, one slot after the other."""
+    sent: Tally = Tally()
+    """What has left of the first of them."""
+    arriving: dict[int, Tally] = {}
+    """Slots on their way here, and what has come of each."""
+    complete: list[int] = []
+    """Those of which all has come."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether any slot is on its way from here or to here."""
+        return bool(self.leaving or self.stopped or self.arriving)
+
+    def ownership(self, me: int) -> Ownership:
+        """The placement as this shard sees it."""
+        away = [*self.arriving]
+        return Ownership(me, self.placement, leaving=self.leaving, arriving=away)
+
+
+def stored(store: Committed, placement: Placement) -> Progress:
+    """Return how far a shard was when it was last open. `placement`: of a store that knows none."""
+    row = store.read(Table.META, _KEY)
+    return Progress(placement) if row is None else msgspec.msgpack.decode(row, type=Progress)
+
+
+class Moves:
+    """The slots on their way from a shard, and to it.
+
+    Args:
+        types: the entity types that the store may have states of.
+        writing: whether a sink is being handed items of any of these slots.
+    """
+
+    def __init__(
+        self,
+        progress: Progress,
+        ownership: Ownership,
+        store: Committed,
+        streams: Streams,
+        routing: Routing,
+        cache: Cache,
+        types: Callable[[], Iterable[str]],
+        writing: Callable[[frozenset[int]], bool],
+    ) -> None:
+        self._ownership, self._store, self._streams = ownership, store, streams
+        self._routing, self._cache, self._types, self._writing = routing, cache, types, writing
+        self._now = self._open = progress
+        """How far the moves are by the newest commit, and by the open batch."""
+        self._next: Placement | None = None
+        self._unacked: dict[int, int] | None = None
+        """Frames that must be acked before the first chunk leaves, by peer; None: not known yet."""
+        self._after: Place = START
+        """The last row of the first stopped slot that this process has sent."""
+        self._rows: list[Row] = []
+        self.groups: list[StateGroup] = []
+        """States that the open batch writes or deletes with a slot."""
+        self.released: list[Run] = []
+        """Messages that were parked and join the shard's own stream with the open batch."""
+        self.time_ns = 0
+        """The time of the shards that slots have come from: the shard's own must not be behind."""
+        self.changed_no = 0
+        """The newest commit in which the moves came further."""
+
+    # ── from outside ──
+
+    def offer(self, placement: Placement) -> None:
+        """Take note of the next version. A version that is known already changes nothing."""
+        if placement.version > self._ownership.version:
+            self._next = placement
+
+    @property
+    def busy(self) -> bool:
+        """Whether any slot is on its way, or a version waits to be adopted."""
+        return self._now.busy or self._next is not None
+
+    @property
+    def due(self) -> bool:
+        """Whether a step can be taken now."""
+        now = self._now
+        if not now.busy:
+            return self._next is not None
+        return bool(now.complete) or self._may_stop() or self._may_send()
+
+    def stats(self) -> dict[str, int]:
+        """Return how many slots are on their way."""
+        now = self._now
+        leaving = len(now.leaving) + len(now.stopped)
+        return {
+            "slots": len(self._ownership.served),
+            "leaving": leaving,
+            "arriving": len(now.arriving),
+        }
+
+    # ── steps: each in a batch of its own ──
+
+    def step(self, tables: Sequence[SlotTable], time_ns: int) -> None:
+        """Take the step that is due."""
+        if not self._now.busy:
+            self._adopt()
+        elif self._now.complete:
+            self._serve(tables)
+        elif self._may_stop():
+            self._stop(tables)
+        else:
+            self._send(time_ns)
+
+    def _adopt(self) -> None:
+        placement, ownership = self._next, self._ownership
+        assert placement is not None, "a step is taken when it is due"
+        self._next = None
+        before = ownership.members
+        moved = ownership.adopt(placement)
+        members = before | ownership.members
+        # A shard that is no member yet has never sent anything.
+        for loser in sorted(set(moved.values())) if ownership.me in members else ():
+            self._routing.buffer(loser).add(_MARK, "mark", None, (placement.version,))
+        # Leaving entities stay where they are; all other keys of moved slots live elsewhere now.
+        self._cache.drop(moved.keys() - ownership.leaving)
+        self._rows += self._streams.adopted(placement.members)
+        self._open = Progress(
+            placement,
+            awaited=sorted(members) if ownership.leaving else [],
+            leaving=sorted(ownership.leaving),
+            arriving=dict.fromkeys(sorted(ownership.arriving), Tally()),
+        )
+
+    def _may_stop(self) -> bool:
+        now = self._now
+        marked = bool(now.leaving) and set(now.marked).issuperset(now.awaited)
+        return marked and not self._writing(self._ownership.leaving)
+
+    def _stop(self, tables: Sequence[SlotTable]) -> None:
+        """Serve the leaving slots no longer; memory keeps nothing of them."""
+        slots = self._ownership.stop()
+        self._cache.drop(slots)
+        for table in tables:
+            for slot in slots:
+                table.drop(slot)
+        self._open = replace(self._now, leaving=[], marked=[], awaited=[], stopped=sorted(slots))
+        self._unacked, self._after = None, START
+
+    def _may_send(self) -> bool:
+        if not self._now.stopped:
+            return False
+        outbound = self._streams.outbound
+        if self._unacked is None:
+            self._unacked = {peer: stream.sealed for peer, stream in outbound.items()}
+        for peer, seq in list(self._unacked.items()):
+            if outbound[peer].released < seq:
+                return False
+            del self._unacked[peer]
+        stream = outbound.get(self._ownership.owner(self._now.stopped[0]))
+        return stream is None or stream.unacked_bytes < AHEAD_BYTES
+
+    def _send(self, time_ns: int) -> None:
+        """Send chunks of the stopped slots, about as many as make a frame."""
+        sent, left, size = self._now.sent, list(self._now.stopped), 0
+        while left and size < handover.CHUNK_BYTES:
+            slot = left[0]
+            room = handover.CHUNK_BYTES - size
+            rows, last = handover.cut(self._store, self._types(), slot, self._after, room)
+            schemas = [*self._store.scan(Table.SCHEMA)] if self._after == START else []
+            sent = sent.with_(rows)
+            chunk = Chunk(rows, schemas, time_ns, sent if last else None)
+            self.groups += chunk.groups(gone=True)
+            self._rows += chunk.others(gone=True)
+            body = _encode(chunk)
+            size += len(body)
+            buffer = self._routing.buffer(self._ownership.owner(slot))
+            buffer.add(_CHUNK, "chunk", None, (slot, body))
+            if not last:
+                self._after = rows[-1][0]
+                break
+            left.pop(0)
+            sent, self._after = Tally(), START
+        self._open = replace(self._now, stopped=left, sent=sent)
+
+    def _serve(self, tables: Sequence[SlotTable]) -> None:
+        """Serve what has come, and let what was parked run before anything else."""
+        slots = self._now.complete
+        self._cache.drop(set(slots))
+        scan = self._store.scan
+        for table in tables:
+            table.load(
+                (id, key, value)
+                for id in table.ids
+                for slot in slots
+                for key, value in scan(id, slot_prefix(slot))
+            )
+        for slot in slots:
+            for key, value in scan(Table.PARKED, slot_prefix(slot)):
+                self._rows.append((Table.PARKED, key, None))
+                self.released += wire.decode_runs(value)
+        self._ownership.serve(slots)
+        arriving = {s: t for s, t in self._now.arriving.items() if s in self._ownership.arriving}
+        self._open = replace(self._now, arriving=arriving, complete=[])
+
+    # ── what comes in frames: it may be undone with its batch ──
+
+    def take(self, peer: int, run: Run) -> None:
+        """Take marks or chunks of a peer's frame. Raises StoreDamaged."""
+        for extra in run.extras or ():
+            if run.call == Call.MARK:
+                assert extra[0] == self._ownership.version, "a mark is of the version under way"
+                if peer not in self._open.marked and self._open.awaited:
+                    self._open = replace(self._open, marked=[*self._open.marked, peer])
+            else:
+                self._take_chunk(extra[0], handover.chunk_of(extra[1]))
+
+    def _take_chunk(self, slot: int, chunk: Chunk) -> None:
+        arriving, complete = self._open.arriving, self._open.complete
+        assert slot in arriving and slot not in complete, f"I1: slot {slot} is not on its way here"
+        taken = arriving[slot].with_(chunk.rows)
+        if chunk.whole is not None:
+            handover.check(slot, taken, chunk.whole)
+            complete = [*complete, slot]
+        self._open = replace(self._open, arriving=arriving | {slot: taken}, complete=complete)
+        self.groups += chunk.groups()
+        self._rows += chunk.others()
+        read = self._store.read
+        self._rows += [
+            (Table.SCHEMA, key, value)
+            for key, value in chunk.schemas
+            if read(Table.SCHEMA, key) is None
+        ]
+        self.time_ns = max(self.time_ns, chunk.time_ns)
+
+    # ── the end of a batch ──
+
+    def park(self, no: int) -> None:
+        """Make rows of the open batch's messages for slots that are on their way here."""
+        place = 0
+        for messages in self._routing.parked.take():
+            run = messages.encoded()
+            for slot, own in wire.dealt(run, slots_of(run.type, run.keys)).items():
+                assert slot in self._ownership.arriving, f"I5: slot {slot} is not on its way here"
+                key = slot_prefix(slot) + no.to_bytes(8, "big") + place.to_bytes(4, "big")
+                self._rows.append((Table.PARKED, key, wire.encode_runs([own])))
+                place += 1
+
+    def rows(self) -> Iterator[Row]:
+        """Return the batch's changes."""
+        yield from self._rows
+        if self._open is not self._now:
+            yield self.row()
+
+    def row(self) -> Row:
+        """The row that says how far the moves are."""
+        return Table.META, _KEY, _encode(self._open)
+
+    def sealed(self, no: int) -> None:
+        """Let the batch's changes count."""
+        if self._open is not self._now:
+            self._now, self.changed_no = self._open, no
+        self._clear()
+
+    def undo(self) -> None:
+        """Forget the batch's changes."""
+        self._open = self._now
+        self._clear()
+
+    def _clear(self) -> None:
+        self._rows, self.groups, self.released = [], [], []

@@ -1,0 +1,20 @@
+"""Who owns each slot, at one version: what all shards of an app agree on.
+
+Pure. Idea: docs/ideas/moves.md.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+
+class Placement(Struct, frozen=True, array_like=True):
+    """The owner of every slot, at a version. As an event it is the next version, and durable."""
+
+    version: int
+    members: list[int]
+    """Ids of the shards. An id is never used again for another shard."""
+    slots: list[int]
+    """The owner of slot i, `SLOTS` of them."""
+    next_id: int
+    """Id of the next new member."""

@@ -1,0 +1,216 @@
+"""Bugs of moving slots: marks, stops, waits, chunks, parked messages, versions."""
+
+from msgspec.structs import replace
+
+from skerry.runtime.core import wire
+from skerry.runtime.core.events import Table
+from skerry.runtime.core.handover import Tally
+from tests.mutants.bugs import bug
+
+# What comes before the rows leave.
+
+
+@bug("a slot stops before the marks of all members have come", "core.moves:Moves._may_stop")
+def _(may_stop, self):
+    return bool(self._now.leaving) and len(self._now.marked) >= len(self._now.awaited) - 1
+
+
+@bug("the own mark is not awaited", "core.moves:Moves._may_stop")
+def _(may_stop, self):
+    marked = {*self._now.marked, self._ownership.me}
+    return bool(self._now.leaving) and marked.issuperset(self._now.awaited)
+
+
+@bug("a mark leaves before the last frame", "core.moves:Moves._adopt")
+def _(adopt, self):
+    self._open = replace(self._now, marked=list(self._now.awaited))
+    adopt(self)
+    self._open = replace(self._open, marked=self._open.awaited[1:])
+
+
+@bug("a slot's rows leave though what it has sent is not acked", "core.moves:Moves._may_send")
+def _(may_send, self):
+    self._unacked = {}
+    return may_send(self)
+
+
+@bug("the wait for acks forgets the own stream", "core.moves:Moves._may_send")
+def _(may_send, self):
+    if self._unacked is None and self._now.stopped:
+        self._unacked = {peer: s.sealed for peer, s in self._streams.outbound.items()}
+        self._unacked.pop(self._ownership.me, None)
+    return may_send(self)
+
+
+@bug("what turns send to a leaving slot still runs here", "core.routing:Routing.staying")
+def _(staying, self, messages):
+    return messages
+
+
+@bug(
+    "frames run that left by a version which is not adopted yet",
+    "core.streams.arrivals:Arrivals.wait",
+)
+def _(wait, self, stream):
+    self.ready.append(stream)
+
+
+@bug("a shard that is not told of a version skips one", "app.scaling:Scaling._finished")
+def _(finished, self, placement, standings):
+    return all(shard in standings for shard in placement.members)
+
+
+@bug("the next version is made before the last one is durable", "core.shard:Shard.standing")
+def _(standing, self):
+    return replace(standing(self), settled=True)
+
+
+# What memory holds of a slot.
+
+
+@bug("live entities of a slot that has left stay in memory", "core.cache:Cache.drop")
+def _(drop, self, slots):
+    pass
+
+
+@bug("timers of a slot that has left stay in memory", "core.tables.timers:Timers.drop")
+def _(drop, self, slot):
+    pass
+
+
+@bug("asks of a slot that has left stay in memory", "core.tables.asks:Asks.drop")
+def _(drop, self, slot):
+    pass
+
+
+@bug("outcomes of a slot that has left stay in memory", "core.tables.requests:Requests.drop")
+def _(drop, self, slot):
+    pass
+
+
+@bug("positions of a slot that has left stay in memory", "core.tables.positions:Positions.drop")
+def _(drop, self, slot):
+    pass
+
+
+@bug("items of a slot that has left are still handed out", "core.tables.outputs:Outputs.drop")
+def _(drop, self, slot):
+    pass
+
+
+@bug("a slot leaves while a sink is being handed its items", "core.tables.outputs:Outputs.writing")
+def _(writing, self, slots):
+    return False
+
+
+@bug("rows of a slot that is on its way are loaded at a start", "core.moves:Progress.ownership")
+def _(ownership, self, me):
+    found = ownership(self, me)
+    found.served = found._owned(self.placement) | found.leaving
+    return found
+
+
+@bug("a partition that has left is read on", "worker.driver:Driver._adopt")
+def _(adopt, self, slots, positions):
+    adopt(self, slots | self.__dict__.get("_once", frozenset()), positions)
+    self._once = slots | self.__dict__.get("_once", frozenset())
+
+
+# The rows.
+
+
+@bug("what is sent stays where it was", "core.handover:Chunk.others")
+def _(others, self, *, gone=False):
+    return [] if gone else others(self)
+
+
+@bug("the outcomes of requests are left behind", "core.handover:Chunk.others")
+def _(others, self, *, gone=False):
+    return [row for row in others(self, gone=gone) if row[0] != Table.REQUEST]
+
+
+@bug("low-water marks are left behind", "core.handover:Chunk.others")
+def _(others, self, *, gone=False):
+    return [row for row in others(self, gone=gone) if row[0] != Table.FLOOR]
+
+
+@bug("timers are left behind", "core.handover:Chunk.others")
+def _(others, self, *, gone=False):
+    return [row for row in others(self, gone=gone) if row[0] != Table.TIMER]
+
+
+@bug("the numbers of outputs are left behind", "core.handover:Chunk.others")
+def _(others, self, *, gone=False):
+    return [row for row in others(self, gone=gone) if row[0] != Table.OUTPUT_NUMBER]
+
+
+@bug("a chunk begins with the last row of the one before", "core.moves:Moves._send")
+def _(send, self, time_ns):
+    self._after = (0, "", b"")
+    rows, self._rows = self._rows, []
+    send(self, time_ns)
+    self._rows = rows + self._rows[:-1]
+
+
+@bug("a slot is served before its last chunk", "core.moves:Moves._take_chunk")
+def _(take_chunk, self, slot, chunk):
+    take_chunk(self, slot, chunk)
+    if slot not in self._open.complete:
+        self._open = replace(self._open, complete=[*self._open.complete, slot])
+
+
+@bug("the tally starts anew after a crash of the sender", "core.moves:stored")
+def _(stored, store, placement):
+    return replace(stored(store, placement), sent=Tally())
+
+
+@bug("what was taken of a slot is counted anew after a crash", "core.moves:stored")
+def _(stored, store, placement):
+    progress = stored(store, placement)
+    return replace(progress, arriving=dict.fromkeys(progress.arriving, Tally()))
+
+
+# What was parked.
+
+
+@bug("parked messages are wiped when a slot has come", "core.moves:Moves._serve")
+def _(serve, self, tables):
+    serve(self, tables)
+    self.released.clear()
+
+
+@bug("parked messages stay when they were released", "core.moves:Moves._serve")
+def _(serve, self, tables):
+    serve(self, tables)
+    self._rows = [row for row in self._rows if row[0] != Table.PARKED]
+
+
+@bug("parked messages have no row", "core.moves:Moves.park")
+def _(park, self, no):
+    for messages in self._routing.parked.take():
+        messages.encoded()
+
+
+@bug("parked messages run in the order of their bytes", "core.moves:Moves._serve")
+def _(serve, self, tables):
+    serve(self, tables)
+    self.released.sort(key=lambda run: wire.encode_runs([run]))
+
+
+@bug("frames of peers run beside what was parked", "core.streams.arrivals:Arrivals.run_own_first")
+def _(run_own_first, self):
+    pass
+
+
+@bug("a version without a member forgets frames that are unacked", "app.scaling:_apart")
+def _(apart, leave, standings):
+    return True
+
+
+@bug(
+    "a slot that comes back meets the sessions of its first stay",
+    "core.tables.requests:Requests.load",
+)
+def _(load, self, rows):
+    for _, key, _ in rows:
+        self._away.setdefault(bytes(key[2:18]), set()).add(int.from_bytes(key[:2], "big"))
