@@ -49,7 +49,8 @@ class Post(Entity):
         self.got.append(number)
 
 
-TYPES = App("packets", entities=[Post]).types
+APP = App("packets", entities=[Post])
+TYPES = APP.types
 PLACEMENT = balanced([0, 1], version=1, next_id=2)
 
 
@@ -81,6 +82,9 @@ def request_of(
 class End:
     """A shard on its disk; all packets pass through our hands."""
 
+    app, placement = APP, PLACEMENT
+    """What it runs when it opens, and where its slots are while its store says nothing else."""
+
     def __init__(self, me: int, store: MemoryStore | None = None, *, slow: bool = False) -> None:
         self.me, self.store, self.asked = me, store or MemoryStore(), 0
         self.slow = slow
@@ -94,9 +98,10 @@ class End:
         settings = Settings(
             me=self.me,
             incarnation=bytes(16),
-            placement=PLACEMENT,
-            types=TYPES,
+            placement=self.placement,
+            types=self.app.types,
             pipelines=self.pipelines,
+            outlets=dict(self.app.outlets),
             slow=self.slow,
         )
         self.shard = Shard(settings, self.store, self.store.last, self.watch)

@@ -1,7 +1,7 @@
 """Orders of events that would break such a core, each replayed by hand.
 
 Most were thought of before there was any code: a crash, a copy, a late packet, a clock or a
-release at the worst moment. The name of a test says what holds all the same. Traces of the
+release at the worst moment. The name of a test says what holds all the same. Traces of moves, of the
 store, of backups, packets and ends of apps are beside what they are about.
 """
 
