@@ -45,6 +45,11 @@ class Bug(NamedTuple):
     instead: Callable[..., Any]
 
     @property
+    def room(self) -> str:
+        """The module beside this one that holds it."""
+        return self.instead.__module__.rpartition(".")[2]
+
+    @property
     def file(self) -> str:
         """The module's file in the package's folder."""
         return f"{self.module.replace('.', '/')}.py"

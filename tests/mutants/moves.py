@@ -1,8 +1,10 @@
 """Bugs of moving slots: marks, stops, waits, chunks, parked messages, versions."""
 
+from unittest import mock
+
 from msgspec.structs import replace
 
-from skerry.runtime.core import wire
+from skerry.runtime.core import moves, wire
 from skerry.runtime.core.events import Table
 from skerry.runtime.core.handover import Tally
 from tests.mutants.bugs import bug
@@ -60,6 +62,11 @@ def _(finished, self, placement, standings):
     return all(shard in standings for shard in placement.members)
 
 
+@bug("a version that is known is adopted again", "core.moves:Moves.offer")
+def _(offer, self, placement):
+    self._next = placement
+
+
 @bug("the next version is made before the last one is durable", "core.shard:Shard.standing")
 def _(standing, self):
     return replace(standing(self), settled=True)
@@ -88,11 +95,6 @@ def _(drop, self, slot):
     pass
 
 
-@bug("positions of a slot that has left stay in memory", "core.tables.positions:Positions.drop")
-def _(drop, self, slot):
-    pass
-
-
 @bug("items of a slot that has left are still handed out", "core.tables.outputs:Outputs.drop")
 def _(drop, self, slot):
     pass
@@ -101,6 +103,17 @@ def _(drop, self, slot):
 @bug("a slot leaves while a sink is being handed its items", "core.tables.outputs:Outputs.writing")
 def _(writing, self, slots):
     return False
+
+
+@bug("a slot that leaves begins to hand out items", "core.tables.outputs:Outputs.offer")
+def _(offer, self, durable, leaving):
+    return offer(self, durable)
+
+
+@bug("the old owner sends a dead letter anew", "core.operations:Operations.find")
+def _(find, self, id):
+    with mock.patch.object(self._ownership, "serves", lambda slot: True):
+        return find(self, id)
 
 
 @bug("rows of a slot that is on its way are loaded at a start", "core.moves:Progress.ownership")
@@ -139,6 +152,21 @@ def _(others, self, *, gone=False):
     return [row for row in others(self, gone=gone) if row[0] != Table.TIMER]
 
 
+@bug("positions of sources are left behind", "core.handover:Chunk.others")
+def _(others, self, *, gone=False):
+    return [row for row in others(self, gone=gone) if row[0] != Table.POSITION]
+
+
+@bug("outcomes under idempotency keys are left behind", "core.handover:Chunk.others")
+def _(others, self, *, gone=False):
+    return [row for row in others(self, gone=gone) if row[0] != Table.NAME]
+
+
+@bug("states stay where they were", "core.handover:Chunk.groups")
+def _(groups, self, *, gone=False):
+    return [] if gone else groups(self)
+
+
 @bug("the numbers of outputs are left behind", "core.handover:Chunk.others")
 def _(others, self, *, gone=False):
     return [row for row in others(self, gone=gone) if row[0] != Table.OUTPUT_NUMBER]
@@ -157,6 +185,27 @@ def _(take_chunk, self, slot, chunk):
     take_chunk(self, slot, chunk)
     if slot not in self._open.complete:
         self._open = replace(self._open, complete=[*self._open.complete, slot])
+
+
+@bug("a row that was lost on its way is not missed", "core.handover:check")
+def _(check, slot, taken, whole):
+    pass
+
+
+@bug("the new owner is not told what ids in the rows mean", "core.moves:Moves._take_chunk")
+def _(take_chunk, self, slot, chunk):
+    take_chunk(self, slot, replace(chunk, schemas=[]))
+
+
+@bug("the new owner is behind the time of the old one", "core.moves:Moves._take_chunk")
+def _(take_chunk, self, slot, chunk):
+    take_chunk(self, slot, replace(chunk, time_ns=0))
+
+
+@bug("chunks are cut however many wait to be acked", "core.moves:Moves._may_send")
+def _(may_send, self):
+    with mock.patch.object(moves, "AHEAD_BYTES", 1 << 60):
+        return may_send(self)
 
 
 @bug("the tally starts anew after a crash of the sender", "core.moves:stored")

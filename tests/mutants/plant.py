@@ -40,7 +40,7 @@ class Finding(NamedTuple):
 
 def hunt(bug: Bug | None, seeds: int, longest_s: float = LONGEST_S) -> Finding:
     """Run the suite over the planted bug, or over none."""
-    name, file = ("no bug", "") if bug is None else (bug.name, bug.file)
+    name, *place = ("no bug", "", "") if bug is None else (bug.name, bug.file, bug.room)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="skerry-mutant-") as folder:
         copy = Path(folder) / "skerry"
@@ -50,7 +50,7 @@ def hunt(bug: Bug | None, seeds: int, longest_s: float = LONGEST_S) -> Finding:
             bug.plant(copy / "runtime")
         try:
             done = subprocess.run(
-                [sys.executable, "-m", "tests.mutants.suite", str(seeds), file],
+                [sys.executable, "-m", "tests.mutants.suite", str(seeds), *place],
                 cwd=ROOT,
                 env=os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"},
                 capture_output=True,
