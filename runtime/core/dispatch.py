@@ -122,6 +122,7 @@ class Dispatch:
             self.routing,
             self.cache,
             types=lambda: schemas.types.union(settings.types),
+            learn=lambda: schemas.load(self.handlers),
             writing=outputs.writing,
         )
         self.rewinds: list[Rewind] = []

@@ -89,6 +89,7 @@ class Moves:
 
     Args:
         types: the entity types that the store may have states of.
+        learn: reads anew from the store what the ids in stored bytes mean.
         writing: whether a sink is being handed items of any of these slots.
     """
 
@@ -101,10 +102,12 @@ class Moves:
         routing: Routing,
         cache: Cache,
         types: Callable[[], Iterable[str]],
+        learn: Callable[[], None],
         writing: Callable[[frozenset[int]], bool],
     ) -> None:
         self._ownership, self._store, self._streams = ownership, store, streams
-        self._routing, self._cache, self._types, self._writing = routing, cache, types, writing
+        self._routing, self._cache = routing, cache
+        self._types, self._learn, self._writing = types, learn, writing
         self._now = self._open = progress
         """How far the moves are by the newest commit, and by the open batch."""
         self._next: Placement | None = None
@@ -239,6 +242,7 @@ class Moves:
     def _serve(self, tables: Sequence[SlotTable]) -> None:
         """Serve what has come, and let what was parked run before anything else."""
         slots = self._now.complete
+        self._learn()  # A release may have written these rows that has never run here.
         self._cache.drop(set(slots))
         scan = self._store.scan
         for table in tables:
