@@ -209,7 +209,8 @@ class Delivery:
     def send(self, handler: Handler, keys: list[str], column: Sequence[Any]) -> None:
         """Route messages of a source. Raises Raised."""
         queueing = self._routing.queueing
-        if queueing:  # Else a key is looked at when its entity is looked up.
+        # Else a key is looked at when its entity is looked up.
+        if queueing or self._routing.diverting:
             try:
                 check_keys(keys)
             except (TypeError, ValueError) as unfit:

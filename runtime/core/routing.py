@@ -60,11 +60,16 @@ class Routing:
         owner = ownership.owner(slot)
         return self.parked if owner == ownership.me else self.buffer(owner)
 
+    @property
+    def diverting(self) -> bool:
+        """Whether messages to some entities here go to other shards."""
+        return bool(self._ownership.leaving)
+
     def staying(self, messages: Messages) -> Messages:
         """Send what turns have sent to leaving slots to the new owners; return the other messages."""
-        ownership, head, kept = self._ownership, messages.head, Runs()
-        if not ownership.leaving:
+        if not self.diverting:
             return messages
+        ownership, head, kept = self._ownership, messages.head, Runs()
         for slot, (key, entry, extra) in zip(slots_of(head.type, messages.keys), messages.each()):
             leaves = slot in ownership.leaving
             (self.buffer(ownership.owner(slot)) if leaves else kept).add(head, key, entry, extra)

@@ -5,6 +5,7 @@ from unittest import mock
 from msgspec.structs import replace
 
 from skerry.runtime.core import moves, wire
+from skerry.runtime.core.buffer import SENDS, Messages
 from skerry.runtime.core.events import Table
 from skerry.runtime.core.handover import Tally
 from tests.mutants.bugs import bug
@@ -270,3 +271,11 @@ def _(apart, leave, standings):
 def _(load, self, rows):
     for _, key, _ in rows:
         self._away.setdefault(bytes(key[2:18]), set()).add(int.from_bytes(key[:2], "big"))
+
+
+@bug("a source's key for a leaving slot is not looked at", "core.delivery:Delivery.send")
+def _(send, self, handler, keys, column):
+    if self._routing.queueing:
+        send(self, handler, keys, column)
+    else:
+        self._route(Messages(SENDS[handler], keys, column, []), queueing=False)
