@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -78,15 +78,10 @@ class Session(Protocol):
         """Return the last committed state of an entity and its schema; None if there is none."""
         ...
 
-    async def scan(
-        self, type_name: str, prefix: str, shard: int, after: str
-    ) -> tuple[list[tuple[str, bytes]], dict[int, bytes | None]]:
-        """Return a page of (key, state) pairs of one shard behind the key `after`, and the schemas."""
-        ...
-
-    @property
-    def shards(self) -> list[int]:
-        """The numbers of the shards to scan."""
+    def scan(
+        self, type_name: str, prefix: str = ""
+    ) -> AsyncIterator[tuple[list[tuple[str, bytes]], dict[int, bytes | None]]]:
+        """Yield pages of (key, state) pairs of a type, and the schemas of the states."""
         ...
 
     async def close(self) -> None:

@@ -99,6 +99,8 @@ runtime/client/    A caller's end of the lines.
     window.py      One shard as a caller sees it: which requests wait, which are in flight, how many may be.
     connection.py  A caller's connection to a running app, on an asyncio loop.
     line.py        One line to one worker's listener, on an asyncio loop: sends, hears, and connects again.
+    reads.py       What a caller reads: states, counts and dead letters, while slots move between the shards.
+    walk.py        A walk over slots, each read once, wherever they are by then.
 
 runtime/gateway/    A worker's end of them.
     channel.py    Messages over a stream socket, each sent and received whole, without ever blocking.
@@ -106,6 +108,7 @@ runtime/gateway/    A worker's end of them.
     protocol.py   The protocol between callers and workers: its messages, and what they mean to a worker.
     listener.py   The worker's end of the clients' lines: many callers, one list of events for the shard.
     inquiries.py  Questions to a worker that are no messages to an entity: states, counts, dead letters.
+    looks.py      Looks at a shard's newest sealed rows: states, counts, dead letters, in slices.
 
 runtime/core/    The core: no I/O, no clock, no thread.
     outcomes.py    From an ask to its outcome, and from the outcome to the handler that waits for it.

@@ -15,7 +15,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from skerry.runtime.core.commit import Decoded
-from skerry.runtime.core.events import Commit
+from skerry.runtime.core.events import SLOTS, Commit
 from skerry.runtime.description import Description, Running
 
 
@@ -132,6 +132,8 @@ class Log(Protocol):
 
 # ── a shard's rows ──
 
+EVERY_SLOT = range(SLOTS)
+
 
 class Committed(Protocol):
     """The newest sealed rows: those of every commit given to `append`, durable or not."""
@@ -160,8 +162,11 @@ class Committed(Protocol):
         """Yield (key, state) of a type in one slot, in order of key, behind `after`."""
         ...
 
-    def states(self, type: str, prefix: str = "", after: str = "") -> Iterator[tuple[str, bytes]]:
-        """Yield (key, state) of a type, in order of (slot, key), keys beginning with `prefix`.
+    def states(
+        self, type: str, prefix: str = "", after: str = "", slots: Sequence[int] = EVERY_SLOT
+    ) -> Iterator[tuple[str, bytes]]:
+        """Yield (key, state) of a type in slots, which ascend, in order of (slot, key); keys begin
+        with `prefix`.
 
         `after` is a key of an earlier answer, and the states behind it follow. A page costs what
         is on it, however many rows the store holds.

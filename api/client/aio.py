@@ -298,15 +298,9 @@ class AsyncClient:
         kind = getattr(cls, "__skerry__", None)
         if kind is None or not isinstance(cls, type):
             raise TypeError(f"scan takes an entity class, such as Account, not {cls!r:.80}")
-        for shard in self._session.shards:
-            after = ""
-            while True:
-                rows, schemas = await self._session.scan(kind.name, prefix, shard, after)
-                for key, state in rows:
-                    yield key, cast(E, kind.decode(state, key, schemas.get))
-                if not rows:
-                    break
-                after = rows[-1][0]
+        async for rows, schemas in self._session.scan(kind.name, prefix):
+            for key, state in rows:
+                yield key, cast(E, kind.decode(state, key, schemas.get))
 
 
 def forked(opened_by: int) -> str:

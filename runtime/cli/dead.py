@@ -16,14 +16,11 @@ import typer
 from skerry.runtime.app.directory import find_data, is_running, stored_name
 from skerry.runtime.cli.message import as_json
 from skerry.runtime.cli.settings import Data, Json
-from skerry.runtime.cli.workers import everywhere, with_connection
+from skerry.runtime.cli.workers import in_turn, with_connection
 from skerry.runtime.printable import one_line
 
 Letter = tuple[bytes, Any]
 """A dead letter's id, and its row."""
-
-PAGE_ROWS = 1000
-"""Dead letters that are fetched at once."""
 
 AT_ONCE = 32
 """Retries under way at once: few beside the other work of a worker."""
@@ -34,16 +31,14 @@ dead = typer.Typer(help="Dead letters: messages that were refused or failed.", n
 def _oldest(folder: Path, limit: int) -> tuple[list[Letter], int]:
     """The oldest dead letters, at most a page of each shard, and the number of all."""
     if is_running(folder):
-        pages = everywhere(folder, "dead", "oldest", None, min(limit, PAGE_ROWS))
-        shown = [_letter(row) for letters, _ in pages for row in letters]
-        total = sum(count for _, count in pages)
-    else:
-        total, shown = 0, []
-        for letter in _stored(folder):
-            total += 1
-            shown.append(letter)
-            if len(shown) > 2 * limit:
-                shown = heapq.nsmallest(limit, shown, key=_came_at)
+        rows, total = with_connection(folder, lambda app: app.reads.oldest_letters(limit))
+        return list(map(_letter, rows)), total
+    total, shown = 0, list[Letter]()
+    for letter in _stored(folder):
+        total += 1
+        shown.append(letter)
+        if len(shown) > 2 * limit:
+            shown = heapq.nsmallest(limit, shown, key=_came_at)
     return heapq.nsmallest(limit, shown, key=_came_at), total
 
 
@@ -57,13 +52,8 @@ def _each(folder: Path) -> Iterator[Letter]:
     with asyncio.Runner() as runner:
         connection = runner.run(Connection.open(folder))
         try:
-            for shard in connection.shards:
-                letters, behind = [None], b""
-                while letters:
-                    page = connection.control(shard, "dead", "list", behind, PAGE_ROWS)
-                    letters, _ = runner.run(page)
-                    yield from map(_letter, letters)
-                    behind = letters[-1][0] if letters else b""
+            for letters in in_turn(runner, connection.reads.letters()):
+                yield from map(_letter, letters)
         finally:
             runner.run(connection.close())
 
@@ -164,8 +154,8 @@ def show(
     """Print one dead letter whole, with its traceback."""
     key, folder = _id(id), find_data(data)
     if is_running(folder):
-        found = [row for rows in everywhere(folder, "dead", "show", key) for row in rows]
-        letters = [_letter(row) for row in found]
+        found = with_connection(folder, lambda app: app.reads.letter(key))
+        letters = [] if found is None else [_letter((key, found))]
     else:
         letters = [letter for letter in _stored(folder) if letter[0] == key]
     if not letters:
@@ -176,9 +166,7 @@ def show(
 
 async def _told(connection: Any, action: str, key: bytes) -> str:
     """Tell the shard that has a dead letter. Returns why it refused; empty: it did not."""
-    slots = connection.greeting.placement.slots
-    owner = slots[int.from_bytes(key[:2], "big") % len(slots)]
-    kind, body = await connection.control(owner, "dead", action, key)
+    kind, body = await connection.reads.operate(key, action)
     return "" if kind == "done" else str(msgspec.msgpack.decode(body)[1])
 
 

@@ -22,6 +22,7 @@ from skerry.errors import UnknownEntity
 from skerry.runtime.app.directory import find_data, is_running, stored_name
 from skerry.runtime.cli.message import Target, as_json, patiently, split
 from skerry.runtime.cli.settings import Data
+from skerry.runtime.cli.workers import in_turn
 from skerry.runtime.core.events import Table
 from skerry.runtime.core.ownership import slot_of
 from skerry.runtime.core.stored import split as split_array
@@ -97,22 +98,14 @@ def _running_states(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     from skerry.runtime.app.launch import connect
 
-    loop = asyncio.new_event_loop()
-    session = loop.run_until_complete(connect(data))
-    try:
-        for shard in session.shards:
-            after = ""
-            while True:
-                page = session.scan(type_name, prefix, shard, after)
-                rows, schemas = loop.run_until_complete(page)
+    with asyncio.Runner() as runner:
+        session = runner.run(connect(data))
+        try:
+            for rows, schemas in in_turn(runner, session.scan(type_name, prefix)):
                 for key, state in rows:
                     yield key, fields_of(state, schemas.get)
-                if not rows:
-                    break
-                after = rows[-1][0]
-    finally:
-        loop.run_until_complete(session.close())
-        loop.close()
+        finally:
+            runner.run(session.close())
 
 
 Json = Annotated[bool, typer.Option("--json", help="as JSON, which it is anyway")]
@@ -223,6 +216,6 @@ async def _counted(folder: Path, type_name: str) -> int:
 
     connection = await Connection.open(folder)
     try:
-        return await connection.count(type_name)
+        return await connection.reads.count(type_name)
     finally:
         await connection.close()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 def with_connection(data: Path, job: Any) -> Any:
@@ -34,3 +36,13 @@ def everywhere(data: Path, kind: str, *args: Any) -> list[Any]:
         )
 
     return list(with_connection(data, job))
+
+
+def in_turn(runner: asyncio.Runner, pages: AsyncIterator[T]) -> Iterator[T]:
+    """Yield pages one by one, each fetched when it is asked for."""
+
+    async def fetched() -> T | None:
+        return await anext(pages, None)
+
+    while (page := runner.run(fetched())) is not None:
+        yield page

@@ -2,8 +2,8 @@
 
     request -> session -> a line per shard -> outcomes -> session -> whoever asked
 
-`session.py` makes requests count once, and `questions.py` asks the workers themselves; the sockets,
-the clock and the timer of both are here. A connection outlives restarts of its app: when the
+`session.py` makes requests count once, `questions.py` asks the workers themselves, and `reads.py` by
+them what they hold; the sockets, the clock and the timer are here. A connection outlives restarts of its app: when the
 listeners are gone, it looks for the app again.
 
 Implements `skerry.host.Session`. Idea: docs/ideas/clients.md.
@@ -19,10 +19,11 @@ from pathlib import Path
 
 import msgspec
 
-from skerry.errors import SkerryError, Unavailable, UnknownEntity
+from skerry.errors import SkerryError, Unavailable
 from skerry.runtime.app.directory import running_app
 from skerry.runtime.client.line import Line, Way
-from skerry.runtime.client.questions import COUNT_S, Questions
+from skerry.runtime.client.questions import Questions
+from skerry.runtime.client.reads import Reads
 from skerry.runtime.client.session import Session
 from skerry.runtime.description import Running
 from skerry.runtime.gateway import protocol
@@ -49,6 +50,8 @@ class Connection:
         self.check = self._session.check
         self._questions = Questions(data, self)
         self.control = self._questions.ask
+        self.reads = Reads(self._questions, self._session)
+        self.get, self.scan = self.reads.get, self.reads.scan
         self._greeted = asyncio.Event()
         """Set once a shard has said who owns what, or a listener has given cause for doubt."""
         self._doubt = ""
@@ -107,11 +110,14 @@ class Connection:
 
     def up(self, shard: int) -> bool:
         """Tell whether the line to a shard is connected."""
-        return self._line(shard).up
+        return shard in self._lines and self._lines[shard].up
 
     def has(self, shard: int) -> bool:
         """Tell whether the app has this shard, as far as is known."""
-        return shard in self._running.shards
+        greeting = self._session.greeting if self._greeted.is_set() else None
+        # One that has come since we looked for the app is in a greeting first.
+        new = greeting is not None and shard in greeting.placement.members
+        return new or shard in self._running.shards
 
     async def settled(self) -> None:
         """Wait until the app has said who owns what."""
@@ -187,6 +193,7 @@ class Connection:
             case protocol.Welcome():
                 self._session.heard(shard, word, self._loop.time())
                 self._greeted.set()
+                self._rewire()
                 self._arm()
             case protocol.Refusal(0, "Busy", text):
                 self._turned_away = text
@@ -194,41 +201,6 @@ class Connection:
                 _log.warning("shard %d of %s refuses a message: %s", shard, self.data, text)
             case protocol.Answer() | protocol.Refusal():
                 self._questions.answered(word)
-
-    # ── questions ──
-
-    async def get(self, type_name: str, key: str) -> tuple[bytes | None, bytes | None]:
-        """Return an entity's last committed state and its schema, None when there is none."""
-        state, schema = await self._questions.ask_owner(
-            lambda: self._session.owner(type_name, key), "get", type_name, key
-        )
-        return state, schema
-
-    async def scan(
-        self, type_name: str, prefix: str, shard: int, after: str
-    ) -> tuple[list[tuple[str, bytes]], dict[int, bytes | None]]:
-        """Return a page of (key, state) of one shard behind `after`, and the schemas of the states.
-
-        Raises Unavailable, also when the app has come back with other shards.
-        """
-        self._check_known(type_name)
-        rows, schemas = await self._questions.ask(
-            shard, "scan", type_name, prefix, after, protocol.PAGE_ROWS
-        )
-        return rows, schemas
-
-    async def count(self, type_name: str) -> int:
-        """Count the entities of a type that have a state. Raises UnknownEntity."""
-        self._check_known(type_name)
-        counted = (
-            self._questions.ask(shard, "count", type_name, timeout_s=COUNT_S)
-            for shard in self.shards
-        )
-        return sum(await asyncio.gather(*counted))
-
-    def _check_known(self, type_name: str) -> None:
-        if type_name not in self.greeting.types and type_name not in self.greeting.kept:
-            raise UnknownEntity(type_name, self.greeting.types)
 
     # ── time ──
 
@@ -265,16 +237,29 @@ class Connection:
             # The app may come back, and so may its disk, or our descriptors. How long to wait for
             # that is up to each caller.
             return
-        doors = running.sockets, running.shards, running.secret
-        if doors != (self._running.sockets, self._running.shards, self._running.secret):
+        before, self._running = self._running, running
+        if (running.pid, *_doors(running)) == (before.pid, *_doors(before)):
+            if running.shards != before.shards:
+                self._rewire()
+                for line in self._lines.values():
+                    line.say(protocol.encode(protocol.Hello()))
+        elif (running.shards, *_doors(running)) != (before.shards, *_doors(before)):
             self._owners = owners
             for line in self._lines.values():
                 line.close()
-            self._running, self._lines = running, {}
+            self._lines = {}
             self._greeted.clear()
             self._session.reroute()
             self._questions.rerouted()
             self._connect()
+
+    def _rewire(self) -> None:
+        """Have lines to the shards that the app has by now: some come and leave while it runs."""
+        for shard in [shard for shard in self._lines if not self.has(shard)]:
+            self._lines.pop(shard).close()
+        for shard in self.shards:
+            self._line(shard)
+        self._questions.rerouted()
 
     async def close(self) -> None:
         """Confirm outcomes, and disconnect. All who still wait are told so."""
@@ -287,3 +272,8 @@ class Connection:
         for line in self._lines.values():
             line.close()
         self._questions.close()
+
+
+def _doors(running: Running) -> tuple[str, str]:
+    """Where an app's sockets are, and what proves them its own."""
+    return running.sockets, running.secret

@@ -1,8 +1,8 @@
 """Questions to a worker itself: a state, a page of a scan, how it is doing.
 
 A question is no request: it changes nothing, so asking twice does no harm. It is simply asked again
-when its line breaks or the worker is busy. A question about an entity is asked of the new owner when
-the app comes back with other shards.
+when its line breaks or the worker is busy. A question about slots is asked of their new owner when
+they have moved, or the app has come back with other shards.
 
 An asyncio loop, but no sockets. Idea: docs/ideas/clients.md, "Reads".
 """
@@ -10,8 +10,7 @@ An asyncio loop, but no sockets. Idea: docs/ideas/clients.md, "Reads".
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,9 +21,6 @@ from skerry.runtime.gateway import protocol
 
 ANSWER_S = 30.0
 """How long an answer may take."""
-
-COUNT_S = 3600.0
-"""How long counting entities may take, beside all else that a worker does."""
 
 IN_FLIGHT_MAX = 64
 """Questions in flight to one worker: fewer than it takes of one caller."""
@@ -91,20 +87,33 @@ class Questions:
                 f"{shard}. Begin again."
             ) from None
 
-    async def ask_owner(self, owner: Callable[[], int], kind: str, *args: Any) -> Any:
-        """Ask the worker that `owner` names; when the app has come back without that worker, the next.
+    async def ask_owner(
+        self,
+        kind: str,
+        question: Callable[[], tuple[int, Sequence[Any]]],
+        *,
+        moved: Callable[[Any], bool] = lambda value: value is None,
+        timeout_s: float = ANSWER_S,
+    ) -> Any:
+        """Ask the worker that owns some slots; when it says that they have moved, the next owner.
 
+        `question` returns the owner by the newest placement, and what it is asked.
         Raises Unavailable: no answer came in time.
         """
 
         async def until_owned() -> Any:
             while True:
-                with suppress(_Gone):
-                    return await self._until_taken(owner(), kind, args)
-                await self._way.settled()
-                await asyncio.sleep(PAUSE_S)  # Nobody knows that shard yet, for a moment.
+                shard, args = question()
+                try:
+                    if not moved(value := await self._until_taken(shard, kind, args)):
+                        return value
+                    self._way.say(shard, protocol.encode(protocol.Hello()))
+                except _Gone:
+                    await self._way.settled()
+                # Who owns them is on its way to us, or their rows are on the way to their owner.
+                await asyncio.sleep(PAUSE_S)
 
-        return await self._in_time(kind, ANSWER_S, until_owned())
+        return await self._in_time(kind, timeout_s, until_owned())
 
     async def _in_time(self, kind: str, timeout_s: float, answer: Any) -> Any:
         try:
@@ -116,7 +125,7 @@ class Questions:
                 f"its logs in {self._data / 'logs'}."
             ) from None
 
-    async def _until_taken(self, shard: int, kind: str, args: tuple[Any, ...]) -> Any:
+    async def _until_taken(self, shard: int, kind: str, args: Sequence[Any]) -> Any:
         """Ask, again and again while the worker is busy. Raises _Gone."""
         pause_s = PAUSE_S
         async with self._room.setdefault(shard, asyncio.Semaphore(IN_FLIGHT_MAX)):
@@ -127,7 +136,7 @@ class Questions:
                     await asyncio.sleep(pause_s)
                     pause_s = min(2 * pause_s, PAUSE_MAX_S)
 
-    async def _once(self, shard: int, kind: str, args: tuple[Any, ...]) -> Any:
+    async def _once(self, shard: int, kind: str, args: Sequence[Any]) -> Any:
         """Ask, again when the line breaks. Raises _Busy, _Gone."""
         if not self._way.has(shard):
             raise _Gone

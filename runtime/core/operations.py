@@ -11,7 +11,7 @@ import msgspec
 
 from skerry.errors import InvalidMessage
 from skerry.runtime.core.buffer import SENDS, Runs
-from skerry.runtime.core.events import Operated, Outcome, Table, Told
+from skerry.runtime.core.events import SLOTS, Operated, Outcome, Table, Told
 from skerry.runtime.core.handlers import Handlers
 from skerry.runtime.core.ownership import Ownership
 from skerry.runtime.core.tables.dead_letters import DeadLetter, DeadLetters
@@ -36,13 +36,18 @@ class Operations:
     def find(self, id: bytes) -> DeadLetter | None:
         """Return a dead letter; None: there is none, or an earlier command has removed it."""
         row = self._read(Table.DEAD, id)
-        served = self._ownership.serves(int.from_bytes(id[:2], "big"))
-        if row is None or not served or self._dead.is_gone(id):
+        if row is None or not self._serves(id) or self._dead.is_gone(id):
             return None
         return msgspec.msgpack.decode(row, type=DeadLetter)
 
+    def _serves(self, id: bytes) -> bool:
+        # What is no id may begin with the number of no slot: any shard can say so.
+        return self._ownership.serves(int.from_bytes(id[:2], "big") % SLOTS)
+
     def run(self, event: Operated) -> Told:
-        """Retry or drop a dead letter; what the operator is told."""
+        """Retry or drop a dead letter; what the operator is told. `moved`: ask its owner."""
+        if not self._serves(event.id):
+            return Told(event.caller, event.number, Outcome("moved"))
         letter = self.find(event.id)
         if letter is None:
             return _refused(event, "There is no dead letter with this id here.")

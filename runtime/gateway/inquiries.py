@@ -15,30 +15,18 @@ Idea: docs/ideas/clients.md, "Reads".
 
 from __future__ import annotations
 
-import heapq
 from collections import deque
-from collections.abc import Callable, Iterator
-from itertools import chain
+from collections.abc import Iterator
 from typing import Any, Protocol
 
-import msgspec
 from msgspec import Struct
 
 from skerry.errors import SkerryError
-from skerry.runtime.core.events import Operated, Table
-from skerry.runtime.core.ownership import slot_of
+from skerry.runtime.core.events import Operated
 from skerry.runtime.core.shard import Shard
-from skerry.runtime.core.stored import schema_id_of
-from skerry.runtime.core.tables.dead_letters import DeadLetter
-from skerry.runtime.gateway.protocol import PAGE_ROWS, Caller, Control
+from skerry.runtime.gateway.looks import Look, Rows
+from skerry.runtime.gateway.protocol import ALL_SLOTS, Caller, Control
 from skerry.runtime.ports import Committed
-
-SLICE_ROWS = 2000
-"""Rows that a look reads per round, so that nobody waits for it."""
-
-PAGE_BYTES = 1 << 20
-"""Bytes that a look reads per round, and the size of a page. One row may exceed it."""
-
 
 PARTS_OF_CALLERS = 8
 """One caller's answers may take one such part of the room for the answers of all callers."""
@@ -121,8 +109,8 @@ class Inquiries:
     """The looks that are under way at one shard."""
 
     def __init__(self, shard: Shard, store: Committed, answers: Answers, host: Host) -> None:
-        self._shard, self._store, self._answers, self._host = shard, store, answers, host
-        self._limits, self._ownership = shard.limits, shard.ownership
+        self._shard, self._answers, self._host = shard, answers, host
+        self._limits, self._rows = shard.limits, Rows(store, shard.ownership)
         self._callers: dict[Caller, _Looks] = {}
         """The callers that have looks, in the order of their turns."""
         self._count = self._bytes = 0
@@ -148,11 +136,11 @@ class Inquiries:
             case "hello":
                 self._answers.welcome(caller, self._host.greeting())
             case "get":
-                self._get(caller, n, *args)
+                self._hold(self._looks_of(caller), n, *self._rows.state(*args))
             case "scan":
-                self._begin(caller, n, self._scan, args)
+                self._begin(caller, n, self._rows.states(*args))
             case "count":
-                self._begin(caller, n, self._count_states, args)
+                self._begin(caller, n, self._rows.count(*args))
             case "status":
                 self._answers.answer(caller, n, self._host.status())
             case "dead":
@@ -217,12 +205,14 @@ class Inquiries:
         self._count -= len(looks)
         self._bytes -= looks.size
 
-    def _begin(
-        self, caller: Caller, n: int, look: Callable[..., Iterator[None]], args: tuple[Any, ...]
-    ) -> None:
+    def _begin(self, caller: Caller, n: int, look: Look) -> None:
         looks = self._looks_of(caller)
-        looks.under_way.append(look(looks, n, *args))
+        looks.under_way.append(self._held_at_the_end(looks, n, look))
         self._count += 1
+
+    def _held_at_the_end(self, looks: _Looks, n: int, look: Look) -> Iterator[None]:
+        value, size = yield from look
+        self._hold(looks, n, value, size)
 
     def _hold(self, looks: _Looks, n: int, value: Any, size: int) -> None:
         no = self._shard.no
@@ -244,120 +234,31 @@ class Inquiries:
         if reads is None or not len(looks):
             self._forget(caller)
 
-    # ── looks ──
-
-    def _get(self, caller: Caller, n: int, type_name: str, key: str) -> None:
-        """A state; None when another shard has its slot."""
-        looks, slot = self._looks_of(caller), slot_of(type_name, key)
-        if self._ownership.serves(slot):
-            self._hold(looks, n, *self._state(type_name, key))
-        elif self._ownership.owner(slot) == self._shard.me:
-            self._begin(caller, n, self._get_later, (slot, type_name, key))
-        else:
-            self._hold(looks, n, None, 0)
-
-    def _get_later(
-        self, looks: _Looks, n: int, slot: int, type_name: str, key: str
-    ) -> Iterator[None]:
-        """A state whose slot is on its way here."""
-        while not self._ownership.serves(slot):
-            yield
-        self._hold(looks, n, *self._state(type_name, key))
-
-    def _state(self, type_name: str, key: str) -> tuple[list[bytes | None], int]:
-        state = self._store.state(type_name, key)
-        return [state, self._schema_of(state)], len(state or b"")
-
-    def _schema_of(self, state: bytes | None) -> bytes | None:
-        if state is None:
-            return None
-        return self._store.read(Table.SCHEMA, schema_id_of(state).to_bytes(8, "big"))
-
-    def _scan(
-        self, looks: _Looks, n: int, type_name: str, prefix: str, after: str, limit: int
-    ) -> Iterator[None]:
-        rows: list[tuple[str, bytes]] = []
-        schemas: dict[int, bytes | None] = {}
-        size = 0
-        for key, state in self._store.states(type_name, prefix, after):
-            rows.append((key, state))
-            size += len(key) + len(state)
-            id = schema_id_of(state)
-            if id not in schemas:
-                schemas[id] = self._schema_of(state)
-            if len(rows) >= min(limit, SLICE_ROWS) or size >= PAGE_BYTES:
-                break
-        self._hold(looks, n, [rows, schemas], size)
-        yield
-
-    def _count_states(self, looks: _Looks, n: int, type_name: str) -> Iterator[None]:
-        count, after, more = 0, "", True
-        while more:
-            more, last, seen, size = False, after, 0, 0
-            for key, state in self._store.states(type_name, "", after):
-                last, seen, size = key, seen + 1, size + len(state)
-                if more := seen >= SLICE_ROWS or size >= PAGE_BYTES:
-                    break
-            count, after = count + seen, last
-            yield
-        self._hold(looks, n, count, 0)
-
     # ── dead letters ──
 
-    def _dead(self, caller: Caller, n: int, action: str, id: bytes | None, limit: int) -> None:
+    def _dead(
+        self,
+        caller: Caller,
+        n: int,
+        action: str,
+        id: bytes | None,
+        limit: int,
+        slots: bytes = ALL_SLOTS,
+    ) -> None:
         match action:
             case "retry" | "drop" if id is not None:
                 self._shard.accept(Operated((caller, n), n, action, id))
             case "show" if id is not None:
-                row = self._store.read(Table.DEAD, id)
-                letters = [] if row is None else [[id, _letter(row)]]
-                self._hold(self._looks_of(caller), n, letters, len(row or b""))
+                self._hold(self._looks_of(caller), n, *self._rows.letter(id))
             case "list":
-                self._begin(caller, n, self._list, (id or b"", limit))
+                self._begin(caller, n, self._rows.letters(id or b"", limit, slots))
             case "oldest":
-                self._begin(caller, n, self._oldest, (limit,))
+                self._begin(caller, n, self._rows.oldest_letters(limit, slots))
             case unknown:
                 raise ValueError(f"a door does not know what to do with a dead letter: {unknown!r}")
-
-    def _list(self, looks: _Looks, n: int, after: bytes, limit: int) -> Iterator[None]:
-        """List a page of dead letters in the order of the store, without tracebacks; and count all."""
-        letters, size = [], 0
-        for id, row in self._store.scan(Table.DEAD, b"", after):
-            letters.append([bytes(id), _letter(row, whole=False)])
-            size += len(row)
-            if len(letters) >= min(limit, SLICE_ROWS) or size >= PAGE_BYTES:
-                break
-        self._hold(looks, n, [letters, self._shard.dead], size)
-        yield
-
-    def _oldest(self, looks: _Looks, n: int, limit: int) -> Iterator[None]:
-        """List the oldest dead letters, as `_list` does; fewer when they are large."""
-        found: list[tuple[int, bytes]] = []
-        after, more = b"", True
-        while more:
-            more, seen, size = False, list[tuple[int, bytes]](), 0
-            for id, row in self._store.scan(Table.DEAD, b"", after):
-                seen.append((_letter(row).time_ns, bytes(id)))
-                size += len(row)
-                if more := len(seen) >= SLICE_ROWS or size >= PAGE_BYTES:
-                    break
-            after = seen[-1][1] if seen else after
-            found = heapq.nsmallest(min(limit, PAGE_ROWS), chain(found, seen))
-            yield
-        letters, size = [], 0
-        for _, id in found:
-            if size < PAGE_BYTES and (kept := self._store.read(Table.DEAD, id)) is not None:
-                letters.append([id, _letter(kept, whole=False)])
-                size += len(kept)
-        self._hold(looks, n, [letters, self._shard.dead], size)
 
     # ── backups ──
 
     def _back_up(self, caller: Caller, n: int, no: int, folder: str) -> None:
         self._shard.check_cut(no)
         self._host.backup(caller, n, no, folder)
-
-
-def _letter(row: bytes, *, whole: bool = True) -> DeadLetter:
-    letter = msgspec.msgpack.decode(row, type=DeadLetter)
-    return letter if whole else msgspec.structs.replace(letter, traceback="")

@@ -48,10 +48,15 @@ ASKS_MAX = 2048
 PAGE_ROWS = 1000
 """Entities in one answer to a scan."""
 
+SLOTS_BYTES = SLOTS // 8
+ALL_SLOTS = b"\xff" * SLOTS_BYTES
+
 Number = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Name = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX)]
 Key = Annotated[str, Meta(min_length=1, max_length=KEY_BYTES_MAX)]
 SessionId = Annotated[bytes, Meta(min_length=16, max_length=16)]
+Slots = Annotated[bytes, Meta(min_length=SLOTS_BYTES, max_length=SLOTS_BYTES)]
+"""A set of slots, a bit for each; see `slots_in` and `as_bits`."""
 
 
 class CheckedRun(RequestRun, array_like=True):
@@ -69,6 +74,9 @@ class CheckedRun(RequestRun, array_like=True):
 
 # ── from callers ──────────────────────────────────────────────────────────────
 # `n` numbers what is not a request, as its caller likes: 1, 2, 3...
+# Slots move between shards. A question about slots is answered for those of them that the shard
+# serves by then, in their order, and the answer says which slots it has read to their end: `read`.
+# It is nil when the shard serves none of them, or not the one that `after` lies in: ask its owner.
 
 
 class Hello(Struct, array_like=True, tag_field="says", tag="hello"):
@@ -93,7 +101,8 @@ class Confirm(Struct, array_like=True, tag_field="says", tag="confirm"):
 
 
 class Get(Struct, array_like=True, tag_field="says", tag="get"):
-    """Ask for the committed state of an entity: `[state or nil, its schema or nil]`."""
+    """Ask for the committed state of an entity: `[state or nil, its schema or nil]`; nil when the
+    shard does not serve its slot."""
 
     n: int
     type: Name
@@ -101,20 +110,23 @@ class Get(Struct, array_like=True, tag_field="says", tag="get"):
 
 
 class Scan(Struct, array_like=True, tag_field="says", tag="scan"):
-    """Ask for entities of a type behind `after`: `[[[key, state], ...], {schema id: schema}]`."""
+    """Ask for entities of a type in slots, behind the key `after` in its slot:
+    `[[[key, state], ...], {schema id: schema}, read]`."""
 
     n: int
     type: Name
     prefix: Annotated[str, Meta(max_length=KEY_BYTES_MAX)]
     after: Annotated[str, Meta(max_length=KEY_BYTES_MAX)]
     limit: Annotated[int, Meta(ge=1)]
+    slots: Slots = ALL_SLOTS
 
 
 class Count(Struct, array_like=True, tag_field="says", tag="count"):
-    """Ask how many entities of a type a shard holds."""
+    """Ask how many entities of a type there are in slots: `[count, read]`."""
 
     n: int
     type: Name
+    slots: Slots = ALL_SLOTS
 
 
 class Status(Struct, array_like=True, tag_field="says", tag="status"):
@@ -124,13 +136,15 @@ class Status(Struct, array_like=True, tag_field="says", tag="status"):
 
 
 class Dead(Struct, array_like=True, tag_field="says", tag="dead"):
-    """Ask for dead letters: 'list' those behind an id, or the 'oldest', without tracebacks, as
-    `[[[id, letter], ...], how many there are]`; or 'show', 'retry' or 'drop' one."""
+    """Ask for dead letters of slots, without tracebacks: 'list' those behind an id, as
+    `[[[id, letter], ...], read]`, or the 'oldest', as `[[[id, letter], ...], how many there are,
+    read]`; or 'show', 'retry' or 'drop' one, which answer nil or 'moved' as `Get` does."""
 
     n: int
     action: str
     id: bytes | None = None
     limit: Annotated[int, Meta(ge=1, le=PAGE_ROWS)] = PAGE_ROWS
+    slots: Slots = ALL_SLOTS
 
 
 class Backup(Struct, array_like=True, tag_field="says", tag="backup"):
@@ -213,6 +227,16 @@ def array(elements: list[bytes]) -> bytes:
     return head + b"".join(elements)
 
 
+def as_bits(slots: Iterable[int]) -> bytes:
+    """Return distinct slots as `Slots`."""
+    return sum(1 << slot for slot in slots).to_bytes(SLOTS_BYTES, "little")
+
+
+def slots_in(bits: bytes) -> set[int]:
+    """Return the slots that `as_bits` was given."""
+    return {slot for slot in range(SLOTS) if bits[slot >> 3] >> (slot & 7) & 1}
+
+
 Caller = Any
 """Where answers go: whatever names a caller at its listener."""
 
@@ -255,14 +279,14 @@ def events(caller: Caller, call: Call, size: int) -> Iterator[Requested | Confir
         case Get(n, type_name, key):
             _check_key(key)
             control = Control(caller, n, "get", (type_name, key))
-        case Scan(n, type_name, prefix, after, limit):
-            control = Control(caller, n, "scan", (type_name, prefix, after, limit))
-        case Count(n, type_name):
-            control = Control(caller, n, "count", (type_name,))
+        case Scan(n, type_name, prefix, after, limit, slots):
+            control = Control(caller, n, "scan", (type_name, prefix, after, limit, slots))
+        case Count(n, type_name, slots):
+            control = Control(caller, n, "count", (type_name, slots))
         case Status(n):
             control = Control(caller, n, "status")
-        case Dead(n, action, id, limit):
-            control = Control(caller, n, "dead", (action, id, limit))
+        case Dead(n, action, id, limit, slots):
+            control = Control(caller, n, "dead", (action, id, limit, slots))
         case Backup(n, no, folder):
             control = Control(caller, n, "backup", (no, folder))
         case Steer(n, word):

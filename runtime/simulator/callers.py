@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
@@ -19,7 +20,9 @@ from msgspec import Struct
 from skerry.errors import UnknownEntity, UnknownHandler
 from skerry.message import Message
 from skerry.runtime.client.session import Session
+from skerry.runtime.client.walk import Walk
 from skerry.runtime.core.events import Outcome
+from skerry.runtime.core.ownership import slot_of
 from skerry.runtime.gateway import protocol
 
 SECONDS_PER_STEP = 0.005
@@ -81,14 +84,13 @@ class _Wish(Struct):
 
 
 class _Scan(Struct):
-    """A look at all states of a type, page by page, shard by shard."""
+    """A look at all states of a type, page by page."""
 
     type: str
     limit: int
-    place: int = 0
-    """Which of the shards is asked."""
-    after: str = ""
-    said: bool = False
+    walk: Walk
+    said: int = -1
+    """The shard that was asked for the next page; -1: none on a line that still holds."""
     keys: list[str] = []
 
 
@@ -215,21 +217,25 @@ class Caller:
 
     def scan(self, id: int, type_name: str, limit: int) -> None:
         """The keys of a type's states, so many at a time."""
-        self._scans[id] = _Scan(type_name, limit)
+        self._scans[id] = _Scan(type_name, limit, Walk("", partial(slot_of, type_name)))
         self._ask_pages()
 
     def _ask_pages(self) -> None:
+        if self.session.greeting is None:
+            return
+        owners = self.session.greeting.placement.slots
         for id, scan in self._scans.items():
-            shard, page = self._shards[scan.place], (scan.type, "", scan.after, scan.limit)
-            if not scan.said:
-                scan.said = self.say(shard, msgspec.msgpack.encode(["scan", id, *page]))
+            if scan.said < 0:
+                shard, slots = scan.walk.next(owners)
+                page = (scan.type, "", scan.walk.after, scan.limit, slots)
+                if self.say(shard, msgspec.msgpack.encode(["scan", id, *page])):
+                    scan.said = shard
 
-    def _got_page(self, id: int, rows: list[tuple[str, bytes]]) -> None:
+    def _got_page(self, id: int, rows: list[tuple[str, bytes]], read: bytes) -> None:
         scan = self._scans[id]
-        scan.said, scan.keys = False, scan.keys + [key for key, _ in rows]
-        scan.after = rows[-1][0] if rows else ""
-        scan.place += not rows
-        if scan.place == len(self._shards):
+        scan.said, scan.keys = -1, scan.keys + [key for key, _ in rows]
+        scan.walk.took(read, rows[-1][0] if rows else None)
+        if scan.walk.over:
             del self._scans[id]
             self._ground.scanned(id, scan.keys)
         self._ask_pages()
@@ -248,7 +254,7 @@ class Caller:
         for id, (said, raw) in self._looks.items():
             self._looks[id] = (-1 if said == shard else said, raw)
         for scan in self._scans.values():
-            scan.said = scan.said and self._shards[scan.place] != shard
+            scan.said = -1 if scan.said == shard else scan.said
 
     def rerouted(self, shards: Sequence[int]) -> None:
         """The app was started anew with these doors."""
@@ -256,8 +262,6 @@ class Caller:
             self.broken(shard)
         self._shards = shards
         self._breaks |= dict.fromkeys(shards, 0)
-        # Who owns what is another question now: what was seen of it is no part of the answer.
-        self._scans = {id: _Scan(scan.type, scan.limit) for id, scan in self._scans.items()}
         self.session.reroute()
 
     def doors(self, shards: Sequence[int]) -> None:
@@ -289,13 +293,18 @@ class Caller:
                 self.session.heard(name[1], word, self._now_s)
                 self._grant()
                 self._ask_looks()
-            case protocol.Answer(id, None) if id in self._looks:
-                self._looks[id] = (-1, self._looks[id][1])  # Its slot has moved.
+                self._ask_pages()
+            case protocol.Answer(id, None) if id in self._looks or id in self._scans:
+                # Its slots have moved: who owns them now?
+                if id in self._scans:
+                    self._scans[id].said = -1
+                else:
+                    self._looks[id] = (-1, self._looks[id][1])
                 self.say(name[1], protocol.encode(protocol.Hello()))
             case protocol.Answer(id, value) if self._looks.pop(id, None) is not None:
                 self._ground.looked(id, value[0])
-            case protocol.Answer(id, [rows, _]) if id in self._scans:
-                self._got_page(id, rows)
+            case protocol.Answer(id, [rows, _, read]) if id in self._scans:
+                self._got_page(id, rows, read)
 
     def step(self) -> None:
         """Lines come up and go down; what was asked leaves; what is overdue is said again."""

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from skerry.runtime.core import commit as records
 from skerry.runtime.core.commit import Decoded, state_key
 from skerry.runtime.core.events import Commit, Row
-from skerry.runtime.core.ownership import slots_of
-from skerry.runtime.ports import Last
+from skerry.runtime.core.ownership import slot_of, slots_of
+from skerry.runtime.ports import EVERY_SLOT, Last
 
 
 class MemoryStore:
@@ -63,13 +63,15 @@ class MemoryStore:
         own = sorted(k for k, its_own in zip(keys, slots_of(type, keys)) if its_own == slot)
         yield from [(key, self._states[type, key]) for key in own]
 
-    def states(self, type: str, prefix: str = "", after: str = "") -> Iterator[tuple[str, bytes]]:
+    def states(
+        self, type: str, prefix: str = "", after: str = "", slots: Sequence[int] = EVERY_SLOT
+    ) -> Iterator[tuple[str, bytes]]:
         """States of a type, slot by slot."""
         behind = state_key(type, after) if after else b""
         found = [
             (state_key(t, key), key, state)
             for (t, key), state in self._states.items()
-            if t == type and key.startswith(prefix)
+            if t == type and key.startswith(prefix) and slot_of(t, key) in slots
         ]
         yield from ((key, state) for row, key, state in sorted(found) if row > behind)
 

@@ -10,6 +10,7 @@ Idea: docs/ideas/log.md, "Where a read looks".
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -17,7 +18,8 @@ import lmdb
 
 from skerry.runtime.core import commit as records
 from skerry.runtime.core.commit import slot_prefix, type_id
-from skerry.runtime.core.events import SLOTS, Table
+from skerry.runtime.core.events import Table
+from skerry.runtime.ports import EVERY_SLOT
 from skerry.runtime.store.environment import Environment
 from skerry.runtime.store.memtable import ABSENT, K, Memtable, States, states_in, tree_key
 from skerry.runtime.store.tree import unseal
@@ -80,19 +82,21 @@ class Rows:
             rows = self._rows_at(txn.cursor(db=self._files.rows), begin, low)
             yield from self._slot_states(layers, slot, "", after, rows)
 
-    def states(self, type: str, prefix: str = "", after: str = "") -> Iterator[tuple[str, bytes]]:
+    def states(
+        self, type: str, prefix: str = "", after: str = "", slots: Sequence[int] = EVERY_SLOT
+    ) -> Iterator[tuple[str, bytes]]:
         """Yield the states of a type, slot by slot."""
         low = tree_key(Table.STATE, records.state_key(type, after)) if after else b""
         first = int.from_bytes(low[1:3], "big")
         begins = type_id(type) + prefix.encode()
         # The memtable first: what it has dropped by now is in the tree as we see it.
         layers = self.memtable.of_type(type)
-        slots = set().union(*(states.slots for states in layers))
+        recent = set().union(*(states.slots for states in layers))
         with self._env.begin() as txn:
             cursor = txn.cursor(db=self._files.rows)
-            for slot in range(first, SLOTS):
+            for slot in slots[bisect_left(slots, first) :]:
                 begin = tree_key(Table.STATE, slot_prefix(slot) + begins)
-                if slot not in slots and not self._is_at(cursor, begin):
+                if slot not in recent and not self._is_at(cursor, begin):
                     continue  # Most slots, when the type has few entities.
                 behind = after if slot == first else ""
                 rows = self._rows_at(cursor, begin, low)

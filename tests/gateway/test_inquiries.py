@@ -17,12 +17,12 @@ from skerry.runtime.core.events import (
     Ticked,
     Told,
 )
-from skerry.runtime.core.ownership import balanced
+from skerry.runtime.core.ownership import balanced, slot_of
 from skerry.runtime.core.settings import Limits, Settings
 from skerry.runtime.core.shard import Shard
-from skerry.runtime.gateway import inquiries
+from skerry.runtime.gateway import inquiries, looks
 from skerry.runtime.gateway.inquiries import Inquiries
-from skerry.runtime.gateway.protocol import Control
+from skerry.runtime.gateway.protocol import ALL_SLOTS, Control, as_bits, slots_in
 from skerry.runtime.simulator.disk import MemoryStore
 
 
@@ -187,7 +187,7 @@ def test_an_answer_that_is_ready_leaves_before_its_worker_goes_to_sleep(kind: st
 
 
 def test_looks_are_done_in_turns_by_caller(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inquiries, "SLICE_ROWS", 5)
+    monkeypatch.setattr(looks, "SLICE_ROWS", 5)
     desk = Desk()
     desk.fill([f"key-{n}" for n in range(100)])
     for n in range(50):
@@ -198,7 +198,7 @@ def test_looks_are_done_in_turns_by_caller(monkeypatch: pytest.MonkeyPatch) -> N
     assert len(desk.told("honest")) == 1
     assert desk.told("greedy") == {}
     desk.settle()
-    assert set(desk.told("greedy").values()) == {100}
+    assert [count for count, _ in desk.told("greedy").values()] == [100] * 50
 
 
 @pytest.mark.parametrize("last_word", ["reads", "leaves"])
@@ -222,7 +222,7 @@ def test_who_does_not_read_is_not_worked_for(last_word: str) -> None:
 
 
 def test_a_page_is_bounded_in_bytes_and_pages_show_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inquiries, "PAGE_BYTES", 10_000)
+    monkeypatch.setattr(looks, "PAGE_BYTES", 10_000)
     desk = Desk()
     keys = {f"key-{n}" for n in range(30)}
     desk.fill(sorted(keys), 3000)
@@ -230,7 +230,7 @@ def test_a_page_is_bounded_in_bytes_and_pages_show_all(monkeypatch: pytest.Monke
     while True:
         desk.ask("c", pages, "scan", "Box", "", after, 1000)
         desk.settle()
-        rows, schemas = desk.told("c")[pages]
+        rows, schemas, _ = desk.told("c")[pages]
         if not rows:
             break
         assert sum(len(state) for _, state in rows) < 14_000
@@ -242,7 +242,7 @@ def test_a_page_is_bounded_in_bytes_and_pages_show_all(monkeypatch: pytest.Monke
 
 
 def test_a_count_is_done_in_slices_beside_writes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inquiries, "SLICE_ROWS", 10)
+    monkeypatch.setattr(looks, "SLICE_ROWS", 10)
     desk = Desk()
     desk.fill([f"key-{n}" for n in range(101)])
     desk.ask("c", 1, "count", "Box")
@@ -251,11 +251,11 @@ def test_a_count_is_done_in_slices_beside_writes(monkeypatch: pytest.MonkeyPatch
         desk.fill([f"key-{steps}"], 2)
         desk.inquiries.step()
         steps += 1
-    assert desk.answers == [("c", 1, 101)]
+    assert desk.answers == [("c", 1, [101, ALL_SLOTS])]
     assert steps > 10
 
 
-def letters_of(desk: Desk, *args: Any) -> tuple[list[Any], int]:
+def letters_of(desk: Desk, *args: Any) -> list[Any]:
     desk.answers.clear()
     desk.ask("c", 1, "dead", *args)
     desk.settle()
@@ -265,7 +265,7 @@ def letters_of(desk: Desk, *args: Any) -> tuple[list[Any], int]:
 def test_dead_letters_come_in_pages_with_their_number_and_without_tracebacks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(inquiries, "SLICE_ROWS", 7)
+    monkeypatch.setattr(looks, "SLICE_ROWS", 7)
     desk = Desk()
     for n in range(50):
         desk.now_ns += 1000
@@ -273,18 +273,17 @@ def test_dead_letters_come_in_pages_with_their_number_and_without_tracebacks(
         desk.fill([f"key-{n}"], -1)
     assert desk.shard.dead == 50
     found, after = list[bytes](), None
-    while (page := letters_of(desk, "list", after, 1000))[0]:
-        letters, total = page
-        assert (len(letters) <= 7, total) == (True, 50)
+    while letters := letters_of(desk, "list", after, 1000)[0]:
+        assert len(letters) <= 7
         assert all(letter.traceback == "" for _, letter in letters)
         found += [id for id, _ in letters]
         after = found[-1]
     assert found == [key for key, _ in desk.store.scan(Table.DEAD)]
-    oldest, total = letters_of(desk, "oldest", None, 20)
+    oldest, total, _ = letters_of(desk, "oldest", None, 20)
     assert [letter.key for _, letter in oldest] == [f"key-{n}" for n in range(20)]
     assert total == 50
-    monkeypatch.setattr(inquiries, "PAGE_BYTES", 500)
-    oldest, _ = letters_of(desk, "oldest", None, 20)
+    monkeypatch.setattr(looks, "PAGE_BYTES", 500)
+    oldest, _, _ = letters_of(desk, "oldest", None, 20)
     assert [letter.key for _, letter in oldest] == [f"key-{n}" for n in range(len(oldest))]
     assert 0 < len(oldest) < 10
 
@@ -330,3 +329,97 @@ def test_a_cut_that_no_other_could_follow_is_refused_and_the_next_one_is_taken(n
     assert str(no) in str(error)
     desk.ask("c", 2, "backup", desk.now_ns + 10, "folder")
     assert desk.cuts == [desk.now_ns + 10]
+
+
+# ── slots that move ──
+
+
+def slot(key: str) -> int:
+    return slot_of("Box", key)
+
+
+KEYS = sorted((f"key-{n}" for n in range(60)), key=lambda key: (slot(key), key))
+
+
+def leave(desk: Desk, *slots: int) -> None:
+    """Other shards have these slots from now on."""
+    desk.inquiries._rows._ownership.served -= set(slots)
+
+
+def answer(desk: Desk, kind: str, *args: Any) -> Any:
+    desk.answers.clear()
+    desk.ask("c", 1, kind, *args)
+    desk.settle()
+    return desk.told("c")[1]
+
+
+def test_slots_as_bits_come_back_as_they_were() -> None:
+    for slots in (set[int](), {0}, {1023}, {7, 8, 9, 500}, set(range(1024))):
+        assert slots_in(as_bits(slots)) == slots
+    assert as_bits(range(1024)) == ALL_SLOTS
+
+
+def test_a_page_has_the_asked_slots_that_are_served_and_says_which_it_has_read() -> None:
+    desk = Desk()
+    desk.fill(KEYS)
+    desk.fill(KEYS, -1)
+    away = {slot(KEYS[3]), slot(KEYS[20])}
+    leave(desk, *away)
+    asked = {slot(key) for key in KEYS[:40]}
+    here = [key for key in KEYS if slot(key) in asked - away]
+    rows, _, read = answer(desk, "scan", "Box", "", "", 100, as_bits(asked))
+    assert [key for key, _ in rows] == here
+    assert slots_in(read) == asked - away
+    assert answer(desk, "count", "Box", as_bits(asked)) == [len(here), as_bits(asked - away)]
+    letters, read = answer(desk, "dead", "list", None, 100, as_bits(asked))
+    assert [letter.key for _, letter in letters] == here
+    assert slots_in(read) == asked - away
+    letters, total, read = answer(desk, "dead", "oldest", None, 100, as_bits(asked))
+    assert sorted(letter.key for _, letter in letters) == sorted(here)
+    assert (total, slots_in(read)) == (len(here), asked - away)
+
+
+def test_what_is_asked_about_slots_that_others_have_is_answered_by_nothing() -> None:
+    desk = Desk()
+    desk.fill(["a"])
+    desk.fill(["a"], -1)
+    ((id, _),) = desk.store.scan(Table.DEAD)
+    page = answer(desk, "scan", "Box", "", "a", 10)
+    leave(desk, slot("a"))
+    bits = as_bits([slot("a")])
+    assert answer(desk, "get", "Box", "a") is None
+    assert answer(desk, "scan", "Box", "", "", 10, bits) is None
+    assert answer(desk, "count", "Box", bits) is None
+    assert answer(desk, "dead", "list", None, 10, bits) is None
+    assert answer(desk, "dead", "oldest", None, 10, bits) is None
+    assert answer(desk, "dead", "show", id, 10) is None
+    assert page is not None
+    assert answer(desk, "scan", "Box", "", "a", 10) is None, "a page has ended in that slot"
+    assert answer(desk, "dead", "list", id, 10) is None
+    for n, action in enumerate(("retry", "drop")):
+        desk.shard.accept(Operated(("c", n), n, action, id))
+    desk.run()
+    assert commanded(desk) == ["moved"] * 2
+
+
+@pytest.mark.parametrize("kind", ["count", "oldest"])
+def test_of_a_slot_that_leaves_in_the_middle_nothing_is_counted(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """It is counted at its new owner, from its beginning."""
+    monkeypatch.setattr(looks, "SLICE_ROWS", 3)
+    same = [key for key in (f"k{n}" for n in range(20_000)) if slot(key) == 500][:10]
+    others = [key for key in KEYS if slot(key) != 500]
+    desk = Desk()
+    desk.fill(same + others, -1 if kind == "oldest" else 1)
+    desk.ask("c", 1, *(("count", "Box") if kind == "count" else ("dead", "oldest", None, 100)))
+    under_way = desk.inquiries._callers["c"].under_way
+    before = len([key for key in others if slot(key) < 500])
+    for _ in range(before // 3 + 2):
+        assert under_way, "it is in the middle"
+        desk.inquiries.step()
+    leave(desk, 500)
+    desk.settle()
+    *found, read = desk.told("c")[1]
+    assert found[-1] == len(others)
+    assert slots_in(read) == set(range(1024)) - {500}

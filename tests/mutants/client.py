@@ -179,3 +179,14 @@ def _(start_anew, self, incarnation):
 )
 def _(full_shards, self):
     return []
+
+
+@bug("a page begins its slot anew", "client.walk:Walk.took")
+def _(took, self, read, last=None):
+    took(self, read)
+
+
+@bug("a question goes on asking an owner that has nothing", "client.questions:Questions.ask_owner")
+async def _(ask_owner, self, kind, question, *, moved, timeout_s):
+    first = question()
+    return await ask_owner(self, kind, lambda: first, moved=moved, timeout_s=timeout_s)

@@ -31,6 +31,14 @@ def test_what_is_promised_holds_while_shards_come_and_go(seed: int) -> None:
     assert cluster.points["placements"] > 0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [101, 111, 116, *range(2101, 2106)])
+def test_a_scan_sees_once_what_stood_while_slots_move(seed: int) -> None:
+    """Slots are read where they are by then. (At 116 an item with an empty key is for a leaving slot.)"""
+    cluster = workload.run(seed, world=World(scans=0.2, scales=6))
+    assert cluster.points["scans beside writes"] > 0
+
+
 def started(seed: int, shards: int, faults: Faults = NO_FAULTS) -> Cluster:
     """A cluster with senders under way, whose messages must come in order."""
     cluster = Cluster(app(drums=2, beats=workload.BEATS), seed=seed, shards=shards, faults=faults)
