@@ -143,6 +143,7 @@ runtime/core/    The core: no I/O, no clock, no thread.
     ids.py         Ids that are never used again: (shard, epoch, commit, index).
     operations.py  An operator's commands on dead letters: retry or drop, in one commit with what follows.
     commit.py      The commit record of a batch: its bytes, its chain of checksums, and the keys of rows.
+    progress.py    How far the moves of slots are at one shard: a row, which outlives the shard's process.
 
 runtime/core/tables/    What a shard remembers, a kind of row a file.
     outputs.py       Items on their way to sinks: each numbered once, and kept until its sink has it.

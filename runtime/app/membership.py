@@ -25,6 +25,7 @@ from msgspec.structs import replace
 from skerry.errors import SkerryError, StoreDamaged
 from skerry.runtime.app import directory, placer
 from skerry.runtime.app.directory import LOCK, NAME, RUNNING, load
+from skerry.runtime.core.progress import stored
 from skerry.runtime.description import FORMAT, Description, boot_id
 from skerry.runtime.private import IN_DATA
 from skerry.runtime.store import label as labels
@@ -120,6 +121,35 @@ def described(data: Path) -> Description:
     return app
 
 
+def settled(data: Path, only: Iterable[int] = ()) -> Description:
+    """Return the description of a stopped app whose rows are where it says; of these shards, if any.
+
+    Raises SkerryError: the app was stopped while slots moved. StoreDamaged.
+    """
+    app = described(data)
+    for shard in only or app.placement.members:
+        store = LmdbStore.open(folder_of(data, shard), shard=shard)
+        try:
+            moves = stored(store, app.placement)
+        finally:
+            store.close()
+        if moves.placement.version != app.placement.version:
+            under_way = f"shard {shard} has not begun with it"
+        elif moves.busy:
+            under_way = (
+                f"{len(moves.leaving) + len(moves.stopped)} slots have not left shard {shard}, and "
+                f"{len(moves.arriving)} have not come to it"
+            )
+        else:
+            continue
+        raise SkerryError(
+            f"{data} was stopped while slots moved between its shards (version "
+            f"{app.placement.version} of the placement): {under_way}. Start the app, which finishes "
+            f"the move, and ask again."
+        )
+    return app
+
+
 def compared(data: Path) -> tuple[Description, list[str]]:
     """Return the description of a stopped app, and a sentence for each store that it does not fit."""
     while True:
@@ -209,7 +239,7 @@ def _older(data: Path, app: Description, folder: Path, label: Label) -> str:
 
 def damages(data: Path, app: Description, shard: int) -> list[str]:
     """Return a sentence for each damage in a member's store."""
-    return check_apart(folder_of(data, shard), shard=shard, owners=app.placement.slots)
+    return check_apart(folder_of(data, shard), shard=shard, placement=app.placement)
 
 
 def enlist(data: Path, app: Description) -> None:

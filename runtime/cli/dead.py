@@ -65,7 +65,7 @@ def _stored(folder: Path) -> Iterator[Letter]:
     from skerry.runtime.core.tables.dead_letters import DeadLetter
     from skerry.runtime.store.store import LmdbStore
 
-    app = membership.described(folder)
+    app = membership.settled(folder)
     for shard in app.placement.members:
         store = LmdbStore.open(folder / f"shard-{shard}", shard=shard)
         try:

@@ -64,10 +64,10 @@ def states(data: Path, type_name: str, prefix: str = "") -> Iterator[tuple[str, 
     if is_running(data):
         yield from _running_states(data, type_name, prefix)
         return
-    from skerry.runtime.app.membership import described
+    from skerry.runtime.app.membership import settled
     from skerry.runtime.store.store import LmdbStore
 
-    known = described(data)
+    known = settled(data)
     types: set[str] = set()
     for shard in known.placement.members:
         store = LmdbStore.open(data / f"shard-{shard}", shard=shard)
@@ -141,11 +141,11 @@ def _state(folder: Path, type_name: str, key: str) -> dict[str, Any] | None:
 
         state, schema = asyncio.run(ask())
         return None if state is None else fields_of(state, lambda id: schema)
-    from skerry.runtime.app.membership import described
+    from skerry.runtime.app.membership import described, settled
     from skerry.runtime.store.store import LmdbStore
 
-    known = described(folder)
-    shard = known.placement.slots[slot_of(type_name, key)]
+    shard = described(folder).placement.slots[slot_of(type_name, key)]
+    settled(folder, [shard])
     store = LmdbStore.open(folder / f"shard-{shard}", shard=shard)
     try:
         state = store.state(type_name, key)

@@ -31,11 +31,12 @@ from skerry.runtime.core.executor import Executor, Mode
 from skerry.runtime.core.handlers import Handlers
 from skerry.runtime.core.ids import Ids
 from skerry.runtime.core.items import SourceItems
-from skerry.runtime.core.moves import Moves, Progress
+from skerry.runtime.core.moves import Moves
 from skerry.runtime.core.observer import Observer, parts
 from skerry.runtime.core.operations import Operations
 from skerry.runtime.core.outcomes import Outcomes
 from skerry.runtime.core.ownership import Ownership
+from skerry.runtime.core.progress import Progress
 from skerry.runtime.core.routing import Routing
 from skerry.runtime.core.schedule import Work
 from skerry.runtime.core.schemas import Schemas

@@ -16,12 +16,12 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 
 import msgspec
-import xxhash
 from msgspec import Struct
 
 from skerry.errors import StoreDamaged
 from skerry.runtime.core.commit import slot_prefix
 from skerry.runtime.core.events import SLOTTED, Row, StateGroup, Table
+from skerry.runtime.core.progress import Place, Tally
 from skerry.runtime.ports import Committed
 
 CHUNK_BYTES = 512 << 10
@@ -29,25 +29,7 @@ CHUNK_BYTES = 512 << 10
 
 _encode = msgspec.msgpack.Encoder().encode
 
-Place = tuple[int, str, bytes]
-"""(table, type, key) of a row. Only states have a type, and their key is that of the entity."""
-
 START: Place = (0, "", b"")
-
-
-class Tally(Struct, array_like=True, frozen=True):
-    """How many rows, and the exclusive or of their hashes."""
-
-    rows: int = 0
-    hashes: int = 0
-
-    def with_(self, found: Iterable[tuple[Place, bytes]]) -> Tally:
-        """Count these rows, too."""
-        rows, hashes = self.rows, self.hashes
-        for (table, type_name, key), value in found:
-            rows += 1
-            hashes ^= xxhash.xxh3_64_intdigest(_encode((table, type_name, key, value)))
-        return Tally(rows, hashes)
 
 
 class Chunk(Struct, array_like=True, frozen=True):

@@ -23,7 +23,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
-from msgspec import Struct
 from msgspec.structs import replace
 
 from skerry.runtime.core import handover, wire
@@ -31,9 +30,10 @@ from skerry.runtime.core.buffer import CHUNKS, MARKS
 from skerry.runtime.core.cache import Cache
 from skerry.runtime.core.commit import slot_prefix
 from skerry.runtime.core.events import Row, StateGroup, Table
-from skerry.runtime.core.handover import START, Chunk, Place, Tally
+from skerry.runtime.core.handover import START, Chunk
 from skerry.runtime.core.ownership import Ownership, slots_of
 from skerry.runtime.core.placement import Placement
+from skerry.runtime.core.progress import KEY, Place, Progress, Tally
 from skerry.runtime.core.routing import Routing
 from skerry.runtime.core.streams.links import Streams
 from skerry.runtime.core.tables.table import SlotTable
@@ -43,45 +43,8 @@ from skerry.runtime.ports import Committed
 AHEAD_BYTES = 4 << 20
 """Unacked bytes to a slot's new owner above which no further chunk is cut (I7)."""
 
-_KEY = b"moves"
 _MARK, _CHUNK = MARKS["mark"], CHUNKS["chunk"]
 _encode = msgspec.msgpack.Encoder().encode
-
-
-class Progress(Struct, array_like=True, frozen=True):
-    """The row that says how far a shard is: the version it goes by, and what is on its way."""
-
-    placement: Placement
-    awaited: list[int] = []
-    """Members whose marks end what comes for the leaving slots."""
-    marked: list[int] = []
-    """Those whose mark has come."""
-    leaving: list[int] = []
-    """Slots that are served here until then."""
-    stopped: list[int] = []
-    """Slots that are served nowhere, whose rows go over, one slot after the other."""
-    sent: Tally = Tally()
-    """What has left of the first of them."""
-    arriving: dict[int, Tally] = {}
-    """Slots on their way here, and what has come of each."""
-    complete: list[int] = []
-    """Those of which all has come."""
-
-    @property
-    def busy(self) -> bool:
-        """Whether any slot is on its way from here or to here."""
-        return bool(self.leaving or self.stopped or self.arriving)
-
-    def ownership(self, me: int) -> Ownership:
-        """The placement as this shard sees it."""
-        away = [*self.arriving]
-        return Ownership(me, self.placement, leaving=self.leaving, arriving=away)
-
-
-def stored(store: Committed, placement: Placement) -> Progress:
-    """Return how far a shard was when it was last open. `placement`: of a store that knows none."""
-    row = store.read(Table.META, _KEY)
-    return Progress(placement) if row is None else msgspec.msgpack.decode(row, type=Progress)
 
 
 class Moves:
@@ -311,7 +274,7 @@ class Moves:
 
     def row(self) -> Row:
         """The row that says how far the moves are."""
-        return Table.META, _KEY, _encode(self._open)
+        return Table.META, KEY, _encode(self._open)
 
     def sealed(self, no: int) -> None:
         """Let the batch's changes count."""

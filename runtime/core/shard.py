@@ -54,9 +54,9 @@ from skerry.runtime.core.events import (
 )
 from skerry.runtime.core.executor import Mode
 from skerry.runtime.core.gate import Gate
-from skerry.runtime.core.moves import stored
 from skerry.runtime.core.observer import Observer
 from skerry.runtime.core.placement import Placement
+from skerry.runtime.core.progress import stored
 from skerry.runtime.core.results import Raised
 from skerry.runtime.core.schedule import Schedule, Work
 from skerry.runtime.core.schemas import Schemas

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from skerry.runtime.core import moves, wire
 from skerry.runtime.core.buffer import SENDS, Messages
 from skerry.runtime.core.events import Table
-from skerry.runtime.core.handover import Tally
+from skerry.runtime.core.progress import Tally
 from tests.mutants.bugs import bug
 
 # What comes before the rows leave.
@@ -117,7 +117,7 @@ def _(find, self, id):
         return find(self, id)
 
 
-@bug("rows of a slot that is on its way are loaded at a start", "core.moves:Progress.ownership")
+@bug("rows of a slot that is on its way are loaded at a start", "core.progress:Progress.ownership")
 def _(ownership, self, me):
     found = ownership(self, me)
     found.served = found._owned(self.placement) | found.leaving
@@ -216,12 +216,12 @@ def _(may_send, self):
         return may_send(self)
 
 
-@bug("the tally starts anew after a crash of the sender", "core.moves:stored")
+@bug("the tally starts anew after a crash of the sender", "core.progress:stored")
 def _(stored, store, placement):
     return replace(stored(store, placement), sent=Tally())
 
 
-@bug("what was taken of a slot is counted anew after a crash", "core.moves:stored")
+@bug("what was taken of a slot is counted anew after a crash", "core.progress:stored")
 def _(stored, store, placement):
     progress = stored(store, placement)
     return replace(progress, arriving=dict.fromkeys(progress.arriving, Tally()))

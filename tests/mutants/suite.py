@@ -35,9 +35,13 @@ QUICK = [
 ]
 MOVES = ["tests/simulation/test_moving.py", "tests/simulation/test_moves.py"]
 DESCRIPTION = "tests/store/test_description.py"
-STORE = ["tests/store/test_store.py", "tests/ports", "tests/store/test_segments.py", DESCRIPTION]
+STORE = [
+    *("tests/store/test_store.py", "tests/ports", "tests/store/test_segments.py", DESCRIPTION),
+    "tests/store/test_stopped_moves.py",
+]
 FIRST = {
     "client": ["tests/client", *QUICK],
+    "gateway": ["tests/gateway/test_inquiries.py", *QUICK],
     "store/memtable.py": ["tests/store/test_memtable.py", "tests/store/test_pages.py", *STORE],
     "store/committer.py": ["tests/store/test_power.py", *STORE],
     "store": STORE,

@@ -57,7 +57,7 @@ def judge_directory(data: Path) -> str:
         unknown = membership.clear(data, app)
         for shard in app.placement.members:
             path = data / f"shard-{shard}"
-            for sentence in check(path, shard=shard, owners=app.placement.slots):
+            for sentence in check(path, shard=shard, placement=app.placement):
                 raise StoreDamaged(sentence)
         right = described.contents(data, app) == described.ALL and not unknown
     except (StoreDamaged, Unavailable):
