@@ -842,7 +842,7 @@ def test_a_slot_is_cut_no_faster_than_its_new_owner_takes_it(trio: Trio) -> None
 # ── dead letters ──
 
 
-def test_a_dead_letter_is_sent_anew_by_the_new_owner_and_refused_by_the_old_one(
+def test_a_dead_letter_is_sent_anew_by_the_new_owner_and_the_old_one_says_that_it_moved(
     trio: Trio,
 ) -> None:
     broken.add(7)
@@ -861,11 +861,11 @@ def test_a_dead_letter_is_sent_anew_by_the_new_owner_and_refused_by_the_old_one(
     trio.talk()
     assert not trio.serves(1)
     assert trio.rows(1), "it waits for an ack"
-    assert retry(1) == "invalid"
-    assert retry(2) == "invalid"
+    assert retry(1) == "moved"
+    assert retry(2) == "moved"
     trio.release()
     assert trio.arrived() == 2
-    assert retry(1) == "invalid"
+    assert retry(1) == "moved"
     assert [end.shard.dead for end in trio.ends.values()] == [0, 0, 1]
     assert retry(2) == "done"
     assert trio.node().got == [7]
