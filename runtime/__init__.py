@@ -66,13 +66,16 @@ runtime/app/    An app starts, and is watched.
     launch.py       Runs the apps of programs, and connects programs to apps that run.
     load.py         Loads the app that a target names: `module:app`, `package.module`, `file.py` or `file.py:app`.
     supervisor.py   Runs an app: takes its data, keeps a worker per shard alive, and ends the workers in order.
-    opening.py      Opens an app's data for a run: refuses data that must not run, deals slots out if asked to.
+    opening.py      Opens an app's data for a run, and refuses data that must not run.
     directory.py    The files that describe an app in its data directory.
     coordinator.py  The coordinator of an app on one machine: its data directory.
     membership.py   Makes sure that an app's description and its stores belong together, and removes old stores.
     placer.py       Decides how many shards an app has, which slots each serves, and the core of each worker.
     scaling.py      Leads a running app to another number of shards, by small versions of the placement.
-    reshard.py      Deals a stopped app's slots out to another number of shards.
+    scaler.py       Changes the number of workers while the app serves: processes come, slots move, processes go.
+    control.py      The supervisor's own door: a socket on which `skerry scale` and others tell it what to do.
+    signals.py      Signals that tell an app to end, counted; and a bell that wakes whoever waits when one comes.
+    reshard.py      Deals the slots of a stopped app out to new shards, when its shards have lost commits.
     backup.py       Backs a whole app up as of one moment, and restores apps from backups.
     children.py     The worker processes: starts, watches and reaps them.
     questions.py    The conversation of a supervisor with its workers: rounds of questions, and the word to stop.
@@ -123,6 +126,7 @@ runtime/core/    The core: no I/O, no clock, no thread.
     placement.py   Who owns each slot, at one version: what all shards of an app agree on.
     ownership.py   Where a key lives: the slot of an entity, and the shard that serves a slot.
     moves.py       Moves slots between shards while messages flow, by versions of the placement.
+    progress.py    How far the moves of slots are at one shard: a row, which outlives the shard's process.
     handover.py    The rows of a slot as they travel: cut into chunks at one shard, taken at the other.
     wire.py        The wire format between shards: packets, frames, and the runs of messages in a frame.
     schedule.py    What waits for a batch, and what the next batch takes of it.
@@ -143,7 +147,6 @@ runtime/core/    The core: no I/O, no clock, no thread.
     ids.py         Ids that are never used again: (shard, epoch, commit, index).
     operations.py  An operator's commands on dead letters: retry or drop, in one commit with what follows.
     commit.py      The commit record of a batch: its bytes, its chain of checksums, and the keys of rows.
-    progress.py    How far the moves of slots are at one shard: a row, which outlives the shard's process.
 
 runtime/core/tables/    What a shard remembers, a kind of row a file.
     outputs.py       Items on their way to sinks: each numbered once, and kept until its sink has it.
@@ -193,12 +196,13 @@ runtime/transport/    Across to the next shard.
 runtime/cli/    The launcher, a file a command.
     message.py   `skerry ask` and `skerry send`: send one message to a running app from the shell.
     settings.py  The settings that have a flag, a variable and a key: one table, from which all three come.
+    progress.py  Shows how far a running app has come: a bar on a terminal, a line now and then elsewhere.
     dead.py      `skerry dead`: list the messages that were refused or failed, show, retry or drop them.
     keep.py      `skerry backup` and `skerry restore`: copy an app's data as of one moment, and run the copy.
     operate.py   `skerry status`, `stop` and `check`: look at an app, end it, verify its stores.
-    progress.py  Shows how far a running app has come: a bar on a terminal, a line now and then elsewhere.
     read.py      `skerry get`, `export` and `count`: read the committed state of a running or a stopped app.
     run.py       `skerry run`: run an app on all cores, show its progress, sum it up.
+    scale.py     `skerry scale`: another number of workers, while the app serves.
     workers.py   Asks the workers of a running app, for commands that look at them or tell them something.
 
 runtime/simulator/    The same core on a simulated network, disk and clock.

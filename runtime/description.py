@@ -45,6 +45,8 @@ class Description(Struct):
     sync: str
     boot_id: str
     """The boot in which the app last ran: tells `--sync off` that the power failed since."""
+    goal: list[int] = []
+    """The shards that the slots are on their way to; empty: they are where they should be."""
     clean: bool = False
     """Whether the last run ended in order."""
     renamed: dict[str, str] = {}

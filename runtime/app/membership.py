@@ -215,7 +215,7 @@ def _disagreement(folder: Path, shard: int, label: Label, app: Description) -> s
     if (label.version, label.generation) > (version, generation):
         return _older(folder.parent, app, folder, label)
     oldest = generation if app.clean else generation - 1
-    if label.version < version or label.generation < oldest:
+    if label.generation < oldest:
         return (
             f"The store {folder} is older than {described}: it was last opened at start "
             f"{label.generation}, and start {generation} has been. Put the newest one back, or "
@@ -253,8 +253,33 @@ def enlist(data: Path, app: Description) -> None:
         app.generation += 1  # Else a start was cut short here, and this one completes it.
     directory.replace(data, app, generation=before)
     for shard, label in known.items():
-        told = replace(label, generation=app.generation, opened=True, dealt_into=0)
+        version, generation = app.placement.version, app.generation
+        told = replace(label, version=version, generation=generation, opened=True, dealt_into=0)
         labels.write(folder_of(data, shard), told)
+
+
+def recruit(data: Path, app: Description, shard: int) -> None:
+    """Make the store of a shard that the next version of the placement will name, unless it is there."""
+    folder = folder_of(data, shard)
+    if not (folder / labels.NAME).exists():
+        label = replace(label_of(app), version=app.placement.version + 1)
+        LmdbStore.create(folder, shard=shard, label=label)
+
+
+def enrolled(data: Path, app: Description, shard: int) -> None:
+    """Note on a store that it is a member's, and will hold what no other store does."""
+    folder = folder_of(data, shard)
+    told = replace(labels.read(folder), version=app.placement.version, generation=app.generation)
+    labels.write(folder, replace(told, opened=True))
+
+
+def retire(data: Path, app: Description, shard: int) -> None:
+    """Remove the store of a shard that has given all its slots away, and is no member any more."""
+    folder = folder_of(data, shard)
+    label = labels.read(folder)
+    labels.write(folder, replace(label, dealt_into=app.placement.version))
+    if _replaceable(data, app, folder):
+        _remove(folder)
 
 
 def adopt(data: Path, app: Description) -> None:

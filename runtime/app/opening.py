@@ -1,4 +1,4 @@
-"""Opens an app's data for a run: refuses data that must not run, deals slots out if asked to.
+"""Opens an app's data for a run, and refuses data that must not run.
 
     data directory -> a description that agrees with its stores, of a generation that begins here
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from skerry.errors import SkerryError, StoreDamaged, storable
-from skerry.runtime.app import membership, placer
+from skerry.runtime.app import membership
 from skerry.runtime.app.machine import usable_cores
 from skerry.runtime.app.reshard import reshard
 from skerry.runtime.config import Config
@@ -62,8 +62,7 @@ def _checked(known: Description, config: Config, data: Path, say: Say) -> Descri
         )
     if lost:
         known.begin_anew()
-    shards = placer.shards_wanted(known.placement, config.workers, lost=lost)
-    if shards is None:
-        return known
-    say(f"dealing {len(known.placement.members)} shards out to {shards} …")
-    return reshard(data, known, shards)
+        # They no longer agree on the numbers of their frames: new ones begin their streams anew.
+        known.goal = []
+        return reshard(data, known, config.workers or len(known.placement.members))
+    return known

@@ -56,18 +56,6 @@ def towards(old: Placement, members: Sequence[int], slots_max: int) -> Placement
     return Placement(old.version + 1, known, slots, next_id)
 
 
-def shards_wanted(old: Placement, workers: int | None, *, lost: bool) -> int | None:
-    """Return how many new shards the slots are dealt out to; None: the old ones stay.
-
-    Args:
-        workers: how many were asked for.
-        lost: whether the shards lost commits, each a different number of them. Such shards no longer
-            agree on the numbers of their frames; new shards begin their streams anew.
-    """
-    shards = workers or len(old.members)
-    return shards if lost or shards != len(old.members) else None
-
-
 def core_of(worker: int, workers: int, cores: Sequence[int]) -> int | None:
     """Return the core that a worker keeps to; None: there are too few for each to have its own."""
     return cores[worker] if workers <= len(cores) else None

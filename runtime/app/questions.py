@@ -24,6 +24,8 @@ from msgspec import Struct
 
 from skerry.runtime.app.children import Child
 from skerry.runtime.app.watch import Rounds
+from skerry.runtime.core.demand import Standing
+from skerry.runtime.core.placement import Placement
 from skerry.runtime.gateway import knock, protocol
 from skerry.runtime.gateway.channel import Broken, Channel
 
@@ -78,6 +80,10 @@ class Questions:
         self._stirs: list[int] = []
         """What had happened at each worker before it was asked."""
         self._rounds = Rounds()
+        self._standings: dict[int, Standing] = {}
+        """How far each worker is with the placement, as it last said."""
+        self._placing: dict[int, int] = {}
+        """The version that a worker was told of and has not finished, by shard."""
         self._ended = dict.fromkeys(shards, (0,) * len(COUNTS))
         """What earlier processes of each shard did."""
         self._counts = dict(self._ended)
@@ -151,7 +157,35 @@ class Questions:
         for name, column in zip(COUNTS, columns):
             setattr(self.progress, name, sum(column))
 
+    # ── the placement ──
+
+    def place(self, placement: Placement) -> None:
+        """Tell every worker of the newest placement that has not been told, or has frames unacked."""
+        version = placement.version
+        for shard in self._shards:
+            standing = self._standings.get(shard)
+            there = standing is not None and standing.version == version
+            if self._placing.get(shard) == version or (there and standing and not standing.unacked):
+                continue
+            if self._say(shard, protocol.Place(-version, placement)):
+                self._placing[shard] = version
+
+    def standings(self, version: int) -> dict[int, Standing]:
+        """Return how far workers are that have finished this version."""
+        return {s: found for s, found in self._standings.items() if found.version == version}
+
     # ── workers come and go ──
+
+    def members(self, shards: Sequence[int]) -> None:
+        """Speak with the workers of these shards from now on."""
+        for shard in set(self._shards) - set(shards):
+            self._close(shard)
+        for shard in shards:
+            self._ended.setdefault(shard, (0,) * len(COUNTS))
+            self._counts.setdefault(shard, (0,) * len(COUNTS))
+        self._shards = list(shards)
+        self._answers.clear()
+        self._rounds.interrupted()
 
     def lost(self, shard: int) -> None:
         """Hear the last words of a worker that has ended, and begin the rounds anew."""
@@ -179,17 +213,24 @@ class Questions:
 
     def tell(self, shard: int, word: str) -> None:
         """Tell a worker a word, if it can be reached."""
+        self._say(shard, protocol.Steer(self._round, word))
+
+    def _say(self, shard: int, call: protocol.Call) -> bool:
+        """Say something to a worker; False: it can't be reached now."""
         channel = self._channels.get(shard) or self._connect(shard)
         if channel is not None:
-            raw = protocol.encode(protocol.Steer(self._round, word))
+            raw = protocol.encode(call)
             self._guarded(shard, lambda: channel.say(raw))
+        return shard in self._channels
 
-    def listen(self, bell: int, patience_s: float) -> None:
-        """Wait until a worker says something, the bell rings or time is up; take in what was said."""
+    def listen(self, bell: int, door: int, patience_s: float) -> None:
+        """Wait until a worker says something, the bell rings, somebody is at our door, or time is up;
+        take in what workers said."""
         poll = select.poll()
         for channel in self._channels.values():
             poll.register(channel, select.POLLIN | (select.POLLOUT if channel.unsent else 0))
         poll.register(bell, select.POLLIN)
+        poll.register(door, select.POLLIN)
         poll.poll(patience_s * 1000)
         with contextlib.suppress(BlockingIOError):
             os.read(bell, 4096)
@@ -219,7 +260,10 @@ class Questions:
                     return
                 continue
             kind, n, *rest = msgspec.msgpack.decode(raw)
-            if kind == "answer" and n == self._round:
+            if kind == "answer" and n < 0:
+                self._standings[shard] = msgspec.convert(rest[0], Standing)
+                self._placing.pop(shard, None)
+            elif kind == "answer" and n == self._round:
                 answer = self._answers[shard] = rest[0]
                 self._counts[shard] = tuple(answer[name] for name in COUNTS)
         self._guarded(shard, channel.go_on)
@@ -235,6 +279,8 @@ class Questions:
     def _close(self, shard: int) -> None:
         if channel := self._channels.pop(shard, None):
             channel.close()
+        self._standings.pop(shard, None)
+        self._placing.pop(shard, None)
 
 
 def _stirs_of(children: Sequence[Child]) -> list[int]:

@@ -1,4 +1,8 @@
-"""Deals a stopped app's slots out to another number of shards.
+"""Deals the slots of a stopped app out to new shards, when its shards have lost commits.
+
+With `--sync off` and a power cut, each shard has lost another number of commits, so they agree no
+longer on the numbers of their frames. New shards begin their streams anew with what is there. Any
+other change of the number of workers moves slots while the app serves: `scaler.py`.
 
 Every row with a slot goes to the shard that owns the slot under the new placement. Messages in
 outboxes that were not taken yet go to the new owners' own streams, in their old order. That keeps
@@ -31,8 +35,10 @@ from skerry.runtime.core.events import (
     StateGroup,
     Table,
 )
+from skerry.runtime.core.handover import chunk_of
 from skerry.runtime.core.ownership import slot_of, slots_of
 from skerry.runtime.core.placement import Placement
+from skerry.runtime.core.progress import stored
 from skerry.runtime.core.streams.inbound import Inbound, InboundRow
 from skerry.runtime.core.streams.outbound import Outbound, OutboundRow, OutboxRow, outbox_key
 from skerry.runtime.description import Description
@@ -81,9 +87,19 @@ def deal(
     for store in stores.values():
         _deal_states(store, placement, new)
         _deal_rows(store, placement, new)
-    # A shard's own stream holds what an earlier change dealt to it, which comes before what its
-    # peers have sent since (I2).
-    for sender, receiver in sorted(product(stores, stores), key=lambda ends: ends[0] != ends[1]):
+    # A shard's own stream holds what was dealt or released to it, which comes before what its peers
+    # have sent since. For a slot on its way, what its old owner had not run yet comes first, then
+    # what its new owner has parked, then what is still under way to that (I2).
+    takers = {shard for shard, store in stores.items() if stored(store, placement).arriving}
+    pairs = sorted(product(stores, stores), key=lambda ends: ends[0] != ends[1])
+    late = [ends for ends in pairs if ends[1] in takers and ends[0] != ends[1]]
+    for sender, receiver in (ends for ends in pairs if ends not in late):
+        _deal_frames(stores, sender, receiver, placement, new)
+    for store in stores.values():
+        for key, value in store.scan(Table.PARKED):
+            owner = placement.slots[int.from_bytes(key[:2], "big")]
+            new[owner].waiting += wire.decode_runs(value)
+    for sender, receiver in late:
         _deal_frames(stores, sender, receiver, placement, new)
     for made in new.values():
         made.finish()
@@ -172,6 +188,13 @@ def _deal_frames(
         if known.begun and seq == known.taken + 1:
             _, runs = wire.halves(runs, known.begun)
         for run in runs:
+            if run.call == wire.Call.MARK:
+                continue
+            if run.call == wire.Call.CHUNK:
+                for slot, body in run.extras or ():
+                    chunk = chunk_of(body)
+                    new[placement.slots[slot]].append(chunk.groups(), chunk.others())
+                continue
             owners = [placement.slots[slot] for slot in slots_of(run.type, run.keys)]
             for owner, own in wire.dealt(run, owners).items():
                 new[owner].waiting.append(own)

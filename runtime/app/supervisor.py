@@ -11,25 +11,26 @@ Runs in the main thread of its process, since a child dies with the thread that 
 
 from __future__ import annotations
 
-import math
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
+from typing import Any
 
 from skerry.errors import SkerryError
 from skerry.runtime import as_json, forks
 from skerry.runtime.app import placer
 from skerry.runtime.app.children import Child, Ended, reap_orphans, spawn_due
+from skerry.runtime.app.control import Door
 from skerry.runtime.app.coordinator import DirectoryCoordinator
 from skerry.runtime.app.machine import allow_files, oom_kills, usable_cores
 from skerry.runtime.app.opening import open_app
 from skerry.runtime.app.questions import Progress, Questions
+from skerry.runtime.app.scaler import Scaler
+from skerry.runtime.app.signals import Signals
 from skerry.runtime.app.watch import RESTARTS_WITHIN_S, GiveUp, Restart
 from skerry.runtime.config import Config
 from skerry.runtime.description import Running
@@ -48,9 +49,6 @@ BEATS_S = 0.5
 
 SOCKETS_EVERY_S = 2.0
 """How often to look whether the sockets are still where clients and peers expect them."""
-
-SAME_WISH_S = 1.0
-"""Two signals to end within this time are one wish, except for Ctrl-C, which a person presses."""
 
 STOP_S = 30.0
 """How long a worker that is told to stop may take to commit what runs."""
@@ -73,8 +71,7 @@ class Supervisor:
         self._sockets: SocketsFolder | None = None
         self._look_at_sockets_s = 0.0
         self._children: list[Child] = []
-        self._signals = 0
-        self._signalled_s = -math.inf
+        self._signals = Signals()
         self._exit: int | None = None
         """The exit code, once the app is to end."""
         self._oom_kills = oom_kills()
@@ -105,26 +102,36 @@ class Supervisor:
             serve = self._config.supervision.serve
             self._questions = Questions(members, self._secret, serve=serve)
             self.progress = self._questions.progress
-            self._announce()
+            self._make_sockets()
             self._children = [Child(shard, self._say) for shard in members]
+            self._scaler = Scaler(
+                self._data, app, self._coordinator, self._questions, self, self._say
+            )
+            self._scaler.start(self._config.workers)
             forks.let_go_in_children([self._data, self._questions.folder])
-            with self._heeding_signals():
+            with self._signals.heeded():
                 self._supervise()
             return self._exit or 0
         finally:
             self._clean_up()
             self._coordinator.release()
 
-    def _announce(self) -> None:
-        """Make a folder for the sockets, and tell clients of it."""
+    def _make_sockets(self) -> None:
+        """Make a folder for the sockets and our own door, and tell clients of it."""
         self._sockets = SocketsFolder(self._data)
         self._questions.folder = self._sockets.path
+        self._door = Door(self._sockets.path, self._secret, self)
+        self.announce(self._description.placement.members)
+
+    def announce(self, shards: Sequence[int]) -> None:
+        """Tell clients and workers which shards there are, and where."""
+        assert self._sockets is not None, "there are sockets to tell of"
         self._coordinator.announce(
             Running(
                 pid=os.getpid(),
                 app=self._config.program.app,
                 sockets=os.fsencode(self._sockets.path).decode(errors="surrogateescape"),
-                shards=self._description.placement.members,
+                shards=list(shards),
                 secret=self._secret,
             )
         )
@@ -135,9 +142,10 @@ class Supervisor:
         while not all(child.done for child in self._children):
             if self._exit is None:
                 spawn_due(self._children, self._assignment)
-            self._questions.listen(self._bell, self._patience_s())
+            self._questions.listen(self._signals.bell, self._door.fd, self._patience_s())
+            self._door.serve()
             # Before any end of a worker is looked at: it may have been told to stop as we were.
-            if self._signals and self._exit is None:
+            if self._signals.count and self._exit is None:
                 self._say("stopping: what runs is committed …")
                 self._stop(0)
             self._reap()
@@ -145,17 +153,31 @@ class Supervisor:
                 for child in self._children:
                     child.look(self._config.supervision.hang_s)
                 self._look_at_sockets()
-                if self._exit is None and self._questions.step(self._children):
-                    self._stop(0)
+                if self._exit is None:
+                    self._go_on()
             else:
                 self._press()
             self.progress.seconds = time.monotonic() - started
             self._show(self.progress)
         self._questions.count()
 
+    def _go_on(self) -> None:
+        """Move slots, if some are to move; see whether all is over, if not."""
+        if not self._scaler.busy:
+            if self._questions.step(self._children):
+                self._stop(0)
+            return
+        try:
+            self._scaler.step()
+        except (SkerryError, OSError) as error:
+            self._say(f"{error} The app ends; the next start goes on with the move.")
+            self._stop(1)
+
     def _patience_s(self) -> float:
         """Return how long to wait for something to happen before looking again."""
         if self._exit is not None:
+            return POLL_S
+        if self._scaler.busy:
             return POLL_S
         longest_s = min(BEATS_S, self._config.supervision.hang_s / 4)
         if any(child.watch.dumping for child in self._children):
@@ -186,35 +208,29 @@ class Supervisor:
             except SkerryError as error:
                 self._say(str(error))  # Only a start after `--sync off` depends on it.
 
-    # ── signals ──
-
-    @contextmanager
-    def _heeding_signals(self) -> Iterator[None]:
-        """Count signals to end while the context is open; these and the ends of children ring the bell."""
-        previous = {
-            number: signal.signal(number, self._on_signal)
-            for number in forks.OURS_TO_HANDLE
-            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN
-        }
-        previous[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda number, frame: None)
-        self._bell, rung = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        before = signal.set_wakeup_fd(rung, warn_on_full_buffer=False)
-        try:
-            yield
-        finally:
-            signal.set_wakeup_fd(before)
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-            os.close(self._bell)
-            os.close(rung)
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        # Service managers and `timeout` signal the group, and us as well: that is one wish, not two.
-        now = time.monotonic()
-        if number == signal.SIGINT or now - self._signalled_s > SAME_WISH_S:
-            self._signals, self._signalled_s = self._signals + 1, now
-
     # ── workers ──
+
+    def hire(self, shard: int) -> None:
+        """Keep a worker of this shard, too."""
+        if all(child.shard != shard for child in self._children):
+            self._children.append(Child(shard, self._say))
+
+    def dismiss(self, shard: int) -> None:
+        """End the worker of a shard, and keep none any more."""
+        for child in [child for child in self._children if child.shard == shard]:
+            child.kill()
+            child.wait()
+            self._children.remove(child)
+
+    # ── what our own door asks (`control.Host`) ──
+
+    def scale(self, workers: int) -> None:
+        """Begin to change to this many workers. Raises SkerryError."""
+        self._scaler.scale(workers)
+
+    def status(self) -> dict[str, Any]:
+        """Say how a change of the number of workers is going."""
+        return {"scaling": self._scaler.summary}
 
     def _assignment(self, child: Child) -> Assignment:
         """Return the assignment of a worker that is started now."""
@@ -302,7 +318,7 @@ class Supervisor:
             return
         try:
             folder.remove()
-            self._announce()
+            self._make_sockets()
         except (SkerryError, OSError) as error:
             self._say(
                 f"the sockets in {folder.path} were removed, and can't be made again. The app ends."
@@ -327,7 +343,7 @@ class Supervisor:
 
     def _press(self) -> None:
         """Tell the workers to stop again; kill them when they take too long, or a person is impatient."""
-        if self._signals > 1 or time.monotonic() > self._stop_by_s:
+        if self._signals.count > 1 or time.monotonic() > self._stop_by_s:
             for child in self._children:
                 child.kill()
         elif self._questions.due:

@@ -72,3 +72,8 @@ class Standing(Struct, frozen=True):
     """No slot is on its way from it or to it, and that is durable."""
     unacked: list[int]
     """Peers that have not acked every frame."""
+    slots: int = 0
+    """Slots that came to it with this version; their bytes, and the longest time that one was waited
+    for."""
+    size: int = 0
+    pause_ns: int = 0

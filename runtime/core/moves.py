@@ -29,6 +29,7 @@ from skerry.runtime.core import handover, wire
 from skerry.runtime.core.buffer import CHUNKS, MARKS
 from skerry.runtime.core.cache import Cache
 from skerry.runtime.core.commit import slot_prefix
+from skerry.runtime.core.demand import Standing
 from skerry.runtime.core.events import Row, StateGroup, Table
 from skerry.runtime.core.handover import START, Chunk
 from skerry.runtime.core.ownership import Ownership, slots_of
@@ -73,9 +74,10 @@ class Moves:
         self._types, self._learn, self._writing = types, learn, writing
         self._now = self._open = progress
         """How far the moves are by the newest commit, and by the open batch."""
+        streams.outboxes.moving = progress.busy
         self._next: Placement | None = None
-        self._unacked: dict[int, int] | None = None
-        """Frames that must be acked before the first chunk leaves, by peer; None: not known yet."""
+        self._unacked = dict(progress.sealed)
+        """Those of `sealed` that are not acked yet."""
         self._after: Place = START
         """The last row of the first stopped slot that this process has sent."""
         self._rows: list[Row] = []
@@ -87,6 +89,8 @@ class Moves:
         """The time of the shards that slots have come from: the shard's own must not be behind."""
         self.changed_no = 0
         """The newest commit in which the moves came further."""
+        self._came = self._size = self._pause_ns = self._adopted_ns = 0
+        """What has come with this version: slots, bytes, and how long one was waited for."""
 
     # ── from outside ──
 
@@ -108,6 +112,12 @@ class Moves:
             return self._next is not None
         return bool(now.complete) or self._may_stop() or self._may_send()
 
+    def standing(self, durable: int, unacked: Iterable[int]) -> Standing:
+        """Say how far the shard is with the version that it goes by."""
+        settled = not self.busy and self.changed_no <= durable
+        version, came = self._ownership.version, (self._came, self._size, self._pause_ns)
+        return Standing(version, settled, sorted(unacked), *came)
+
     def stats(self) -> dict[str, int]:
         """Return how many slots are on their way."""
         now = self._now
@@ -124,8 +134,13 @@ class Moves:
         """Take the step that is due."""
         if not self._now.busy:
             self._adopt()
+            self._came = self._size = self._pause_ns = 0
+            self._adopted_ns = time_ns
         elif self._now.complete:
             self._serve(tables)
+            self._came += len(self._now.complete)
+            if self._adopted_ns:  # Else by an earlier life, which was killed meanwhile.
+                self._pause_ns = time_ns - self._adopted_ns
         elif self._may_stop():
             self._stop(tables)
         else:
@@ -163,15 +178,16 @@ class Moves:
         for table in tables:
             for slot in slots:
                 table.drop(slot)
-        self._open = replace(self._now, leaving=[], marked=[], awaited=[], stopped=sorted(slots))
-        self._unacked, self._after = None, START
+        sealed = {peer: stream.sealed for peer, stream in self._streams.outbound.items()}
+        self._unacked, self._after = dict(sealed), START
+        self._open = replace(
+            self._now, leaving=[], marked=[], awaited=[], stopped=sorted(slots), sealed=sealed
+        )
 
     def _may_send(self) -> bool:
         if not self._now.stopped:
             return False
         outbound = self._streams.outbound
-        if self._unacked is None:
-            self._unacked = {peer: stream.sealed for peer, stream in outbound.items()}
         for peer, seq in list(self._unacked.items()):
             if outbound[peer].released < seq:
                 return False
@@ -245,6 +261,7 @@ class Moves:
         self._open = replace(self._open, arriving=arriving | {slot: taken}, complete=complete)
         self.groups += chunk.groups()
         self._rows += chunk.others()
+        self._size += sum(len(value) for _, value in chunk.rows)
         read = self._store.read
         self._rows += [
             (Table.SCHEMA, key, value)
@@ -280,6 +297,7 @@ class Moves:
         """Let the batch's changes count."""
         if self._open is not self._now:
             self._now, self.changed_no = self._open, no
+            self._streams.outboxes.moving = self._now.busy
         self._clear()
 
     def undo(self) -> None:

@@ -52,6 +52,8 @@ class Progress(Struct, array_like=True, frozen=True):
     """Slots that are served here until then."""
     stopped: list[int] = []
     """Slots that are served nowhere, whose rows go over, one slot after the other."""
+    sealed: dict[int, int] = {}
+    """The newest frame to each peer when they were stopped: all up to it must be acked first."""
     sent: Tally = Tally()
     """What has left of the first of them."""
     arriving: dict[int, Tally] = {}

@@ -371,5 +371,4 @@ class Shard:
 
     def standing(self) -> Standing:
         """How far the shard is on the way to the placement that it should have."""
-        settled = not self.moves.busy and self.moves.changed_no <= self.durable
-        return Standing(self.placement.version, settled, sorted(self.streams.outboxes.unacked))
+        return self.moves.standing(self.durable, self.streams.outboxes.unacked)

@@ -23,6 +23,7 @@ from msgspec import Struct
 
 from skerry.errors import SkerryError
 from skerry.runtime.core.events import Operated
+from skerry.runtime.core.placement import Placement
 from skerry.runtime.core.shard import Shard
 from skerry.runtime.gateway.looks import Look, Rows
 from skerry.runtime.gateway.protocol import ALL_SLOTS, Caller, Control
@@ -77,6 +78,10 @@ class Host(Protocol):
 
     def steer(self, word: str) -> dict[str, Any]:
         """Do as the supervisor says, and say whether all is quiet."""
+        ...
+
+    def place(self, caller: Caller, n: int, placement: Placement) -> None:
+        """Take the newest placement; answer when the shard has come there."""
         ...
 
 
@@ -149,6 +154,8 @@ class Inquiries:
                 self._back_up(caller, n, *args)
             case "control":
                 self._answers.answer(caller, n, self._host.steer(*args))
+            case "place":
+                self._host.place(caller, n, *args)
             case unknown:
                 raise ValueError(f"a door does not know {unknown!r}")
 

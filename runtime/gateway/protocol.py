@@ -162,7 +162,21 @@ class Steer(Struct, array_like=True, tag_field="says", tag="control"):
     word: str
 
 
-Call = Hello | Asks | Confirm | Get | Scan | Count | Status | Dead | Backup | Steer
+class Place(Struct, array_like=True, tag_field="says", tag="place"):
+    """Tell a worker, as its supervisor, of the newest placement; how far it is when it has come there."""
+
+    n: int
+    placement: Placement
+
+
+class Scale(Struct, array_like=True, tag_field="says", tag="scale"):
+    """Tell a supervisor to change the number of workers; `scaler.Summary` as `Status` shows it."""
+
+    n: int
+    workers: int
+
+
+Call = Hello | Asks | Confirm | Get | Scan | Count | Status | Dead | Backup | Steer | Place | Scale
 
 
 # ── from workers ──────────────────────────────────────────────────────────────
@@ -259,7 +273,7 @@ class Control(Struct, frozen=True):
     caller: Caller
     n: int
     kind: str
-    """hello, get, scan, count, status, dead, backup or control."""
+    """hello, get, scan, count, status, dead, backup, control, place or scale."""
     args: tuple[Any, ...] = ()
 
 
@@ -291,6 +305,10 @@ def events(caller: Caller, call: Call, size: int) -> Iterator[Requested | Confir
             control = Control(caller, n, "backup", (no, folder))
         case Steer(n, word):
             control = Control(caller, n, "control", (word,))
+        case Place(n, placement):
+            control = Control(caller, n, "place", (placement,))
+        case Scale(n, workers):
+            control = Control(caller, n, "scale", (workers,))
     return iter((control,))
 
 

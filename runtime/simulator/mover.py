@@ -51,8 +51,8 @@ class Mover:
 
     def reshard(self, shards: int) -> None:
         """Deal the slots of shards that are down out to new ones."""
-        cluster = self._cluster
-        first = cluster.placement.next_id
+        cluster, self.goal = self._cluster, None
+        first = max(self._next_id, cluster.placement.next_id)
         cluster.placement = placer.after(cluster.placement, range(first, first + shards))
         disks = _dealt({m.id: m.disk for m in cluster.machines}, cluster.placement)
         cluster.past += [machine.books for machine in cluster.machines]
@@ -76,7 +76,7 @@ class Mover:
             if shard is None or driver is None or shard.standing().version >= placement.version:
                 continue
             if cluster.rng.random() < cluster.faults.sync:
-                driver.placed(placement)
+                driver.place(("mover", machine.id), 0, placement)
         if self.goal is None:
             return
         shards = {m.id: m.shard for m in cluster.machines if m.shard is not None}

@@ -11,33 +11,24 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import lmdb
 import msgspec
-from msgspec import Struct
 
 from skerry.errors import StoreDamaged, StoreLocked
 from skerry.runtime.core import progress
-from skerry.runtime.core.events import SLOTTED, Table
-from skerry.runtime.core.ownership import slots_of
+from skerry.runtime.core.commit import state_key
+from skerry.runtime.core.events import SLOTS, Table
 from skerry.runtime.core.placement import Placement
 from skerry.runtime.store.environment import Environment
 from skerry.runtime.store.memtable import tree_key
 from skerry.runtime.store.store import open_log
-from skerry.runtime.store.tree import unseal, verify
+from skerry.runtime.store.tree import CHECKSUM_BYTES, slot_of_row, verify
+
+MOVES = tree_key(Table.META, progress.KEY)
 
 NAMED = 8
 """How many slots a sentence names."""
-
-
-class _Seen(Struct):
-    """What a store holds."""
-
-    slots: set[int] = set()
-    """Slots that have rows."""
-    moves: bytes | None = None
-    """The row on slots that move."""
 
 
 def check(path: Path, *, shard: int, placement: Placement | None = None) -> Iterator[str]:
@@ -49,61 +40,81 @@ def check(path: Path, *, shard: int, placement: Placement | None = None) -> Iter
         return
     try:
         with store.env.begin() as txn:
-            seen = _Seen(moves=_moves_in_tree(store, txn))
-            yield from _log(store, seen)
-            yield from verify(txn, store.rows, store.slots, path, seen.slots)
-            if placement is not None:
-                yield from _strays(path, shard, placement, seen)
+            strays = _Strays(shard, placement)
+            yield from verify(txn, store.rows, store.slots, path)
+            for key, stored in txn.cursor(db=store.rows).iternext(keys=True, values=True):
+                strays.put(bytes(key), bytes(stored)[CHECKSUM_BYTES:])
+            yield from _log(store, strays)
+            yield from strays.named(path)
     except lmdb.Error as error:
         yield str(store.unreadable(error))
     finally:
         store.close()
 
 
-def _moves_in_tree(store: Environment, txn: Any) -> bytes | None:
-    key = tree_key(Table.META, progress.KEY)
-    try:
-        stored = txn.get(key, db=store.rows)
-        return None if stored is None else unseal(key, stored, store.path)
-    except StoreDamaged:
-        return None  # It is named when all rows are verified.
+class _Strays:
+    """Rows that are never read here, because another shard owns their slots.
+
+    Those of slots that are on their way are none: the store's own row says which these are.
+    """
+
+    def __init__(self, shard: int, placement: Placement | None) -> None:
+        self._shard, self._placement = shard, placement
+        self._found: dict[bytes, int] = {}
+        """The keys of rows in slots of others, each with its slot, as the newest commit leaves them."""
+        self._moves: bytes | None = None
+
+    def put(self, key: bytes, value: bytes | None) -> None:
+        """Note a row, or its deletion. `key` is that of the row in the tree."""
+        if key == MOVES:
+            self._moves = value
+        slot = slot_of_row(key)
+        if self._placement is None or slot >= SLOTS or self._placement.slots[slot] == self._shard:
+            return
+        if value is None:
+            self._found.pop(key, None)
+        else:
+            self._found[key] = slot
+
+    def named(self, path: Path) -> Iterator[str]:
+        """Yield a sentence that names their slots, if there are any."""
+        here, own = set[int](), self._placement
+        if self._moves is not None and own is not None:
+            try:
+                moves = progress.progress_of(self._moves)
+            except msgspec.MsgspecError:
+                return  # It is named when all rows are verified.
+            here = moves.away
+            if moves.placement.version == own.version - 1:
+                own = moves.placement  # It has not heard of the newest version yet.
+        others = {
+            slot: own.slots[slot]
+            for slot in sorted({*self._found.values()} - here)
+            if own is not None and own.slots[slot] != self._shard
+        }
+        if others:
+            slots = ", ".join(
+                f"{slot} (shard {owner})" for slot, owner in list(others.items())[:NAMED]
+            )
+            yield (
+                f"{path} holds rows of {len(others)} slots that app.json gives to other shards: {slots}"
+                f"{', …' if len(others) > NAMED else ''}. Description and stores are of different "
+                f"times, or one of them is wrong: restore the app's last backup."
+            )
 
 
-def _log(store: Environment, seen: _Seen) -> Iterator[str]:
+def _log(store: Environment, strays: _Strays) -> Iterator[str]:
     """Verify the log's records and the chain between them, up to the first that is wrong."""
     try:
         log, _ = open_log(store)
         for decoded in log.replay():
             for group in decoded.states:
-                seen.slots.update(slots_of(group.type, group.keys))
-            for table, key, value in decoded.rows:
-                if table in SLOTTED and value is not None:
-                    seen.slots.add(int.from_bytes(key[:2], "big"))
-                elif (table, key) == (Table.META, progress.KEY):
-                    seen.moves = value
+                for key, state in group.each():
+                    strays.put(tree_key(Table.STATE, state_key(group.type, key)), state)
+            for table, row_key, value in decoded.rows:
+                strays.put(tree_key(table, row_key), value)
     except StoreDamaged as damage:
         yield str(damage)
-
-
-def _strays(path: Path, shard: int, placement: Placement, seen: _Seen) -> Iterator[str]:
-    """Name rows that are never read here, because another shard owns their slots."""
-    here, own = set[int](), placement
-    if seen.moves is not None:
-        moves = progress.progress_of(seen.moves)
-        here = moves.away
-        if moves.placement.version == placement.version - 1:
-            own = moves.placement  # It has not heard of the newest version yet.
-    if others := {
-        slot: owner
-        for slot, owner in enumerate(own.slots)
-        if slot in seen.slots and owner != shard and slot not in here
-    }:
-        slots = ", ".join(f"{slot} (shard {owner})" for slot, owner in list(others.items())[:NAMED])
-        yield (
-            f"{path} holds rows of {len(others)} slots that app.json gives to other shards: {slots}"
-            f"{', …' if len(others) > NAMED else ''}. Description and stores are of different times, "
-            f"or one of them is wrong: restore the app's last backup."
-        )
 
 
 def check_apart(path: Path, *, shard: int, placement: Placement | None = None) -> list[str]:

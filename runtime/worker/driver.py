@@ -119,6 +119,8 @@ class Driver:
         """All partitions of all sources, whoever reads them."""
         self._reading: set[tuple[str, str]] = set()
         """The partitions that this shard reads."""
+        self._placed: list[tuple[Caller, int, int]] = []
+        """Who waits for a version of the placement: (caller, number of the call, version)."""
         self._turns = self._commits = 0
 
     # ── what comes ──
@@ -130,10 +132,6 @@ class Driver:
     def arrived(self, raw: bytes) -> None:
         """Take a packet from a pipe."""
         self._shard.accept(Arrived(raw))
-
-    def placed(self, placement: Placement) -> None:
-        """Take the next placement."""
-        self._shard.accept(placement)
 
     def called(self, event: Requested | Confirmed | Control) -> None:
         """Take what a caller says."""
@@ -172,6 +170,7 @@ class Driver:
             self._fail(self._sources.failure)
         self._inquiries.step()
         self._answer_copies()
+        self._answer_placed()
         if behind:
             return False
         demand = self._shard.demand()
@@ -333,6 +332,22 @@ class Driver:
             "progress": self._sources.progress(),
             "dead": self._shard.stats()["dead_since_start"],
         }
+
+    def place(self, caller: Caller, n: int, placement: Placement) -> None:
+        """Take the newest placement; the answer comes when the shard has come there."""
+        self._shard.accept(placement)
+        self._placed.append((caller, n, placement.version))
+
+    def _answer_placed(self) -> None:
+        if not self._placed:
+            return
+        standing = self._shard.standing()
+        if not standing.settled:
+            return
+        for caller, n, version in self._placed:
+            if standing.version == version:
+                self._listener.answer(caller, n, standing)
+        self._placed.clear()
 
     def backup(self, caller: Caller, n: int, no: int, folder: str) -> None:
         """Take a snapshot marker and have the rows copied; the answer comes when that is done."""

@@ -1,5 +1,10 @@
 """The app that the kill loop runs: money, counters and numbered messages at once."""
 
+import time
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+
 from skerry import App, Entity, Failed, Rejected, ask, send
 from skerry.sources import Generate
 
@@ -56,5 +61,24 @@ def sender(partition: str, position: int) -> str:
     return f"sender-{partition}"
 
 
-app = App("witness", entities=[Account, Counter, Sender, Receiver])
-(app.source(Generate(sender, partitions=SENDERS)).key_by(lambda name: name).to(Sender.next))
+class Paced:
+    """The same items, a few hundred a second: nothing piles up, so slots move soon."""
+
+    def partitions(self) -> list[str]:
+        return [str(number) for number in range(SENDERS)]
+
+    def read(self, partition: str, after: int | None) -> Iterator[tuple[int, str]]:
+        for position in count(0 if after is None else after + 1):
+            time.sleep(0.005)
+            yield position, sender(partition, position)
+
+
+def witness(source: Any) -> App:
+    """The app, with this source of numbered messages."""
+    made = App("witness", entities=[Account, Counter, Sender, Receiver])
+    made.source(source).key_by(lambda name: name).to(Sender.next)
+    return made
+
+
+app = witness(Generate(sender, partitions=SENDERS))
+calm = witness(Paced())

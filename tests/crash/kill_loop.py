@@ -1,6 +1,9 @@
 """Kills workers and the supervisor at random moments, while money moves and messages flow.
 
     python -m tests.crash.kill_loop --kills 1000
+    python -m tests.crash.kill_loop --kills 300 --moves 1000
+
+With `--moves` the number of workers changes all the while, until so many slots have moved, too.
 
 Three witnesses, all read from the stores at the end: money is conserved, every acknowledged
 request counted once, and every sequence is without gap or repeat. Prints what it did; the
@@ -26,6 +29,7 @@ import skerry
 from skerry.errors import SkerryError, TimedOut, Unavailable
 from skerry.message import message
 from skerry.runtime.app import directory
+from skerry.runtime.app.control import Line
 from skerry.runtime.config import Config, Program, Supervision
 from skerry.runtime.store.check import check
 from skerry.runtime.store.store import LmdbStore
@@ -39,6 +43,8 @@ than the next kill, none ever would be."""
 CALM_S = 120.0
 """An app that answers nothing for so long, while nobody kills it, has stopped for good."""
 
+WORKERS_MAX = 4
+
 HANG_S = 1.0
 """After how long a worker that stands still is replaced."""
 
@@ -46,7 +52,8 @@ HANG_S = 1.0
 class Witness:
     """The app under attack, and a client that remembers what was acknowledged."""
 
-    def __init__(self, data: Path, workers: int, seed: int) -> None:
+    def __init__(self, data: Path, workers: int, seed: int, target: str) -> None:
+        self.target = target
         self.data, self.workers, self.rng = data, workers, random.Random(seed)
         self.acknowledged = 0
         self.unknown = 0
@@ -54,14 +61,17 @@ class Witness:
         self.stopping = False
         self.supervisor: subprocess.Popen[bytes] | None = None
         self.kills: collections.Counter[str] = collections.Counter()
+        self.moved = self.changes = 0
+        """Slots, and changes of the number of workers that came to their end."""
 
     def start(self) -> None:
         """A supervisor; its standard input is its lifeline."""
         root = str(Path(__file__).parents[2])
         config = Config(
-            program=Program(app="witness", target="tests.crash.apps:app", path=[root]),
+            program=Program(app="witness", target=self.target, path=[root]),
             data=str(self.data),
-            workers=self.workers,
+            # Later starts go on with as many workers as there were to be.
+            workers=None if self.data.exists() else self.workers,
             supervision=Supervision(serve=True, hang_s=HANG_S),
         )
         self.supervisor = subprocess.Popen(
@@ -72,6 +82,21 @@ class Witness:
         assert self.supervisor.stdin is not None
         self.supervisor.stdin.write(msgspec.json.encode(config) + b"\n")
         self.supervisor.stdin.flush()
+
+    def move(self) -> None:
+        """Other numbers of workers until told to stop, each as soon as the last has come to its end."""
+        rng = random.Random(11)
+        while not self.stopping:
+            try:
+                with Line(self.data, directory.running_app(self.data)) as line:
+                    found = line.ask("scale", rng.randint(1, WORKERS_MAX))["scaling"]
+                    while not found["done"]:
+                        time.sleep(0.05)
+                        found = line.ask("status")["scaling"]
+                    self.moved += found["slots"]
+                    self.changes += found["slots"] > 0
+            except (SkerryError, OSError):
+                time.sleep(0.1)  # It is down, or goes on with an earlier change.
 
     def connect(self) -> skerry.Client:
         """A client, however long the app takes to come up."""
@@ -136,12 +161,16 @@ class Witness:
                 os.kill(self.rng.choice(workers), signal.SIGKILL)
                 self.kills["worker killed"] += 1
 
-    def run(self, kills: int, pause_s: float) -> None:
+    def run(self, kills: int, moves: int, pause_s: float) -> None:
         """All of it."""
         self.start()
         driving = threading.Thread(target=self.drive, daemon=True)
         driving.start()
-        while (done := self.kills.total()) < kills:
+        moving = threading.Thread(target=self.move, daemon=True)
+        if moves:
+            self.answered.wait(CALM_S)
+            moving.start()
+        while (done := self.kills.total()) < kills or self.moved < moves:
             # The moment of a kill is the whole point: anywhere in the life of a worker.
             time.sleep(self.rng.uniform(0, 2 * pause_s))
             self.kill_one()
@@ -152,6 +181,8 @@ class Witness:
                 print(f"{self.kills.total()} of {kills}", file=sys.stderr, flush=True)
         self.stopping = True
         driving.join()
+        if moves:
+            moving.join()
         assert self.supervisor is not None
         self.settle()
         self.supervisor.send_signal(signal.SIGTERM)
@@ -218,16 +249,18 @@ def main() -> int:
     """Run it and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--moves", type=int, default=0, help="slots that must have moved")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--pause", type=float, default=0.3, help="mean seconds between two kills")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="skerry-crash-") as folder:
         data = Path(folder) / "data"
-        witness = Witness(data, given.workers, given.seed)
+        target = f"tests.crash.apps:{'calm' if given.moves else 'app'}"
+        witness = Witness(data, given.workers, given.seed, target)
         started = time.monotonic()
         try:
-            witness.run(given.kills, given.pause)
+            witness.run(given.kills, given.moves, given.pause)
         except BaseException:
             print((Path(folder) / "supervisor.log").read_text()[-5000:])
             raise
@@ -237,6 +270,7 @@ def main() -> int:
             print((Path(folder) / "supervisor.log").read_text()[-3000:])
     print(
         f"{', '.join(f'{count} {what}' for what, count in sorted(witness.kills.items()))}; "
+        f"{witness.moved:,} slots moved in {witness.changes} changes that no kill cut short; "
         f"{witness.acknowledged:,} requests acknowledged, {witness.unknown} unknown, "
         f"{sent * RECEIVERS:,} numbered messages in {time.monotonic() - started:.0f} s"
     )

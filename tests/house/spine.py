@@ -52,7 +52,17 @@ WALK = (
     *("observed", "harness", "simulation", "faults", "simulated"),
     # A process starts.
     *("launch", "load", "config", "supervisor", "opening", "description", "directory"),
-    *("coordinator", "membership", "placer", "scaling", "reshard", "backup"),
+    *(
+        "coordinator",
+        "membership",
+        "placer",
+        "scaling",
+        "scaler",
+        "control",
+        "signals",
+        "reshard",
+        "backup",
+    ),
     *("children", "questions", "watch", "machine"),
     *(
         "assignment",
@@ -82,6 +92,7 @@ WALK = (
         "placement",
         "ownership",
         "moves",
+        "progress",
         "handover",
         "links",
         "handshake",

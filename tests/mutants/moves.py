@@ -39,9 +39,7 @@ def _(may_send, self):
 
 @bug("the wait for acks forgets the own stream", "core.moves:Moves._may_send")
 def _(may_send, self):
-    if self._unacked is None and self._now.stopped:
-        self._unacked = {peer: s.sealed for peer, s in self._streams.outbound.items()}
-        self._unacked.pop(self._ownership.me, None)
+    self._unacked.pop(self._ownership.me, None)
     return may_send(self)
 
 

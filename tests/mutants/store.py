@@ -128,9 +128,9 @@ def _(note, txn, slots, slot, old, new, path):
 
 
 @bug("rows that belong to no slot may vanish from the tree", "store.tree:verify")
-def _(verify, txn, rows, slots, path, seen=None):
+def _(verify, txn, rows, slots, path):
     with patch.object(tree, "SLOTS", tree.SLOTS - 1):
-        yield from verify(txn, rows, slots, path, seen)
+        yield from verify(txn, rows, slots, path)
 
 
 @bug("a small store is opened unread", "store.environment:Environment.verify_small")
@@ -277,7 +277,7 @@ def _(decoded, raw, type):
     return decoded(sealed_file._sealed(raw[sealed_file._HEAD_BYTES :]), type)
 
 
-@bug("rows of slots on their way are damage", "store.check:_strays")
-def _(strays, path, shard, placement, seen):
-    seen.moves = None
-    return strays(path, shard, placement, seen)
+@bug("rows of slots on their way are damage", "store.check:_Strays.named")
+def _(named, self, path):
+    self._moves = None
+    return named(self, path)

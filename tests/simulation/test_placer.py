@@ -29,15 +29,6 @@ def test_every_placement_deals_all_slots_evenly_to_shards_that_are_new(
         assert max(slots.values()) - min(slots.values()) <= 1
 
 
-def test_shards_stay_unless_others_are_wanted_or_commits_were_lost() -> None:
-    two = placer.first(2)
-    assert placer.shards_wanted(two, None, lost=False) is None
-    assert placer.shards_wanted(two, 2, lost=False) is None
-    assert placer.shards_wanted(two, 3, lost=False) == 3
-    assert placer.shards_wanted(two, None, lost=True) == 2
-    assert placer.shards_wanted(two, 1, lost=True) == 1
-
-
 def test_a_worker_keeps_to_a_core_while_there_is_one_for_each() -> None:
     assert [placer.core_of(worker, 2, [3, 5, 7]) for worker in range(2)] == [3, 5]
     assert placer.core_of(0, 4, [3, 5, 7]) is None

@@ -63,8 +63,7 @@ def drawn(seed: int) -> World:
         astray=sometimes(0.05),
         torn=sometimes(0.5),
     )
-    # A change of workers while the app is down deals out a placement that is finished.
-    return world._replace(scales=0 if world.reshards else sometimes(rng.randint(1, 4), 0.4))
+    return world._replace(scales=sometimes(rng.randint(1, 4), 0.4))
 
 
 class Events:

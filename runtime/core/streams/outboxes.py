@@ -14,6 +14,9 @@ from skerry.runtime.core.streams.outbound import Outbound, Sealed
 PRESSED_BYTES = 64 << 20
 """Unacked bytes to one peer above which intake from outside pauses."""
 
+MOVING_BYTES = 1 << 20
+"""The same while slots are on their way: they wait until what is unacked now is acked."""
+
 PRESSED_BYTES_OF_ALL = 1 << 30
 """Unacked bytes to all peers together above which it pauses."""
 
@@ -25,8 +28,8 @@ class Outboxes:
         self.unacked: dict[int, Outbound] = {}
         """Streams with frames in their outbox, by peer."""
         self._bytes = 0
-        self._heavy: set[int] = set()
-        """Peers to which too many bytes are unacked."""
+        self.moving = False
+        """Whether slots are on their way from this shard or to it."""
         self._released: dict[int, Outbound] = {}
         """Streams with frames that were acked; the next commit deletes their rows."""
         self._bulky: dict[int, Outbound] = {}
@@ -35,7 +38,12 @@ class Outboxes:
     @property
     def full(self) -> bool:
         """Whether too much is unacked."""
-        return bool(self._heavy) or self._bytes > PRESSED_BYTES_OF_ALL
+        if self._bytes > PRESSED_BYTES_OF_ALL:
+            return True
+        most = MOVING_BYTES if self.moving else PRESSED_BYTES
+        return self._bytes > most and any(
+            stream.unacked_bytes > most for stream in self.unacked.values()
+        )
 
     def loaded(self, stream: Outbound) -> None:
         """Count what a stream has in its outbox after a restart."""
@@ -85,9 +93,5 @@ class Outboxes:
             self.unacked[peer] = stream
         else:
             self.unacked.pop(peer, None)
-        if stream.unacked_bytes > PRESSED_BYTES:
-            self._heavy.add(peer)
-        else:
-            self._heavy.discard(peer)
         if stream.bulky:
             self._bulky[peer] = stream

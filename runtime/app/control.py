@@ -1,0 +1,129 @@
+"""The supervisor's own door: a socket on which `skerry scale` and others tell it what to do.
+
+Like a worker's door it serves who knows the app's secret, never blocks, and bounds what callers can
+make it hold. Idea: docs/ideas/clients.md.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+from skerry.errors import SkerryError, Unavailable
+from skerry.runtime.description import Running
+from skerry.runtime.gateway import knock, protocol
+from skerry.runtime.gateway.channel import Broken, Channel
+from skerry.runtime.gateway.listener import Listener
+from skerry.runtime.gateway.protocol import Control
+from skerry.runtime.private import doubt, trusted
+
+NAME = "control"
+"""The name of the socket in the sockets' folder."""
+
+CALLERS_MAX = 32
+ANSWER_BYTES_MAX = 1 << 20
+ANSWER_S = 30.0
+
+
+class Host(Protocol):
+    """What a supervisor does when it is told to."""
+
+    def scale(self, workers: int, /) -> None:
+        """Begin to change to this many workers. Raises SkerryError."""
+        ...
+
+    def status(self) -> dict[str, Any]:
+        """Say what is under way."""
+        ...
+
+
+class Door:
+    """Answers what callers ask of a supervisor."""
+
+    def __init__(self, folder: Path, secret: str, host: Host) -> None:
+        self._listener = Listener(folder / NAME, secret, callers_max=CALLERS_MAX)
+        self._host = host
+        self.fd = self._listener.fd
+        """Readable when `serve` has something to do."""
+
+    def serve(self) -> None:
+        """Answer what has been asked."""
+        for event in self._listener.receive():
+            if not isinstance(event, Control):
+                continue
+            try:
+                self._listener.answer(event.caller, event.n, self._answer(event))
+            except SkerryError as error:
+                self._listener.error(event.caller, event.n, error)
+
+    def _answer(self, event: Control) -> Any:
+        match event.kind:
+            case "scale":
+                self._host.scale(*event.args)
+                return self._host.status()
+            case "status":
+                return self._host.status()
+            case unknown:
+                raise SkerryError(f"A supervisor does not know {unknown!r}.")
+
+
+class Line:
+    """A line to the supervisor of a running app, for one caller that waits for each answer.
+
+    Raises Unavailable: no supervisor answers there, or somebody else has taken its place.
+    """
+
+    def __init__(self, data: Path, running: Running) -> None:
+        self._data, self._number = data, 0
+        folder, owners = running.folder, trusted(data, data / "run.json")
+        channel = Channel.to(str(folder / NAME), message_bytes_max=ANSWER_BYTES_MAX)
+        if channel is None:
+            raise Unavailable(f"The supervisor of the app in {data} can't be reached in {folder}.")
+        self._channel, challenge = channel, knock.drawn()
+        strange = f"its socket is of user {channel.user}" if channel.user not in owners else ""
+        if why := doubt(folder, owners) or strange:
+            raise Unavailable(f"The supervisor of the app in {data} is not spoken to: {why}.")
+        if not knock.is_answer(
+            running.secret, challenge, self._exchange(knock.knock(running.secret, challenge))
+        ):
+            raise Unavailable(
+                f"What listens in {folder} is not the supervisor of the app in {data}."
+            )
+
+    def __enter__(self) -> Line:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self._channel.close()
+
+    def ask(self, kind: str, *args: Any) -> Any:
+        """Ask, and wait for the answer. Raises SkerryError: it was refused; Unavailable."""
+        self._number += 1
+        word = protocol.decode_word(self._exchange(protocol.encode([kind, self._number, *args])))
+        if isinstance(word, protocol.Answer):
+            return word.value
+        assert isinstance(word, protocol.Refusal), "a supervisor answers or refuses"
+        raise SkerryError(word.text)
+
+    def _exchange(self, raw: bytes) -> bytes:
+        try:
+            self._channel.say(raw)
+            until_s = time.monotonic() + ANSWER_S
+            while time.monotonic() < until_s:
+                select.select(
+                    [self._channel], [self._channel] if self._channel.unsent else [], [], 1
+                )
+                self._channel.go_on()
+                for heard in self._channel.hear():
+                    return heard
+        except Broken as error:
+            raise Unavailable(f"The app in {self._data} ended meanwhile: {error}.") from error
+        raise Unavailable(f"The supervisor of the app in {self._data} does not answer.")

@@ -1,0 +1,219 @@
+"""Changes the number of workers while the app serves: processes come, slots move, processes go.
+
+    goal durable -> new stores -> new workers -> versions of the placement, one by one -> old ones go
+
+The goal stands in the description, so a supervisor that was killed in between is succeeded by one
+that goes on. Which version comes next is decided in `scaling.py`. A version is durable before any
+worker is told of it, and each worker answers when it has finished it.
+
+Works on the app's files, and by its supervisor's hands on processes. Idea: docs/ideas/moves.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from skerry.errors import SkerryError
+from skerry.runtime.app import membership
+from skerry.runtime.app.questions import Questions
+from skerry.runtime.app.scaling import Scaling
+from skerry.runtime.core.demand import Standing
+from skerry.runtime.core.events import SLOTS
+from skerry.runtime.description import Description
+from skerry.runtime.ports import Coordinator
+from skerry.runtime.printable import Say
+
+SLOTS_AT_ONCE = 16
+"""How many slots move in one version: while they do, their entities wait."""
+
+ASK_AGAIN_S = 0.05
+"""How often workers that have finished a version are asked whether their last frames are acked."""
+
+WORKERS_MAX = 512
+"""Each has one slot at least, and each pair of them has two streams."""
+
+
+class Summary(Struct):
+    """How far a change of the number of workers is."""
+
+    workers: int
+    """How many there will be."""
+    slots: int = 0
+    """Slots that have moved."""
+    size: int = 0
+    """Bytes of their rows."""
+    pause_s: float = 0.0
+    """The longest time for which the entities of a slot have waited."""
+    left: int = 0
+    """Slots that are still to move."""
+    seconds: float = 0.0
+    done: bool = False
+
+
+class Hands(Protocol):
+    """What a supervisor does for a change."""
+
+    def hire(self, shard: int, /) -> None:
+        """Keep a worker of this shard, too."""
+        ...
+
+    def dismiss(self, shard: int, /) -> None:
+        """End the worker of a shard, and keep none any more."""
+        ...
+
+    def announce(self, shards: Sequence[int], /) -> None:
+        """Tell clients and workers which shards there are."""
+        ...
+
+
+class Scaler:
+    """The changes of one run."""
+
+    def __init__(
+        self,
+        data: Path,
+        description: Description,
+        coordinator: Coordinator,
+        questions: Questions,
+        hands: Hands,
+        say: Say,
+    ) -> None:
+        self._data, self._description, self._coordinator = data, description, coordinator
+        self._questions, self._hands, self._say = questions, hands, say
+        self._scaling: Scaling | None = None
+        self._told_version = 0
+        """The version that all workers were told last."""
+        self._ask_s = self._began_s = 0.0
+        self.summary = Summary(len(description.placement.members), done=True)
+
+    @property
+    def busy(self) -> bool:
+        """Whether slots are to move."""
+        return self._scaling is not None
+
+    def start(self, workers: int | None) -> None:
+        """Begin with the run: finish what an earlier one has begun, or change to so many workers."""
+        goal = self._description.goal or self._description.placement.members
+        if workers is None or workers == len(goal):
+            self._lead(goal)
+            return
+        self._description.goal = []
+        self.scale(workers)
+
+    def scale(self, workers: int) -> None:
+        """Begin to change to this many workers. Raises SkerryError: it can't."""
+        if not 1 <= workers <= WORKERS_MAX:
+            raise SkerryError(
+                f"An app has 1 to {WORKERS_MAX} workers on a host, not {workers}: there are {SLOTS} "
+                f"slots to serve."
+            )
+        if self._description.goal:
+            raise SkerryError(
+                f"The app is changing to {len(self._description.goal)} workers. Wait until "
+                f"`skerry status` says that it has, then scale again."
+            )
+        members = self._description.placement.members
+        if workers == len(members):
+            self.summary = Summary(workers, done=True)
+            return
+        new = membership.free_ids(self._data, self._description, workers - len(members))
+        goal = [*members[:workers], *new]
+        placement = self._description.placement
+        next_id = max([placement.next_id, *(id + 1 for id in new)])
+        self._put(placement=replace(placement, next_id=next_id), goal=goal)
+        self._lead(goal)
+
+    def _lead(self, goal: Sequence[int]) -> None:
+        self._scaling, self._told_version = Scaling(goal, SLOTS_AT_ONCE), 0
+        self._began_s = time.monotonic()
+        self.summary = Summary(len(goal))
+        new = [shard for shard in goal if shard not in self._description.placement.members]
+        for shard in new:
+            membership.recruit(self._data, self._description, shard)
+        everybody = [*self._description.placement.members, *new]
+        self._questions.members(everybody)
+        if new:
+            self._hands.announce(everybody)
+        for shard in new:
+            self._hands.hire(shard)
+
+    def _put(self, **fields: Any) -> None:
+        """Change the description, durably. Raises SkerryError: it is as it was."""
+        new = replace(self._description, **fields)
+        self._coordinator.replace(new, generation=new.generation)
+        for name, value in fields.items():
+            setattr(self._description, name, value)
+
+    # ── steps ──
+
+    def step(self) -> None:
+        """Go on, if every worker has come as far as it was told to. Raises SkerryError: a version could
+        not be written."""
+        scaling, description = self._scaling, self._description
+        if scaling is None:
+            return
+        self._tell()
+        standings = self._questions.standings(description.placement.version)
+        if scaling.over(description.placement, standings):
+            self._count(standings.values())
+            self._end(scaling)
+            return
+        found = scaling.next(description.placement, standings)
+        if found is None:
+            return
+        self._count(standings.values())
+        left = sum(a != b for a, b in zip(description.placement.slots, found.slots))
+        leave = set(description.placement.members) - set(found.members)
+        came = [s for s in found.members if s not in description.placement.members]
+        self._put(placement=found)
+        for shard in came:
+            membership.enrolled(self._data, description, shard)
+        for shard in leave:
+            self._retire(shard)
+        self.summary.left = max(0, self.summary.left - left)
+        self._tell()
+
+    def _tell(self) -> None:
+        """Tell every worker of the newest version, and those again that have finished it already."""
+        placement, now_s = self._description.placement, time.monotonic()
+        if placement.version == self._told_version and now_s < self._ask_s:
+            return
+        self._ask_s = now_s + ASK_AGAIN_S
+        self._told_version = placement.version
+        self._questions.place(placement)
+
+    def _count(self, standings: Iterable[Standing]) -> None:
+        summary = self.summary
+        for standing in standings:
+            summary.slots += standing.slots
+            summary.size += standing.size
+            summary.pause_s = max(summary.pause_s, standing.pause_ns / 1e9)
+        summary.seconds = time.monotonic() - self._began_s
+
+    def _retire(self, shard: int) -> None:
+        """Let go of a shard that is no member any more: it has no slot, and nothing is on its way."""
+        self._questions.members(self._description.placement.members)
+        self._hands.announce(self._description.placement.members)
+        self._hands.dismiss(shard)
+        membership.retire(self._data, self._description, shard)
+
+    def _end(self, scaling: Scaling) -> None:
+        self._scaling = None
+        if self._description.goal:
+            with contextlib.suppress(
+                SkerryError
+            ):  # The next start finds that nothing is left to do.
+                self._put(goal=[])
+            summary = self.summary
+            self._say(
+                f"{len(scaling.goal)} workers: {summary.slots} slots moved, {summary.size:,} bytes, "
+                f"longest pause {summary.pause_s:.3f} s"
+            )
+        self.summary.done = True

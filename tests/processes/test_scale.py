@@ -1,0 +1,168 @@
+"""`skerry scale`: workers come and go while an app serves, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+import skerry
+from skerry import message
+from skerry.runtime.app import directory
+from tests.processes.apps import Counter
+from tests.processes.started import CLI, ROOT, launcher, running
+
+KEYS = 300
+
+
+class Load:
+    """Requests all the while, on a thread: each counts once, whatever becomes of the workers."""
+
+    def __init__(self, data: Path) -> None:
+        self._data, self._over = data, threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.asked = self.wrong = 0
+
+    def __enter__(self) -> Load:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        with skerry.Client(self._data) as client:
+            while not self._over.is_set():
+                answers = client.ask_many(message(Counter.at(f"k{n}").add) for n in range(KEYS))
+                self.asked += 1
+                self.wrong += answers != [self.asked] * KEYS
+
+
+def scale(data: Path, workers: object, *options: str) -> subprocess.CompletedProcess[str]:
+    return launcher("scale", str(workers), "--data", str(data), *options)
+
+
+def members(data: Path) -> list[int]:
+    app = directory.load(data)
+    assert app is not None
+    return app.placement.members
+
+
+def version_of(data: Path) -> int:
+    app = directory.load(data)
+    assert app is not None
+    return app.placement.version
+
+
+def test_workers_come_and_go_while_each_request_counts_once(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with running(data, "--workers", "1"), Load(data) as load:
+        for workers in (2, 4, 1, 2):
+            before = load.asked
+            done = scale(data, workers, "--json")
+            assert done.returncode == 0, done.stderr
+            told = json.loads(done.stdout)
+            assert told["workers"] == workers
+            assert told["slots"] > 0 and told["bytes"] > 0 and told["pause_s"] > 0
+            assert len(members(data)) == workers
+            while load.asked < before + 2:
+                os.sched_yield()  # The load goes on, on the workers that there are now.
+    assert load.wrong == 0
+    assert members(data) == [0, 4], "an id is never used again"
+    stores = sorted(path.name for path in data.glob("shard-*"))
+    assert stores == ["shard-0", "shard-4"], "stores of shards that left are gone"
+    assert launcher("check", "--data", str(data)).returncode == 0
+    with running(data, "--workers", "2"), skerry.Client(data) as client:
+        assert client.ask(Counter.at("k7").value) == load.asked
+
+
+def test_a_start_with_another_number_of_workers_moves_slots_while_the_app_serves(
+    tmp_path: Path,
+) -> None:
+    data = tmp_path / "data"
+    with running(data, "--workers", "1"), skerry.Client(data) as client:
+        client.ask_many(message(Counter.at(f"k{n}").add) for n in range(KEYS))
+    with running(data, "--workers", "3"), skerry.Client(data) as client:
+        while len(members(data)) < 3 or directory.load(data).goal:  # type: ignore[union-attr]
+            answers = client.ask_many(message(Counter.at(f"k{n}").value) for n in range(KEYS))
+            assert answers == [1] * KEYS
+    assert launcher("check", "--data", str(data)).returncode == 0
+
+
+@pytest.mark.parametrize("version", [1, 2, 9, 20])
+def test_a_change_that_a_kill_of_all_cut_short_goes_on_with_the_next_start(
+    tmp_path: Path, version: int
+) -> None:
+    data = tmp_path / "data"
+    with running(data, "--workers", "1") as supervisor:
+        with skerry.Client(data) as client:
+            client.ask_many(message(Counter.at(f"k{n}").add) for n in range(KEYS))
+        asking = subprocess.Popen([*CLI, "scale", "3", "--data", str(data)], cwd=ROOT)
+        while not directory.load(data).goal or version_of(data) < version:  # type: ignore[union-attr]
+            os.sched_yield()
+        os.kill(supervisor.pid, signal.SIGKILL)
+        supervisor.wait()
+        asking.wait()
+    cut = directory.load(data)
+    assert cut is not None
+    wanted = len(cut.goal or cut.placement.members)
+    with running(data, "--workers", str(wanted)), skerry.Client(data) as client:
+        answers = client.ask_many(message(Counter.at(f"k{n}").add) for n in range(KEYS))
+        assert answers == [2] * KEYS
+        while directory.load(data).goal:  # type: ignore[union-attr]
+            os.sched_yield()
+    assert len(members(data)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("workers", "said"),
+    [
+        ("0", "An app has 1 to 512 workers on a host, not 0"),
+        ("-1", "No such option: -1"),
+        ("2000", "An app has 1 to 512 workers on a host, not 2000"),
+        ("many", "Invalid value for 'workers'"),
+    ],
+)
+def test_a_number_of_workers_that_cannot_be_is_refused_and_the_app_serves_on(
+    tmp_path: Path, workers: str, said: str
+) -> None:
+    data = tmp_path / "data"
+    with running(data), skerry.Client(data) as client:
+        done = scale(data, workers)
+        assert done.returncode != 0 and said in done.stderr, done.stderr
+        assert "Traceback" not in done.stderr
+        assert client.ask(Counter.at("a").add) == 1
+
+
+def test_an_app_that_does_not_run_is_named(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with running(data):
+        pass
+    done = scale(data, 2)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert f"No app runs in {data}" in done.stderr
+
+
+def test_a_change_that_begins_while_another_is_under_way_is_refused_by_name(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with running(data, "--workers", "1"):
+        first = subprocess.Popen([*CLI, "scale", "4", "--data", str(data)], cwd=ROOT)
+        while not (directory.load(data).goal or first.poll() is not None):  # type: ignore[union-attr]
+            os.sched_yield()
+        second = scale(data, 2)
+        assert first.wait() == 0
+        if second.returncode:  # Else the first had come to its end already.
+            assert "The app is changing to 4 workers" in second.stderr
+
+
+def test_as_many_workers_as_there_are_is_done_at_once(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with running(data, "--workers", "2"):
+        done = scale(data, 2, "--json")
+        assert json.loads(done.stdout)["slots"] == 0
