@@ -187,6 +187,6 @@ def _(took, self, read, last=None):
 
 
 @bug("a question goes on asking an owner that has nothing", "client.questions:Questions.ask_owner")
-async def _(ask_owner, self, kind, question, *, moved, timeout_s):
+async def _(ask_owner, self, kind, question, *, moved=lambda value: value is None, timeout_s=30.0):
     first = question()
     return await ask_owner(self, kind, lambda: first, moved=moved, timeout_s=timeout_s)
