@@ -49,6 +49,10 @@ class Door:
         self.fd = self._listener.fd
         """Readable when `serve` has something to do."""
 
+    def close(self) -> None:
+        """Disconnect all callers."""
+        self._listener.close()
+
     def serve(self) -> None:
         """Answer what has been asked."""
         for event in self._listener.receive():

@@ -22,9 +22,8 @@ from typing import Any
 
 from skerry.errors import SkerryError
 from skerry.runtime import as_json, forks
-from skerry.runtime.app import placer
+from skerry.runtime.app import control, placer
 from skerry.runtime.app.children import Child, Ended, reap_orphans, spawn_due
-from skerry.runtime.app.control import Door
 from skerry.runtime.app.coordinator import DirectoryCoordinator
 from skerry.runtime.app.machine import allow_files, oom_kills, usable_cores
 from skerry.runtime.app.opening import open_app
@@ -120,7 +119,7 @@ class Supervisor:
         """Make a folder for the sockets and our own door, and tell clients of it."""
         self._sockets = SocketsFolder(self._data)
         self._questions.folder = self._sockets.path
-        self._door = Door(self._sockets.path, self._secret, self)
+        self._door = control.Door(self._sockets.path, self._secret, self)
         self.announce(self._description.placement.members)
 
     def announce(self, shards: Sequence[int]) -> None:
@@ -314,10 +313,12 @@ class Supervisor:
         folder = self._sockets
         serving = [child.shard for child in self._children if child.serves]
         names = [f"{of}-{shard}" for shard in serving for of in ("door", "pipe", "beat")]
+        names.append(control.NAME)
         if folder.stands() and all((folder.path / name).exists() for name in names):
             return
         try:
             folder.remove()
+            self._door.close()
             self._make_sockets()
         except (SkerryError, OSError) as error:
             self._say(
