@@ -3,6 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 KILLS ?= 50
+MOVES ?= 0
 SEEDS ?= 200
 FLIPS ?= 2000
 PAIRS ?= 8
@@ -42,8 +43,8 @@ pythons: .venv/.dev ## run tests on each other Python from 3.11 up that is found
 	.ci/pythons $(TESTS)
 
 .PHONY: crash
-crash: .venv/.dev ## kill workers and the supervisor again and again: KILLS=50
-	$(BIN)/python -m tests.crash.kill_loop --kills $(KILLS)
+crash: .venv/.dev ## kill workers and the supervisor again and again: KILLS=50 MOVES=0
+	$(BIN)/python -m tests.crash.kill_loop --kills $(KILLS) --moves $(MOVES)
 
 .PHONY: flips
 flips: .venv/.dev ## flip bits anywhere in a store, and cut it: FLIPS=2000

@@ -18,3 +18,14 @@ def test_fifty_kills_lose_double_and_reorder_nothing() -> None:
     done = subprocess.run(loop, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 lost, 0 doubled, 0 out of order" in done.stdout
+
+
+@pytest.mark.timeout(400)
+def test_kills_while_slots_move_lose_double_and_reorder_nothing() -> None:
+    """The number of workers changes all the while; a change that was cut short goes on."""
+    loop = [sys.executable, "-m", "tests.crash.kill_loop", "--kills", "12", "--moves", "200"]
+    done = subprocess.run(
+        [*loop, "--pause", "1"], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 lost, 0 doubled, 0 out of order" in done.stdout
