@@ -257,7 +257,9 @@ class Connection:
         """Have lines to the shards that the app has by now: some come and leave while it runs."""
         for shard in [shard for shard in self._lines if not self.has(shard)]:
             self._lines.pop(shard).close()
-        for shard in self.shards:
+        greeting = self._session.greeting
+        known = self._running.shards if greeting is None else greeting.placement.members
+        for shard in known:
             self._line(shard)
         self._questions.rerouted()
 
