@@ -114,6 +114,13 @@ class Worker:
             [folder, assignment.store], [lifeline, self._wake_fd, self._door.fd], also=stray
         )
         shard = Shard(settings, self._store, self._store.last, self._heartbeat.running)
+        if shard.placement.version > description.placement.version:
+            raise StoreDamaged(
+                f"{Path(assignment.config.data) / 'app.json'} is older than the store "
+                f"{assignment.store}: it describes version {description.placement.version} of the "
+                f"placement, and the store has seen {shard.placement.version}. Put the newest one back, "
+                f"or restore the app's last backup. Nothing was changed."
+            )
         clock = SystemClock()
         open_shard(shard, self._store, clock, lambda: self._poller.poll(OPENING_MS))
         self._copies = Copies(self._store, self._wake)
