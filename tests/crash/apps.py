@@ -1,8 +1,5 @@
 """The app that the kill loop runs: money, counters and numbered messages at once."""
 
-import time
-from collections.abc import Iterator
-from itertools import count
 from typing import Any
 
 from skerry import App, Entity, Failed, Rejected, ask, send
@@ -61,18 +58,6 @@ def sender(partition: str, position: int) -> str:
     return f"sender-{partition}"
 
 
-class Paced:
-    """The same items, a few hundred a second: nothing piles up, so slots move soon."""
-
-    def partitions(self) -> list[str]:
-        return [str(number) for number in range(SENDERS)]
-
-    def read(self, partition: str, after: int | None) -> Iterator[tuple[int, str]]:
-        for position in count(0 if after is None else after + 1):
-            time.sleep(0.005)
-            yield position, sender(partition, position)
-
-
 def witness(source: Any) -> App:
     """The app, with this source of numbered messages."""
     made = App("witness", entities=[Account, Counter, Sender, Receiver])
@@ -81,4 +66,3 @@ def witness(source: Any) -> App:
 
 
 app = witness(Generate(sender, partitions=SENDERS))
-calm = witness(Paced())

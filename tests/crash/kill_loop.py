@@ -256,7 +256,7 @@ def main() -> int:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="skerry-crash-") as folder:
         data = Path(folder) / "data"
-        target = f"tests.crash.apps:{'calm' if given.moves else 'app'}"
+        target = f"tests.crash.{'calm' if given.moves else 'apps'}:app"
         witness = Witness(data, given.workers, given.seed, target)
         started = time.monotonic()
         try:
