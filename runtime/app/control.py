@@ -43,9 +43,8 @@ class Host(Protocol):
 class Door:
     """Answers what callers ask of a supervisor."""
 
-    def __init__(self, folder: Path, secret: str, host: Host) -> None:
+    def __init__(self, folder: Path, secret: str) -> None:
         self._listener = Listener(folder / NAME, secret, callers_max=CALLERS_MAX)
-        self._host = host
         self.fd = self._listener.fd
         """Readable when `serve` has something to do."""
 
@@ -53,25 +52,26 @@ class Door:
         """Disconnect all callers."""
         self._listener.close()
 
-    def serve(self) -> None:
-        """Answer what has been asked."""
+    def serve(self, host: Host) -> None:
+        """Answer what has been asked, as the host does it."""
         for event in self._listener.receive():
             if not isinstance(event, Control):
                 continue
             try:
-                self._listener.answer(event.caller, event.n, self._answer(event))
+                self._listener.answer(event.caller, event.n, _answer(host, event))
             except SkerryError as error:
                 self._listener.error(event.caller, event.n, error)
 
-    def _answer(self, event: Control) -> Any:
-        match event.kind:
-            case "scale":
-                self._host.scale(*event.args)
-                return self._host.status()
-            case "status":
-                return self._host.status()
-            case unknown:
-                raise SkerryError(f"A supervisor does not know {unknown!r}.")
+
+def _answer(host: Host, event: Control) -> Any:
+    match event.kind:
+        case "scale":
+            host.scale(*event.args)
+            return host.status()
+        case "status":
+            return host.status()
+        case unknown:
+            raise SkerryError(f"A supervisor does not know {unknown!r}.")
 
 
 class Line:

@@ -130,6 +130,10 @@ class Scaler:
         self._put(placement=replace(placement, next_id=next_id), goal=goal)
         self._lead(goal)
 
+    def status(self) -> dict[str, Any]:
+        """Say how a change is going."""
+        return {"scaling": self.summary}
+
     def _lead(self, goal: Sequence[int]) -> None:
         self._scaling, self._told_version = Scaling(goal, SLOTS_AT_ONCE), 0
         self._began_s = time.monotonic()

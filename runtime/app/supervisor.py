@@ -18,7 +18,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from skerry.errors import SkerryError
 from skerry.runtime import as_json, forks
@@ -119,7 +118,7 @@ class Supervisor:
         """Make a folder for the sockets and our own door, and tell clients of it."""
         self._sockets = SocketsFolder(self._data)
         self._questions.folder = self._sockets.path
-        self._door = control.Door(self._sockets.path, self._secret, self)
+        self._door = control.Door(self._sockets.path, self._secret)
         self.announce(self._description.placement.members)
 
     def announce(self, shards: Sequence[int]) -> None:
@@ -142,7 +141,7 @@ class Supervisor:
             if self._exit is None:
                 spawn_due(self._children, self._assignment)
             self._questions.listen(self._signals.bell, self._door.fd, self._patience_s())
-            self._door.serve()
+            self._door.serve(self._scaler)
             # Before any end of a worker is looked at: it may have been told to stop as we were.
             if self._signals.count and self._exit is None:
                 self._say("stopping: what runs is committed …")
@@ -220,16 +219,6 @@ class Supervisor:
             child.kill()
             child.wait()
             self._children.remove(child)
-
-    # ── what our own door asks (`control.Host`) ──
-
-    def scale(self, workers: int) -> None:
-        """Begin to change to this many workers. Raises SkerryError."""
-        self._scaler.scale(workers)
-
-    def status(self) -> dict[str, Any]:
-        """Say how a change of the number of workers is going."""
-        return {"scaling": self._scaler.summary}
 
     def _assignment(self, child: Child) -> Assignment:
         """Return the assignment of a worker that is started now."""

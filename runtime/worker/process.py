@@ -114,11 +114,12 @@ class Worker:
             [folder, assignment.store], [lifeline, self._wake_fd, self._door.fd], also=stray
         )
         shard = Shard(settings, self._store, self._store.last, self._heartbeat.running)
-        if shard.placement.version > description.placement.version:
+        placement = shard.placement
+        if placement.version > description.placement.version:
             raise StoreDamaged(
                 f"{Path(assignment.config.data) / 'app.json'} is older than the store "
                 f"{assignment.store}: it describes version {description.placement.version} of the "
-                f"placement, and the store has seen {shard.placement.version}. Put the newest one back, "
+                f"placement, and the store has seen {placement.version}. Put the newest one back, "
                 f"or restore the app's last backup. Nothing was changed."
             )
         clock = SystemClock()
