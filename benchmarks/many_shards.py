@@ -20,6 +20,7 @@ import sys
 import time
 from collections import Counter as Tally
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 
 import msgspec
@@ -44,6 +45,7 @@ from skerry.runtime.core.events import (
 from skerry.runtime.core.ownership import balanced, slots_of
 from skerry.runtime.core.settings import Settings
 from skerry.runtime.core.shard import Shard
+from skerry.runtime.core.tables.positions import partition_slot
 from skerry.runtime.core.wire import Kind
 from skerry.runtime.simulator.disk import MemoryStore
 
@@ -140,6 +142,12 @@ class Cluster:
             drawn_keys(load, self.placement, me, ITEMS * (WARM_UP_ROUNDS + ROUNDS))
             for me in range(shards)
         ]
+        slots = self.placement.slots
+        self._partitions = [
+            next(str(n) for n in count() if slots[partition_slot("keys", str(n))] == me)
+            for me in range(shards)
+        ]
+        """For each shard a partition that lives there."""
         self._read = 0
         self.used = Used()
         self._tick(ROUND_NS)
@@ -200,7 +208,7 @@ class Cluster:
         positions = range(self._read, self._read + ITEMS)
         after = positions[0] - 1 if self._read else None
         found = self._sources[me][positions[0] : positions[-1] + 1]
-        return Items("keys", str(me), after, positions, found)
+        return Items("keys", self._partitions[me], after, positions, found)
 
     def _committed(self, me: int, commit: Commit, turns: int) -> None:
         self.disks[me].append(commit)
