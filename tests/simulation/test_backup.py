@@ -8,6 +8,7 @@ from skerry.runtime.simulator.backup import Backup
 from skerry.runtime.simulator.cluster import Cluster
 from skerry.testing import NO_FAULTS
 from tests.simulation import workload
+from tests.simulation.world import drawn
 
 
 class Backups:
@@ -37,7 +38,8 @@ class Backups:
 def run(seed: int) -> bool:
     """One seed of the workload, with a backup in its midst; whether one came about."""
     backup = Backups(seed)
-    workload.run(seed, watch=backup.watch)
+    # A backup while slots move is not made to work yet: docs/ideas/moves.md says so.
+    workload.run(seed, watch=backup.watch, world=drawn(seed)._replace(scales=0))
     restored = backup.restored
     if restored is None:
         return False
