@@ -95,6 +95,7 @@ class Listener:
         # A killed worker leaves its file behind; the store's lock says that it is gone.
         path.unlink(missing_ok=True)
         self._socket.bind(str(path))
+        path.chmod(0o600)  # A supervisor keeps the mask that its user has set.
         self._socket.listen(BACKLOG)
         self._epoll = select.epoll()
         self._epoll.register(self._socket.fileno(), _IN)
