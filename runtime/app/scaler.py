@@ -101,34 +101,36 @@ class Scaler:
     def start(self, workers: int | None) -> None:
         """Begin with the run: finish what an earlier one has begun, or change to so many workers."""
         goal = self._description.goal or self._description.placement.members
-        if workers is None or workers == len(goal):
-            self._lead(goal)
-            return
-        self._description.goal = []
-        self.scale(workers)
+        if workers is not None and workers != len(goal):
+            goal = self._aim(workers)
+        self._lead(goal)
 
     def scale(self, workers: int) -> None:
         """Begin to change to this many workers. Raises SkerryError: it can't."""
-        if not 1 <= workers <= WORKERS_MAX:
-            raise SkerryError(
-                f"An app has 1 to {WORKERS_MAX} workers on a host, not {workers}: there are {SLOTS} "
-                f"slots to serve."
-            )
         if self._description.goal:
             raise SkerryError(
                 f"The app is changing to {len(self._description.goal)} workers. Wait until "
                 f"`skerry status` says that it has, then scale again."
             )
-        members = self._description.placement.members
-        if workers == len(members):
+        if workers == len(self._description.placement.members):
             self.summary = Summary(workers, done=True)
             return
+        self._lead(self._aim(workers))
+
+    def _aim(self, workers: int) -> list[int]:
+        """Make the goal durable, which may replace another: this many shards. Raises SkerryError."""
+        if not 1 <= workers <= WORKERS_MAX:
+            raise SkerryError(
+                f"An app has 1 to {WORKERS_MAX} workers on a host, not {workers}: there are {SLOTS} "
+                f"slots to serve."
+            )
+        members = self._description.placement.members
         new = membership.free_ids(self._data, self._description, workers - len(members))
         goal = [*members[:workers], *new]
         placement = self._description.placement
         next_id = max([placement.next_id, *(id + 1 for id in new)])
         self._put(placement=replace(placement, next_id=next_id), goal=goal)
-        self._lead(goal)
+        return goal
 
     def status(self) -> dict[str, Any]:
         """Say how a change is going."""

@@ -120,6 +120,29 @@ def test_a_change_that_a_kill_of_all_cut_short_goes_on_with_the_next_start(
     assert len(members(data)) == wanted
 
 
+def test_a_start_with_as_many_workers_as_there_are_takes_back_a_change_that_was_cut_short(
+    tmp_path: Path,
+) -> None:
+    data = tmp_path / "data"
+    with running(data, "--workers", "2") as supervisor:
+        with skerry.Client(data) as client:
+            client.ask_many(message(Counter.at(f"k{n}").add) for n in range(KEYS))
+        asking = subprocess.Popen([*CLI, "scale", "1", "--data", str(data)], cwd=ROOT)
+        while version_of(data) < 8:
+            os.sched_yield()
+        os.kill(supervisor.pid, signal.SIGKILL)
+        supervisor.wait()
+        asking.wait()
+    assert members(data) == [0, 1], "it was cut short"
+    with running(data, "--workers", "2"), skerry.Client(data) as client:
+        answers = client.ask_many(message(Counter.at(f"k{n}").add) for n in range(KEYS))
+        assert answers == [2] * KEYS
+        while directory.load(data).goal:  # type: ignore[union-attr]
+            os.sched_yield()
+        slots = directory.load(data).placement.slots  # type: ignore[union-attr]
+        assert slots.count(0) == slots.count(1)
+
+
 @pytest.mark.parametrize(
     ("workers", "said"),
     [
