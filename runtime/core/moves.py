@@ -76,8 +76,6 @@ class Moves:
         """How far the moves are by the newest commit, and by the open batch."""
         streams.outboxes.moving = progress.busy
         self._next: Placement | None = None
-        self._unacked = dict(progress.sealed)
-        """Those of `sealed` that are not acked yet."""
         self._after: Place = START
         """The last row of the first stopped slot that this process has sent."""
         self._rows: list[Row] = []
@@ -179,20 +177,16 @@ class Moves:
             for slot in slots:
                 table.drop(slot)
         sealed = {peer: stream.sealed for peer, stream in self._streams.outbound.items()}
-        self._unacked, self._after = dict(sealed), START
+        self._after = START
         self._open = replace(
             self._now, leaving=[], marked=[], awaited=[], stopped=sorted(slots), sealed=sealed
         )
 
     def _may_send(self) -> bool:
-        if not self._now.stopped:
+        now, outbound = self._now, self._streams.outbound
+        if not now.stopped or any(outbound[p].released < seq for p, seq in now.sealed.items()):
             return False
-        outbound = self._streams.outbound
-        for peer, seq in list(self._unacked.items()):
-            if outbound[peer].released < seq:
-                return False
-            del self._unacked[peer]
-        stream = outbound.get(self._ownership.owner(self._now.stopped[0]))
+        stream = outbound.get(self._ownership.owner(now.stopped[0]))
         return stream is None or stream.unacked_bytes < AHEAD_BYTES
 
     def _send(self, time_ns: int) -> None:
