@@ -164,10 +164,11 @@ class Questions:
         version = placement.version
         for shard in self._shards:
             standing = self._standings.get(shard)
-            there = standing is not None and standing.version == version
-            if self._placing.get(shard) == version or (there and standing and not standing.unacked):
+            if standing is not None and standing.version == version and not standing.unacked:
                 continue
-            if self._say(shard, protocol.Place(-version, placement)):
+            if self._placing.get(shard) != version and self._say(
+                shard, protocol.Place(-version, placement)
+            ):
                 self._placing[shard] = version
 
     def standings(self, version: int) -> dict[int, Standing]:

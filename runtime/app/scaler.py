@@ -51,8 +51,6 @@ class Summary(Struct):
     """Bytes of their rows."""
     pause_s: float = 0.0
     """The longest time for which the entities of a slot have waited."""
-    left: int = 0
-    """Slots that are still to move."""
     seconds: float = 0.0
     done: bool = False
 
@@ -88,8 +86,6 @@ class Scaler:
         self._data, self._description, self._coordinator = data, description, coordinator
         self._questions, self._hands, self._say = questions, hands, say
         self._scaling: Scaling | None = None
-        self._told_version = 0
-        """The version that all workers were told last."""
         self._ask_s = self._began_s = 0.0
         self.summary = Summary(len(description.placement.members), done=True)
 
@@ -109,8 +105,8 @@ class Scaler:
         """Begin to change to this many workers. Raises SkerryError: it can't."""
         if self._description.goal:
             raise SkerryError(
-                f"The app is changing to {len(self._description.goal)} workers. Wait until "
-                f"`skerry status` says that it has, then scale again."
+                f"The app is changing to {len(self._description.goal)} workers. Scale "
+                f"again when it has: `skerry status --json` has under `moves` what is on its way."
             )
         if workers == len(self._description.placement.members):
             self.summary = Summary(workers, done=True)
@@ -137,8 +133,8 @@ class Scaler:
         return {"scaling": self.summary}
 
     def _lead(self, goal: Sequence[int]) -> None:
-        self._scaling, self._told_version = Scaling(goal, SLOTS_AT_ONCE), 0
-        self._began_s = time.monotonic()
+        self._scaling = Scaling(goal, SLOTS_AT_ONCE)
+        self._ask_s, self._began_s = 0.0, time.monotonic()
         self.summary = Summary(len(goal))
         new = [shard for shard in goal if shard not in self._description.placement.members]
         for shard in new:
@@ -175,7 +171,6 @@ class Scaler:
         if found is None:
             return
         self._count(standings.values())
-        left = sum(a != b for a, b in zip(description.placement.slots, found.slots))
         leave = set(description.placement.members) - set(found.members)
         came = [s for s in found.members if s not in description.placement.members]
         self._put(placement=found)
@@ -183,17 +178,15 @@ class Scaler:
             membership.enrolled(self._data, description, shard)
         for shard in leave:
             self._retire(shard)
-        self.summary.left = max(0, self.summary.left - left)
+        self._ask_s = 0.0
         self._tell()
 
     def _tell(self) -> None:
         """Tell every worker of the newest version, and those again that have finished it already."""
-        placement, now_s = self._description.placement, time.monotonic()
-        if placement.version == self._told_version and now_s < self._ask_s:
-            return
-        self._ask_s = now_s + ASK_AGAIN_S
-        self._told_version = placement.version
-        self._questions.place(placement)
+        now_s = time.monotonic()
+        if now_s >= self._ask_s:
+            self._ask_s = now_s + ASK_AGAIN_S
+            self._questions.place(self._description.placement)
 
     def _count(self, standings: Iterable[Standing]) -> None:
         summary = self.summary
@@ -213,9 +206,8 @@ class Scaler:
     def _end(self, scaling: Scaling) -> None:
         self._scaling = None
         if self._description.goal:
-            with contextlib.suppress(
-                SkerryError
-            ):  # The next start finds that nothing is left to do.
+            # If it fails, the next start finds that nothing is left to do.
+            with contextlib.suppress(SkerryError):
                 self._put(goal=[])
             summary = self.summary
             self._say(

@@ -30,8 +30,8 @@ class Scaling:
 
     def over(self, placement: Placement, standings: Mapping[int, Standing]) -> bool:
         """Whether the slots are where they should be, and every member knows."""
-        done = placer.towards(placement, self.goal, self.slots_max) is None
-        return done and self._finished(placement, standings)
+        finished = self._finished(placement, standings)
+        return finished and placer.towards(placement, self.goal, self.slots_max) is None
 
     def next(self, placement: Placement, standings: Mapping[int, Standing]) -> Placement | None:
         """The next version; None: not yet, or there is none.
