@@ -158,10 +158,6 @@ class Committed(Protocol):
         `after`, in order of key."""
         ...
 
-    def states_in(self, type: str, slot: int, after: str = "") -> Iterator[tuple[str, bytes]]:
-        """Yield (key, state) of a type in one slot, in order of key, behind `after`."""
-        ...
-
     def states(
         self, type: str, prefix: str = "", after: str = "", slots: Sequence[int] = EVERY_SLOT
     ) -> Iterator[tuple[str, bytes]]:

@@ -85,7 +85,7 @@ def _rows(
     for name in sorted(types) if first <= Table.STATE else ():
         if (Table.STATE, name) >= (first, first_type):
             behind = first_key.decode() if name == first_type else ""
-            for key, state in store.states_in(name, slot, behind):
+            for key, state in store.states(name, "", behind, [slot]):
                 yield (Table.STATE, name, key.encode()), state
     for table in sorted(SLOTTED - {Table.STATE}):
         if table >= first:

@@ -57,12 +57,6 @@ class MemoryStore:
         found = [(k, v) for (t, k), v in self._rows.items() if t == table and k.startswith(prefix)]
         yield from sorted((key, value) for key, value in found if key > after)
 
-    def states_in(self, type: str, slot: int, after: str = "") -> Iterator[tuple[str, bytes]]:
-        """States of a type in one slot."""
-        keys = [key for of, key in self._states if of == type and key > after]
-        own = sorted(k for k, its_own in zip(keys, slots_of(type, keys)) if its_own == slot)
-        yield from [(key, self._states[type, key]) for key in own]
-
     def states(
         self, type: str, prefix: str = "", after: str = "", slots: Sequence[int] = EVERY_SLOT
     ) -> Iterator[tuple[str, bytes]]:

@@ -21,7 +21,7 @@ from skerry.runtime.core.commit import slot_prefix, type_id
 from skerry.runtime.core.events import Table
 from skerry.runtime.ports import EVERY_SLOT
 from skerry.runtime.store.environment import Environment
-from skerry.runtime.store.memtable import ABSENT, K, Memtable, States, states_in, tree_key
+from skerry.runtime.store.memtable import ABSENT, K, Memtable, states_in, tree_key
 from skerry.runtime.store.tree import unseal
 
 
@@ -73,15 +73,6 @@ class Rows:
         newer = ((key, 0, value) for key, value in self.memtable.rows_in(table, prefix, after))
         yield from _newest(newer, tree)
 
-    def states_in(self, type: str, slot: int, after: str = "") -> Iterator[tuple[str, bytes]]:
-        """Yield the states of a type in one slot."""
-        begin = tree_key(Table.STATE, slot_prefix(slot) + type_id(type))
-        low = tree_key(Table.STATE, records.state_key(type, after)) if after else b""
-        layers = self.memtable.of_type(type)
-        with self._env.begin() as txn:
-            rows = self._rows_at(txn.cursor(db=self._files.rows), begin, low)
-            yield from self._slot_states(layers, slot, "", after, rows)
-
     def states(
         self, type: str, prefix: str = "", after: str = "", slots: Sequence[int] = EVERY_SLOT
     ) -> Iterator[tuple[str, bytes]]:
@@ -98,25 +89,16 @@ class Rows:
                 begin = tree_key(Table.STATE, slot_prefix(slot) + begins)
                 if slot not in recent and not self._is_at(cursor, begin):
                     continue  # Most slots, when the type has few entities.
+                tree = (
+                    (records.key_of_state(key[1:]), 1, value)
+                    for key, value in self._rows_at(cursor, begin, low)
+                )
                 behind = after if slot == first else ""
-                rows = self._rows_at(cursor, begin, low)
-                yield from self._slot_states(layers, slot, prefix, behind, rows)
-
-    def _slot_states(
-        self,
-        layers: list[States],
-        slot: int,
-        prefix: str,
-        after: str,
-        rows: Iterator[tuple[bytes, bytes]],
-    ) -> Iterator[tuple[str, bytes]]:
-        """Merge the states of a slot in the memtable with its rows in the tree."""
-        tree = ((records.key_of_state(key[1:]), 1, value) for key, value in rows)
-        newer = (
-            (key, 0, None if value is None else bytes(value))
-            for key, value in states_in(layers, slot, prefix, after)
-        )
-        yield from _newest(newer, tree)
+                newer = (
+                    (key, 0, None if value is None else bytes(value))
+                    for key, value in states_in(layers, slot, prefix, behind)
+                )
+                yield from _newest(newer, tree)
 
     # ── the tree ──
 

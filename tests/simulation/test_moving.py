@@ -257,7 +257,7 @@ class Trio:
     def rows(self, shard: int, slot: int = SLOT) -> dict[Any, bytes]:
         """All that a shard's store has of a slot."""
         store = self.ends[shard].store
-        found: dict[Any, bytes] = dict(store.states_in("Node", slot))
+        found: dict[Any, bytes] = dict(store.states("Node", slots=[slot]))
         for table in sorted(SLOTTED):
             prefix = slot.to_bytes(2, "big")
             found |= {(table, bytes(key)): value for key, value in store.scan(table, prefix)}
