@@ -28,7 +28,7 @@ import msgspec
 
 from skerry.runtime.app import directory, membership, placer
 from skerry.runtime.core import wire
-from skerry.runtime.core.commit import Chain
+from skerry.runtime.core.commit import Chain, slot_in
 from skerry.runtime.core.events import (
     SLOTTED,
     Row,
@@ -97,7 +97,7 @@ def deal(
         _deal_frames(stores, sender, receiver, placement, new)
     for store in stores.values():
         for key, value in store.scan(Table.PARKED):
-            owner = placement.slots[int.from_bytes(key[:2], "big")]
+            owner = placement.slots[slot_in(key)]
             new[owner].waiting += wire.decode_runs(value)
     for sender, receiver in late:
         _deal_frames(stores, sender, receiver, placement, new)
@@ -160,7 +160,7 @@ def _deal_rows(store: Store, placement: Placement, new: dict[int, _NewShard]) ->
         for page in _pages(store.scan(table)):
             dealt: dict[int, list[Row]] = {}
             for key, value in page:
-                owner = placement.slots[int.from_bytes(key[:2], "big")]
+                owner = placement.slots[slot_in(key)]
                 dealt.setdefault(owner, []).append((table, key, value))
             for owner, rows in dealt.items():
                 new[owner].append([], rows)

@@ -17,7 +17,7 @@ from skerry.errors import UnknownEntity
 from skerry.runtime.client.questions import ANSWER_S, Questions
 from skerry.runtime.client.session import Session
 from skerry.runtime.client.walk import Walk
-from skerry.runtime.core.events import SLOTS
+from skerry.runtime.core.commit import slot_of_letter
 from skerry.runtime.core.ownership import slot_of
 from skerry.runtime.gateway.protocol import PAGE_ROWS
 
@@ -112,7 +112,7 @@ class Reads:
 
     async def letters(self) -> AsyncIterator[list[tuple[bytes, Any]]]:
         """Yield all dead letters in pages."""
-        walk = Walk(b"", _slot_in)
+        walk = Walk(b"", slot_of_letter)
         pages = self._pages("dead", walk, lambda slots: ("list", walk.after, PAGE_ROWS, slots))
         async for letters, _ in pages:
             yield letters
@@ -138,9 +138,4 @@ class Reads:
         return kind, body
 
     def _about(self, id: bytes, action: str) -> Callable[[], tuple[int, Sequence[Any]]]:
-        return lambda: (self._owners()[_slot_in(id)], (action, id))
-
-
-def _slot_in(id: bytes) -> int:
-    """The slot of a dead letter; some slot for what is no id."""
-    return int.from_bytes(id[:2], "big") % SLOTS
+        return lambda: (self._owners()[slot_of_letter(id)], (action, id))

@@ -160,6 +160,16 @@ def slot_prefix(slot: int) -> bytes:
     return slot.to_bytes(2, "big")
 
 
+def slot_in(row_key: bytes) -> int:
+    """The slot of the row with this key, whose table belongs to slots."""
+    return int.from_bytes(row_key[:2], "big")
+
+
+def slot_of_letter(id: bytes) -> int:
+    """The slot of a dead letter; some slot for what is no id, since callers may say anything."""
+    return slot_in(id) % SLOTS
+
+
 def state_key(type_name: str, key: str) -> bytes:
     """The key of a state's row: slot, type id, key."""
     return _heads(type_name)[slot_of(type_name, key)] + key.encode()

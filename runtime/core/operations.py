@@ -11,7 +11,8 @@ import msgspec
 
 from skerry.errors import InvalidMessage
 from skerry.runtime.core.buffer import SENDS, Runs
-from skerry.runtime.core.events import SLOTS, Operated, Outcome, Table, Told
+from skerry.runtime.core.commit import slot_of_letter
+from skerry.runtime.core.events import Operated, Outcome, Table, Told
 from skerry.runtime.core.handlers import Handlers
 from skerry.runtime.core.ownership import Ownership
 from skerry.runtime.core.tables.dead_letters import DeadLetter, DeadLetters
@@ -42,7 +43,7 @@ class Operations:
 
     def _serves(self, id: bytes) -> bool:
         # What is no id may begin with the number of no slot: any shard can say so.
-        return self._ownership.serves(int.from_bytes(id[:2], "big") % SLOTS)
+        return self._ownership.serves(slot_of_letter(id))
 
     def run(self, event: Operated) -> Told:
         """Retry or drop a dead letter; what the operator is told. `moved`: ask its owner."""

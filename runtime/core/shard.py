@@ -25,7 +25,7 @@ import msgspec
 from skerry.errors import SkerryError
 from skerry.runtime.core.clients import NOTHING
 from skerry.runtime.core.clock import Clocks
-from skerry.runtime.core.commit import Chain, check_type_ids
+from skerry.runtime.core.commit import Chain, check_type_ids, slot_in
 from skerry.runtime.core.demand import ALL, Batch, Budget, Demand, Standing
 from skerry.runtime.core.dispatch import Dispatch
 from skerry.runtime.core.events import (
@@ -180,7 +180,7 @@ class Shard:
                 (id, key, value)
                 for id in table.ids
                 for key, value in scan(id)
-                if int.from_bytes(key[:2], "big") in served
+                if slot_in(key) in served
             )
         self.streams.load(scan(Table.STREAM), scan(Table.OUTBOX))
         rows: list[Row] = [(Table.META, b"epoch", self.epoch.to_bytes(8, "big"))]

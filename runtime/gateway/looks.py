@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from skerry.runtime.core.commit import slot_prefix
+from skerry.runtime.core.commit import slot_of_letter, slot_prefix
 from skerry.runtime.core.events import SLOTS, Table
 from skerry.runtime.core.ownership import Ownership, slot_of, slots_of
 from skerry.runtime.core.stored import schema_id_of
@@ -145,7 +145,7 @@ class Rows:
 
     def letter(self, id: bytes) -> Found:
         """One dead letter whole."""
-        if not self._ownership.serves(_slot_in(id)):
+        if not self._ownership.serves(slot_of_letter(id)):
             return None, 0
         row = self._store.read(Table.DEAD, id)
         return [] if row is None else [[id, _letter(row)]], len(row or b"")
@@ -156,7 +156,7 @@ class Rows:
         while more:
             more = False
             for id, row in self._store.scan(Table.DEAD, b"", behind):
-                if more := (slot := _slot_in(id)) not in wanted:
+                if more := (slot := slot_of_letter(id)) not in wanted:
                     behind = slot_prefix(slot + 1)
                     break
                 yield bytes(id), row
@@ -164,13 +164,13 @@ class Rows:
     def letters(self, after: bytes, limit: int, slots: bytes) -> Look:
         """A page of dead letters in the order of the store, without tracebacks."""
         yield from ()
-        walk = _Walk(self._ownership, slots, _slot_in(after) if after else -1)
+        walk = _Walk(self._ownership, slots, slot_of_letter(after) if after else -1)
         letters, stopped, size = list[Any](), SLOTS, 0
         for id, row in self._letters(walk.here(), after):
             letters.append([id, _letter(row, whole=False)])
             size += len(row)
             if len(letters) >= min(limit, SLICE_ROWS) or size >= PAGE_BYTES:
-                stopped = _slot_in(id)
+                stopped = slot_of_letter(id)
                 break
         walk.stopped(stopped)
         return walk.found(letters), size
@@ -182,7 +182,7 @@ class Rows:
         found: list[tuple[int, bytes]] = []
         after = b""
         while not walk.over:
-            if after and walk.lost(begun := _slot_in(after)):
+            if after and walk.lost(begun := slot_of_letter(after)):
                 after = b""
                 del counts[begun]
             stopped, size, seen = SLOTS, 0, list[tuple[int, bytes]]()
@@ -190,27 +190,23 @@ class Rows:
                 seen.append((_letter(row).time_ns, id))
                 size += len(row)
                 if len(seen) >= SLICE_ROWS or size >= PAGE_BYTES:
-                    stopped, after = _slot_in(id), id
+                    stopped, after = slot_of_letter(id), id
                     break
             walk.stopped(stopped)
-            counts.update(_slot_in(id) for _, id in seen)
+            counts.update(slot_of_letter(id) for _, id in seen)
             found = heapq.nsmallest(min(limit, PAGE_ROWS), chain(found, seen))
             yield
         # The rows of those that have left meanwhile are gone.
         walk.read &= self._ownership.served
         letters, size = list[Any](), 0
         for _, id in found:
-            if size >= PAGE_BYTES or _slot_in(id) not in walk.read:
+            if size >= PAGE_BYTES or slot_of_letter(id) not in walk.read:
                 continue
             if (kept := self._store.read(Table.DEAD, id)) is not None:
                 letters.append([id, _letter(kept, whole=False)])
                 size += len(kept)
         total = sum(counts[slot] for slot in walk.read)
         return walk.found(letters, total), size
-
-
-def _slot_in(id: bytes) -> int:
-    return int.from_bytes(id[:2], "big") % SLOTS
 
 
 def _letter(row: bytes, *, whole: bool = True) -> DeadLetter:

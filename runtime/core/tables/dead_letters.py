@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from skerry.arguments import Args
 from skerry.handler import Handler
-from skerry.runtime.core.commit import slot_prefix
+from skerry.runtime.core.commit import slot_in, slot_prefix
 from skerry.runtime.core.events import Row, Table
 from skerry.runtime.core.ownership import slot_of
 from skerry.runtime.core.results import Done, OutcomeArgs, Raised, Refused, Result
@@ -70,7 +70,7 @@ class DeadLetters:
     def load(self, rows: Iterable[StoredRow]) -> None:
         """Take stored rows into memory."""
         for _, key, value in rows:
-            self._counts[_slot_in(key)] = int.from_bytes(value, "big")
+            self._counts[slot_in(key)] = int.from_bytes(value, "big")
 
     def bury(
         self,
@@ -156,7 +156,7 @@ class DeadLetters:
         """The numbers of the slots that the open batch has changed."""
         counts: dict[int, int] = {}
         for row_key, letter in self._rows.items():
-            slot = _slot_in(row_key)
+            slot = slot_in(row_key)
             before = counts.get(slot, self._counts.get(slot, 0))
             counts[slot] = before + (-1 if letter is None else 1)
         return counts
@@ -185,7 +185,3 @@ class DeadLetters:
 
     def __len__(self) -> int:
         return sum(self._counts.values())
-
-
-def _slot_in(row_key: bytes) -> int:
-    return int.from_bytes(row_key[:2], "big")

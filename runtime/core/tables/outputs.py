@@ -26,7 +26,7 @@ import msgspec
 import xxhash
 from msgspec import Struct
 
-from skerry.runtime.core.commit import slot_prefix
+from skerry.runtime.core.commit import slot_in, slot_prefix
 from skerry.runtime.core.events import Row, Table, Write, Written
 from skerry.runtime.core.ownership import slot_of
 from skerry.runtime.core.settings import Outlet
@@ -90,7 +90,7 @@ class _End:
     @property
     def slot(self) -> int:
         """The slot that it lives in."""
-        return int.from_bytes(self.key[:2], "big")
+        return slot_in(self.key)
 
     def unstage(self) -> None:
         """Forget what the open batch has done."""

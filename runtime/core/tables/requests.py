@@ -24,7 +24,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from skerry.runtime.core.commit import slot_prefix
+from skerry.runtime.core.commit import slot_in, slot_prefix
 from skerry.runtime.core.events import Confirmed, Outcome, Request, RequestRun, Row, Table
 from skerry.runtime.core.ownership import slot_of
 from skerry.runtime.core.settings import Limits
@@ -67,7 +67,7 @@ def _floor_key(slot: int, session: bytes) -> bytes:
 
 def _place_of(key: bytes) -> tuple[int, bytes]:
     """The slot and the session in the key of a row."""
-    return int.from_bytes(key[:2], "big"), bytes(key[2:18])
+    return slot_in(key), bytes(key[2:18])
 
 
 class Requests:
