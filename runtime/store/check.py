@@ -23,7 +23,7 @@ from skerry.runtime.core.placement import Placement
 from skerry.runtime.store.environment import Environment
 from skerry.runtime.store.memtable import tree_key
 from skerry.runtime.store.store import open_log
-from skerry.runtime.store.tree import CHECKSUM_BYTES, slot_of_row, verify
+from skerry.runtime.store.tree import slot_of_row, verify
 
 MOVES = tree_key(Table.META, progress.KEY)
 
@@ -41,9 +41,7 @@ def check(path: Path, *, shard: int, placement: Placement | None = None) -> Iter
     try:
         with store.env.begin() as txn:
             strays = _Strays(shard, placement)
-            yield from verify(txn, store.rows, store.slots, path)
-            for key, stored in txn.cursor(db=store.rows).iternext(keys=True, values=True):
-                strays.put(bytes(key), bytes(stored)[CHECKSUM_BYTES:])
+            yield from verify(txn, store.rows, store.slots, path, strays.put)
             yield from _log(store, strays)
             yield from strays.named(path)
     except lmdb.Error as error:

@@ -11,7 +11,7 @@ Knows LMDB transactions and bytes, and nothing of memtables or threads. Idea: do
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import add
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from skerry.errors import StoreDamaged
 from skerry.runtime.core.events import SLOTS, SLOTTED, Table
 
 _FINGERPRINT = struct.Struct("<QQ")
-CHECKSUM_BYTES = 4
+_SIZE = 4
 """Bytes of a row's checksum: one of four billion damaged rows would look sound."""
 _WRAP = 1 << 64
 _digest = xxhash.xxh32_digest
@@ -45,8 +45,8 @@ def sealed(keys: Sequence[bytes], values: Sequence[bytes]) -> list[bytes]:
 
 def unseal(key: bytes, stored: bytes, path: Path) -> bytes:
     """Return the value of a row, verified. Raises StoreDamaged naming the row."""
-    value = bytes(stored[CHECKSUM_BYTES:])
-    if len(stored) < CHECKSUM_BYTES or stored[:CHECKSUM_BYTES] != _digest(key + value):
+    value = bytes(stored[_SIZE:])
+    if len(stored) < _SIZE or stored[:_SIZE] != _digest(key + value):
         table = TABLES.get(key[0], str(key[0])) if key else "none"
         raise StoreDamaged(
             f"A row of {path} does not match its checksum: table {table}, key {key[1:]!r}. {_CHANGED}"
@@ -72,8 +72,8 @@ def note(txn: Any, slots: Any, slot: int, old: list[bytes], new: list[bytes], pa
 
 def checksums(stored: Iterable[bytes]) -> tuple[int, ...]:
     """Return the checksums that rows carry, as numbers."""
-    heads = b"".join([row[:CHECKSUM_BYTES] for row in stored])
-    return struct.unpack(f">{len(heads) // CHECKSUM_BYTES}I", heads)
+    heads = b"".join([row[:_SIZE] for row in stored])
+    return struct.unpack(f">{len(heads) // _SIZE}I", heads)
 
 
 def _fingerprint(txn: Any, slots: Any, slot: int, path: Path) -> tuple[int, int]:
@@ -86,15 +86,25 @@ def _fingerprint(txn: Any, slots: Any, slot: int, path: Path) -> tuple[int, int]
     return _FINGERPRINT.unpack(found)
 
 
-def verify(txn: Any, rows: Any, slots: Any, path: Path) -> Iterator[str]:
-    """Verify every checksum and fingerprint of a store; yield a sentence for each that is wrong."""
+def verify(
+    txn: Any,
+    rows: Any,
+    slots: Any,
+    path: Path,
+    met: Callable[[bytes, bytes], None] = lambda key, value: None,
+) -> Iterator[str]:
+    """Verify every checksum and fingerprint of a store; yield a sentence for each that is wrong.
+
+    `met` is told the key and the value of each row that is sound.
+    """
     found: dict[int, tuple[int, int]] = {}
     for key, stored in txn.cursor(db=rows).iternext(keys=True, values=True):
         try:
-            unseal(bytes(key), bytes(stored), path)
+            value = unseal(bytes(key), bytes(stored), path)
         except StoreDamaged as damage:
             yield str(damage)
             continue
+        met(bytes(key), value)
         slot = slot_of_row(key)
         count, total = found.get(slot, (0, 0))
         found[slot] = count + 1, (total + checksums((bytes(stored),))[0]) % _WRAP
