@@ -88,6 +88,13 @@ def doubt(folder: Path, owners: frozenset[int]) -> str:
     return f"{folder}, where its sockets should be, belongs to {_user(found.st_uid)}"
 
 
+def doubt_of(user: int, folder: Path, owners: frozenset[int]) -> str:
+    """The reason why a socket in a folder, on which this user listens, may not be the app's own."""
+    if user not in owners:
+        return f"a process of user {user} has taken the place of its socket in {folder}"
+    return doubt(folder, owners)
+
+
 def _user(id: int) -> str:
     try:
         return f"user {pwd.getpwuid(id).pw_name}"

@@ -13,19 +13,22 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from skerry.errors import SkerryError, Unavailable
+from skerry.runtime.app.questions import ANSWER_BYTES_MAX
 from skerry.runtime.description import Running
 from skerry.runtime.gateway import knock, protocol
 from skerry.runtime.gateway.channel import Broken, Channel
 from skerry.runtime.gateway.listener import Listener
 from skerry.runtime.gateway.protocol import Control
-from skerry.runtime.private import doubt, trusted
+from skerry.runtime.private import doubt_of, trusted
 
 NAME = "control"
 """The name of the socket in the sockets' folder."""
 
 CALLERS_MAX = 32
-ANSWER_BYTES_MAX = 1 << 20
+"""Callers at once: commands of people, and of their scripts."""
+
 ANSWER_S = 30.0
+"""How long an answer may take."""
 
 
 class Host(Protocol):
@@ -87,8 +90,7 @@ class Line:
         if channel is None:
             raise Unavailable(f"The supervisor of the app in {data} can't be reached in {folder}.")
         self._channel, challenge = channel, knock.drawn()
-        strange = f"its socket is of user {channel.user}" if channel.user not in owners else ""
-        if why := doubt(folder, owners) or strange:
+        if why := doubt_of(channel.user, folder, owners):
             raise Unavailable(f"The supervisor of the app in {data} is not spoken to: {why}.")
         if not knock.is_answer(
             running.secret, challenge, self._exchange(knock.knock(running.secret, challenge))

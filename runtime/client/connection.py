@@ -27,7 +27,7 @@ from skerry.runtime.client.reads import Reads
 from skerry.runtime.client.session import Session
 from skerry.runtime.description import Running
 from skerry.runtime.gateway import protocol
-from skerry.runtime.private import doubt, trusted
+from skerry.runtime.private import doubt_of, trusted
 
 TICK_S = 0.25
 """How often overdue requests are looked for, while anything is open."""
@@ -165,9 +165,7 @@ class Connection:
         return self._running.folder
 
     def _doubted_user(self, user: int) -> str:
-        if user not in self._owners:
-            return f"a process of user {user} has taken the place of its socket in {self._folder}"
-        return doubt(self._folder, self._owners)
+        return doubt_of(user, self._folder, self._owners)
 
     def _doubted(self, why: str) -> None:
         if why != self._doubt:
