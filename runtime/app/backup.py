@@ -1,10 +1,12 @@
 """Backs a whole app up as of one moment, and restores apps from backups.
 
-    every shard's epoch -> a snapshot marker everywhere, copies -> the same epochs still -> app.json
+    no slot moves -> every shard's epoch -> a snapshot marker everywhere, copies
+        -> the same epochs and the same placement still -> app.json
 
 The marker makes the copies fit together (`core/streams/cuts.py`). Here a backup is begun and judged.
-If a shard was restarted meanwhile, the backup is thrown away: the shard may have forgotten the
-marker, and told others what happened behind it. A backup is a data directory whose description
+No slot moves while it lasts, so that all copies are of one version of the placement. If a shard was
+restarted meanwhile, the backup is thrown away: the shard may have forgotten the marker, and told
+others what happened behind it. A backup is a data directory whose description
 says that it is one: it can be read and checked, but not run. It is restored under a new
 incarnation, so that remains of the old app can't talk to the new one and clients begin anew.
 
@@ -20,10 +22,13 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import msgspec
 from msgspec import Struct
 
 from skerry.errors import SkerryError, StoreDamaged
 from skerry.runtime.app import directory, membership
+from skerry.runtime.app.control import Line
+from skerry.runtime.app.scaler import Held
 from skerry.runtime.client.connection import Connection
 from skerry.runtime.description import Backup, Description, boot_id
 from skerry.runtime.printable import Say
@@ -38,6 +43,9 @@ COPY_S = 24 * 3600.0
 
 LOOK_S = 1.0
 """How often to look whether the app still runs while its shards are copied."""
+
+SETTLED_S = 0.1
+"""How often to look whether slots are still on their way."""
 
 GRACE_S = 5.0
 """How long the other shards may go on copying when one has failed, before the folder is removed."""
@@ -87,6 +95,8 @@ def back_up(data: Path, target: Path, say: Say) -> Made:
                 f"Stop the app and run `skerry check {data}`, which says whether the store is, too."
             )
         commits = {shard: commit for shard, (commit, _) in copies.of.items()}
+        # A change of the number of shards that is under way ends with the app that makes it.
+        copies.app.goal = []
         copies.app.backup = Backup(time_s=started, marker=copies.marker, commits=commits)
         _finish(partial, target, copies.app)
     except BaseException:
@@ -207,10 +217,17 @@ def _of_stopped(data: Path, app: Description, partial: Path, say: Say) -> _Copie
 
 
 async def _of_running(data: Path, partial: Path, say: Say) -> _Copies:
-    """Copy the stores of a running app, by a snapshot marker. Raises SkerryError: a shard was restarted."""
+    """Copy the stores of a running app, by a snapshot marker.
+
+    Raises SkerryError: a shard was restarted, or slots have moved all the same.
+    """
     connection = await Connection.open(data)
     try:
-        before = await _looks(connection)
+        version = await _held(data, say)
+        app = directory.load(data)
+        assert app is not None, "an app that runs describes itself"
+        members = app.placement.members
+        before = await _looks(connection, members)
         # Greater than any marker before, even when the clock was set back or never was right.
         no = max(time.time_ns(), 1 + max(marker for _, marker in before.values()))
 
@@ -222,10 +239,14 @@ async def _of_running(data: Path, partial: Path, say: Say) -> _Copies:
             )
             return epoch, commit, size
 
-        copying = {shard: asyncio.ensure_future(copy(shard)) for shard in connection.shards}
+        copying = {shard: asyncio.ensure_future(copy(shard)) for shard in members}
         failed = await _copied(data, list(copying.values()))
-        app = directory.load(data)
-        after = await _looks(connection)
+        if app.placement.version != version or _hold(data).version != version:
+            raise SkerryError(
+                "No backup was made: slots have moved meanwhile, since this command was stopped for "
+                "a while. Begin another."
+            )
+        after = await _looks(connection, members)
         for shard, one in copying.items():
             epochs = {before[shard][0], after[shard][0]}
             if one.done() and not one.cancelled() and one.exception() is None:
@@ -240,8 +261,6 @@ async def _of_running(data: Path, partial: Path, say: Say) -> _Copies:
             raise sort(f"No backup was made: {failed}") from failed
     finally:
         await connection.close()
-    assert app is not None, "an app that runs describes itself"
-    assert set(app.placement.members) == set(copying), "who is a member changes only at a start"
     return _Copies(app, no, {shard: one.result()[1:] for shard, one in copying.items()})
 
 
@@ -265,6 +284,8 @@ async def _copied(
                     f"No backup was made: the app in {data} ended meanwhile. Begin another: a "
                     f"stopped app can be backed up, too."
                 )
+            if waiting:
+                _hold(data)
     finally:
         for one in waiting:
             one.cancel()
@@ -272,7 +293,24 @@ async def _copied(
     return None
 
 
-async def _looks(connection: Connection) -> dict[int, tuple[int, int]]:
+async def _held(data: Path, say: Say) -> int:
+    """Wait until no slot is on its way, and have none begin; return the placement's version."""
+    held = _hold(data)
+    if not held.settled:
+        say("waiting for the slots that are on their way …")
+    while not held.settled:
+        await asyncio.sleep(SETTLED_S)
+        held = _hold(data)
+    return held.version
+
+
+def _hold(data: Path) -> Held:
+    """Have no slot begin to move for some seconds."""
+    with Line(data, directory.running_app(data)) as line:
+        return msgspec.convert(line.ask("hold"), Held)
+
+
+async def _looks(connection: Connection, shards: Sequence[int]) -> dict[int, tuple[int, int]]:
     """Return (epoch, newest snapshot marker) by shard."""
-    answers = await asyncio.gather(*(connection.control(s, "status") for s in connection.shards))
+    answers = await asyncio.gather(*(connection.control(s, "status") for s in shards))
     return {answer["shard"]: (answer["epoch"], answer["snapshot_marker"]) for answer in answers}

@@ -38,6 +38,10 @@ class Host(Protocol):
         """Begin to change to this many workers. Raises SkerryError."""
         ...
 
+    def hold(self) -> Any:
+        """Let no slot begin to move for a while; say what still moves."""
+        ...
+
     def status(self) -> dict[str, Any]:
         """Say what is under way."""
         ...
@@ -71,6 +75,8 @@ def _answer(host: Host, event: Control) -> Any:
         case "scale":
             host.scale(*event.args)
             return host.status()
+        case "hold":
+            return host.hold()
         case "status":
             return host.status()
         case unknown:

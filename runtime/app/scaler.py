@@ -36,6 +36,9 @@ SLOTS_AT_ONCE = 16
 ASK_AGAIN_S = 0.05
 """How often workers that have finished a version are asked whether their last frames are acked."""
 
+HOLD_S = 5.0
+"""For how long no version is made after somebody has asked for that, if nobody asks again."""
+
 WORKERS_MAX = 512
 """Each has one slot at least, and each pair of them has two streams."""
 
@@ -52,7 +55,18 @@ class Summary(Struct):
     pause_s: float = 0.0
     """The longest time for which the entities of a slot have waited."""
     seconds: float = 0.0
+    held: bool = False
+    """Whether it waits for a backup."""
     done: bool = False
+
+
+class Held(Struct):
+    """An answer to who wants no slot to move for a while."""
+
+    version: int
+    """Of the placement."""
+    settled: bool
+    """Whether every member has finished this version: nothing is on its way."""
 
 
 class Hands(Protocol):
@@ -86,7 +100,7 @@ class Scaler:
         self._data, self._description, self._coordinator = data, description, coordinator
         self._questions, self._hands, self._say = questions, hands, say
         self._scaling: Scaling | None = None
-        self._ask_s = self._began_s = 0.0
+        self._ask_s = self._began_s = self._held_until_s = 0.0
         self.summary = Summary(len(description.placement.members), done=True)
 
     @property
@@ -128,6 +142,14 @@ class Scaler:
         self._put(placement=replace(placement, next_id=next_id), goal=goal)
         return goal
 
+    def hold(self) -> Held:
+        """Make no version for `HOLD_S`, so that a backup is of one version of the placement."""
+        self._held_until_s = time.monotonic() + HOLD_S
+        scaling, placement = self._scaling, self._description.placement
+        standings = self._questions.standings(placement.version)
+        settled = scaling is None or scaling.finished(placement, standings)
+        return Held(placement.version, settled)
+
     def status(self) -> dict[str, Any]:
         """Say how a change is going."""
         return {"scaling": self.summary}
@@ -162,6 +184,9 @@ class Scaler:
         if scaling is None:
             return
         self._tell()
+        self.summary.held = time.monotonic() < self._held_until_s
+        if self.summary.held:
+            return
         standings = self._questions.standings(description.placement.version)
         if scaling.over(description.placement, standings):
             self._count(standings.values())

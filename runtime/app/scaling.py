@@ -30,7 +30,7 @@ class Scaling:
 
     def over(self, placement: Placement, standings: Mapping[int, Standing]) -> bool:
         """Whether the slots are where they should be, and every member knows."""
-        finished = self._finished(placement, standings)
+        finished = self.finished(placement, standings)
         return finished and placer.towards(placement, self.goal, self.slots_max) is None
 
     def next(self, placement: Placement, standings: Mapping[int, Standing]) -> Placement | None:
@@ -39,7 +39,7 @@ class Scaling:
         Args:
             standings: of the shards that are up.
         """
-        if not self._finished(placement, standings):
+        if not self.finished(placement, standings):
             return None
         found = placer.towards(placement, self.goal, self.slots_max)
         if found is None:
@@ -47,7 +47,7 @@ class Scaling:
         leave = set(placement.members) - set(found.members)
         return found if _apart(leave, standings) else None
 
-    def _finished(self, placement: Placement, standings: Mapping[int, Standing]) -> bool:
+    def finished(self, placement: Placement, standings: Mapping[int, Standing]) -> bool:
         """Whether every member, and each that will be one, is up and has finished this version."""
         return all(
             shard in standings

@@ -50,5 +50,5 @@ def scale(
 def _told(found: dict[str, Any]) -> str:
     return (
         f"{found['workers']} workers: {found['slots']:,} slots moved, {found['size']:,} bytes, "
-        f"longest pause {found['pause_s'] * 1000:,.0f} ms"
+        f"longest pause {found['pause_s'] * 1000:,.0f} ms{', waits for a backup' * found['held']}"
     )

@@ -176,7 +176,14 @@ class Scale(Struct, array_like=True, tag_field="says", tag="scale"):
     workers: int
 
 
-Call = Hello | Asks | Confirm | Get | Scan | Count | Status | Dead | Backup | Steer | Place | Scale
+class Hold(Struct, array_like=True, tag_field="says", tag="hold"):
+    """Have a supervisor let no slot begin to move for some seconds; `scaler.Held`."""
+
+    n: int
+
+
+_Told = Steer | Place | Scale | Hold
+Call = Hello | Asks | Confirm | Get | Scan | Count | Status | Dead | Backup | _Told
 
 
 # ── from workers ──────────────────────────────────────────────────────────────
@@ -309,6 +316,8 @@ def events(caller: Caller, call: Call, size: int) -> Iterator[Requested | Confir
             control = Control(caller, n, "place", (placement,))
         case Scale(n, workers):
             control = Control(caller, n, "scale", (workers,))
+        case Hold(n):
+            control = Control(caller, n, "hold", ())
     return iter((control,))
 
 

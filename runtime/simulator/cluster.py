@@ -101,7 +101,7 @@ class Cluster:
             self.keeper.watches[shard].slow = True
         self._stranger = Stranger(seed, self._incarnation)
         self._misfortune = Misfortune(self, self._stranger)
-        self._mover = Mover(self)
+        self.mover = Mover(self)
         self.loss_accepted = False
         for machine in self.machines:
             self.start(machine)
@@ -120,7 +120,7 @@ class Cluster:
 
     def scale(self, shards: int) -> None:
         """Let the app go on with this many shards while it runs."""
-        self._mover.scale(shards)
+        self.mover.scale(shards)
 
     def start(self, machine: Machine) -> None:
         watch = self.keeper.watches[machine.id]
@@ -178,7 +178,7 @@ class Cluster:
                 machine.disk.close()
         self.crash_all()
         self.points["re-sharded"] += 1
-        self._mover.reshard(shards)
+        self.mover.reshard(shards)
 
     # ── time ──
 
@@ -187,7 +187,7 @@ class Cluster:
         self.step_no += 1
         self.clock_ns += self.step_ns
         self._misfortune.strike()
-        self._mover.step()
+        self.mover.step()
         self.network.deliver()
         for caller in self.callers:
             caller.step()
@@ -250,7 +250,7 @@ class Cluster:
     def quiet(self) -> bool:
         """Nothing is under way anywhere, and nothing will be."""
         shards = [machine.shard for machine in self.machines]
-        still = self.still and self._mover.goal is None
+        still = self.still and self.mover.goal is None
         return still and all(shard is not None and shard.quiet for shard in shards)
 
     @property

@@ -5,6 +5,7 @@ The production code decides. What a shard is told it hears late; it is asked at 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from skerry.runtime.app import placer
@@ -34,6 +35,10 @@ class Mover:
         """Above the id of every shard that was ever made."""
         self.goal: list[int] | None = None
         """The members that the slots are on their way to; None: nothing moves."""
+        self._held: Callable[[], bool] = bool
+        """Whether no version may be made."""
+        self._settled: Callable[[], None] | None = None
+        """What is done when nothing is on its way."""
 
     def scale(self, shards: int) -> None:
         """Go on with this many shards: new ones come, the newest leave."""
@@ -63,6 +68,10 @@ class Mover:
         cluster.keeper = Keeper(cluster.placement.members, cluster.lines.ask_if_quiet)
         cluster.lines.rerouted(cluster.placement.members)
 
+    def hold(self, held: Callable[[], bool], settled: Callable[[], None]) -> None:
+        """Make no version while it is held; say once when every member has finished the newest."""
+        self._held, self._settled = held, settled
+
     def _rewire(self) -> None:
         shards = [machine.id for machine in self._cluster.machines]
         self._cluster.keeper.members(shards)
@@ -77,11 +86,16 @@ class Mover:
                 continue
             if cluster.rng.random() < cluster.faults.sync:
                 driver.place(("mover", machine.id), 0, placement)
-        if self.goal is None:
+        if self.goal is None and self._settled is None:
             return
         shards = {m.id: m.shard for m in cluster.machines if m.shard is not None}
         standings = {id: shard.standing() for id, shard in shards.items()}
-        scaling = Scaling(self.goal, cluster.rng.choice(AT_ONCE))
+        scaling = Scaling(self.goal or placement.members, cluster.rng.choice(AT_ONCE))
+        if self._settled is not None and scaling.finished(placement, standings):
+            settled, self._settled = self._settled, None
+            settled()
+        if self.goal is None or self._held():
+            return
         if scaling.over(placement, standings):
             self.goal = None
         elif (found := scaling.next(placement, standings)) is not None:

@@ -57,7 +57,7 @@ def _(wait, self, stream):
     self.ready.append(stream)
 
 
-@bug("a shard that is not told of a version skips one", "app.scaling:Scaling._finished")
+@bug("a shard that is not told of a version skips one", "app.scaling:Scaling.finished")
 def _(finished, self, placement, standings):
     return all(shard in standings for shard in placement.members)
 

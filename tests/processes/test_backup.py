@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import threading
 from pathlib import Path
 
@@ -18,10 +19,11 @@ from skerry.runtime.app import directory
 from skerry.runtime.app.backup import back_up
 from tests.crash.apps import RECEIVERS, SENDERS, Account, Receiver
 from tests.processes.apps import Counter
-from tests.processes.started import launcher, running
+from tests.processes.started import CLI, ROOT, launcher, running
 
 ACCOUNTS = [f"a{n}" for n in range(6)]
-APP = "tests.crash.apps"
+APP, CALM = "tests.crash.apps", "tests.crash.calm"
+"""The same app; slots move soon in the second, since nothing piles up."""
 
 
 def transfer_until(data: Path, done: threading.Event) -> None:
@@ -57,7 +59,12 @@ def test_a_backup_under_load_is_one_moment_of_all_shards(tmp_path: Path) -> None
     assert launcher("check", str(backup)).stdout.strip().endswith("2 shards, all clean")
     restored = launcher("restore", str(backup), "--data", str(again))
     assert restored.returncode == 0, restored.stderr
-    with running(again, target=APP), skerry.Client(again) as client:
+    goes_on_from_one_moment(again, APP)
+
+
+def goes_on_from_one_moment(data: Path, target: str, *options: str) -> None:
+    """What was restored is one moment of all shards, and the app goes on from it."""
+    with running(data, *options, target=target), skerry.Client(data) as client:
         # What was under way arrives; the numbered messages go on where they stood.
         while sum(client.get(Account.at(name)).balance for name in ACCOUNTS) != 600:
             pass
@@ -68,6 +75,60 @@ def test_a_backup_under_load_is_one_moment_of_all_shards(tmp_path: Path) -> None
             receiver = client.get(Receiver.at(f"receiver-{n}"))
             assert receiver.wrong == []
             assert len(receiver.last) == SENDERS
+
+
+def test_a_backup_while_slots_move_is_one_moment_and_is_restored_with_other_workers(
+    tmp_path: Path,
+) -> None:
+    data, backup = tmp_path / "data", tmp_path / "backup"
+    with running(data, target=CALM):
+        with skerry.Client(data) as client:
+            client.ask_many(message(Account.at(name).deposit, 100) for name in ACCOUNTS)
+        done = threading.Event()
+        load = threading.Thread(target=transfer_until, args=(data, done))
+        load.start()
+        try:
+            scaling = subprocess.Popen([*CLI, "scale", "4", "--data", str(data)], cwd=ROOT)
+            while not (app := directory.load(data)) or app.placement.version < 6:
+                os.sched_yield()
+            made = back_up(data, backup, print)
+        finally:
+            done.set()
+            load.join()
+        assert scaling.wait() == 0
+        app = directory.load(data)
+        assert app is not None and len(app.placement.members) == 4, "the change went on"
+    copied = directory.load(backup)
+    assert copied is not None
+    assert 6 <= copied.placement.version < app.placement.version, "it was taken meanwhile"
+    assert made.shards == len(copied.placement.members) and not copied.goal
+    assert launcher("check", str(backup)).stdout.strip().endswith("shards, all clean")
+    for workers in ("1", "3"):
+        again = tmp_path / f"again-{workers}"
+        restored = launcher("restore", str(backup), "--data", str(again))
+        assert restored.returncode == 0, restored.stderr
+        goes_on_from_one_moment(again, CALM, "--workers", workers)
+
+
+def test_an_app_that_was_killed_while_slots_moved_is_backed_up_and_its_copy_goes_on(
+    tmp_path: Path,
+) -> None:
+    data, backup, again = tmp_path / "data", tmp_path / "backup", tmp_path / "again"
+    with running(data, "--workers", "1") as supervisor:
+        with skerry.Client(data) as client:
+            client.ask_many(message(Counter.at(f"k{n}").add) for n in range(300))
+        scaling = subprocess.Popen([*CLI, "scale", "3", "--data", str(data)], cwd=ROOT)
+        while not (app := directory.load(data)) or app.placement.version < 6:
+            os.sched_yield()
+        os.kill(supervisor.pid, signal.SIGKILL)
+        supervisor.wait()
+        scaling.wait()
+    back_up(data, backup, print)
+    restored = launcher("restore", str(backup), "--data", str(again))
+    assert restored.returncode == 0, restored.stderr
+    with running(again), skerry.Client(again) as client:
+        answers = client.ask_many(message(Counter.at(f"k{n}").add) for n in range(300))
+        assert answers == [2] * 300
 
 
 def test_a_stopped_app_is_backed_up_too_and_is_another_app_afterwards(tmp_path: Path) -> None:

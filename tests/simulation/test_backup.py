@@ -38,8 +38,7 @@ class Backups:
 def run(seed: int) -> bool:
     """One seed of the workload, with a backup in its midst; whether one came about."""
     backup = Backups(seed)
-    # A backup while slots move is not made to work yet: docs/ideas/moves.md says so.
-    workload.run(seed, watch=backup.watch, world=drawn(seed)._replace(scales=0))
+    workload.run(seed, watch=backup.watch, world=drawn(seed))
     restored = backup.restored
     if restored is None:
         return False
