@@ -88,6 +88,7 @@ runtime/worker/    A process around one shard.
     driver.py      The loop around one shard, written once: a worker's process and the simulator both run it.
     pace.py        The size of the next batch: as large as its time budget allows.
     stopwatch.py   Measures how long a batch takes, by the clock and without the time spent waiting for a core.
+    meter.py       Measures how busy a worker is, and which slots and entities make it so.
     heartbeat.py   The heartbeat of a worker: a page of a file that its supervisor reads, even after the worker's end.
     copies.py      Copies of a store for backups, made by a thread while turns go on.
     sinks.py       Writes the items of outputs to sinks, on a thread per sink, so that the worker never waits.

@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,6 +18,9 @@ from skerry.runtime.app.directory import find_data, is_running, load, running_ap
 from skerry.runtime.cli.settings import Data, Json
 from skerry.runtime.cli.workers import everywhere
 from skerry.runtime.printable import one_line
+
+HOT, HOT_SHARE = 0.1, 0.2
+"""An entity is named that takes this part of a core, and this part of its worker's time."""
 
 STOP_S = 60.0
 """How long `stop` waits for the end."""
@@ -29,22 +32,50 @@ def status(data: Data = None, as_json_: Json = False) -> None:
     app = load(folder)
     assert app is not None, "find_data has looked for the app"
     shards = everywhere(folder, "status") if is_running(folder) else []
+    hot = _hot(shards)
     if as_json_:
-        print(json.dumps({"app": app.app, "running": bool(shards), "shards": shards}))
+        print(json.dumps({"app": app.app, "running": bool(shards), "shards": shards, "hot": hot}))
         return
     if not shards:
         print(f"{app.app} is stopped; {len(app.placement.members)} shards in {folder}")
         return
     print(f"{app.app} runs, process {running_app(folder).pid}, {len(shards)} shards in {folder}")
-    names = ("shard", "pid", "epoch", "commit", "turns", "items", "timers", "asks", "dead")
+    names = ("shard", "pid", "busy", "epoch", "commit", "turns", "items", "timers", "asks", "dead")
     print("  ".join(f"{name:>9}" for name in names))
     for shard in shards:
-        print("  ".join(f"{shard[name]:>9,}" for name in names))
+        shown = {**shard, "busy": f"{shard['busy']:.0%}"}
+        print("  ".join(f"{shown[name]:>9{',' * (name != 'busy')}}" for name in names))
+    for one in hot:
+        print(
+            one_line(
+                f"{one['entity']} takes {one['of_shard']:.0%} of the time of shard {one['shard']} and "
+                f"{one['of_app']:.0%} of the app's. An entity runs on one core: only another model "
+                f"of the app makes it faster"
+            )
+        )
     for shard in shards:
         if shard["turned_away"]:
             print(f"shard {shard['shard']} has turned {shard['turned_away']:,} callers away")
         for reason, count in shard["refused"].items():
             print(one_line(f"shard {shard['shard']} refused {count:,} packets: {reason}"))
+
+
+def _hot(shards: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the entities that take much of their worker's time, the heaviest first."""
+    whole = sum(shard["busy"] for shard in shards)
+    found = [
+        {
+            "entity": f"{type}/{key}",
+            "shard": shard["shard"],
+            "busy": busy,
+            "of_shard": min(1.0, busy / shard["busy"]),
+            "of_app": min(1.0, busy / whole),
+        }
+        for shard in shards
+        for type, key, busy in shard["hot"]
+        if busy >= max(HOT, HOT_SHARE * shard["busy"])
+    ]
+    return sorted(found, key=lambda one: -one["busy"])
 
 
 def stop(

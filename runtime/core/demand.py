@@ -4,11 +4,14 @@
     Batch  (shard -> driver)   the commit to append, and the measures that pace the next batch
     Demand (shard -> driver)   what the shard would have its driver do now
     Standing (shard -> leader) how far it is with the placement
+    Load   (driver -> leader)  how busy it is, and with what
 
 Plain values, like events and effects; nothing here does anything.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
@@ -22,6 +25,8 @@ class Budget(Struct, frozen=True):
     """Turns, about: the driver asks for fewer while turns are slow."""
     full: str = ""
     """Why nothing new is accepted from clients; empty: it is."""
+    ran: Callable[[str, Sequence[str]], None] | None = None
+    """Told the entity type and the keys of turns that have run; None: nobody asks."""
 
 
 ALL = Budget()
@@ -77,3 +82,15 @@ class Standing(Struct, frozen=True):
     for."""
     size: int = 0
     pause_ns: int = 0
+
+
+class Load(Struct, frozen=True):
+    """How busy a worker is, in seconds per second: 1 is a whole core."""
+
+    busy: float
+    slots: dict[int, float] = {}
+    """The part of each slot that has a part worth telling."""
+    written: dict[int, float] = {}
+    """Bytes of states that these slots write, per second."""
+    hot: list[tuple[str, str, float]] = []
+    """The heaviest entities: type, key, and their part at least."""

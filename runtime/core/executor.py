@@ -73,6 +73,8 @@ class Executor:
         self.mode = Mode.OPTIMISTIC
         self._poisoned = False
         """Whether the message that runs next has ended workers before: a dead letter instead."""
+        self.ran: Callable[[str, Sequence[str]], None] | None = None
+        """See `Budget`."""
 
     def begin(self, mode: Mode, now_ns: int, seed: tuple[bytes | int, ...]) -> None:
         """Begin a batch, or begin it again: its time, and the seed of its random numbers."""
@@ -153,6 +155,8 @@ class Executor:
             raise Raised(cached.name) from error
         turn.count += len(keys) - away
         self._intentions.collect()
+        if self.ran is not None:
+            self.ran(cached.name, keys)
 
     # ── alone ──
 
@@ -192,6 +196,8 @@ class Executor:
             if isinstance(result, Refused):
                 break
         self.turn.end()
+        if self.ran is not None:
+            self.ran(cached.name, (key,))
         assert result is not None, "a turn was tried at least once"
         return result
 

@@ -243,7 +243,7 @@ class Shard:
         work = self.schedule.gather(self.now_ns, min(budget.turns, self.limits.turns_per_batch_max))
         if not work:
             return None
-        self.dispatch.clients.full = budget.full
+        self.dispatch.clients.full, self.dispatch.executor.ran = budget.full, budget.ran
         self._batches += 1
         try:
             commit = self._run(work, Mode.QUARANTINE if work.slow else Mode.OPTIMISTIC)
@@ -340,6 +340,11 @@ class Shard:
     def slow(self) -> bool:
         """Whether messages run one per commit, each with an identity that survives a kill."""
         return self.schedule.slow
+
+    @property
+    def served(self) -> frozenset[int]:
+        """The slots whose turns run here."""
+        return self.ownership.served
 
     @property
     def placement(self) -> Placement:

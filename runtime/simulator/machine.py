@@ -277,8 +277,9 @@ class Stopwatch:
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
-        self.clock_s = self.own_s = 0.0
+        self.clock_s = self.own_s = self.cpu_s = 0.0
 
     def start(self) -> None:
         """A batch begins."""
         self.clock_s = self.own_s = self._rng.choice(BATCHES_S)
+        self.cpu_s += self.own_s

@@ -40,6 +40,7 @@ from skerry.runtime.core.tables.positions import partition_slot
 from skerry.runtime.gateway.inquiries import Inquiries
 from skerry.runtime.gateway.protocol import Caller, Control
 from skerry.runtime.ports import Committed
+from skerry.runtime.worker.meter import HALF_LIFE_S, Meter
 from skerry.runtime.worker.pace import Pace
 from skerry.runtime.worker.ports import Clock, Commits, Ports
 
@@ -92,6 +93,7 @@ class Driver:
         rows: Committed,
         ports: Ports,
         vitals: Callable[[], dict[str, Any]] = dict,
+        load_half_life_s: float = HALF_LIFE_S,
     ) -> None:
         self._shard, self._app = shard, app
         self._vitals = vitals
@@ -105,6 +107,7 @@ class Driver:
         )
         limits = shard.limits
         self._pace = Pace(limits.turns_per_batch_max)
+        self._meter = Meter(load_half_life_s, self._clock, self._stopwatch)
         self._inquiries = Inquiries(shard, rows, ports.listener, self)
         self._hurry = False
         """Whether the newest batch was for clients first."""
@@ -204,14 +207,18 @@ class Driver:
     def _batch(self) -> None:
         """Run a batch; the bounds of the next follow the time that it took."""
         self._heartbeat.work()
+        sample = self._meter.begin()
         self._stopwatch.start()
-        batch = self._shard.run(Budget(self._pace.turns, FULL if self._store.nearly_full else ""))
+        full = FULL if self._store.nearly_full else ""
+        batch = self._shard.run(Budget(self._pace.turns, full, sample))
         self._heartbeat.running(None)
         if batch is None:
             return
+        clock_s, own_s = self._stopwatch.clock_s, self._stopwatch.own_s
+        self._meter.took(clock_s, own_s, batch.commit, sample, self._shard.served)
         self._pace.took(
-            self._stopwatch.clock_s,
-            self._stopwatch.own_s,
+            clock_s,
+            own_s,
             turns=batch.turns,
             items=batch.items,
             asked=batch.requests,
@@ -295,6 +302,7 @@ class Driver:
     def status(self) -> dict[str, Any]:
         """Say how the shard is doing."""
         records, size = self._store.backlog
+        load = self._meter.look(self._shard.served)
         return {
             **self._shard.stats(),
             **self._vitals(),
@@ -306,6 +314,8 @@ class Driver:
             "backpressured": self._shard.demand().backpressured or self._store.nearly_full,
             "backlog_records": records,
             "backlog_bytes": size,
+            "busy": round(load.busy, 3),
+            "hot": [[type, key, round(busy, 3)] for type, key, busy in load.hot],
             "uptime_s": round((self._clock.steady_ns() - self._started_ns) / 1e9, 3),
         }
 

@@ -173,6 +173,11 @@ class Stopwatch(Protocol):
         """The thread's own time since `start`."""
         ...
 
+    @property
+    def cpu_s(self) -> float:
+        """Processor time of the process, in its life."""
+        ...
+
     def start(self) -> None:
         """Set both times to 0."""
         ...

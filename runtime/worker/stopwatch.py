@@ -38,6 +38,11 @@ class Stopwatch:
         """Seconds since the start, without the thread's waiting for a core."""
         return self.clock_s - (self._waited_ns() - self._started_waited_ns) / 1e9
 
+    @property
+    def cpu_s(self) -> float:
+        """Processor time of the whole process, in its life."""
+        return time.process_time()
+
     def _waited_ns(self) -> int:
         """Return how long the thread has waited for a core in its life."""
         return 0 if self._fd < 0 else int(os.pread(self._fd, 64, 0).split()[1])

@@ -70,6 +70,7 @@ WALK = (
         "driver",
         "pace",
         "stopwatch",
+        "meter",
         "heartbeat",
         "copies",
         "sinks",

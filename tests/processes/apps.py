@@ -49,6 +49,12 @@ class Counter(Entity):
         for n in range(count):
             set_timer(f"t{n}", 0.0, self._tick)
 
+    def work(self, steps: int) -> int:
+        self.count += 1
+        for _ in range(steps):
+            pass
+        return self.count
+
     def hang(self) -> None:
         while True:
             pass
