@@ -220,7 +220,7 @@ def measured(given: Config, warm_turns: int = 0) -> Measured:
 def started(given: Config) -> subprocess.Popen[bytes]:
     """A supervisor in a process of its own; returns when its app can be reached."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "skerry.runtime.app.supervisor"], stdin=subprocess.PIPE
+        [sys.executable, "-m", "skerry.runtime.app.background"], stdin=subprocess.PIPE
     )
     assert process.stdin is not None, "the supervisor has a lifeline"
     process.stdin.write(msgspec.json.encode(given) + b"\n")

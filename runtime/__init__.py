@@ -65,6 +65,7 @@ runtime/    How programs run; imported as `skerry.runtime`.
 runtime/app/    An app starts, and is watched.
     launch.py       Runs the apps of programs, and connects programs to apps that run.
     load.py         Loads the app that a target names: `module:app`, `package.module`, `file.py` or `file.py:app`.
+    background.py   Runs a supervisor as a process of its own, beside the program that asks for it: `app.running()`.
     supervisor.py   Runs an app: takes its data, keeps a worker per shard alive, and ends the workers in order.
     opening.py      Opens an app's data for a run, and refuses data that must not run.
     directory.py    The files that describe an app in its data directory.

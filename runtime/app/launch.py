@@ -156,7 +156,7 @@ def running(app: App) -> Iterator[Client]:
             program=program_of(app), data=data, workers=2, supervision=Supervision(serve=True)
         )
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "skerry.runtime.app.supervisor"], stdin=subprocess.PIPE
+            [sys.executable, "-P", "-m", "skerry.runtime.app.background"], stdin=subprocess.PIPE
         )
         try:
             assert process.stdin is not None, "the supervisor has a lifeline"

@@ -13,14 +13,12 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from skerry.errors import SkerryError
-from skerry.runtime import as_json, forks
+from skerry.runtime import forks
 from skerry.runtime.app import control, placer
 from skerry.runtime.app.children import Child, Ended, reap_orphans, spawn_due
 from skerry.runtime.app.coordinator import DirectoryCoordinator
@@ -34,7 +32,7 @@ from skerry.runtime.config import Config
 from skerry.runtime.description import Running
 from skerry.runtime.gateway import knock
 from skerry.runtime.ports import Coordinator
-from skerry.runtime.printable import Say, say
+from skerry.runtime.printable import Say
 from skerry.runtime.private import SocketsFolder, narrow, remove_left
 from skerry.runtime.store.check import check_apart
 from skerry.runtime.worker.assignment import AGAIN, DAMAGED, HOPELESS, Assignment
@@ -343,27 +341,3 @@ class Supervisor:
     def _alive(self) -> list[int]:
         """The shards that have a process."""
         return [child.shard for child in self._children if child.process is not None]
-
-
-def main() -> int:
-    """Run as a process of its own, for `app.running()`. The configuration comes as a line of JSON on
-    standard input; when that is closed, the supervisor ends."""
-    config = as_json.decode(sys.stdin.buffer.readline(), Config)
-    parent_gone = threading.Thread(target=_end_with_parent, daemon=True)
-    parent_gone.start()
-    try:
-        return Supervisor(config, say=say).run()
-    except SkerryError as error:
-        say(f"skerry: {error}")
-        return 1
-
-
-def _end_with_parent() -> None:
-    # Unbuffered: a thread that holds the buffer's lock stops the interpreter's exit.
-    while os.read(0, 4096):
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -75,7 +75,7 @@ class Witness:
             supervision=Supervision(serve=True, hang_s=HANG_S),
         )
         self.supervisor = subprocess.Popen(
-            [sys.executable, "-m", "skerry.runtime.app.supervisor"],
+            [sys.executable, "-m", "skerry.runtime.app.background"],
             stdin=subprocess.PIPE,
             stderr=open(self.data.parent / "supervisor.log", "ab"),
         )

@@ -51,7 +51,16 @@ WALK = (
     *("blocking", "aio", "batch", "outcomes", "host", "errors"),
     *("observed", "harness", "simulation", "faults", "simulated"),
     # A process starts.
-    *("launch", "load", "config", "supervisor", "opening", "description", "directory"),
+    *(
+        "launch",
+        "load",
+        "config",
+        "background",
+        "supervisor",
+        "opening",
+        "description",
+        "directory",
+    ),
     *(
         "coordinator",
         "membership",
