@@ -63,6 +63,7 @@ runtime/    How programs run; imported as `skerry.runtime`.
     private.py      Keeps an app's folders private: its data, its logs and its sockets.
 
 runtime/app/    An app starts, and is watched.
+    ends.py         Acts on the end of a worker by itself: it is started again, or the app ends, and says why.
     launch.py       Runs the apps of programs, and connects programs to apps that run.
     load.py         Loads the app that a target names: `module:app`, `package.module`, `file.py` or `file.py:app`.
     background.py   Runs a supervisor as a process of its own, beside the program that asks for it: `app.running()`.

@@ -12,7 +12,6 @@ Runs in the main thread of its process, since a child dies with the thread that 
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,22 +19,21 @@ from pathlib import Path
 from skerry.errors import SkerryError
 from skerry.runtime import forks
 from skerry.runtime.app import control, placer
-from skerry.runtime.app.children import Child, Ended, reap_orphans, spawn_due
+from skerry.runtime.app.children import Child, reap_orphans, spawn_due
 from skerry.runtime.app.coordinator import DirectoryCoordinator
-from skerry.runtime.app.machine import allow_files, oom_kills, usable_cores
+from skerry.runtime.app.ends import Ends
+from skerry.runtime.app.machine import allow_files, usable_cores
 from skerry.runtime.app.opening import open_app
 from skerry.runtime.app.questions import Progress, Questions
 from skerry.runtime.app.scaler import Scaler
 from skerry.runtime.app.signals import Signals
-from skerry.runtime.app.watch import RESTARTS_WITHIN_S, GiveUp, Restart
 from skerry.runtime.config import Config
 from skerry.runtime.description import Running
 from skerry.runtime.gateway import knock
 from skerry.runtime.ports import Coordinator
 from skerry.runtime.printable import Say
 from skerry.runtime.private import SocketsFolder, narrow, remove_left
-from skerry.runtime.store.check import check_apart
-from skerry.runtime.worker.assignment import AGAIN, DAMAGED, HOPELESS, Assignment
+from skerry.runtime.worker.assignment import Assignment
 
 POLL_S = 0.05
 """How often to look while workers come up or end."""
@@ -70,7 +68,7 @@ class Supervisor:
         self._signals = Signals()
         self._exit: int | None = None
         """The exit code, once the app is to end."""
-        self._oom_kills = oom_kills()
+        self._ends = Ends(self._data, say)
         self._adopts = forks.adopts_orphans()
         self.progress = Progress()
 
@@ -240,7 +238,7 @@ class Supervisor:
             ended = child.reap()
             if ended is not None:
                 self._questions.lost(child.shard)
-                code = self._judge(child, ended) if self._exit is None else self._exit
+                code = self._ends.judge(child, ended) if self._exit is None else self._exit
                 if code is not None:
                     child.done = True
                     if self._exit is None:
@@ -249,42 +247,6 @@ class Supervisor:
                 child.done = True
         if self._adopts:
             reap_orphans(self._children)
-
-    def _judge(self, child: Child, ended: Ended) -> int | None:
-        """Return the exit code with which the app ends since this worker ended; None: start it again."""
-        shard, log = child.shard, self._data / "logs" / f"worker-{child.shard}.log"
-        if ended.deliberate and ended.code == DAMAGED:
-            self._say(f"worker {shard} stopped: its store needs a person. The app ends.")
-            return DAMAGED
-        if ended.deliberate and ended.code == HOPELESS:
-            self._say(f"worker {shard} stopped for the reason above. The app ends.")
-            return 1
-        kills_before, self._oom_kills = self._oom_kills, oom_kills()
-        for_memory = self._oom_kills != kills_before
-        crashed = ended.code in (-signal.SIGBUS, -signal.SIGSEGV)
-        store = self._data / f"shard-{shard}"
-        if crashed and (damage := check_apart(store, shard=shard)):
-            self._say(f"worker {shard} ended ({ended.how}): {damage[0]}")
-            return DAMAGED
-        if not (ended.was_killed or ended.code == AGAIN or ended.had_served):
-            self._say(
-                f"worker {shard} ended ({ended.how}) before it served anybody, and would again. The "
-                f"app ends; its log: {log}"
-            )
-            return 1
-        did, by_itself = ended.done_by_handler(for_memory=for_memory), not ended.was_killed
-        judged = child.watch.crashed if by_itself or for_memory else child.watch.killed
-        match judged(time.monotonic(), ended.beat, did):
-            case Restart(at_s):
-                self._say(f"worker {shard} ended ({ended.how}) and is started again")
-                child.start_at = at_s
-                return None
-            case GiveUp(crashes):
-                self._say(
-                    f"worker {shard} ended {crashes} times in {RESTARTS_WITHIN_S:.0f} s "
-                    f"(now: {ended.how}). The app gives up; its log: {log}"
-                )
-                return 1
 
     def _look_at_sockets(self) -> None:
         """Make the sockets again when somebody has removed them, as a cleaner of old files does. Without

@@ -72,7 +72,7 @@ WALK = (
         "reshard",
         "backup",
     ),
-    *("children", "questions", "watch", "machine"),
+    *("children", "questions", "ends", "watch", "machine"),
     *(
         "assignment",
         "process",
