@@ -75,6 +75,10 @@ runtime/app/    An app starts, and is watched.
     placer.py       Decides how many shards an app has, which slots each serves, and the core of each worker.
     scaling.py      Leads a running app to another number of shards, by small versions of the placement.
     scaler.py       Changes the number of workers while the app serves: processes come, slots move, processes go.
+    rolling.py      Decides which worker is replaced next, when all are to run the program as it is now.
+    restarter.py    Replaces all workers, one by one, with the program as it is now, while the app serves.
+    trial.py        Tries the program as it is now, in a process of its own, before any worker is replaced.
+    release.py      Finds out whether an app that runs can go on with its program as it is now; a process of its own.
     control.py      The supervisor's own door: a socket on which `skerry scale` and others tell it what to do.
     signals.py      Signals that tell an app to end, counted; and a bell that wakes whoever waits when one comes.
     reshard.py      Deals the slots of a stopped app out to new shards, when its shards have lost commits.
@@ -204,6 +208,7 @@ runtime/cli/    The launcher, a file a command.
     keep.py      `skerry backup` and `skerry restore`: copy an app's data as of one moment, and run the copy.
     operate.py   `skerry status`, `stop` and `check`: look at an app, end it, verify its stores.
     read.py      `skerry get`, `export` and `count`: read the committed state of a running or a stopped app.
+    restart.py   `skerry restart`: the workers run the program as it is now, while the app serves.
     run.py       `skerry run`: run an app on all cores, show its progress, sum it up.
     scale.py     `skerry scale`: another number of workers, while the app serves.
     workers.py   Asks the workers of a running app, for commands that look at them or tell them something.

@@ -20,8 +20,10 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from skerry.runtime import as_json, forks
 from skerry.runtime.app.machine import is_stopped
@@ -66,6 +68,57 @@ class Ended(Struct, frozen=True):
         return f"ended its process by signal {name}{why}"
 
 
+def start(
+    module: str, folder: str | None, told: bytes, *, apart: bool = False
+) -> subprocess.Popen[bytes]:
+    """Start a process that loads the program.
+
+    Args:
+        module: what it runs.
+        folder: where it runs.
+        told: what it reads first from its standard input, which stays open.
+        apart: whether its error output has a pipe of its own.
+    """
+    environment = dict(os.environ)
+    environment.pop("PYTHONOPTIMIZE", None)  # Assertions stay on: they stop a worker loudly.
+    environment["PYTHONUNBUFFERED"] = "1"  # What a handler prints is seen when it prints it.
+    # A signal to all our processes must not end the new one before it ignores them.
+    forks.block_signals()
+    try:
+        process = subprocess.Popen(
+            # Not -m alone: it would import from the folder that we are in, whatever lies there.
+            [sys.executable, "-P", "-m", module],
+            cwd=folder,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE if apart else subprocess.STDOUT,
+            env=environment,
+        )
+    finally:
+        forks.unblock_signals()
+    tell(process, told)
+    return process
+
+
+def tell(process: subprocess.Popen[bytes], told: bytes) -> None:
+    """Write to the standard input of a process."""
+    assert process.stdin is not None, "its standard input is a pipe"
+    try:
+        process.stdin.write(told)
+        process.stdin.flush()
+    except BrokenPipeError:  # Killed before it read: its end is seen like any other.
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+
+
+class _Started(NamedTuple):
+    """A process, and what it was started for."""
+
+    process: subprocess.Popen[bytes]
+    assignment: Assignment
+    at_s: float
+
+
 class Child:
     """The worker of one shard, as one process after the other."""
 
@@ -75,46 +128,51 @@ class Child:
         self.watch = Watch()
         self.start_at = 0.0
         """When the next process may start."""
+        self.started_s = 0.0
+        """When the newest process was started."""
         self.done = False
         """Whether no other process will start."""
         self.beat: Beat | None = None
         """The newest heartbeat that was looked at."""
+        self._next: _Started | None = None
+        """The process that waits for the end of this one."""
         self.serves = False
         """Whether the process has opened its sockets: after them it begins its heartbeat."""
 
+    @property
+    def pids(self) -> list[int]:
+        """Its processes."""
+        processes = (self.process, self._next and self._next.process)
+        return [process.pid for process in processes if process is not None]
+
+    @property
+    def serving_since_s(self) -> float | None:
+        """When the process was started; None: its loop has not begun, or there is none."""
+        serves = self.process is not None and self.beat is not None and self.beat.rounds
+        return self.started_s if serves else None
+
     def spawn(self, assignment: Assignment) -> None:
         """Start a process."""
-        self._assignment = assignment
-        environment = dict(os.environ)
-        environment.pop("PYTHONOPTIMIZE", None)  # Assertions stay on: they stop a worker loudly.
-        environment["PYTHONUNBUFFERED"] = "1"  # What a handler prints is seen when it prints it.
-        # Without a heartbeat of its own, a process that ends has not served.
-        assignment.beat.unlink(missing_ok=True)
-        # A signal to all our processes must not end the new one before it ignores them.
-        forks.block_signals()
-        try:
-            self.process = subprocess.Popen(
-                # Not -m alone: it would import from the folder that we are in, whatever lies there.
-                [sys.executable, "-P", "-m", "skerry.runtime.worker.process"],
-                cwd=assignment.config.program.folder,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                env=environment,
-            )
-        finally:
-            forks.unblock_signals()
-        assert self.process.stdin is not None, "a worker has a lifeline"
-        try:
-            self.process.stdin.write(as_json.encode(assignment) + b"\n")
-            self.process.stdin.flush()
-        except BrokenPipeError:  # Killed before it read: its end is seen like any other.
-            with contextlib.suppress(BrokenPipeError):
-                self.process.stdin.close()
-        self.watch.started(time.monotonic())
-        threading.Thread(target=self._collect, args=(self.process,), daemon=True).start()
+        self._begin(self._started(assignment))
 
-    def _collect(self, process: subprocess.Popen[bytes]) -> None:
+    def _started(self, assignment: Assignment) -> _Started:
+        process = start(
+            "skerry.runtime.worker.process",
+            assignment.config.program.folder,
+            as_json.encode(assignment) + b"\n",
+        )
+        threading.Thread(target=self._collect, args=(process, assignment), daemon=True).start()
+        return _Started(process, assignment, time.monotonic())
+
+    def _begin(self, started: _Started) -> None:
+        """Let this process be the worker."""
+        # Without a heartbeat of its own, a process that ends has not served.
+        started.assignment.beat.unlink(missing_ok=True)
+        self.process, self._assignment, self.started_s = started
+        self.beat = None
+        self.watch.started(time.monotonic())
+
+    def _collect(self, process: subprocess.Popen[bytes], assignment: Assignment) -> None:
         """Copy a worker's output into its log, and to our own error output with its name."""
         assert process.stdout is not None, "a worker's output is a pipe"
         for raw in process.stdout:
@@ -122,10 +180,54 @@ class Child:
             # A full disk must not keep a worker from saying that the disk is full.
             with (
                 contextlib.suppress(OSError),
-                open(self._assignment.log, "a", encoding="utf-8") as file,
+                open(assignment.log, "a", encoding="utf-8") as file,
             ):
                 file.write(f"{line}\n")
             self._say(f"[{self.shard}] {line}")
+
+    # ── the process that comes after this one ──
+
+    def prepare(self, assignment: Assignment) -> None:
+        """Start a process that loads the program, and then waits until this one has ended."""
+        assignment = replace(assignment, waits=True)
+        assignment.loaded.unlink(missing_ok=True)
+        self._next = self._started(assignment)
+
+    def prepared(self) -> bool | Ended:
+        """Whether the next process has loaded the program, or how it has ended before; False: not yet,
+        or there is none."""
+        if self._next is None:
+            return False
+        code = self._next.process.poll()
+        if code is not None:
+            self._next = None
+            return Ended(code, True, None)
+        return self._next.assignment.loaded.exists()
+
+    @property
+    def prepares(self) -> bool:
+        """Whether there is a next process."""
+        return self._next is not None
+
+    def take_over(self) -> None:
+        """Let the next process be the worker, if there is one. It has another program: what earlier
+        processes did says nothing of it."""
+        self.watch, self.start_at = Watch(), 0.0
+        if self._next is None:
+            return
+        started, self._next = self._next, None
+        self._begin(started)
+        started.assignment.loaded.unlink(missing_ok=True)
+        tell(started.process, b"\n")
+
+    def drop_next(self) -> None:
+        """End the next process, if there is one."""
+        if self._next is not None:
+            self._next.process.kill()
+            self._next.process.wait()
+            self._next = None
+
+    # ── ends ──
 
     def reap(self) -> Ended | None:
         """Return how the process ended; None: it runs, or there is none."""
@@ -164,6 +266,11 @@ class Child:
                 )
 
     def kill(self) -> None:
+        """End the process now, if there is one, and none comes after it."""
+        self.drop_next()
+        self.end()
+
+    def end(self) -> None:
         """End the process now, if there is one."""
         self.serves = False
         if self.process is not None:
@@ -177,7 +284,7 @@ class Child:
 
 def reap_orphans(children: Iterable[Child]) -> None:
     """Reap processes that handlers started and left behind, where orphans become our children."""
-    ours = {child.process.pid for child in children if child.process is not None}
+    ours = {pid for child in children for pid in child.pids}
     look = os.WEXITED | os.WNOHANG | os.WNOWAIT
     with contextlib.suppress(ChildProcessError):
         while (ended := os.waitid(os.P_ALL, 0, look)) and ended.si_pid not in ours:

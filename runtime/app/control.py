@@ -42,6 +42,10 @@ class Host(Protocol):
         """Let no slot begin to move for a while; say what still moves."""
         ...
 
+    def restart(self) -> None:
+        """Begin to replace the workers. Raises SkerryError."""
+        ...
+
     def status(self) -> dict[str, Any]:
         """Say what is under way."""
         ...
@@ -77,6 +81,9 @@ def _answer(host: Host, event: Control) -> Any:
             return host.status()
         case "hold":
             return host.hold()
+        case "restart":
+            host.restart()
+            return host.status()
         case "status":
             return host.status()
         case unknown:

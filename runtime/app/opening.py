@@ -38,13 +38,17 @@ def open_app(config: Config, coordinator: Coordinator, data: Path, say: Say) -> 
     return known
 
 
+def check_name(data: Path, known: str, name: str) -> None:
+    """Refuse a program whose app is another than the one that the data is of. Raises SkerryError."""
+    if name != known:
+        raise SkerryError(
+            f"{data} holds the app {known!r}, not {name!r}. Choose another folder with --data."
+        )
+
+
 def _checked(known: Description, config: Config, data: Path, say: Say) -> Description:
     """Return an app that ran before, on as many shards as it is to run on now."""
-    if known.app != config.program.app:
-        raise SkerryError(
-            f"{data} holds the app {known.app!r}, not {config.program.app!r}. "
-            f"Choose another folder with --data."
-        )
+    check_name(data, known.app, config.program.app)
     if known.backup is not None:
         raise SkerryError(
             f"{data} is a backup, which is kept as it is. `skerry restore {data} "

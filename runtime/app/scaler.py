@@ -117,15 +117,19 @@ class Scaler:
 
     def scale(self, workers: int) -> None:
         """Begin to change to this many workers. Raises SkerryError: it can't."""
-        if self._description.goal:
-            raise SkerryError(
-                f"The app is changing to {len(self._description.goal)} workers. Scale "
-                f"again when it has: `skerry status --json` has under `moves` what is on its way."
-            )
+        self.check_idle("Scale")
         if workers == len(self._description.placement.members):
             self.summary = Summary(workers, done=True)
             return
         self._lead(self._aim(workers))
+
+    def check_idle(self, wish: str) -> None:
+        """Raises SkerryError: a change is under way, so what somebody wishes has to wait."""
+        if self._description.goal:
+            raise SkerryError(
+                f"The app is changing to {len(self._description.goal)} workers. {wish} "
+                f"again when it has: `skerry status --json` has under `moves` what is on its way."
+            )
 
     def _aim(self, workers: int) -> list[int]:
         """Make the goal durable, which may replace another: this many shards. Raises SkerryError."""
@@ -141,6 +145,11 @@ class Scaler:
         next_id = max([placement.next_id, *(id + 1 for id in new)])
         self._put(placement=replace(placement, next_id=next_id), goal=goal)
         return goal
+
+    @property
+    def held(self) -> bool:
+        """Whether a backup is made now."""
+        return time.monotonic() < self._held_until_s
 
     def hold(self) -> Held:
         """Make no version for `HOLD_S`, so that a backup is of one version of the placement."""
@@ -184,7 +193,7 @@ class Scaler:
         if scaling is None:
             return
         self._tell()
-        self.summary.held = time.monotonic() < self._held_until_s
+        self.summary.held = self.held
         if self.summary.held:
             return
         standings = self._questions.standings(description.placement.version)

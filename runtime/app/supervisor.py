@@ -15,6 +15,9 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+
+from msgspec.structs import replace
 
 from skerry.errors import SkerryError
 from skerry.runtime import forks
@@ -25,9 +28,10 @@ from skerry.runtime.app.ends import Ends
 from skerry.runtime.app.machine import allow_files, usable_cores
 from skerry.runtime.app.opening import open_app
 from skerry.runtime.app.questions import Progress, Questions
-from skerry.runtime.app.scaler import Scaler
+from skerry.runtime.app.restarter import Restarter
+from skerry.runtime.app.scaler import Held, Scaler
 from skerry.runtime.app.signals import Signals
-from skerry.runtime.config import Config
+from skerry.runtime.config import Config, Program
 from skerry.runtime.description import Running
 from skerry.runtime.gateway import knock
 from skerry.runtime.ports import Coordinator
@@ -94,10 +98,11 @@ class Supervisor:
             logs.mkdir(mode=0o700, exist_ok=True)
             narrow(logs, self._say)
             serve = self._config.supervision.serve
+            self._children = [Child(shard, self._say) for shard in members]
             self._questions = Questions(members, self._secret, serve=serve)
             self.progress = self._questions.progress
+            self._restarter = Restarter(self._children, self._questions, self, logs, self._say)
             self._make_sockets()
-            self._children = [Child(shard, self._say) for shard in members]
             self._scaler = Scaler(
                 self._data, app, self._coordinator, self._questions, self, self._say
             )
@@ -135,9 +140,9 @@ class Supervisor:
         started = time.monotonic()
         while not all(child.done for child in self._children):
             if self._exit is None:
-                spawn_due(self._children, self._assignment)
+                spawn_due(self._children, self.assignment)
             self._questions.listen(self._signals.bell, self._door.fd, self._patience_s())
-            self._door.serve(self._scaler)
+            self._door.serve(self)
             # Before any end of a worker is looked at: it may have been told to stop as we were.
             if self._signals.count and self._exit is None:
                 self._say("stopping: what runs is committed …")
@@ -158,6 +163,7 @@ class Supervisor:
     def _go_on(self) -> None:
         """Move slots, if some are to move; see whether all is over, if not."""
         if not self._scaler.busy:
+            self._restarter.step(held=self._scaler.held)
             if self._questions.step(self._children):
                 self._stop(0)
             return
@@ -171,7 +177,7 @@ class Supervisor:
         """Return how long to wait for something to happen before looking again."""
         if self._exit is not None:
             return POLL_S
-        if self._scaler.busy:
+        if self._scaler.busy or self._restarter.busy:
             return POLL_S
         longest_s = min(BEATS_S, self._config.supervision.hang_s / 4)
         if any(child.watch.dumping for child in self._children):
@@ -186,6 +192,7 @@ class Supervisor:
             child.wait()
         if self._sockets is None:
             return
+        self._restarter.close()
         self._questions.close()
         ours = self._coordinator.holds()
         if ours or self._sockets.path.parent != self._data.resolve():
@@ -202,6 +209,34 @@ class Supervisor:
             except SkerryError as error:
                 self._say(str(error))  # Only a start after `--sync off` depends on it.
 
+    # ── what we are told to do (`control.Host`) ──
+
+    def scale(self, workers: int) -> None:
+        """Begin to change to this many workers. Raises SkerryError."""
+        self._restarter.check_idle("Scale")
+        self._scaler.scale(workers)
+
+    def hold(self) -> Held:
+        """Let no slot begin to move for a while, and no worker be replaced; say what still moves."""
+        self._restarter.check_whole()
+        return self._scaler.hold()
+
+    def restart(self) -> None:
+        """Begin to replace the workers. Raises SkerryError."""
+        self._scaler.check_idle("Restart")
+        self._restarter.begin(self._config)
+
+    def status(self) -> dict[str, Any]:
+        """Say what is under way."""
+        return self._scaler.status() | self._restarter.status()
+
+    def adopt(self, program: Program) -> None:
+        """Start workers with this program from now on. Raises SkerryError: it is as it was."""
+        new = replace(self._description, renamed=program.renamed)
+        self._coordinator.replace(new, generation=new.generation)
+        self._description.renamed = program.renamed
+        self._config = replace(self._config, program=program)
+
     # ── workers ──
 
     def hire(self, shard: int) -> None:
@@ -216,7 +251,7 @@ class Supervisor:
             child.wait()
             self._children.remove(child)
 
-    def _assignment(self, child: Child) -> Assignment:
+    def assignment(self, child: Child) -> Assignment:
         """Return the assignment of a worker that is started now."""
         pinned, workers = self._config.supervision.pin, len(self._children)
         place = self._children.index(child)
@@ -238,7 +273,9 @@ class Supervisor:
             ended = child.reap()
             if ended is not None:
                 self._questions.lost(child.shard)
-                code = self._ends.judge(child, ended) if self._exit is None else self._exit
+                code = self._exit
+                if code is None and not self._restarter.ended(child, ended):
+                    code = self._ends.judge(child, ended)
                 if code is not None:
                     child.done = True
                     if self._exit is None:
@@ -288,6 +325,7 @@ class Supervisor:
     def _stop(self, code: int) -> None:
         """Tell the workers to commit what runs, and to end."""
         self._exit = code
+        self._restarter.close()
         self._stop_by_s = time.monotonic() + STOP_S
         self._questions.tell_all(self._alive, "stop")
 

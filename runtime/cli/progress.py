@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from skerry.runtime.printable import one_line, say
 
 if TYPE_CHECKING:
+    from skerry.runtime.app.control import Line
     from skerry.runtime.app.launch import Progress
 
 PLAIN_EVERY_S = 5.0
@@ -16,6 +18,32 @@ PLAIN_EVERY_S = 5.0
 
 DRAWN_EVERY_S = 0.1
 """How often the bar is drawn at most."""
+
+
+LOOK_S = 0.1
+"""How often a supervisor is asked how far it is."""
+
+
+def followed(
+    line: Line, kind: str, *args: object, told: Callable[[dict[str, Any]], str], of: str
+) -> dict[str, Any]:
+    """Tell a supervisor to do something, and show how far it is until it is done.
+
+    Args:
+        told: how far it is, in words.
+        of: where that stands in what the supervisor says.
+
+    Returns what the supervisor says at the end. Raises SkerryError: it refuses.
+    """
+    found: dict[str, Any] = line.ask(kind, *args)[of]
+    while not found["done"]:
+        time.sleep(LOOK_S)
+        found = line.ask("status")[of]
+        if sys.stderr.isatty():
+            print(f"\r{told(found)}\033[K", end="", file=sys.stderr, flush=True)
+    if sys.stderr.isatty():
+        print("\r\033[K", end="", file=sys.stderr)
+    return found
 
 
 class Lines:

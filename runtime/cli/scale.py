@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
-import time
 from typing import Annotated, Any
 
 import typer
 
 from skerry.runtime.app.control import Line
 from skerry.runtime.app.directory import find_data, running_app
+from skerry.runtime.cli.progress import followed
 from skerry.runtime.cli.settings import Data, Json
-
-LOOK_S = 0.1
-"""How often to ask how far it is."""
 
 
 def scale(
@@ -28,14 +24,7 @@ def scale(
     stopped or killed, the change goes on with the app."""
     folder = find_data(data)
     with Line(folder, running_app(folder)) as line:
-        found = line.ask("scale", workers)["scaling"]
-        while not found["done"]:
-            time.sleep(LOOK_S)
-            found = line.ask("status")["scaling"]
-            if sys.stderr.isatty():
-                print(f"\r{_told(found)}\033[K", end="", file=sys.stderr, flush=True)
-    if sys.stderr.isatty():
-        print("\r\033[K", end="", file=sys.stderr)
+        found = followed(line, "scale", workers, told=_told, of="scaling")
     if as_json_:
         print(
             json.dumps(

@@ -182,7 +182,13 @@ class Hold(Struct, array_like=True, tag_field="says", tag="hold"):
     n: int
 
 
-_Told = Steer | Place | Scale | Hold
+class Restart(Struct, array_like=True, tag_field="says", tag="restart"):
+    """Tell a supervisor to replace the workers one by one; `restarter.Summary` as `Status` shows it."""
+
+    n: int
+
+
+_Told = Steer | Place | Scale | Hold | Restart
 Call = Hello | Asks | Confirm | Get | Scan | Count | Status | Dead | Backup | _Told
 
 
@@ -280,7 +286,7 @@ class Control(Struct, frozen=True):
     caller: Caller
     n: int
     kind: str
-    """hello, get, scan, count, status, dead, backup, control, place or scale."""
+    """hello, get, scan, count, status, dead, backup, control, place, scale, hold or restart."""
     args: tuple[Any, ...] = ()
 
 
@@ -318,6 +324,8 @@ def events(caller: Caller, call: Call, size: int) -> Iterator[Requested | Confir
             control = Control(caller, n, "scale", (workers,))
         case Hold(n):
             control = Control(caller, n, "hold", ())
+        case Restart(n):
+            control = Control(caller, n, "restart")
     return iter((control,))
 
 

@@ -31,6 +31,8 @@ class Assignment(Struct, frozen=True, kw_only=True):
     """The folder of the app's sockets."""
     secret: str
     """Proves to peers and clients that they belong to this app."""
+    waits: bool = False
+    """Whether to load the program, and wait for a word of the supervisor before opening the store."""
     core: int | None = None
     """The core to keep to."""
     slow: bool = False
@@ -54,6 +56,11 @@ class Assignment(Struct, frozen=True, kw_only=True):
     def beat(self) -> Path:
         """The file of the worker's heartbeat."""
         return Path(self.sockets) / f"beat-{self.shard}"
+
+    @property
+    def loaded(self) -> Path:
+        """The file that a worker makes when it has loaded the program, and waits."""
+        return Path(self.sockets) / f"next-{self.shard}"
 
     @property
     def listener(self) -> Path:

@@ -307,6 +307,7 @@ class Driver:
             **self._shard.stats(),
             **self._vitals(),
             "shard": self._shard.me,
+            "types": sorted(self._shard.kept_types | set(self._app.types)),
             "turns": self._turns,
             "items": self._sources.items,
             "skipped": self._sources.skipped,

@@ -208,10 +208,14 @@ class Worker:
         }
 
 
+def die_with_parent() -> None:
+    """Make the process die with its parent."""
+    ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
 def _prepare(assignment: Assignment) -> None:
     """Make the process die with its parent, run on its core, and dump its stack when asked."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    die_with_parent()
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR2, all_threads=False)
     forks.ignore_signals()
@@ -257,7 +261,7 @@ def _end_child(strayed: Strayed) -> NoReturn:
     os._exit(code if isinstance(code, int) else 0 if code is None else 1)
 
 
-def _load(program: Program) -> App:
+def load_program(program: Program) -> App:
     """Load the app: from where the supervisor says, or from the value that it sent."""
     for name in program.hidden:
         importlib.import_module(name)
@@ -272,8 +276,12 @@ def _start(assignment: Assignment, lifeline: int) -> Worker:
     """Make a worker that can serve. Raises SkerryError: it can't, nor could it if started again."""
     try:
         _prepare(assignment)
-        app = _load(assignment.config.program)
+        app = load_program(assignment.config.program)
         forks.ignore_signals()  # A program may have set handlers of its own, as for a server.
+        if assignment.waits:
+            assignment.loaded.touch()
+            if not os.read(lifeline, 1):
+                raise SystemExit(0)  # The supervisor is gone.
         return Worker(assignment, app, lifeline)
     except SkerryError:
         raise

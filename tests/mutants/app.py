@@ -160,3 +160,27 @@ def _(crashed, self, now_s, beat, how):
     if beat is not None:
         self._suspect = beat.running
     return crashed(self, now_s, beat, how)
+
+
+# The replacement of workers.
+
+
+@bug("two workers are away at a time", "app.rolling:Rolling.next")
+def _(next_of, self, serving):
+    return next_of(self, {shard: at for shard, at in serving.items() if at is not None})
+
+
+@bug("a worker that was started meanwhile is replaced again", "app.rolling:Rolling.has_new")
+def _(has_new, self, started_s):
+    return has_new(self, started_s) and started_s > self._since_s
+
+
+@bug("a worker that does not serve yet counts as replaced", "app.rolling:Rolling.over")
+def _(over, self, serving):
+    return over(self, {shard: at for shard, at in serving.items() if at is not None})
+
+
+@bug("the last worker keeps the old program", "app.rolling:Rolling.next")
+def _(next_of, self, serving):
+    shard = next_of(self, serving)
+    return None if shard == max(serving) else shard

@@ -47,6 +47,7 @@ FIRST = {
     "store": STORE,
     "app/reshard.py": ["tests/simulation/test_world.py", DESCRIPTION],
     "app/membership.py": [DESCRIPTION],
+    "app/rolling.py": ["tests/simulation/test_rolling.py"],
     "simulator": ["tests/simulation/test_backup.py"],
 }
 

@@ -1,0 +1,438 @@
+"""`skerry restart`: another release of a program takes over while its app serves, or is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import skerry
+from skerry import Entity, message, query
+from skerry.runtime.app import directory
+from skerry.runtime.app.control import Line
+from tests.processes.started import CLI, ROOT, launcher, running
+
+KEYS = [f"k{n}" for n in range(40)]
+
+PROGRAM = """
+import os, sys
+from pathlib import Path
+from skerry import App, Entity, Generate, handler, query, send
+
+class Counter(Entity):
+    count: int = 0
+
+    def add(self) -> int:
+        self.count += 1
+        return self.count
+
+    def give(self, to: str) -> None:
+        self.count -= 1
+        send(Counter.at(to).TAKE)
+
+    @handler(was="take")
+    def TAKE(self) -> None:
+        self.count += 1
+
+    @query
+    def release(self) -> int:
+        return RELEASE
+
+    @query
+    def value(self) -> int:
+        return self.count
+
+app = App("counting", entities=[Counter])
+"""
+
+
+class Counter(Entity):
+    """As callers know it, whatever its release."""
+
+    count: int = 0
+
+    def add(self) -> int: ...  # type: ignore[empty-body]
+
+    def give(self, to: str) -> None: ...
+
+    @query
+    def release(self) -> int: ...  # type: ignore[empty-body]
+
+    @query
+    def value(self) -> int: ...  # type: ignore[empty-body]
+
+
+def write(place: Path, release: int, more: str = "") -> Path:
+    """Write a release of the program. Each has another size, by which Python tells compiled files apart."""
+    text = PROGRAM.replace("RELEASE", str(release)).replace(
+        "TAKE", "take" if release == 1 else "accept"
+    )
+    file = place / "counting.py"
+    file.write_text(f"{text}{more}\n" + "#" * release + "\n")
+    return file
+
+
+@contextmanager
+def serving(
+    place: Path, *options: str, more: str = ""
+) -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
+    """An app of release 1 with a state for each key: its data, and its supervisor."""
+    target = str(write(place, 1, more))
+    with running(place / "data", *options, target=target) as supervisor:
+        with skerry.Client(place / "data") as client:
+            client.ask_many(message(Counter.at(key).add) for key in KEYS)
+        yield place / "data", supervisor
+
+
+def restart(data: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    return launcher("restart", "--data", str(data), *options)
+
+
+def releases(data: Path) -> set[Any]:
+    """Which releases answer."""
+    with skerry.Client(data) as client:
+        return set(client.ask_many(message(Counter.at(key).release) for key in KEYS))
+
+
+def pids(data: Path) -> list[int]:
+    """The process of each worker."""
+    shown = json.loads(launcher("status", "--json", "--data", str(data)).stdout)
+    return [shard["pid"] for shard in shown["shards"]]
+
+
+HELD = """
+import time
+if "worker" in sys.argv[0]:
+    try:
+        Path(__file__).with_name("first").touch(exist_ok=False)
+    except FileExistsError:
+        while not Path(__file__).with_name("go").exists():
+            time.sleep(0.01)
+"""
+"""Only one worker can load the release, until there is a file `go`."""
+
+
+def said_by(asking: subprocess.Popen[str]) -> str:
+    """What a command that has ended complained of."""
+    assert asking.stderr is not None
+    return asking.stderr.read()
+
+
+@contextmanager
+def half_way(data: Path) -> Iterator[subprocess.Popen[str]]:
+    """A restart under way with a release that is held: the first of two workers is replaced."""
+    with subprocess.Popen(
+        [*CLI, "restart", "--data", str(data)], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    ) as asking:
+        with Line(data, directory.running_app(data)) as line:
+            while line.ask("status")["restart"]["replaced"] != 1:
+                assert asking.poll() is None
+        yield asking
+
+
+class Load:
+    """Requests all the while, on a thread: each counts once, and what entities give each other, too."""
+
+    def __init__(self, data: Path) -> None:
+        self._data, self._over = data, threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.rounds, self.gap_s = 0, 0.0
+
+    def __enter__(self) -> Load:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        with skerry.Client(self._data) as client:
+            while not self._over.is_set():
+                began_s = time.monotonic()
+                client.ask_many(message(Counter.at(key).add) for key in KEYS)
+                for key, other in zip(KEYS, reversed(KEYS)):
+                    client.send(Counter.at(key).give, other)
+                self.rounds += 1
+                self.gap_s = max(self.gap_s, time.monotonic() - began_s)
+
+
+def test_workers_are_replaced_one_by_one_while_each_request_counts_once(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    with serving(tmp_path) as (data, _), Load(data) as load:
+        before = pids(data)
+        write(tmp_path, 2)
+        done = restart(data, "--json")
+        assert done.returncode == 0, done.stderr
+        told = json.loads(done.stdout)
+        assert (told["workers"], told["replaced"]) == (2, 2)
+        assert told["pause_s"] > 0
+        assert not {*before}.intersection(pids(data))
+        assert releases(data) == {2}
+        after = load.rounds
+        while load.rounds < after + 2:
+            os.sched_yield()
+    record_property("longest_gap_s", load.gap_s)
+    with running(data, target=str(tmp_path / "counting.py")), skerry.Client(data) as client:
+        while sum(client.ask_many(message(Counter.at(key).value) for key in KEYS)) != len(KEYS) * (  # type: ignore[arg-type]
+            load.rounds + 1
+        ):
+            os.sched_yield()
+    shown = launcher("dead", "list", "--data", str(data), "--json")
+    assert not shown.stdout.strip().strip("[]"), shown.stdout
+
+
+NO_CLASS = "\nclass Other(Entity):\n    count: int = 0\napp = App('counting', entities=[Other])\n"
+NO_FIT = (
+    "\nclass Counter(Entity):\n    count: dict[str, int] = {}\n"
+    "app = App('counting', entities=[Counter])\n"
+)
+RAISES = (
+    "\nclass Counter(Entity):\n    total: str = ''\n    @classmethod\n"
+    "    def _upgrade(cls, old):\n        return old['none']\n"
+    "app = App('counting', entities=[Counter])\n"
+)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with serving(tmp_path_factory.mktemp("served")) as (data, _):
+        yield data
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("syntax error(", "counting.py fails on import:\n"),
+        ("raise ValueError('not today')", "ValueError: not today"),
+        ("raise SystemExit", "fails on import"),
+        ("os._exit(7)", "The program ended its process when it was tried (exit code 7)"),
+        ("app = App('another', entities=[Counter])", "holds the app 'counting', not 'another'"),
+        ("app = None", "It has none: make one"),
+        (NO_CLASS, "has a stored state, and the program has no entity type Counter any more"),
+        (NO_FIT, "does not fit its class: field `count`"),
+        (RAISES, "can't be read: its class raises KeyError: 'none'"),
+    ],
+)
+def test_a_release_that_could_not_go_on_is_refused_and_no_worker_ends(
+    served: Path, more: str, said: str
+) -> None:
+    before = pids(served)
+    write(served.parent, 2, more)
+    done = restart(served)
+    assert done.returncode == 1
+    assert said in done.stderr, done.stderr
+    assert "No worker was replaced" in done.stderr
+    assert pids(served) == before
+    assert releases(served) == {1}
+
+
+def test_a_class_without_a_stored_state_may_go(tmp_path: Path) -> None:
+    more = "\nclass Idle(Entity):\n    count: int = 0\napp = App('counting', entities=[Counter, Idle])\n"
+    with serving(tmp_path, more=more) as (data, _):
+        write(tmp_path, 2)
+        done = restart(data)
+        assert done.returncode == 0, done.stderr
+        assert releases(data) == {2}
+
+
+BROKEN = """
+if "worker" in sys.argv[0] and Path(__file__).with_name("broken").exists():
+    raise ValueError("only in workers")
+"""
+
+
+def test_a_release_that_no_worker_can_load_stops_none_and_comes_up_when_it_is_mended(
+    tmp_path: Path,
+) -> None:
+    with serving(tmp_path) as (data, supervisor):
+        before = pids(data)
+        write(tmp_path, 2, BROKEN)
+        (tmp_path / "broken").touch()
+        done = restart(data)
+        assert done.returncode == 1
+        assert "Worker 0 can't load the program (exit code 5): 0 of 2 workers" in done.stderr
+        assert pids(data) == before
+        os.kill(before[0], signal.SIGKILL)
+        said = tmp_path / "data.said"
+        while "Worker 0 can't start (exit code 5), and is tried again" not in said.read_text():
+            assert supervisor.poll() is None, "the others serve on"
+        with skerry.Client(data).options(timeout=60) as client:
+            own = Counter.at(next(key for key in KEYS if _shard_of(data, key) == 1))
+            assert client.ask(own.release) == 1
+            (tmp_path / "broken").unlink()
+            done = restart(data)
+            assert done.returncode == 0, done.stderr
+            assert client.ask(own.release) == 2
+        assert releases(data) == {2}
+
+
+def _shard_of(data: Path, key: str) -> int:
+    from skerry.runtime.core.ownership import slot_of
+
+    app = directory.load(data)
+    assert app is not None
+    return app.placement.slots[slot_of("Counter", key)]
+
+
+def test_an_app_that_was_killed_half_way_runs_the_new_release_everywhere(tmp_path: Path) -> None:
+    with serving(tmp_path) as (data, supervisor):
+        write(tmp_path, 2, HELD)
+        with half_way(data) as asking:
+            supervisor.kill()
+            supervisor.wait()
+            assert asking.wait() == 1
+            assert "Traceback" not in said_by(asking)
+    (tmp_path / "go").touch()
+    with running(data, target=str(tmp_path / "counting.py")):
+        assert releases(data) == {2}
+        with skerry.Client(data) as client:
+            assert client.ask_many(message(Counter.at(key).add) for key in KEYS) == [2] * len(KEYS)
+
+
+def test_an_app_that_is_stopped_half_way_ends_in_order(tmp_path: Path) -> None:
+    with serving(tmp_path) as (data, supervisor):
+        write(tmp_path, 2, HELD)
+        with half_way(data) as asking:
+            family = psutil.Process(supervisor.pid).children(recursive=True)
+            supervisor.terminate()
+            assert supervisor.wait() == 0
+            assert asking.wait() == 1
+            assert "ended meanwhile" in said_by(asking)
+        psutil.wait_procs(family, timeout=10)
+        assert not [process for process in family if process.is_running()]
+    assert launcher("check", "--data", str(data)).returncode == 0
+
+
+def test_workers_that_are_killed_half_way_are_started_with_the_new_release(tmp_path: Path) -> None:
+    with serving(tmp_path) as (data, _):
+        write(tmp_path, 2, HELD)
+        with half_way(data) as asking:
+            for pid in pids(data):
+                os.kill(pid, signal.SIGKILL)
+            (tmp_path / "go").touch()
+            assert asking.wait() == 0, said_by(asking)
+        assert releases(data) == {2}
+
+
+def test_one_change_of_the_workers_runs_at_a_time(tmp_path: Path) -> None:
+    with serving(tmp_path) as (data, _):
+        write(tmp_path, 2, HELD)
+        with half_way(data) as asking:
+            assert releases(data) == {1, 2}
+            for command in (["restart"], ["scale", "3"], ["backup", str(tmp_path / "backup")]):
+                other = launcher(*command, "--data", str(data))
+                assert other.returncode == 1
+                assert "The app's workers are being replaced: 1 of 2 are" in other.stderr
+            (tmp_path / "go").touch()
+            assert asking.wait() == 0, said_by(asking)
+
+
+def test_a_backup_that_is_being_made_is_waited_for(tmp_path: Path) -> None:
+    with serving(tmp_path) as (data, _):
+        before = pids(data)
+        write(tmp_path, 2)
+        with Line(data, directory.running_app(data)) as line:
+            line.ask("hold")  # As a backup does every now and then.
+            with subprocess.Popen([*CLI, "restart", "--data", str(data)], cwd=ROOT) as asking:
+                while not line.ask("status")["restart"]["held"]:
+                    assert asking.poll() is None
+                line.ask("hold")
+                assert pids(data) == before
+                assert asking.wait() == 0
+        assert releases(data) == {2}
+
+
+ENDS = """
+class Ends:
+    def partitions(self):
+        return ["0"]
+
+    def read(self, partition, after):
+        while not Path(__file__).with_name("over").exists():
+            yield (after or 0) + 1, "k0"
+
+app.source(Ends()).key_by(str).to(Counter.add)
+"""
+
+
+def test_an_app_that_comes_to_its_end_half_way_ends_as_usual(tmp_path: Path) -> None:
+    with serving(tmp_path, more=ENDS) as (data, supervisor):
+        write(tmp_path, 2, ENDS + HELD)
+        with half_way(data) as asking:
+            (tmp_path / "over").touch()
+            assert supervisor.wait() == 0
+            assert asking.wait() == 1
+            assert "ended meanwhile" in said_by(asking)
+
+
+SCRIPT = """
+import os, subprocess, sys
+from pathlib import Path
+from skerry import App, Entity
+import counting
+with counting.app.running() as client:
+    print(client.ask(counting.Counter.at("a").release), flush=True)
+    Path("counting.py").write_text(Path("later.py").read_text())
+    data = next(Path(os.environ["TMPDIR"]).glob("skerry-data-*"))
+    subprocess.run([sys.executable, "-m", "skerry.runtime.cli", "restart", "--data", data], check=True)
+    print(client.ask(counting.Counter.at("a").release), flush=True)
+"""
+
+
+def test_an_app_of_a_context_is_restarted_like_any_other(tmp_path: Path) -> None:
+    (tmp_path / "later.py").write_text(write(tmp_path, 2).read_text())
+    write(tmp_path, 1)
+    (tmp_path / "host.py").write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, "host.py"],
+        cwd=tmp_path,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == "1" and done.stdout.splitlines()[-1] == "2"
+
+
+def test_an_app_that_no_file_has_is_not_restarted(tmp_path: Path) -> None:
+    (tmp_path / "host.py").write_text(
+        "import os, subprocess, sys\n"
+        "from pathlib import Path\n"
+        "from skerry import App\n"
+        "with App('inside').running() as client:\n"
+        "    data = next(Path(os.environ['TMPDIR']).glob('skerry-data-*'))\n"
+        "    cli = [sys.executable, '-m', 'skerry.runtime.cli', 'restart', '--data', data]\n"
+        "    sys.exit(subprocess.run(cli).returncode)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "host.py"],
+        cwd=tmp_path,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 1
+    assert "was handed over by the program that runs it" in done.stderr, done.stderr
+
+
+def test_an_app_that_does_not_run_is_named(tmp_path: Path) -> None:
+    with serving(tmp_path) as (data, _):
+        pass
+    done = restart(data)
+    assert done.returncode == 1
+    assert f"No app runs in {data}" in done.stderr
