@@ -37,6 +37,11 @@ RETRY_S = 5.0
 """How long a worker that did not start with the new program waits until it is started again."""
 
 
+KILLS_MAX = 3
+"""How many next workers of a restart may be killed from outside while they load the program. More are
+no accident: the machine may be short of memory."""
+
+
 class Summary(Struct):
     """How far a restart is."""
 
@@ -88,6 +93,8 @@ class Restarter:
         self._rolling: Rolling | None = None
         self._ending: int | None = None
         """The shard whose worker is told to end."""
+        self._kills = 0
+        """How many next workers were killed in this restart."""
         self._began_s = self._prepared_s = self._told_s = 0.0
         """When the newest restart began, when a next worker was started for it, and when a worker was
         told to end; 0: none."""
@@ -131,11 +138,9 @@ class Restarter:
             self.check_idle("Back up")
 
     def close(self) -> None:
-        """End what is under way, with the app."""
+        """End a trial that is under way, with the app."""
         if self._trial is not None:
             self._trial.close()
-        for child in self._children:
-            child.drop_next()
 
     # ── steps ──
 
@@ -166,7 +171,7 @@ class Restarter:
             self._finish()
             return
         self._rolling = Rolling(time.monotonic())
-        self._ending, self._told_s = None, 0.0
+        self._ending, self._told_s, self._kills = None, 0.0, 0
         for child in self._children:
             child.drop_next()  # It has an earlier program.
             child.start_at = 0.0
@@ -197,6 +202,9 @@ class Restarter:
             self._prepared_s = now_s
             child.prepare(self._hands.assignment(child))
         elif isinstance(loaded := child.prepared(), Ended):
+            self._kills += loaded.was_killed
+            if loaded.was_killed and self._kills <= KILLS_MAX:
+                return  # Another one is started.
             self._fail(
                 f"Worker {child.shard} can't load the program ({loaded.how}): {self._so_far} The app "
                 f"serves on. Mend the program, and restart again. {self._log(child)}"

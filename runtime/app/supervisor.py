@@ -325,7 +325,6 @@ class Supervisor:
     def _stop(self, code: int) -> None:
         """Tell the workers to commit what runs, and to end."""
         self._exit = code
-        self._restarter.close()
         self._stop_by_s = time.monotonic() + STOP_S
         self._questions.tell_all(self._alive, "stop")
 

@@ -85,9 +85,10 @@ class Trial:
                     f"The program could not be tried: its answer does not read: {error}."
                 )
         if ended:
+            how = children.Ended(self._process.returncode, True, None).how
             return Verdict(
-                f"The program ended its process when it was tried (exit code "
-                f"{self._process.returncode}); what it said is in the output of the app."
+                f"The process that tried the program ended ({how}); what it said is in the output of "
+                f"the app."
             )
         if time.monotonic() > self._by_s:
             return Verdict(f"The program was not imported within {TRIAL_S:.0f} s.")

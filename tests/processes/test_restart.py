@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -57,6 +58,15 @@ app = App("counting", entities=[Counter])
 """
 
 
+BONUS = """
+class Counter(Counter, was="Counter"):
+    def bonus(self) -> None:
+        self.count += 1
+
+app = App("counting", entities=[Counter])
+"""
+
+
 class Counter(Entity):
     """As callers know it, whatever its release."""
 
@@ -73,11 +83,17 @@ class Counter(Entity):
     def value(self) -> int: ...  # type: ignore[empty-body]
 
 
-def write(place: Path, release: int, more: str = "") -> Path:
-    """Write a release of the program. Each has another size, by which Python tells compiled files apart."""
+def write(place: Path, release: int, more: str = "", *, bonus: bool = False) -> Path:
+    """Write a release of the program. Each has another size, by which Python tells compiled files apart.
+
+    `bonus`: entities give each other by a handler that the first release does not have.
+    """
     text = PROGRAM.replace("RELEASE", str(release)).replace(
         "TAKE", "take" if release == 1 else "accept"
     )
+    if bonus:
+        text = text.replace("at(to).accept", "at(to).bonus")
+        more = f"{BONUS}{more}"
     file = place / "counting.py"
     file.write_text(f"{text}{more}\n" + "#" * release + "\n")
     return file
@@ -138,7 +154,10 @@ def half_way(data: Path) -> Iterator[subprocess.Popen[str]]:
         with Line(data, directory.running_app(data)) as line:
             while line.ask("status")["restart"]["replaced"] != 1:
                 assert asking.poll() is None
-        yield asking
+        try:
+            yield asking
+        finally:
+            asking.kill()
 
 
 class Load:
@@ -218,7 +237,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         ("syntax error(", "counting.py fails on import:\n"),
         ("raise ValueError('not today')", "ValueError: not today"),
         ("raise SystemExit", "fails on import"),
-        ("os._exit(7)", "The program ended its process when it was tried (exit code 7)"),
+        ("os._exit(7)", "The process that tried the program ended (exit code 7)"),
         ("app = App('another', entities=[Counter])", "holds the app 'counting', not 'another'"),
         ("app = None", "It has none: make one"),
         (NO_CLASS, "has a stored state, and the program has no entity type Counter any more"),
@@ -270,7 +289,7 @@ def test_a_release_that_no_worker_can_load_stops_none_and_comes_up_when_it_is_me
         while "Worker 0 can't start (exit code 5), and is tried again" not in said.read_text():
             assert supervisor.poll() is None, "the others serve on"
         with skerry.Client(data).options(timeout=60) as client:
-            own = Counter.at(next(key for key in KEYS if _shard_of(data, key) == 1))
+            own = Counter.at(next(key for key in KEYS if shard_of(data, key) == 1))
             assert client.ask(own.release) == 1
             (tmp_path / "broken").unlink()
             done = restart(data)
@@ -279,7 +298,7 @@ def test_a_release_that_no_worker_can_load_stops_none_and_comes_up_when_it_is_me
         assert releases(data) == {2}
 
 
-def _shard_of(data: Path, key: str) -> int:
+def shard_of(data: Path, key: str) -> int:
     from skerry.runtime.core.ownership import slot_of
 
     app = directory.load(data)
@@ -327,6 +346,58 @@ def test_workers_that_are_killed_half_way_are_started_with_the_new_release(tmp_p
         assert releases(data) == {2}
 
 
+def test_a_next_worker_that_is_killed_while_it_loads_is_started_again(tmp_path: Path) -> None:
+    with serving(tmp_path) as (data, supervisor):
+        before = pids(data)
+        write(tmp_path, 2, HELD)
+        (tmp_path / "first").touch()
+        with subprocess.Popen([*CLI, "restart", "--data", str(data)], cwd=ROOT) as asking:
+            for _ in range(2):
+                while not (found := next_workers(supervisor.pid, before)):
+                    assert asking.poll() is None
+                found[0].kill()
+            (tmp_path / "go").touch()
+            assert asking.wait() == 0
+        assert releases(data) == {2}
+
+
+def next_workers(supervisor: int, known: list[int]) -> list[psutil.Process]:
+    """Workers that load a release, beside those that serve."""
+    found = started(supervisor, "skerry.runtime.worker.process")
+    return [process for process in found if process.pid not in known]
+
+
+def started(supervisor: int, module: str) -> list[psutil.Process]:
+    """Processes of a supervisor that run this module."""
+    found = []
+    for process in psutil.Process(supervisor).children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if module in process.cmdline():
+                found.append(process)
+    return found
+
+
+def test_what_a_worker_of_the_old_release_does_not_know_can_be_retried_when_it_is_replaced(
+    tmp_path: Path,
+) -> None:
+    with serving(tmp_path) as (data, _):
+        write(tmp_path, 2, HELD, bonus=True)
+        with half_way(data) as asking, skerry.Client(data) as client:
+            new, old = (
+                next(key for key in KEYS if shard_of(data, key) == shard) for shard in (0, 1)
+            )
+            client.send(Counter.at(old).give, new)
+            client.send(Counter.at(new).give, old)
+            while not (letters := launcher("dead", "list", "--data", str(data)).stdout):
+                assert asking.poll() is None
+            assert "one that has it can retry this message" in letters
+            (tmp_path / "go").touch()
+            assert asking.wait() == 0, said_by(asking)
+            assert launcher("dead", "retry", "--all", "--data", str(data)).returncode == 0
+            while client.ask(Counter.at(old).value) != 1 or client.ask(Counter.at(new).value) != 1:
+                os.sched_yield()
+
+
 def test_one_change_of_the_workers_runs_at_a_time(tmp_path: Path) -> None:
     with serving(tmp_path) as (data, _):
         write(tmp_path, 2, HELD)
@@ -341,15 +412,17 @@ def test_one_change_of_the_workers_runs_at_a_time(tmp_path: Path) -> None:
 
 
 def test_a_backup_that_is_being_made_is_waited_for(tmp_path: Path) -> None:
-    with serving(tmp_path) as (data, _):
+    with serving(tmp_path) as (data, supervisor):
         before = pids(data)
         write(tmp_path, 2)
         with Line(data, directory.running_app(data)) as line:
             line.ask("hold")  # As a backup does every now and then.
             with subprocess.Popen([*CLI, "restart", "--data", str(data)], cwd=ROOT) as asking:
-                while not line.ask("status")["restart"]["held"]:
+                while not (trial := started(supervisor.pid, "skerry.runtime.app.release")):
                     assert asking.poll() is None
-                line.ask("hold")
+                while trial[0].is_running() and trial[0].status() != psutil.STATUS_ZOMBIE:
+                    line.ask("hold")
+                assert line.ask("status")["restart"]["held"]
                 assert pids(data) == before
                 assert asking.wait() == 0
         assert releases(data) == {2}
