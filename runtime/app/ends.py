@@ -16,6 +16,9 @@ from skerry.runtime.printable import Say
 from skerry.runtime.store.check import check_apart
 from skerry.runtime.worker.assignment import AGAIN, DAMAGED, HOPELESS
 
+RETRY_S = 5.0
+"""How long a worker that can't go on waits until it is tried again, where that does not end the app."""
+
 
 class Ends:
     """The ends of the workers of one run."""
@@ -24,15 +27,18 @@ class Ends:
         self._data, self._say = data, say
         self._oom_kills = oom_kills()
 
-    def judge(self, child: Child, ended: Ended) -> int | None:
-        """Return the exit code with which the app ends since this worker ended; None: start it again."""
-        shard, log = child.shard, self._data / "logs" / f"worker-{child.shard}.log"
+    def judge(self, child: Child, ended: Ended, *, patient: bool) -> int | None:
+        """Return the exit code with which the app ends since this worker ended; None: start it again.
+
+        Args:
+            patient: whether a worker that can't go on is tried again now and then.
+        """
+        shard = child.shard
         if ended.deliberate and ended.code == DAMAGED:
             self._say(f"worker {shard} stopped: its store needs a person. The app ends.")
             return DAMAGED
         if ended.deliberate and ended.code == HOPELESS:
-            self._say(f"worker {shard} stopped for the reason above. The app ends.")
-            return 1
+            return self._given_up(child, f"worker {shard} stopped for the reason above", patient)
         kills_before, self._oom_kills = self._oom_kills, oom_kills()
         for_memory = self._oom_kills != kills_before
         crashed = ended.code in (-signal.SIGBUS, -signal.SIGSEGV)
@@ -41,11 +47,8 @@ class Ends:
             self._say(f"worker {shard} ended ({ended.how}): {damage[0]}")
             return DAMAGED
         if not (ended.was_killed or ended.code == AGAIN or ended.had_served):
-            self._say(
-                f"worker {shard} ended ({ended.how}) before it served anybody, and would again. The "
-                f"app ends; its log: {log}"
-            )
-            return 1
+            why = f"worker {shard} ended ({ended.how}) before it served anybody, and would again"
+            return self._given_up(child, why, patient)
         did, by_itself = ended.done_by_handler(for_memory=for_memory), not ended.was_killed
         judged = child.watch.crashed if by_itself or for_memory else child.watch.killed
         match judged(time.monotonic(), ended.beat, did):
@@ -54,8 +57,19 @@ class Ends:
                 child.start_at = at_s
                 return None
             case GiveUp(crashes):
-                self._say(
+                why = (
                     f"worker {shard} ended {crashes} times in {RESTARTS_WITHIN_S:.0f} s "
-                    f"(now: {ended.how}). The app gives up; its log: {log}"
+                    f"(now: {ended.how})"
                 )
-                return 1
+                return self._given_up(child, why, patient)
+
+    def _given_up(self, child: Child, why: str, patient: bool) -> int | None:
+        log = self._data / "logs" / f"worker-{child.shard}.log"
+        if not patient:
+            self._say(f"{why}. The app ends; its log: {log}")
+            return 1
+        self._say(
+            f"{why}. The others serve on, and it is tried again in {RETRY_S:.0f} s; its log: {log}"
+        )
+        child.start_at = time.monotonic() + RETRY_S
+        return None

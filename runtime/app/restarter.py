@@ -28,13 +28,10 @@ from skerry.runtime.app.rolling import Rolling
 from skerry.runtime.app.trial import TRIAL_S, Question, Trial, Verdict
 from skerry.runtime.config import Config, Program
 from skerry.runtime.printable import Say
-from skerry.runtime.worker.assignment import DAMAGED, Assignment
+from skerry.runtime.worker.assignment import Assignment
 
 STOP_S = 30.0
 """How long a worker that is told to end may take to commit what runs."""
-
-RETRY_S = 5.0
-"""How long a worker that did not start with the new program waits until it is started again."""
 
 
 KILLS_MAX = 3
@@ -95,6 +92,8 @@ class Restarter:
         """The shard whose worker is told to end."""
         self._kills = 0
         """How many next workers were killed in this restart."""
+        self._unfinished = False
+        """Whether a restart has failed, and no other has replaced all workers since."""
         self._began_s = self._prepared_s = self._told_s = 0.0
         """When the newest restart began, when a next worker was started for it, and when a worker was
         told to end; 0: none."""
@@ -187,6 +186,7 @@ class Restarter:
                 f"{len(serving)} workers replaced in {summary.seconds:.1f} s; each was away for "
                 f"{summary.pause_s:.3f} s at most"
             )
+            self._unfinished = False
             self._finish()
         elif (shard := rolling.next(serving)) is not None:
             self._replace(next(child for child in self._children if child.shard == shard), now_s)
@@ -226,7 +226,7 @@ class Restarter:
         return f"Its log is {self._logs / f'worker-{child.shard}.log'}."
 
     def _fail(self, why: str) -> None:
-        self.summary.failed = storable(why)
+        self.summary.failed, self._unfinished = storable(why), True
         self._say(why)
         self._finish()
 
@@ -240,8 +240,7 @@ class Restarter:
     # ── ends of workers ──
 
     def ended(self, child: Child, ended: Ended) -> bool:
-        """Hear that a worker has ended. Tell whether this has seen to it: what else is known about ends
-        does not apply."""
+        """Hear that a worker has ended. Tell whether it was told to, and the next one takes its place."""
         told = child.shard == self._ending
         if told:
             self._ending = None
@@ -249,23 +248,15 @@ class Restarter:
             child.take_over()
             return True
         child.drop_next()  # It does not know what this end may have to teach its successor.
-        if not self._began_s or ended.was_killed or (ended.deliberate and ended.code == DAMAGED):
-            return False
         new = self._rolling is not None and self._rolling.has_new(child.started_s)
-        if ended.had_served:
-            if new:
-                self._fail(
-                    f"Worker {child.shard} ended ({ended.how}) with the new program: {self._so_far} "
-                    f"{self._log(child)}"
-                )
-            return False
-        child.start_at = time.monotonic() + RETRY_S
-        why = (
-            f"Worker {child.shard} can't start ({ended.how}), and is tried again every "
-            f"{RETRY_S:.0f} s. The others serve on. Mend the program. {self._log(child)}"
-        )
-        if new:
-            self._fail(f"{self._so_far} {why}")
-        else:
-            self._say(why)
-        return True
+        if new and not ended.was_killed:
+            self._fail(
+                f"Worker {child.shard} ended ({ended.how}) with the new program: {self._so_far} "
+                f"The others serve on. Mend the program, and restart again. {self._log(child)}"
+            )
+        return False
+
+    def is_patient(self, ended: Ended) -> bool:
+        """Whether a worker that can't go on is tried again, and does not end the app: others may serve
+        with an earlier program, and this one may be mended."""
+        return self._unfinished or (self._began_s > 0 and not ended.had_served)

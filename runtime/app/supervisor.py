@@ -275,7 +275,8 @@ class Supervisor:
                 self._questions.lost(child.shard)
                 code = self._exit
                 if code is None and not self._restarter.ended(child, ended):
-                    code = self._ends.judge(child, ended)
+                    patient = self._restarter.is_patient(ended)
+                    code = self._ends.judge(child, ended, patient=patient)
                 if code is not None:
                     child.done = True
                     if self._exit is None:

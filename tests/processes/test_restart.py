@@ -286,7 +286,7 @@ def test_a_release_that_no_worker_can_load_stops_none_and_comes_up_when_it_is_me
         assert pids(data) == before
         os.kill(before[0], signal.SIGKILL)
         said = tmp_path / "data.said"
-        while "Worker 0 can't start (exit code 5), and is tried again" not in said.read_text():
+        while "it is tried again in 5 s" not in said.read_text():
             assert supervisor.poll() is None, "the others serve on"
         with skerry.Client(data).options(timeout=60) as client:
             own = Counter.at(next(key for key in KEYS if shard_of(data, key) == 1))
@@ -304,6 +304,38 @@ def shard_of(data: Path, key: str) -> int:
     app = directory.load(data)
     assert app is not None
     return app.placement.slots[slot_of("Counter", key)]
+
+
+FAILS = """
+class Source:
+    def partitions(self):
+        return ["0"]
+
+    def read(self, partition, after):
+        if "worker" in sys.argv[0]:
+            raise SkerryError("not like this")
+        yield from ()
+
+from skerry import SkerryError
+app.source(Source()).key_by(str).to(Counter.add)
+"""
+
+
+def test_a_release_that_fails_once_it_serves_goes_no_further_and_the_others_serve_on(
+    tmp_path: Path,
+) -> None:
+    with serving(tmp_path, "--serve") as (data, supervisor):
+        write(tmp_path, 2, FAILS)
+        done = restart(data)
+        assert done.returncode == 1
+        assert "ended (exit code 5) with the new program: " in done.stderr, done.stderr
+        said = tmp_path / "data.said"
+        while said.read_text().count("it is tried again in 5 s") < 2:
+            assert supervisor.poll() is None, "the others serve on"
+        write(tmp_path, 3)
+        while (done := restart(data)).returncode:
+            assert "Worker" in done.stderr or "answer" in done.stderr
+        assert releases(data) == {3}
 
 
 def test_an_app_that_was_killed_half_way_runs_the_new_release_everywhere(tmp_path: Path) -> None:
