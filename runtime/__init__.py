@@ -133,6 +133,7 @@ runtime/core/    The core: no I/O, no clock, no thread.
     placement.py   Who owns each slot, at one version: what all shards of an app agree on.
     ownership.py   Where a key lives: the slot of an entity, and the shard that serves a slot.
     moves.py       Moves slots between shards while messages flow, by versions of the placement.
+    copying.py     Copies the rows of slots to their next owners while they are served, and deletes them behind.
     progress.py    How far the moves of slots are at one shard: a row, which outlives the shard's process.
     handover.py    The rows of a slot as they travel: cut into chunks at one shard, taken at the other.
     wire.py        The wire format between shards: packets, frames, and the runs of messages in a frame.

@@ -78,6 +78,11 @@ class Description(Struct):
         if not members >= set(placement.slots):
             stray = set(placement.slots) - members
             raise ValueError(f"a slot's owner is none of its shards: {stray}")
+        if not members >= set(placement.coming.values()):
+            stray = set(placement.coming.values()) - members
+            raise ValueError(f"a slot's next owner is none of its shards: {stray}")
+        if any(not 0 <= slot < SLOTS for slot in placement.coming):
+            raise ValueError(f"it places {SLOTS} slots, and names others: {list(placement.coming)}")
         if placement.next_id <= max(members):
             raise ValueError(f"the id that it would give next, {placement.next_id}, is in use")
 

@@ -5,7 +5,7 @@ Pure: the supervisor and the simulator decide by the same code.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from skerry.runtime.core.ownership import balanced
 from skerry.runtime.core.placement import Placement
@@ -26,34 +26,46 @@ def after(old: Placement, members: Sequence[int]) -> Placement:
 def towards(old: Placement, members: Sequence[int], slots_max: int) -> Placement | None:
     """The next version on the way to an even placement on these members; None: it is there.
 
-    So many slots move at once: while they do, messages to them wait. A version that only removes
-    members comes last, when all their slots have gone.
+    A version moves the slots that the one before has named, and names those that come next: so
+    many at once, since messages to them wait while they move. A version that only removes members
+    comes last, when all their slots have gone.
     """
+    moved = {slot: owner for slot, owner in old.coming.items() if owner in members}
+    slots = [moved.get(slot, owner) for slot, owner in enumerate(old.slots)]
+    coming = _coming(slots, members, slots_max, moved)
+    if slots == old.slots and coming == old.coming and set(old.members) == set(members):
+        return None
+    moves = coming or slots != old.slots
+    known = sorted({*old.members, *members}) if moves else sorted(members)
+    next_id = max(old.next_id, max(known) + 1)
+    return Placement(old.version + 1, known, slots, next_id, coming)
+
+
+def _coming(
+    slots: Sequence[int], members: Sequence[int], slots_max: int, moved: Collection[int]
+) -> dict[int, int]:
+    """Name slots that move next on the way to an even placement on these members. Those that move now
+    are not copied on at once."""
     counts = dict.fromkeys(sorted(members), 0)
-    for owner in old.slots:
+    for owner in slots:
         if owner in counts:
             counts[owner] += 1
-    share, more = divmod(len(old.slots), len(counts))
+    share, more = divmod(len(slots), len(counts))
     # Those that have most keep what does not divide evenly: fewer slots move.
     full = sorted(counts, key=lambda shard: -counts[shard])
     room = {shard: share + (place < more) - counts[shard] for place, shard in enumerate(full)}
-    slots = list(old.slots)
-    moved = 0
+    found: dict[int, int] = {}
     for slot, owner in enumerate(slots):
         taker = max(room, key=lambda shard: room[shard])
-        if moved == slots_max or room[taker] <= 0:
+        if len(found) == slots_max or room[taker] <= 0:
             break
-        if owner in counts and room[owner] >= 0:
+        if slot in moved or (owner in counts and room[owner] >= 0):
             continue
         if owner in counts:
             room[owner] += 1
-        slots[slot], moved = taker, moved + 1
+        found[slot] = taker
         room[taker] -= 1
-    if not moved and set(old.members) == set(members):
-        return None
-    known = sorted({*old.members, *members}) if moved else sorted(members)
-    next_id = max(old.next_id, max(known) + 1)
-    return Placement(old.version + 1, known, slots, next_id)
+    return found
 
 
 def core_of(worker: int, workers: int, cores: Sequence[int]) -> int | None:

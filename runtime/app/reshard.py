@@ -22,12 +22,12 @@ import time
 from collections.abc import Iterator, Mapping
 from itertools import islice, product
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
 from skerry.runtime.app import directory, membership, placer
-from skerry.runtime.core import wire
+from skerry.runtime.core import handover, wire
 from skerry.runtime.core.commit import Chain, slot_in
 from skerry.runtime.core.events import (
     SLOTTED,
@@ -35,7 +35,6 @@ from skerry.runtime.core.events import (
     StateGroup,
     Table,
 )
-from skerry.runtime.core.handover import chunk_of
 from skerry.runtime.core.ownership import slot_of, slots_of
 from skerry.runtime.core.placement import Placement
 from skerry.runtime.core.progress import stored
@@ -84,9 +83,11 @@ def deal(
     """Fill the new stores with the contents of the old ones, and close them, durable."""
     time_ns = max(store.last.time_ns for store in stores.values())
     new = {shard: _NewShard(store, shard, time_ns) for shard, store in new_stores.items()}
-    for store in stores.values():
-        _deal_states(store, placement, new)
-        _deal_rows(store, placement, new)
+    holders = _holders(stores, placement)
+    for shard, store in stores.items():
+        held = _Held(shard, holders)
+        _deal_states(store, held, placement, new)
+        _deal_rows(store, held, placement, new)
     # A shard's own stream holds what was dealt or released to it, which comes before what its peers
     # have sent since. For a slot on its way, what its old owner had not run yet comes first, then
     # what its new owner has parked, then what is still under way to that (I2).
@@ -94,15 +95,39 @@ def deal(
     pairs = sorted(product(stores, stores), key=lambda ends: ends[0] != ends[1])
     late = [ends for ends in pairs if ends[1] in takers and ends[0] != ends[1]]
     for sender, receiver in (ends for ends in pairs if ends not in late):
-        _deal_frames(stores, sender, receiver, placement, new)
+        _deal_frames(stores, sender, receiver, holders, placement, new)
     for store in stores.values():
         for key, value in store.scan(Table.PARKED):
             owner = placement.slots[slot_in(key)]
             new[owner].waiting += wire.decode_runs(value)
     for sender, receiver in late:
-        _deal_frames(stores, sender, receiver, placement, new)
+        _deal_frames(stores, sender, receiver, holders, placement, new)
     for made in new.values():
         made.finish()
+
+
+def _holders(stores: Mapping[int, Store], placement: Placement) -> dict[int, int]:
+    """The shard that has the rows of each slot; another may have a copy that is not whole, or is old.
+
+    A slot that was lost between two shards has none: then what is left of it anywhere counts."""
+    found: dict[int, int] = {}
+    moves = {shard: stored(store, placement) for shard, store in stores.items()}
+    for shard, progress in moves.items():
+        found |= dict.fromkeys(progress.arriving, shard)
+    for shard, progress in sorted(moves.items(), key=lambda each: each[1].placement.version):
+        found |= dict.fromkeys(progress.ownership(shard).served.union(progress.stopped), shard)
+    return found
+
+
+class _Held(NamedTuple):
+    """The slots whose rows in a store count."""
+
+    shard: int
+    holders: dict[int, int]
+
+    def __contains__(self, slot: object) -> bool:
+        assert isinstance(slot, int), "a slot is a number"
+        return self.holders.get(slot, self.shard) == self.shard
 
 
 class _NewShard:
@@ -143,25 +168,29 @@ def _pages(rows: Iterator[T]) -> Iterator[list[T]]:
         yield page
 
 
-def _deal_states(store: Store, placement: Placement, new: dict[int, _NewShard]) -> None:
+def _deal_states(
+    store: Store, held: _Held, placement: Placement, new: dict[int, _NewShard]
+) -> None:
     described = [msgspec.json.decode(value) for _, value in store.scan(Table.SCHEMA)]
     for name in sorted({known["type"] for known in described if "fields" in known}):
         for page in _pages(store.states(name)):
             dealt: dict[int, list[tuple[str, bytes]]] = {}
             for key, state in page:
-                owner = placement.slots[slot_of(name, key)]
-                dealt.setdefault(owner, []).append((key, state))
+                slot = slot_of(name, key)
+                if slot in held:
+                    dealt.setdefault(placement.slots[slot], []).append((key, state))
             for owner, states in dealt.items():
                 new[owner].append([StateGroup.of(name, states)], [])
 
 
-def _deal_rows(store: Store, placement: Placement, new: dict[int, _NewShard]) -> None:
+def _deal_rows(store: Store, held: _Held, placement: Placement, new: dict[int, _NewShard]) -> None:
     for table in sorted(SLOTTED - {Table.STATE}):
         for page in _pages(store.scan(table)):
             dealt: dict[int, list[Row]] = {}
             for key, value in page:
-                owner = placement.slots[slot_in(key)]
-                dealt.setdefault(owner, []).append((table, key, value))
+                slot = slot_in(key)
+                if slot in held:
+                    dealt.setdefault(placement.slots[slot], []).append((table, key, value))
             for owner, rows in dealt.items():
                 new[owner].append([], rows)
     schemas: list[Row] = [(Table.SCHEMA, key, value) for key, value in store.scan(Table.SCHEMA)]
@@ -173,6 +202,7 @@ def _deal_frames(
     stores: Mapping[int, Store],
     sender: int,
     receiver: int,
+    holders: dict[int, int],
     placement: Placement,
     new: dict[int, _NewShard],
 ) -> None:
@@ -191,9 +221,16 @@ def _deal_frames(
             if run.call == wire.Call.MARK:
                 continue
             if run.call == wire.Call.CHUNK:
+                moves = stored(stores[receiver], placement)
                 for slot, body in run.extras or ():
-                    chunk = chunk_of(body)
-                    new[placement.slots[slot]].append(chunk.groups(), chunk.others())
+                    chunk = handover.chunk_of(body)
+                    copy = moves.taken.get(slot)
+                    if holders.get(slot, receiver) != receiver or not copy:
+                        continue  # Its owner has all the rows.
+                    if copy.since != chunk.since:
+                        continue
+                    rows = handover.groups(chunk.rows), handover.others(chunk.rows)
+                    new[placement.slots[slot]].append(*rows)
                 continue
             owners = [placement.slots[slot] for slot in slots_of(run.type, run.keys)]
             for owner, own in wire.dealt(run, owners).items():

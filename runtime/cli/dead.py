@@ -61,6 +61,7 @@ def _each(folder: Path) -> Iterator[Letter]:
 def _stored(folder: Path) -> Iterator[Letter]:
     """All dead letters of a stopped app."""
     from skerry.runtime.app import membership
+    from skerry.runtime.core.commit import slot_in
     from skerry.runtime.core.events import Table
     from skerry.runtime.core.tables.dead_letters import DeadLetter
     from skerry.runtime.store.store import LmdbStore
@@ -69,7 +70,10 @@ def _stored(folder: Path) -> Iterator[Letter]:
     for shard in app.placement.members:
         store = LmdbStore.open(folder / f"shard-{shard}", shard=shard)
         try:
+            own = set(app.placement.of(shard))  # Of slots that are to come it has copies.
             for key, row in store.scan(Table.DEAD):
+                if slot_in(key) not in own:
+                    continue
                 yield key, msgspec.msgpack.decode(row, type=DeadLetter)
         finally:
             store.close()

@@ -74,7 +74,8 @@ def states(data: Path, type_name: str, prefix: str = "") -> Iterator[tuple[str, 
         try:
             types |= _types_in(store)
             schemas = _stored_schemas(store)
-            for key, state in store.states(type_name, prefix):
+            # Of slots that are to come it has copies.
+            for key, state in store.states(type_name, prefix, slots=known.placement.of(shard)):
                 yield key, fields_of(state, schemas)
         finally:
             store.close()

@@ -1,9 +1,9 @@
 """The rows of a slot as they travel: cut into chunks at one shard, taken at the other.
 
-A slot's rows go in the ordinary stream, so each chunk comes once and in order. Its commit at the
-sender deletes the rows that it carries, its commit at the receiver writes them: after a crash of
-either, the rows say how far it was. The last chunk holds how many rows there were, and the
-exclusive or of their hashes, so that a row that was lost on the way is noticed.
+A slot's rows go in the ordinary stream, so each chunk comes once and in order. Behind them come
+the changes of rows that were copied already. After a crash of either shard, its row on moves says
+how far it was. The last chunk holds how many rows and changes there were, and the exclusive or of
+their hashes, so that one that was lost on the way is noticed.
 
 A receiver does not serve the slot, so nothing reads the rows there before all have come.
 
@@ -12,62 +12,80 @@ No I/O but the store's reads. Idea: docs/ideas/moves.md. Asserts I6.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 
 import msgspec
 from msgspec import Struct
 
 from skerry.errors import StoreDamaged
-from skerry.runtime.core.commit import slot_prefix
+from skerry.runtime.core.commit import slot_in, slot_prefix
 from skerry.runtime.core.events import SLOTTED, Row, StateGroup, Table
-from skerry.runtime.core.progress import Place, Tally
+from skerry.runtime.core.ownership import slots_of
+from skerry.runtime.core.progress import Change, Copy, Place, Tally
 from skerry.runtime.ports import Committed
 
 CHUNK_BYTES = 512 << 10
 """Target size of a chunk. One row may exceed it."""
 
-_encode = msgspec.msgpack.Encoder().encode
-
-START: Place = (0, "", b"")
-
 
 class Chunk(Struct, array_like=True, frozen=True):
-    """A part of a slot's rows."""
+    """A part of a slot's rows, or changes of them."""
 
-    rows: list[tuple[Place, bytes]]
+    rows: list[Change]
     schemas: list[tuple[bytes, bytes]]
     """What the ids in them mean; with the first chunk that a process sends of a slot."""
     time_ns: int
     """The sender's time, which the receiver's must not be behind."""
+    since: int
+    """The version of the placement that the copy began with."""
     whole: Tally | None = None
     """What all chunks held together; only the last one says it."""
-
-    def groups(self, *, gone: bool = False) -> list[StateGroup]:
-        """Its states, as a commit writes or deletes them."""
-        states = [(at, value) for at, value in self.rows if at[0] == Table.STATE]
-        return [
-            StateGroup.of(name, [(at[2].decode(), None if gone else value) for at, value in own])
-            for name, own in groupby(states, lambda row: row[0][1])
-        ]
-
-    def others(self, *, gone: bool = False) -> list[Row]:
-        """Its other rows, as a commit writes or deletes them."""
-        return [
-            (table, key, None if gone else value)
-            for (table, _, key), value in self.rows
-            if table != Table.STATE
-        ]
 
 
 chunk_of = msgspec.msgpack.Decoder(Chunk).decode
 
 
+def groups(changes: Iterable[Change]) -> list[StateGroup]:
+    """Those that are of states, as a commit has them."""
+    states = [(at, value) for at, value in changes if at[0] == Table.STATE]
+    return [
+        StateGroup.of(name, [(at[2].decode(), value) for at, value in own])
+        for name, own in groupby(states, lambda row: row[0][1])
+    ]
+
+
+def others(changes: Iterable[Change]) -> list[Row]:
+    """Those that are of other rows, as a commit has them."""
+    return [(table, key, value) for (table, _, key), value in changes if table != Table.STATE]
+
+
+def changes_of(
+    copies: Mapping[int, Copy], states: Iterable[StateGroup], rows: Iterable[Row]
+) -> dict[int, list[Change]]:
+    """Find what a commit changes in rows that are copied already, by slot."""
+    found: dict[int, list[Change]] = {}
+
+    def note(slot: int, place: Place, value: bytes | None) -> None:
+        if slot in copies and place <= copies[slot].upto:
+            found.setdefault(slot, []).append((place, value))
+
+    for group in states:
+        slots = slots_of(group.type, [*group.keys, *group.gone])
+        if not copies.keys().isdisjoint(slots):
+            for slot, (key, state) in zip(slots, group.each()):
+                note(slot, (Table.STATE, group.type, key.encode()), state)
+    for table, row_key, value in rows:
+        if table in SLOTTED:
+            note(slot_in(row_key), (table, "", bytes(row_key)), value)
+    return found
+
+
 def cut(
     store: Committed, types: Iterable[str], slot: int, after: Place, bytes_max: int
-) -> tuple[list[tuple[Place, bytes]], bool]:
+) -> tuple[list[Change], bool]:
     """Read rows of a slot, behind a place; and whether these were the last."""
-    found: list[tuple[Place, bytes]] = []
+    found: list[Change] = []
     size = 0
     for at, value in _rows(store, types, slot, after):
         if found and size + len(value) > bytes_max:
@@ -94,10 +112,24 @@ def _rows(
                 yield (table, "", bytes(row_key)), bytes(value)
 
 
+def parts(changes: list[Change]) -> Iterator[list[Change]]:
+    """Yield changes in parts of about a chunk each."""
+    part: list[Change] = []
+    size = 0
+    for change in changes:
+        part.append(change)
+        size += len(change[1] or b"")
+        if size > CHUNK_BYTES:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
+
+
 def check(slot: int, taken: Tally, whole: Tally) -> None:
     """Raise StoreDamaged when rows of a slot were lost on their way."""
     if taken != whole:
         raise StoreDamaged(
-            f"I6: slot {slot} has come with {taken.rows} rows, and was sent with {whole.rows}; or a "
-            f"row is another. Restore all shards together."
+            f"I6: slot {slot} has come with {taken.rows} rows and changes, and was sent with "
+            f"{whole.rows}; or one is another. Restore all shards together."
         )

@@ -1,10 +1,12 @@
 """Moves slots between shards while messages flow, by versions of the placement.
 
+    version v adopted        the slot is to come: its rows go to its next owner in chunks, while it is
+                             served, and so do changes of rows that have gone already
     version v+1 adopted      new messages to the slot go to its new owner, and are parked there;
                              a mark follows the last frame that went to the old one
     all marks have come      the old owner serves the slot no longer, and waits until all is acked
                              that its entities had sent
-    acked                    the rows go over in chunks, each deleted by the commit that sends it
+    acked                    the last chunk goes, and the old owner deletes its rows
     last chunk taken         the new owner serves the slot, and runs what was parked first
 
 A mark is in the same numbered stream as the messages before it, so when the marks of all members
@@ -26,15 +28,16 @@ import msgspec
 from msgspec.structs import replace
 
 from skerry.runtime.core import handover, wire
-from skerry.runtime.core.buffer import CHUNKS, MARKS
+from skerry.runtime.core.buffer import MARKS
 from skerry.runtime.core.cache import Cache
 from skerry.runtime.core.commit import slot_prefix
+from skerry.runtime.core.copying import Copying, Frames
 from skerry.runtime.core.demand import Standing
 from skerry.runtime.core.events import Row, StateGroup, Table
-from skerry.runtime.core.handover import START, Chunk
+from skerry.runtime.core.handover import Chunk
 from skerry.runtime.core.ownership import Ownership, slots_of
 from skerry.runtime.core.placement import Placement
-from skerry.runtime.core.progress import KEY, Place, Progress, Tally
+from skerry.runtime.core.progress import KEY, Change, Progress
 from skerry.runtime.core.routing import Routing
 from skerry.runtime.core.streams.links import Streams
 from skerry.runtime.core.tables.table import SlotTable
@@ -42,9 +45,12 @@ from skerry.runtime.core.wire import Call, Run
 from skerry.runtime.ports import Committed
 
 AHEAD_BYTES = 4 << 20
-"""Unacked bytes to a slot's new owner above which no further chunk is cut (I7)."""
+"""Unacked bytes to a slot's new owner above which no further chunk of a stopped slot is cut (I7)."""
 
-_MARK, _CHUNK = MARKS["mark"], CHUNKS["chunk"]
+COPY_AHEAD_BYTES = 1 << 20
+"""The same for a slot that is served: others use the stream, too."""
+
+_MARK = MARKS["mark"]
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -71,13 +77,14 @@ class Moves:
     ) -> None:
         self._ownership, self._store, self._streams = ownership, store, streams
         self._routing, self._cache = routing, cache
-        self._types, self._learn, self._writing = types, learn, writing
+        self._learn, self._writing = learn, writing
         self._now = self._open = progress
         """How far the moves are by the newest commit, and by the open batch."""
-        streams.outboxes.moving = progress.busy
+        streams.outboxes.moving = progress.moving
         self._next: Placement | None = None
-        self._after: Place = START
-        """The last row of the first stopped slot that this process has sent."""
+        self._stepped = False
+        """Whether the open batch has brought the moves further, and not only followed changes."""
+        self._copying = Copying(ownership, store, streams, routing, types)
         self._rows: list[Row] = []
         self.groups: list[StateGroup] = []
         """States that the open batch writes or deletes with a slot."""
@@ -108,7 +115,8 @@ class Moves:
         now = self._now
         if not now.busy:
             return self._next is not None
-        return bool(now.complete) or self._may_stop() or self._may_send()
+        sends = self._may_stop() or self._may_send() or self._may_copy()
+        return bool(now.complete or now.gone) or sends
 
     def standing(self, durable: int, unacked: Iterable[int]) -> Standing:
         """Say how far the shard is with the version that it goes by."""
@@ -124,6 +132,7 @@ class Moves:
             "slots": len(self._ownership.served),
             "leaving": leaving,
             "arriving": len(now.arriving),
+            "copying": len(now.copying),
         }
 
     # ── steps: each in a batch of its own ──
@@ -141,15 +150,23 @@ class Moves:
                 self._pause_ns = time_ns - self._adopted_ns
         elif self._may_stop():
             self._stop(tables)
-        else:
+        elif self._may_send():
             self._send(time_ns)
+        elif self._may_copy():
+            self._copy(time_ns)
+        else:
+            self._delete()
+        self._stepped = True
 
     def _adopt(self) -> None:
         placement, ownership = self._next, self._ownership
         assert placement is not None, "a step is taken when it is due"
         self._next = None
-        before = ownership.members
+        before, coming = ownership.members, ownership.placement.coming
         moved = ownership.adopt(placement)
+        assert moved.keys().isdisjoint(placement.coming), (
+            "I5: a slot moves that is named to move next"
+        )
         members = before | ownership.members
         # A shard that is no member yet has never sent anything.
         for loser in sorted(set(moved.values())) if ownership.me in members else ():
@@ -157,11 +174,16 @@ class Moves:
         # Leaving entities stay where they are; all other keys of moved slots live elsewhere now.
         self._cache.drop(moved.keys() - ownership.leaving)
         self._rows += self._streams.adopted(placement.members)
+        sent, taken = self._now.copies(ownership, coming)
+        self._copying.adopted(sent)
         self._open = Progress(
             placement,
             awaited=sorted(members) if ownership.leaving else [],
             leaving=sorted(ownership.leaving),
-            arriving=dict.fromkeys(sorted(ownership.arriving), Tally()),
+            arriving=sorted(ownership.arriving),
+            sent=sent,
+            taken=taken,
+            gone=[slot for slot in self._now.taken if slot not in taken],
         )
 
     def _may_stop(self) -> bool:
@@ -177,7 +199,6 @@ class Moves:
             for slot in slots:
                 table.drop(slot)
         sealed = {peer: stream.sealed for peer, stream in self._streams.outbound.items()}
-        self._after = START
         self._open = replace(
             self._now, leaving=[], marked=[], awaited=[], stopped=sorted(slots), sealed=sealed
         )
@@ -186,31 +207,37 @@ class Moves:
         now, outbound = self._now, self._streams.outbound
         if not now.stopped or any(outbound[p].released < seq for p, seq in now.sealed.items()):
             return False
-        stream = outbound.get(self._ownership.owner(now.stopped[0]))
-        return stream is None or stream.unacked_bytes < AHEAD_BYTES
+        return self._copying.ahead(now.stopped[0]) < AHEAD_BYTES
 
     def _send(self, time_ns: int) -> None:
-        """Send chunks of the stopped slots, about as many as make a frame."""
-        sent, left, size = self._now.sent, list(self._now.stopped), 0
-        while left and size < handover.CHUNK_BYTES:
-            slot = left[0]
-            room = handover.CHUNK_BYTES - size
-            rows, last = handover.cut(self._store, self._types(), slot, self._after, room)
-            schemas = [*self._store.scan(Table.SCHEMA)] if self._after == START else []
-            sent = sent.with_(rows)
-            chunk = Chunk(rows, schemas, time_ns, sent if last else None)
-            self.groups += chunk.groups(gone=True)
-            self._rows += chunk.others(gone=True)
-            body = _encode(chunk)
-            size += len(body)
-            buffer = self._routing.buffer(self._ownership.owner(slot))
-            buffer.add(_CHUNK, "chunk", None, (slot, body))
-            if not last:
-                self._after = rows[-1][0]
-                break
-            left.pop(0)
-            sent, self._after = Tally(), START
-        self._open = replace(self._now, stopped=left, sent=sent)
+        """Send what is left of the stopped slots, about as much as makes a frame."""
+        sent, whole = self._copying.send(self._now.stopped, self._now.sent, time_ns, last=True)
+        self._open = replace(
+            self._now,
+            stopped=[slot for slot in self._now.stopped if slot not in whole],
+            sent={slot: copy for slot, copy in sent.items() if slot not in whole},
+            gone=[*self._now.gone, *whole],
+        )
+
+    def _may_copy(self) -> bool:
+        found = self._now.copying
+        return bool(found) and self._copying.ahead(found[0]) < COPY_AHEAD_BYTES
+
+    def _copy(self, time_ns: int) -> None:
+        """Send rows of slots that are to move, about as many as make a frame."""
+        sent, _ = self._copying.send(self._now.copying, self._now.sent, time_ns)
+        self._open = replace(self._now, sent=sent)
+
+    def _delete(self) -> None:
+        """Delete rows of slots that have gone, about as many as make a frame."""
+        self._learn()  # Copies may hold types that no release has here.
+        changes, gone = self._copying.delete(self._now.gone)
+        self._write(changes)
+        self._open = replace(self._now, gone=gone)
+
+    def _write(self, changes: Sequence[Change]) -> None:
+        self.groups += handover.groups(changes)
+        self._rows += handover.others(changes)
 
     def _serve(self, tables: Sequence[SlotTable]) -> None:
         """Serve what has come, and let what was parked run before anything else."""
@@ -230,8 +257,13 @@ class Moves:
                 self._rows.append((Table.PARKED, key, None))
                 self.released += wire.decode_runs(value)
         self._ownership.serve(slots)
-        arriving = {s: t for s, t in self._now.arriving.items() if s in self._ownership.arriving}
-        self._open = replace(self._now, arriving=arriving, complete=[])
+        now = self._now
+        self._open = replace(
+            now,
+            arriving=sorted(self._ownership.arriving),
+            complete=[],
+            taken={slot: copy for slot, copy in now.taken.items() if slot not in slots},
+        )
 
     # ── what comes in frames: it may be undone with its batch ──
 
@@ -244,18 +276,21 @@ class Moves:
                     self._open = replace(self._open, marked=[*self._open.marked, peer])
             else:
                 self._take_chunk(extra[0], handover.chunk_of(extra[1]))
+            self._stepped = True
 
     def _take_chunk(self, slot: int, chunk: Chunk) -> None:
-        arriving, complete = self._open.arriving, self._open.complete
-        assert slot in arriving and slot not in complete, f"I1: slot {slot} is not on its way here"
-        taken = arriving[slot].with_(chunk.rows)
+        copy, complete = self._open.taken.get(slot), self._open.complete
+        if copy is None or copy.since != chunk.since:
+            assert chunk.whole is None, f"I1: slot {slot} is not on its way here"
+            return  # The copy was given up.
+        assert slot not in complete, f"I1: a row of slot {slot} comes behind the last one"
+        copy = replace(copy, tally=copy.tally.with_(chunk.rows))
         if chunk.whole is not None:
-            handover.check(slot, taken, chunk.whole)
+            handover.check(slot, copy.tally, chunk.whole)
             complete = [*complete, slot]
-        self._open = replace(self._open, arriving=arriving | {slot: taken}, complete=complete)
-        self.groups += chunk.groups()
-        self._rows += chunk.others()
-        self._size += sum(len(value) for _, value in chunk.rows)
+        self._open = replace(self._open, taken=self._open.taken | {slot: copy}, complete=complete)
+        self._write(chunk.rows)
+        self._size += sum(len(value or b"") for _, value in chunk.rows)
         read = self._store.read
         self._rows += [
             (Table.SCHEMA, key, value)
@@ -265,6 +300,17 @@ class Moves:
         self.time_ns = max(self.time_ns, chunk.time_ns)
 
     # ── the end of a batch ──
+
+    def follow(
+        self, states: Iterable[StateGroup], rows: Iterable[Row], time_ns: int
+    ) -> list[Frames]:
+        """Send what the open batch changes in rows that are copied already: frames for each peer."""
+        if not self._open.sent:
+            return []
+        sent, frames = self._copying.follow(self._open.sent, states, rows, time_ns)
+        if frames:
+            self._open = replace(self._open, sent=sent)
+        return frames
 
     def park(self, no: int) -> None:
         """Make rows of the open batch's messages for slots that are on their way here."""
@@ -290,8 +336,10 @@ class Moves:
     def sealed(self, no: int) -> None:
         """Let the batch's changes count."""
         if self._open is not self._now:
-            self._now, self.changed_no = self._open, no
-            self._streams.outboxes.moving = self._now.busy
+            self._now = self._open
+            self._streams.outboxes.moving = self._now.moving
+        if self._stepped:
+            self.changed_no = no
         self._clear()
 
     def undo(self) -> None:
@@ -300,4 +348,4 @@ class Moves:
         self._clear()
 
     def _clear(self) -> None:
-        self._rows, self.groups, self.released = [], [], []
+        self._rows, self.groups, self.released, self._stepped = [], [], [], False

@@ -66,7 +66,7 @@ class Ownership:
         """The slots whose turns run here."""
 
     def _owned(self, placement: Placement) -> frozenset[int]:
-        return frozenset(s for s, owner in enumerate(placement.slots) if owner == self.me)
+        return frozenset(placement.of(self.me))
 
     @property
     def version(self) -> int:

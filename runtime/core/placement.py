@@ -18,3 +18,10 @@ class Placement(Struct, frozen=True, array_like=True):
     """The owner of slot i, `SLOTS` of them."""
     next_id: int
     """Id of the next new member."""
+    coming: dict[int, int] = {}
+    """Slots that move with the next version, each with its next owner: their rows are copied to it
+    while their owner serves them."""
+
+    def of(self, shard: int) -> list[int]:
+        """The slots that a shard owns."""
+        return [slot for slot, owner in enumerate(self.slots) if owner == shard]

@@ -43,6 +43,7 @@ class Sealing:
         states, live = dispatch.cache.states()
         frames = self._frames(stamp.no)
         rows: list[Row] = [row for table in self._tables for row in table.rows(stamp)]
+        frames += moves.follow(states, rows, time_ns)
         rows += moves.rows()
         states += moves.groups
         sealed: list[tuple[int, int]] = []

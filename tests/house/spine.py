@@ -106,6 +106,7 @@ WALK = (
         "placement",
         "ownership",
         "moves",
+        "copying",
         "progress",
         "handover",
         "links",

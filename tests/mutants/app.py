@@ -13,9 +13,9 @@ from tests.mutants.bugs import bug
 
 
 def _leave_behind(table):
-    def deal_rows_but(deal_rows, store, placement, new):
+    def deal_rows_but(deal_rows, store, held, placement, new):
         with patch.object(reshard, "SLOTTED", reshard.SLOTTED - {table}):
-            deal_rows(store, placement, new)
+            deal_rows(store, held, placement, new)
 
     return deal_rows_but
 
@@ -47,19 +47,24 @@ def _(deal, stores, placement, new_stores):
 
 
 @bug("a second change of workers deals out what is newer first", "app.reshard:_deal_frames")
-def _(deal_frames, stores, sender, receiver, placement, new):
+def _(deal_frames, stores, sender, receiver, holders, placement, new):
     before = {shard: list(made.waiting) for shard, made in new.items()}
     for made in new.values():
         made.waiting.clear()
-    deal_frames(stores, sender, receiver, placement, new)
+    deal_frames(stores, sender, receiver, holders, placement, new)
     for shard, made in new.items():
         made.waiting += before[shard]
 
 
 @bug("a change of workers deals out what its receivers have taken", "app.reshard:_deal_frames")
-def _(deal_frames, stores, sender, receiver, placement, new):
+def _(deal_frames, stores, sender, receiver, holders, placement, new):
     with patch.object(stores[receiver], "read", lambda table, key: None):
-        deal_frames(stores, sender, receiver, placement, new)
+        deal_frames(stores, sender, receiver, holders, placement, new)
+
+
+@bug("a change of workers deals out a copy as if its shard had the slot", "app.reshard:_holders")
+def _(holders, stores, placement):
+    return {}
 
 
 @bug("the description is written before the new stores are synced", "app.reshard:reshard")

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from skerry.runtime.core import moves, wire
 from skerry.runtime.core.buffer import SENDS, Messages
 from skerry.runtime.core.events import Table
-from skerry.runtime.core.progress import Tally
+from skerry.runtime.core.progress import END, START, Tally
 from tests.mutants.bugs import bug
 
 # What comes before the rows leave.
@@ -119,7 +119,7 @@ def _(find, self, id):
 @bug("rows of a slot that is on its way are loaded at a start", "core.progress:Progress.ownership")
 def _(ownership, self, me):
     found = ownership(self, me)
-    found.served = found._owned(self.placement) | found.leaving
+    found.served = frozenset(self.placement.of(me)) | found.leaving
     return found
 
 
@@ -132,52 +132,132 @@ def _(adopt, self, slots, positions):
 # The rows.
 
 
-@bug("what is sent stays where it was", "core.handover:Chunk.others")
-def _(others, self, *, gone=False):
-    return [] if gone else others(self)
+@bug("rows of slots that have left stay where they were", "core.handover:others")
+def _(others, changes):
+    return [row for row in others(changes) if row[2] is not None]
 
 
-@bug("the outcomes of requests are left behind", "core.handover:Chunk.others")
-def _(others, self, *, gone=False):
-    return [row for row in others(self, gone=gone) if row[0] != Table.REQUEST]
+@bug("the outcomes of requests are left behind", "core.handover:others")
+def _(others, changes):
+    return [row for row in others(changes) if row[0] != Table.REQUEST]
 
 
-@bug("low-water marks are left behind", "core.handover:Chunk.others")
-def _(others, self, *, gone=False):
-    return [row for row in others(self, gone=gone) if row[0] != Table.FLOOR]
+@bug("low-water marks are left behind", "core.handover:others")
+def _(others, changes):
+    return [row for row in others(changes) if row[0] != Table.FLOOR]
 
 
-@bug("timers are left behind", "core.handover:Chunk.others")
-def _(others, self, *, gone=False):
-    return [row for row in others(self, gone=gone) if row[0] != Table.TIMER]
+@bug("timers are left behind", "core.handover:others")
+def _(others, changes):
+    return [row for row in others(changes) if row[0] != Table.TIMER]
 
 
-@bug("positions of sources are left behind", "core.handover:Chunk.others")
-def _(others, self, *, gone=False):
-    return [row for row in others(self, gone=gone) if row[0] != Table.POSITION]
+@bug("positions of sources are left behind", "core.handover:others")
+def _(others, changes):
+    return [row for row in others(changes) if row[0] != Table.POSITION]
 
 
-@bug("outcomes under idempotency keys are left behind", "core.handover:Chunk.others")
-def _(others, self, *, gone=False):
-    return [row for row in others(self, gone=gone) if row[0] != Table.NAME]
+@bug("outcomes under idempotency keys are left behind", "core.handover:others")
+def _(others, changes):
+    return [row for row in others(changes) if row[0] != Table.NAME]
 
 
-@bug("states stay where they were", "core.handover:Chunk.groups")
-def _(groups, self, *, gone=False):
-    return [] if gone else groups(self)
+@bug("states of slots that have left stay where they were", "core.handover:groups")
+def _(groups, changes):
+    return groups([(place, value) for place, value in changes if value is not None])
 
 
-@bug("the numbers of outputs are left behind", "core.handover:Chunk.others")
-def _(others, self, *, gone=False):
-    return [row for row in others(self, gone=gone) if row[0] != Table.OUTPUT_NUMBER]
+@bug("the numbers of outputs are left behind", "core.handover:others")
+def _(others, changes):
+    return [row for row in others(changes) if row[0] != Table.OUTPUT_NUMBER]
 
 
-@bug("a chunk begins with the last row of the one before", "core.moves:Moves._send")
-def _(send, self, time_ns):
-    self._after = (0, "", b"")
-    rows, self._rows = self._rows, []
-    send(self, time_ns)
-    self._rows = rows + self._rows[:-1]
+@bug("a chunk begins with the first row", "core.handover:cut")
+def _(cut, store, types, slot, after, bytes_max):
+    return cut(store, types, slot, after if after == END else START, bytes_max)
+
+
+# Copies that are made while a slot is served.
+
+
+@bug("changes of states that are copied do not follow", "core.handover:changes_of")
+def _(changes_of, copies, states, rows):
+    return changes_of(copies, [], rows)
+
+
+@bug("changes of rows that are copied do not follow", "core.handover:changes_of")
+def _(changes_of, copies, states, rows):
+    return changes_of(copies, states, [])
+
+
+@bug("what is forgotten after it was copied comes back", "core.handover:changes_of")
+def _(changes_of, copies, states, rows):
+    found = changes_of(copies, states, rows)
+    return {
+        slot: kept
+        for slot, changes in found.items()
+        if (kept := [(place, value) for place, value in changes if value is not None])
+    }
+
+
+@bug("rows follow that are not copied yet", "core.handover:changes_of")
+def _(changes_of, copies, states, rows):
+    return changes_of(
+        {slot: replace(copy, upto=END) for slot, copy in copies.items()}, states, rows
+    )
+
+
+@bug("a slot that is copied to its end is not followed", "core.handover:changes_of")
+def _(changes_of, copies, states, rows):
+    growing = {slot: copy for slot, copy in copies.items() if copy.upto != END}
+    return changes_of(growing, states, rows)
+
+
+@bug("changes that follow are not counted", "core.copying:Copying.follow")
+def _(follow, self, sent, states, rows, time_ns):
+    return sent, follow(self, sent, states, rows, time_ns)[1]
+
+
+@bug("a chunk of a copy that was given up is taken", "core.moves:Moves._take_chunk")
+def _(take_chunk, self, slot, chunk):
+    if slot in self._open.taken:
+        chunk = replace(chunk, since=self._open.taken[slot].since)
+    take_chunk(self, slot, chunk)
+
+
+@bug("rows of a copy that was given up stay", "core.moves:Moves._adopt")
+def _(adopt, self):
+    adopt(self)
+    self._open = replace(self._open, gone=[])
+
+
+@bug("a copy goes on though the slot goes elsewhere", "core.progress:Progress.copies")
+def _(copies, self, ownership, coming):
+    placement = ownership.placement
+    coming = {slot: placement.coming.get(slot, placement.slots[slot]) for slot in self.sent}
+    return copies(self, ownership, coming)
+
+
+@bug("a copy that was made is made again", "core.progress:Progress.copies")
+def _(copies, self, ownership, coming):
+    sent, taken = copies(self, ownership, coming)
+    return {slot: replace(copy, upto=START) for slot, copy in sent.items()}, taken
+
+
+@bug("a version is finished before the slots to come are copied", "core.progress:Progress.busy")
+def _(busy, self):
+    return self.moving or bool(self.gone)
+
+
+@bug("a slot moves and is named to move next in one version", "app.placer:_coming")
+def _(coming, slots, members, slots_max, moved):
+    return coming(slots, members, slots_max, ())
+
+
+@bug("a slot is copied however much waits to be acked", "core.moves:Moves._may_copy")
+def _(may_copy, self):
+    with mock.patch.object(moves, "COPY_AHEAD_BYTES", 1 << 60):
+        return may_copy(self)
 
 
 @bug("a slot is served before its last chunk", "core.moves:Moves._take_chunk")
@@ -217,13 +297,24 @@ def _(may_send, self):
 
 @bug("the tally starts anew after a crash of the sender", "core.progress:stored")
 def _(stored, store, placement):
-    return replace(stored(store, placement), sent=Tally())
+    found = stored(store, placement)
+    anew = {slot: replace(copy, tally=Tally()) for slot, copy in found.sent.items()}
+    return replace(found, sent=anew)
+
+
+@bug("changes are not followed any more after a crash of the sender", "core.progress:stored")
+def _(stored, store, placement):
+    found = stored(store, placement)
+    return replace(
+        found, sent={slot: replace(copy, upto=START) for slot, copy in found.sent.items()}
+    )
 
 
 @bug("what was taken of a slot is counted anew after a crash", "core.progress:stored")
 def _(stored, store, placement):
     progress = stored(store, placement)
-    return replace(progress, arriving=dict.fromkeys(progress.arriving, Tally()))
+    anew = {slot: replace(copy, tally=Tally()) for slot, copy in progress.taken.items()}
+    return replace(progress, taken=anew)
 
 
 # What was parked.

@@ -7,7 +7,7 @@ what goes there comes late. `test_moves.py` lets chance do the same with whole c
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any
 from unittest import mock
@@ -123,6 +123,9 @@ MOVED = Y[0]
 
 SLOT = slot_of("Node", MOVED)
 
+BESIDE = next(key for n in count() if slot_of("Node", key := f"beside-{n}") == SLOT)
+"""Another key in that slot."""
+
 
 class Owner(End):
     app, placement = APP, PLACEMENT
@@ -131,9 +134,11 @@ class Owner(End):
 class Trio:
     """Three shards and what is on its way between them."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, copied: bool = False) -> None:
         broken.clear()
         self.placement = PLACEMENT
+        self.copied = copied
+        """Whether a version before names the slot that moves, and all of it is copied by then."""
         self.ends: dict[int, Owner] = {}
         self.ways: dict[tuple[int, int], deque[Packet]] = {}
         self.held: set[tuple[int, int]] = set()
@@ -156,11 +161,27 @@ class Trio:
 
     def move(self, slot: int, to: int, *, told: list[int] | None = None) -> None:
         """Make the next version, by which a slot has another owner; tell these shards, or all."""
+        if self.copied and self.placement.slots[slot] != to:
+            self.name(slot, to)
+            self.talk()
         slots = list(self.placement.slots)
         slots[slot] = to
-        version, next_id = self.placement.version + 1, max(self.ends) + 1
-        self.placement = Placement(version, sorted(self.ends), slots, next_id)
+        self._make(slots, {})
         self.tell(*(self.ends if told is None else told))
+
+    def name(self, slot: int, to: int) -> None:
+        """Make the next version, which names a slot that is to come to a shard; tell all."""
+        self._make(self.placement.slots, {slot: to})
+        self.tell(*self.ends)
+
+    def give_up(self) -> None:
+        """Make the next version, which names no slot; tell all."""
+        self._make(self.placement.slots, {})
+        self.tell(*self.ends)
+
+    def _make(self, slots: list[int], coming: dict[int, int]) -> None:
+        version, next_id = self.placement.version + 1, max(self.ends) + 1
+        self.placement = Placement(version, sorted(self.ends), slots, next_id, coming)
 
     def tell(self, *shards: int) -> None:
         """Tell shards of the newest version."""
@@ -271,10 +292,10 @@ class Trio:
         return APP.types["Node"].decode(state, key, lambda _: None)  # type: ignore[return-value]
 
 
-@pytest.fixture
-def trio() -> Iterator[Trio]:
+@pytest.fixture(params=[False, True], ids=["at once", "copied before"])
+def trio(request: pytest.FixtureRequest) -> Iterator[Trio]:
     """Three shards; shard 1 has the slot that moves."""
-    yield Trio()
+    yield Trio(copied=request.param)
     broken.clear()
 
 
@@ -733,16 +754,17 @@ def test_a_crash_between_two_chunks_loses_and_doubles_no_row(crashes: list[int])
             for _ in range(rounds):
                 trio.round()
             trio.crash(*crashes)
-            assert not (trio.serves(1) and trio.rows(2))
-            assert not (trio.serves(2) and trio.rows(1))
+            assert not (trio.serves(1) and trio.serves(2))
             served.add((trio.serves(1), trio.serves(2)))
             trio.talk()
             assert trio.arrived() == 2
             assert trio.rows(2) == rows
+            assert not trio.rows(1)
     assert len(served) == (3 if crashes else 1)
 
 
-def test_a_row_that_is_lost_on_its_way_is_named(trio: Trio) -> None:
+def test_a_row_that_is_lost_on_its_way_is_named() -> None:
+    trio = Trio()
     filled(trio)
     connect(trio)
     trio.held.add((1, 2))
@@ -751,7 +773,9 @@ def test_a_row_that_is_lost_on_its_way_is_named(trio: Trio) -> None:
     frames = trio.ways[1, 2]
     trio.ways[1, 2] = deque(map(without_a_row, frames))
     assert trio.ways[1, 2] != frames
-    with pytest.raises(StoreDamaged, match=f"slot {SLOT} has come with .* rows, and was sent"):
+    with pytest.raises(
+        StoreDamaged, match=f"slot {SLOT} has come with .* rows and changes, and was sent"
+    ):
         trio.release()
 
 
@@ -826,17 +850,121 @@ def test_rows_of_an_older_release_keep_their_meaning_where_that_release_never_ra
     assert trio.ends[0].store.state("Gone", gone) == state
 
 
-def test_a_slot_is_cut_no_faster_than_its_new_owner_takes_it(trio: Trio) -> None:
-    with mock.patch.object(handover, "CHUNK_BYTES", 1), mock.patch.object(moves, "AHEAD_BYTES", 1):
+@pytest.mark.parametrize("begin", [Trio.move, Trio.name])
+def test_a_slot_is_cut_no_faster_than_its_new_owner_takes_it(
+    begin: Callable[[Trio, int, int], None],
+) -> None:
+    trio = Trio()
+    with (
+        mock.patch.object(handover, "CHUNK_BYTES", 1),
+        mock.patch.object(moves, "AHEAD_BYTES", 1),
+        mock.patch.object(moves, "COPY_AHEAD_BYTES", 1),
+    ):
         filled(trio)
         connect(trio)
         trio.held.add((1, 2))
-        trio.move(SLOT, 2)
+        begin(trio, SLOT, 2)
         trio.talk()
         unacked = list(trio.ends[1].store.scan(Table.OUTBOX, (2).to_bytes(4, "big")))
         assert len(unacked) == 1
         trio.release()
-        assert trio.arrived() == 2
+        moved(trio, 2)
+
+
+# ── copies that are made while a slot is served ──
+
+
+def test_a_slot_is_served_while_it_is_copied_and_its_changes_follow(trio: Trio) -> None:
+    rows = filled(trio)
+    trio.name(SLOT, 2)
+    trio.talk()
+    assert trio.serves(1) and not trio.serves(2)
+    assert trio.rows(2) == rows
+    trio.ask(1, MOVED, "remind", 60)  # Sets the same timer, at another time.
+    trio.ask(1, MOVED, "say", 3)
+    trio.ask(1, BESIDE, "take", 4)
+    trio.talk()
+    changed = trio.rows(1)
+    assert changed != rows
+    assert trio.rows(2) == changed
+    assert trio.node(BESIDE).got == [4]
+    trio.ask(1, BESIDE, "clear")
+    trio.talk()
+    assert trio.ends[2].store.state("Node", BESIDE) is None
+    moved(trio, 2)
+    trio.ask(2, BESIDE, "take", 5)
+    trio.talk()
+    assert trio.node(BESIDE).got == [5], "what was forgotten stays forgotten"
+
+
+def test_what_changes_while_a_slot_is_copied_row_by_row_is_as_new_at_the_end() -> None:
+    for rounds in range(0, 40, 3):
+        with mock.patch.object(handover, "CHUNK_BYTES", 1):
+            trio = Trio()
+            filled(trio)
+            trio.name(SLOT, 2)
+            for n in range(rounds):
+                trio.round()
+                if n % 4 == 0:
+                    trio.ask(
+                        1, (MOVED, BESIDE)[n % 8 == 0], "take", n, session=n.to_bytes(16, "big")
+                    )
+                if n % 5 == 0:
+                    trio.ask(1, BESIDE, "remind", 600 + n)
+                if n % 11 == 0:
+                    trio.crash(1 + n % 2)
+            trio.talk()
+            rows = trio.rows(1)
+            assert trio.rows(2) == rows
+            moved(trio, 2)
+            assert trio.rows(2) == rows
+
+
+def test_a_copy_that_is_given_up_leaves_nothing_and_disturbs_no_later_one() -> None:
+    trio = Trio()
+    filled(trio)
+    connect(trio)
+    trio.name(SLOT, 2)
+    trio.talk()
+    assert trio.rows(2)
+    trio.held.add((1, 2))
+    trio.ask(1, MOVED, "take", 8)
+    trio.talk()  # A change is on its way when the copy is given up.
+    trio.give_up()
+    trio.talk()
+    assert not trio.rows(2)
+    trio.name(SLOT, 2)
+    trio.talk()
+    trio.release()
+    trio.talk()
+    rows = trio.rows(1)
+    assert trio.rows(2) == rows
+    moved(trio, 2)
+    assert trio.rows(2) == rows
+
+
+def test_a_copy_is_given_up_when_the_slot_goes_elsewhere() -> None:
+    trio = Trio()
+    rows = filled(trio)
+    trio.name(SLOT, 0)
+    trio.talk()
+    assert trio.rows(0) == rows
+    moved(trio, 2)
+    assert trio.rows(2) == rows
+    assert not trio.rows(0)
+
+
+def test_a_new_owner_takes_what_changed_after_the_copy_was_whole_though_both_were_killed() -> None:
+    trio = Trio()
+    filled(trio)
+    trio.name(SLOT, 2)
+    trio.talk()
+    trio.crash(1, 2)
+    trio.ask(1, MOVED, "take", 9)
+    trio.talk()
+    trio.crash(1, 2)
+    moved(trio, 2)
+    assert trio.node().got[-1] == 9
 
 
 # ── dead letters ──
@@ -884,7 +1012,8 @@ def test_a_version_that_is_known_changes_nothing(trio: Trio) -> None:
     assert trio.arrived() == 2
 
 
-def test_a_version_is_finished_when_that_is_durable(trio: Trio) -> None:
+def test_a_version_is_finished_when_that_is_durable() -> None:
+    trio = Trio()
     end = trio.ends[0]
     trio.move(SLOT, 2, told=[0])
     assert end.shard.standing() == Standing(1, False, [])
