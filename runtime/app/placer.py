@@ -41,6 +41,11 @@ def towards(old: Placement, members: Sequence[int], slots_max: int) -> Placement
     return Placement(old.version + 1, known, slots, next_id, coming)
 
 
+def distance(slots: Sequence[int], members: Sequence[int]) -> int:
+    """Return how many slots have to move for an even placement on these members."""
+    return len(_coming(slots, members, len(slots), ()))
+
+
 def _coming(
     slots: Sequence[int], members: Sequence[int], slots_max: int, moved: Collection[int]
 ) -> dict[int, int]:

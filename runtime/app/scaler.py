@@ -21,7 +21,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from skerry.errors import SkerryError
-from skerry.runtime.app import membership
+from skerry.runtime.app import membership, placer
 from skerry.runtime.app.questions import Questions
 from skerry.runtime.app.scaling import Scaling
 from skerry.runtime.core.demand import Standing
@@ -50,6 +50,8 @@ class Summary(Struct):
     """How many there will be."""
     slots: int = 0
     """Slots that have moved."""
+    left: int = 0
+    """Slots that will move."""
     size: int = 0
     """Bytes of their rows."""
     pause_s: float = 0.0
@@ -166,7 +168,8 @@ class Scaler:
     def _lead(self, goal: Sequence[int]) -> None:
         self._scaling = Scaling(goal, SLOTS_AT_ONCE)
         self._ask_s, self._began_s = 0.0, time.monotonic()
-        self.summary = Summary(len(goal))
+        slots = self._description.placement.slots
+        self.summary = Summary(len(goal), left=placer.distance(slots, goal))
         new = [shard for shard in goal if shard not in self._description.placement.members]
         for shard in new:
             membership.recruit(self._data, self._description, shard)
@@ -226,6 +229,7 @@ class Scaler:
         summary = self.summary
         for standing in standings:
             summary.slots += standing.slots
+            summary.left = max(0, summary.left - standing.slots)
             summary.size += standing.size
             summary.pause_s = max(summary.pause_s, standing.pause_ns / 1e9)
         summary.seconds = time.monotonic() - self._began_s

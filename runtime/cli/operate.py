@@ -54,6 +54,18 @@ def status(data: Data = None, as_json_: Json = False) -> None:
             )
         )
     for shard in shards:
+        moves = shard["moves"]
+        if moves["leaving"] or moves["arriving"]:
+            print(
+                f"shard {shard['shard']} gives {moves['leaving']} slots to other shards, and "
+                f"{moves['arriving']} come to it"
+            )
+        if moves["copying"]:
+            rate = moves["copied_bytes"] * 1000 // max(1, moves["copied_ms"])
+            print(
+                f"shard {shard['shard']} copies {moves['copying']} slots that it will give: "
+                f"{moves['copied_bytes']:,} bytes so far, {rate:,} a second"
+            )
         if shard["turned_away"]:
             print(f"shard {shard['shard']} has turned {shard['turned_away']:,} callers away")
         for reason, count in shard["refused"].items():

@@ -53,12 +53,20 @@ class Copying:
         self._told: set[tuple[int, int]] = set()
         """(slot, first version) of the copies whose receiver was told by this process what the ids in
         rows mean."""
+        self.sent_bytes = self._began_ns = self._newest_ns = 0
+        """Bytes of chunks with this version of the placement, and the time of the first and the newest."""
         self._deleted: Place = START
         """The last row that this process has deleted of the first slot that has gone."""
 
     def adopted(self, sent: Mapping[int, Copy]) -> None:
-        """Forget what was said of copies that are no more."""
+        """Begin with a version: forget what was said of copies that are no more."""
+        self.sent_bytes = 0
         self._told &= {(slot, copy.since) for slot, copy in sent.items()}
+
+    def stats(self) -> dict[str, int]:
+        """Return how many bytes have been sent with this version, and in which time."""
+        spent_ms = (self._newest_ns - self._began_ns) // 1_000_000
+        return {"copied_bytes": self.sent_bytes, "copied_ms": spent_ms}
 
     def ahead(self, slot: int) -> int:
         """Return how many bytes to a slot's next owner are unacked."""
@@ -122,7 +130,11 @@ class Copying:
         if (slot, copy.since) not in self._told:
             self._told.add((slot, copy.since))
             schemas = [*self._store.scan(Table.SCHEMA)]
-        return _encode(Chunk(rows, schemas, time_ns, copy.since, whole))
+        body = _encode(Chunk(rows, schemas, time_ns, copy.since, whole))
+        if not self.sent_bytes:
+            self._began_ns = time_ns
+        self.sent_bytes, self._newest_ns = self.sent_bytes + len(body), time_ns
+        return body
 
     def delete(self, gone: Collection[int]) -> tuple[list[Change], list[int]]:
         """Find rows of slots that have gone, about as many as make a frame: their deletions, and which

@@ -78,10 +78,11 @@ class Standing(Struct, frozen=True):
     unacked: list[int]
     """Peers that have not acked every frame."""
     slots: int = 0
-    """Slots that came to it with this version; their bytes, and the longest time that one was waited
-    for."""
+    """Slots that came to it with this version."""
     size: int = 0
+    """Bytes that it has sent of its slots with this version."""
     pause_ns: int = 0
+    """The longest time that a slot was waited for."""
 
 
 class Load(Struct, frozen=True):

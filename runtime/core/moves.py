@@ -94,8 +94,9 @@ class Moves:
         """The time of the shards that slots have come from: the shard's own must not be behind."""
         self.changed_no = 0
         """The newest commit in which the moves came further."""
-        self._came = self._size = self._pause_ns = self._adopted_ns = 0
-        """What has come with this version: slots, bytes, and how long one was waited for."""
+        self._came = self._pause_ns = 0
+        """Slots that have come with this version, and how long one was waited for."""
+        self._adopted_ns = 0
 
     # ── from outside ──
 
@@ -121,11 +122,14 @@ class Moves:
     def standing(self, durable: int, unacked: Iterable[int]) -> Standing:
         """Say how far the shard is with the version that it goes by."""
         settled = not self.busy and self.changed_no <= durable
-        version, came = self._ownership.version, (self._came, self._size, self._pause_ns)
+        version, came = (
+            self._ownership.version,
+            (self._came, self._copying.sent_bytes, self._pause_ns),
+        )
         return Standing(version, settled, sorted(unacked), *came)
 
     def stats(self) -> dict[str, int]:
-        """Return how many slots are on their way."""
+        """Return how many slots are served, on their way, and copied, and how fast."""
         now = self._now
         leaving = len(now.leaving) + len(now.stopped)
         return {
@@ -133,6 +137,7 @@ class Moves:
             "leaving": leaving,
             "arriving": len(now.arriving),
             "copying": len(now.copying),
+            **self._copying.stats(),
         }
 
     # ── steps: each in a batch of its own ──
@@ -141,7 +146,7 @@ class Moves:
         """Take the step that is due."""
         if not self._now.busy:
             self._adopt()
-            self._came = self._size = self._pause_ns = 0
+            self._came = self._pause_ns = 0
             self._adopted_ns = time_ns
         elif self._now.complete:
             self._serve(tables)
@@ -290,7 +295,6 @@ class Moves:
             complete = [*complete, slot]
         self._open = replace(self._open, taken=self._open.taken | {slot: copy}, complete=complete)
         self._write(chunk.rows)
-        self._size += sum(len(value or b"") for _, value in chunk.rows)
         read = self._store.read
         self._rows += [
             (Table.SCHEMA, key, value)

@@ -16,6 +16,8 @@ import msgspec
 import pytest
 
 from skerry import App, Entity, Output, StoreDamaged, ask, emit, forget, now, send, set_timer
+from skerry.runtime.app import placer
+from skerry.runtime.app.reshard import deal
 from skerry.runtime.app.scaling import Scaling
 from skerry.runtime.core import handover, moves, wire
 from skerry.runtime.core.demand import ALL, Budget, Standing
@@ -42,6 +44,7 @@ from skerry.runtime.core.tables.outputs import home
 from skerry.runtime.core.tables.positions import partition_slot
 from skerry.runtime.core.wire import Call, Packet
 from skerry.runtime.simulator.cluster import Cluster
+from skerry.runtime.simulator.disk import MemoryStore
 from skerry.testing import NO_FAULTS
 from tests.simulation.test_packets import End, request_of
 
@@ -1056,3 +1059,27 @@ def test_a_member_leaves_when_nothing_is_on_its_way_between_it_and_others(
     assert found is not None
     assert (found.members, found.slots) == ([0, 1], slots)
     assert scaling.next(emptied, GOOD | busy) is None
+
+
+# ── shards that are dealt out to others, after a loss ──
+
+
+@pytest.mark.parametrize("held", [False, True], ids=["all has come", "changes are on their way"])
+def test_what_is_dealt_out_of_a_slot_is_its_owners(trio: Trio, held: bool) -> None:
+    filled(trio)
+    connect(trio)
+    trio.name(SLOT, 2)
+    trio.talk()
+    if held:
+        trio.held.add((1, 2))
+    trio.ask(1, MOVED, "take", 8)
+    trio.talk()
+    rows = trio.rows(1)
+    assert (trio.rows(2) == rows) is not held
+    placement = placer.after(trio.placement, [7])
+    new = {7: MemoryStore()}
+    new[7].prompt = True
+    deal({end.me: end.store for end in trio.ends.values()}, placement, new)
+    trio.ends[7] = Owner(7)
+    trio.ends[7].store = new[7]
+    assert trio.rows(7) == rows
