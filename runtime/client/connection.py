@@ -207,7 +207,7 @@ class Connection:
         if self._closed:
             return
         now_s = self._loop.time()
-        at_s = min(now_s + TICK_S, max(now_s, self._session.expires_s))
+        at_s = min(now_s + TICK_S, max(now_s, self._session.wake_s))
         if self._timer is not None:
             if self._tick_s <= at_s:
                 return

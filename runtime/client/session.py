@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from itertools import chain
+from itertools import chain, filterfalse
 from typing import Any, Protocol
 
 import xxhash
@@ -109,6 +109,12 @@ class Session:
         """List the shards for which more requests wait than there is room for."""
         return [window.shard for window in self._windows.values() if window.full]
 
+    @property
+    def wake_s(self) -> float:
+        """When `tick` has something to do at the latest."""
+        held = (window.held_until_s for window in self._windows.values() if window.holds)
+        return min(self.expires_s, *held, math.inf)
+
     # ── requests ──
 
     def request(
@@ -175,6 +181,8 @@ class Session:
         """Send each shard what its window has room for, as few messages."""
         self._flushing = False
         for window in list(self._windows.values()):
+            if window.holds and now_s >= window.held_until_s:
+                window.let_go()
             if window.waiting and self._lines.up(window.shard) and now_s >= window.paused_until_s:
                 self._send(window, now_s)
 
@@ -281,10 +289,10 @@ class Session:
         self._clock_ns = greeting.now_ns - self._lines.clock_ns()
         restarted = window.epoch not in (0, greeting.epoch)
         window.epoch = greeting.epoch
+        if restarted:
+            self._send_again(window)
         if moved or self._left:
             self._deal_anew()
-        elif restarted:
-            self._send_again(window)
 
     def _adopt(self, greeting: protocol.Greeting) -> None:
         """Believe what the app says of itself: what it offers, and who owns what."""
@@ -295,15 +303,16 @@ class Session:
 
     def _deal_anew(self) -> None:
         """Move what has no outcome to the owners that its slots have now, in the same order."""
-        windows = self._all_windows()
-        sent = sorted(chain.from_iterable(each.take_open() for each in windows), key=number_of)
-        unsent = list(chain.from_iterable(each.waiting for each in windows))
-        for window in windows:
+        owners, calls = self._owners, list[Pending]()
+        for window in self._all_windows():
+            calls += window.take_lost(owners)
+            calls += window.waiting
             window.waiting.clear()
-            window.unconfirmed = True
+            window.dealt_anew()
         self._left.clear()
-        for call in chain(sent, unsent):
-            self._owners[call.slot].waiting.append(call)
+        sent = sorted(filter(number_of, calls), key=number_of)
+        for call in chain(sent, filterfalse(number_of, calls)):
+            owners[call.slot].waiting.append(call)
         self._begin()
 
     def _start_anew(self, incarnation: bytes) -> None:

@@ -5,7 +5,8 @@
         +----------+  the line broke, the shard was busy, the slot moved, no answer came
 
 Only so many requests are in flight to a shard at once: its window. Outcomes make the window larger,
-a busy answer makes it smaller, and a shard that took nothing is left alone for a while. The other
+a busy answer makes it smaller, and a shard that took nothing is left alone for a while. Requests to
+a slot that is on its way are held for some milliseconds, and no others. The other
 requests wait here, where waiting costs the shard nothing, and where they can be taken back: what
 was never sent has not happened.
 
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import takewhile
 
 from skerry.runtime.client.pending import Pending, number_of
@@ -49,6 +50,12 @@ PAUSE_MAX_S = 4.0
 time, and never two callers equally long."""
 
 
+HELD_S = 0.005
+HELD_MAX_S = 0.25
+"""How long requests to a slot are held that its shard does not serve: the first time, and twice as
+long each time, until it is known who does."""
+
+
 class Window:
     """The requests of one caller to one shard."""
 
@@ -65,6 +72,9 @@ class Window:
         self.pause_s = PAUSE_S
         """About how long the shard is left alone when it takes nothing."""
         self.paused_until_s = 0.0
+        self._held: set[int] = set()
+        """Slots whose requests are held."""
+        self.held_until_s, self._held_s = 0.0, HELD_S
         self.again_s, self.again_at_s = OVERDUE_S, 0.0
         """When overdue requests are sent again, and how long after the time before."""
         self.unconfirmed = False
@@ -78,11 +88,16 @@ class Window:
 
     def departing(self) -> Iterator[Pending]:
         """Take the requests that there is room for, in order. Each counts once it is `sent`."""
-        waiting, flight = self.waiting, self.flight
+        waiting, flight, kept = self.waiting, self.flight, list[Pending]()
         while waiting and len(flight) < self.size:
             if flight and self.flight_bytes >= WINDOW_BYTES:
-                return
-            yield waiting.popleft()
+                break
+            call = waiting.popleft()
+            if call.slot in self._held:
+                kept.append(call)
+            else:
+                yield call
+        waiting.extendleft(reversed(kept))
 
     def sent(self, call: Pending, now_s: float) -> None:
         """Count a request, which has a number, as in flight."""
@@ -100,6 +115,11 @@ class Window:
         if call is not None:
             self.flight_bytes -= len(call.args)
         return call
+
+    def take_lost(self, owners: Sequence[Window]) -> list[Pending]:
+        """Take what is in flight to slots that have another owner now."""
+        numbers = [n for n, call in self.flight.items() if owners[call.slot] is not self]
+        return [call for number in numbers if (call := self.take(number)) is not None]
 
     def take_open(self) -> list[Pending]:
         """Take all that was sent and has no outcome, in the order of numbers."""
@@ -124,10 +144,26 @@ class Window:
         self.epoch, self.paused_until_s = 0, 0.0
 
     def moved(self, numbers: list[int], now_s: float) -> None:
-        """The shard does not own these requests' slots. Wait for its welcome, which tells who
-        does."""
+        """The shard does not serve these requests' slots. Hold what goes to these, until its welcome
+        tells who does; it may do so itself, in a moment."""
+        self._held |= {self.flight[number].slot for number in numbers if number in self.flight}
         self.put_back(numbers)
-        self.paused_until_s = now_s + PAUSE_S
+        self.held_until_s = now_s + self._held_s
+        self._held_s = min(2 * self._held_s, HELD_MAX_S)
+
+    @property
+    def holds(self) -> bool:
+        """Whether requests to any slot are held."""
+        return bool(self._held)
+
+    def let_go(self) -> None:
+        """Hold no request any more: the time is over."""
+        self._held.clear()
+
+    def dealt_anew(self) -> None:
+        """Hold no request any more: it is known who serves its slot."""
+        self._held.clear()
+        self._held_s, self.unconfirmed = HELD_S, True
 
     def answered(self, outcomes: int) -> None:
         """The shard has told so many outcomes. It can do more."""

@@ -8,11 +8,14 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from skerry.runtime.client.pending import UNKNOWN, UNSAID, WAITED
 from skerry.runtime.client.session import Session
 from skerry.runtime.client.window import (
     AGAIN_MAX,
+    HELD_MAX_S,
+    HELD_S,
     OVERDUE_S,
     PAUSE_MAX_S,
     PAUSE_S,
@@ -21,7 +24,7 @@ from skerry.runtime.client.window import (
     WINDOW_MIN,
 )
 from skerry.runtime.core.events import Outcome
-from skerry.runtime.core.ownership import balanced
+from skerry.runtime.core.ownership import balanced, slot_of
 from skerry.runtime.gateway import protocol
 
 
@@ -104,6 +107,10 @@ class Doors:
         said, self.said = self.said, [one for one in self.said if one[0] != shard]
         asks = [word for to, word in said if to == shard and isinstance(word, protocol.Asks)]
         return [number for word in asks for run in word.runs for number in run.numbers]
+
+    def owner(self, box: int) -> int:
+        """The door of a box."""
+        return self.placement.slots[slot_of("Box", f"box-{box}")]
 
     def confirmed(self) -> list[tuple[int, dict[int, int]]]:
         """What was confirmed since."""
@@ -266,10 +273,62 @@ def test_what_is_under_way_at_a_change_of_workers_is_said_to_the_new_owners_in_o
     found = {shard: doors.heard(shard) for shard in new}
     assert all(numbers == sorted(numbers) for numbers in found.values()), "as a door wants them"
     open_calls = set(range(1, 51)) - set(said[1][:2])
-    assert sorted(chain.from_iterable(found.values())) == sorted(open_calls)
-    for shard, numbers in found.items():
+    again = list(chain.from_iterable(found.values()))
+    stays = {  # Their doors have them, and still own their slots.
+        shard: [n for n in numbers if n in open_calls.difference(again)]
+        for shard, numbers in said.items()
+        if shard in new
+    }
+    assert sorted(chain(again, *stays.values())) == sorted(open_calls)
+    assert any(stays.values()) is not other_doors
+    for shard, numbers in chain(found.items(), stays.items()):
         doors.answer(numbers, shard=shard)
     assert len(doors.outcomes) == 50
+
+
+def test_a_slot_that_is_on_its_way_holds_up_no_request_but_its_own() -> None:
+    doors = Doors()
+    for of in range(6):
+        doors.ask_one(of, key=f"box-{of % 2}")
+    assert doors.heard() == [1, 2, 3, 4, 5, 6]
+    doors.answer([1, 3], "moved")
+    doors.answer([5], "moved")
+    doors.ask_one(6, key="box-0")
+    doors.ask_one(7, key="box-1")
+    assert doors.heard() == [7], "of the other box"
+    assert doors.session.wake_s == pytest.approx(2 * HELD_S)
+    doors.now_s += 2 * HELD_S
+    doors.session.tick(doors.now_s)
+    assert doors.heard() == [1, 3, 5, 8], "in their order"
+
+
+def test_requests_to_a_slot_that_stays_on_its_way_are_said_ever_less_often() -> None:
+    doors = Doors()
+    doors.ask_one(0, key="box-0")
+    waited = []
+    for _ in range(12):
+        assert doors.heard() == [1]
+        doors.answer([1], "moved")
+        assert doors.heard() == []
+        waited.append(doors.session.wake_s - doors.now_s)
+        doors.now_s = doors.session.wake_s
+        doors.session.tick(doors.now_s)
+    assert waited[:3] == pytest.approx([HELD_S, 2 * HELD_S, 4 * HELD_S])
+    assert waited[-1] == pytest.approx(HELD_MAX_S)
+
+
+def test_a_door_that_tells_who_owns_a_slot_ends_the_waiting() -> None:
+    doors = Doors(shards=2)
+    of = next(of for of in range(99) if doors.owner(of) == 0)
+    doors.ask_one("a", key=f"box-{of}")
+    assert doors.heard() == [1]
+    doors.answer([1], "moved")
+    slots = [1] * len(doors.placement.slots)
+    doors.placement = replace(doors.placement, version=2, slots=slots)
+    doors.welcome(0)
+    assert doors.heard(1) == [1]
+    doors.answer([1], shard=1)
+    assert doors.outcomes["a"].kind == "done"
 
 
 @pytest.mark.parametrize("refused", [0, 3])

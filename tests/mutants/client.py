@@ -190,3 +190,27 @@ def _(took, self, read, last=None):
 async def _(ask_owner, self, kind, question, *, moved=lambda value: value is None, timeout_s=30.0):
     first = question()
     return await ask_owner(self, kind, lambda: first, moved=moved, timeout_s=timeout_s)
+
+
+@bug(
+    "a session: one slot on its way holds up all requests to its door", "client.window:Window.moved"
+)
+def _(moved, self, numbers, now_s):
+    moved(self, numbers, now_s)
+    self.paused_until_s = self.held_until_s
+
+
+@bug(
+    "a session: what goes to a slot on its way is said again at once", "client.window:Window.moved"
+)
+def _(moved, self, numbers, now_s):
+    moved(self, numbers, now_s)
+    self._held.clear()
+
+
+@bug(
+    "a session: what stays with its door is said again with each change of owners",
+    "client.window:Window.take_lost",
+)
+def _(take_lost, self, owners):
+    return self.take_open()

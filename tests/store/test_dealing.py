@@ -61,7 +61,8 @@ def deal(frames: list[list[Sent]], known: InboundRow | None = None) -> dict[int,
     """What becomes of these frames: by new owner."""
     outbox: Any = Outbox([body_of(messages) for messages in frames], known)
     new: Any = {shard: SimpleNamespace(waiting=[]) for shard in PLACEMENT.members}
-    reshard._deal_frames({SENDER: outbox, RECEIVER: outbox}, SENDER, RECEIVER, PLACEMENT, new)
+    ends = {SENDER: outbox, RECEIVER: outbox}
+    reshard._deal_frames(ends, SENDER, RECEIVER, {}, PLACEMENT, new)
     return {shard: made.waiting for shard, made in new.items()}
 
 
