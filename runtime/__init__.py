@@ -73,8 +73,9 @@ runtime/app/    An app starts, and is watched.
     coordinator.py  The coordinator of an app on one machine: its data directory.
     membership.py   Makes sure that an app's description and its stores belong together, and removes old stores.
     placer.py       Decides how many shards an app has, which slots each serves, and the core of each worker.
-    scaling.py      Leads a running app to another number of shards, by small versions of the placement.
-    scaler.py       Changes the number of workers while the app serves: processes come, slots move, processes go.
+    scaling.py      Leads an app to another number of shards, or slots to other owners, by versions of the placement.
+    balancing.py    Decides which slots move from the busiest shard to the idlest, as their load asks for.
+    scaler.py       Changes the number of workers, and owners of slots, while the app serves.
     rolling.py      Decides which worker is replaced next, when all are to run the program as it is now.
     restarter.py    Replaces all workers, one by one, with the program as it is now, while the app serves.
     trial.py        Tries the program as it is now, in a process of its own, before any worker is replaced.
@@ -225,7 +226,7 @@ runtime/simulator/    The same core on a simulated network, disk and clock.
     cluster.py   n shards on a simulated network, disk and clock, driven by one seed.
     keeper.py    The simulated supervisor: decides by the production code when workers start, and when all is over.
     ledger.py    Keeps its own books of what was sent and what was run, and compares them: once, and in order.
-    mover.py     Changes the number of simulated shards: while they run, or between two runs of the app.
+    mover.py     Changes the number of simulated shards, and who owns which slots, while they run or in between.
     network.py   The simulated network: whatever travels arrives later, and may be lost, repeated or overtaken.
     picture.py   A simulated run as a picture: a lane per shard, time to the right, in one SVG file.
     sources.py   Simulated reading: the app's own sources, a few items at a time, and now and then read again.

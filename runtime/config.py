@@ -23,6 +23,9 @@ QUOTA_BYTES_MIN = 16 << 20
 MEMTABLE_BYTES_MIN = 4 << 20
 """The least memtable. A choice: a smaller one would move rows to the tree in tiny portions."""
 
+HALF_LIFE = 3
+"""In so many looks, what was measured of a load counts half."""
+
 
 class Program(Struct, frozen=True, kw_only=True):
     """The app, and how a worker gets it."""
@@ -79,9 +82,23 @@ class Supervision(Struct, frozen=True, kw_only=True):
     pin: bool = True
     """Whether each worker keeps to a core of its own, when there are as many."""
 
+    rebalance: bool = True
+    """Whether slots move to other workers as their load asks for."""
+
+    look_s: float = 5.0
+    """How often the load is looked at, while something happens. A choice: some looks after the load has
+    changed for good, slots move, and what is over in a few seconds moves none."""
+
+    @property
+    def half_life_s(self) -> float:
+        """After so long, what was measured of a load counts half."""
+        return HALF_LIFE * self.look_s
+
     def __post_init__(self) -> None:
         if not self.hang_s > 0:
             raise ValueError(f"a handler may take longer than {self.hang_s:g} s")
+        if not self.look_s > 0:
+            raise ValueError(f"the load can't be looked at every {self.look_s:g} s")
 
 
 class Config(Struct, frozen=True, kw_only=True):

@@ -205,6 +205,11 @@ class Store(Committed, Protocol):
         """Whether most of the disk quota is used, so intake from outside should pause."""
         ...
 
+    @property
+    def used_bytes(self) -> int:
+        """What the rows take on the disk, about."""
+        ...
+
     def keep(self, no: int) -> None:
         """Keep the rows as they are durable now, for backup `no`, in place of any kept before.
 

@@ -5,7 +5,9 @@ Pure: the supervisor and the simulator decide by the same code.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+
+from msgspec.structs import replace
 
 from skerry.runtime.core.ownership import balanced
 from skerry.runtime.core.placement import Placement
@@ -71,6 +73,20 @@ def _coming(
         found[slot] = taker
         room[taker] -= 1
     return found
+
+
+def reassigned(old: Placement, owners: Mapping[int, int]) -> Placement | None:
+    """The next version on the way to these owners of these slots; None: they are their owners, and no
+    slot is named to move. No shard may both give and take."""
+    moved = {slot: owner for slot, owner in old.coming.items() if owner in old.members}
+    slots = [moved.get(slot, owner) for slot, owner in enumerate(old.slots)]
+    coming = {
+        slot: owner for slot, owner in owners.items() if owner != slots[slot] and slot not in moved
+    }
+    if not coming and not old.coming:
+        return None
+    assert {old.slots[slot] for slot in moved}.isdisjoint(moved.values()), "a shard gives and takes"
+    return replace(old, version=old.version + 1, slots=slots, coming=coming)
 
 
 def core_of(worker: int, workers: int, cores: Sequence[int]) -> int | None:

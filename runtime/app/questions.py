@@ -1,6 +1,7 @@
 """The conversation of a supervisor with its workers: rounds of questions, and the word to stop.
 
     round n: "quiet" to every worker -> what each has done, and whether anything is left to do
+    now and then "weigh" instead     -> also how busy it is
     all quiet, and nothing ran between two rounds -> the app is over
 
 A round begins when the one before is answered by all, and only if something may have happened
@@ -24,7 +25,7 @@ from msgspec import Struct
 
 from skerry.runtime.app.children import Child
 from skerry.runtime.app.watch import Rounds
-from skerry.runtime.core.demand import Standing
+from skerry.runtime.core.demand import Load, Standing
 from skerry.runtime.core.placement import Placement
 from skerry.runtime.gateway import knock, protocol
 from skerry.runtime.gateway.channel import Broken, Channel
@@ -62,7 +63,9 @@ class Progress(Struct):
 class Questions:
     """The conversation with the workers of all shards."""
 
-    def __init__(self, shards: Sequence[int], secret: str, *, serve: bool) -> None:
+    def __init__(
+        self, shards: Sequence[int], secret: str, *, serve: bool, weigh_s: float | None = None
+    ) -> None:
         self.folder = Path()
         """Where the workers' sockets are."""
         self.progress = Progress()
@@ -71,6 +74,9 @@ class Questions:
         self._challenges: dict[int, bytes] = {}
         """The number that a worker has yet to prove itself by, by shard."""
         self._asked_at = 0.0
+        self._weigh_s, self._weighed_at = weigh_s, time.monotonic()
+        """How often the workers are asked for their load, if at all."""
+        self._loads: dict[int, Load] = {}
         self._round = 0
         self._answers: dict[int, dict[str, Any]] = {}
         self._judged = False
@@ -106,7 +112,9 @@ class Questions:
         self._answers.clear()
         self._judged = False
         self._stirs = _stirs_of(children)
-        self.tell_all(self._shards, "quiet")
+        weigh = self._weigh_s is not None and len(self._shards) > 1
+        due = weigh and time.monotonic() - self._weighed_at >= (self._weigh_s or 0)
+        self.tell_all(self._shards, "weigh" if due else "quiet")
         return False
 
     @property
@@ -151,6 +159,19 @@ class Questions:
         more round still has to say whether that is the end."""
         return self._judged and not self._may_end and _stirs_of(children) == self._stirs
 
+    @property
+    def weighs(self) -> bool:
+        """Whether workers are asked for their load."""
+        return self._weigh_s is not None
+
+    def take_loads(self) -> dict[int, Load] | None:
+        """Return the load of each worker; None: it was not asked for since the last call."""
+        if len(self._loads) < len(self._shards) or not self._complete:
+            return None
+        loads, self._loads = self._loads, {}
+        self._weighed_at = time.monotonic()
+        return loads
+
     def count(self) -> None:
         """Bring the progress up to date: sum up what all processes of all workers have done."""
         columns = zip(*self._ended.values(), *self._counts.values())
@@ -186,6 +207,7 @@ class Questions:
             self._counts.setdefault(shard, (0,) * len(COUNTS))
         self._shards = list(shards)
         self._answers.clear()
+        self._loads.clear()
         self._rounds.interrupted()
 
     def lost(self, shard: int) -> None:
@@ -194,6 +216,7 @@ class Questions:
         self._hear(shard)
         self._close(shard)
         self._answers.clear()
+        self._loads.clear()
         self._rounds.interrupted()
         ended, counts = self._ended[shard], self._counts[shard]
         self._ended[shard] = tuple(a + b for a, b in zip(ended, counts))
@@ -266,6 +289,8 @@ class Questions:
                 self._placing.pop(shard, None)
             elif kind == "answer" and n == self._round:
                 answer = self._answers[shard] = rest[0]
+                if (load := answer.pop("load", None)) is not None:
+                    self._loads[shard] = msgspec.convert(load, Load)
                 self._counts[shard] = tuple(answer[name] for name in COUNTS)
         self._guarded(shard, channel.go_on)
 

@@ -1,6 +1,9 @@
-"""Changes the number of workers while the app serves: processes come, slots move, processes go.
+"""Changes the number of workers, and owners of slots, while the app serves.
 
     goal durable -> new stores -> new workers -> versions of the placement, one by one -> old ones go
+
+A few slots also move as the load of the workers asks for it (`balancing.py`), in the same way but
+for the goal: what a version has named to move, every start finishes.
 
 The goal stands in the description, so a supervisor that was killed in between is succeeded by one
 that goes on. Which version comes next is decided in `scaling.py`. A version is durable before any
@@ -13,7 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,9 +25,10 @@ from msgspec.structs import replace
 
 from skerry.errors import SkerryError
 from skerry.runtime.app import membership, placer
+from skerry.runtime.app.balancing import Balancing, Transfer
 from skerry.runtime.app.questions import Questions
-from skerry.runtime.app.scaling import Scaling
-from skerry.runtime.core.demand import Standing
+from skerry.runtime.app.scaling import Reassignment, Scaling
+from skerry.runtime.core.demand import Load, Standing
 from skerry.runtime.core.events import SLOTS
 from skerry.runtime.description import Description
 from skerry.runtime.ports import Coordinator
@@ -103,7 +107,14 @@ class Scaler:
         self._questions, self._hands, self._say = questions, hands, say
         self._scaling: Scaling | None = None
         self._ask_s = self._began_s = self._held_until_s = 0.0
+        self._began_version = 0
         self.summary = Summary(len(description.placement.members), done=True)
+        self._counted = self.summary
+        """Of the change that is under way, or was."""
+        self._balancing = Balancing()
+        self._transfer: Transfer | None = None
+        """What the load has asked for last; and how far that is."""
+        self._transferred = Summary(0)
 
     @property
     def busy(self) -> bool:
@@ -115,7 +126,12 @@ class Scaler:
         goal = self._description.goal or self._description.placement.members
         if workers is not None and workers != len(goal):
             goal = self._aim(workers)
-        self._lead(goal)
+        left = placer.distance(self._description.placement.slots, goal)
+        self.summary = Summary(len(goal), left=left if self._description.goal else 0)
+        if self._description.goal:
+            self._lead(Scaling(goal, SLOTS_AT_ONCE), self.summary)
+        else:  # Slots may be dealt out by load, and stay so.
+            self._lead(Reassignment(goal, {}), self.summary)
 
     def scale(self, workers: int) -> None:
         """Begin to change to this many workers. Raises SkerryError: it can't."""
@@ -123,7 +139,22 @@ class Scaler:
         if workers == len(self._description.placement.members):
             self.summary = Summary(workers, done=True)
             return
-        self._lead(self._aim(workers))
+        goal = self._aim(workers)
+        left = placer.distance(self._description.placement.slots, goal)
+        self.summary = Summary(workers, left=left)
+        self._lead(Scaling(goal, SLOTS_AT_ONCE), self.summary)
+
+    def weigh(self, loads: Mapping[int, Load]) -> None:
+        """Begin to move a few slots, if these loads ask for it. A change by a person takes their place."""
+        if self.busy or self.held:
+            return
+        placement = self._description.placement
+        found = self._balancing.look(placement, loads)
+        if found is not None:
+            summary = Summary(len(placement.members), left=len(found.slots))
+            self._transfer, self._transferred = found, summary
+            owners = dict.fromkeys(found.slots, found.taker)
+            self._lead(Reassignment(placement.members, owners), self._transferred)
 
     def check_idle(self, wish: str) -> None:
         """Raises SkerryError: a change is under way, so what somebody wishes has to wait."""
@@ -162,14 +193,30 @@ class Scaler:
         return Held(placement.version, settled)
 
     def status(self) -> dict[str, Any]:
-        """Say how a change is going."""
-        return {"scaling": self.summary}
+        """Say how a change is going, and what the load has asked for last."""
+        return {"scaling": self.summary, "rebalancing": self._rebalancing()}
 
-    def _lead(self, goal: Sequence[int]) -> None:
-        self._scaling = Scaling(goal, SLOTS_AT_ONCE)
+    def _rebalancing(self) -> dict[str, Any]:
+        last: dict[str, Any] | None = None
+        if self._transfer is not None:
+            transfer, summary = self._transfer, self._transferred
+            last = {
+                "giver": transfer.giver,
+                "taker": transfer.taker,
+                "giver_busy": round(transfer.giver_busy, 3),
+                "taker_busy": round(transfer.taker_busy, 3),
+                "slots": summary.slots,
+                "bytes": summary.size,
+                "pause_s": summary.pause_s,
+                "done": summary.done,
+            }
+        return {"on": self._questions.weighs, "last": last}
+
+    def _lead(self, scaling: Scaling, summary: Summary) -> None:
+        self._counted.done = True  # What it has begun, if anything, this one finishes.
+        self._scaling, self._counted = scaling, summary
         self._ask_s, self._began_s = 0.0, time.monotonic()
-        slots = self._description.placement.slots
-        self.summary = Summary(len(goal), left=placer.distance(slots, goal))
+        self._began_version, goal = self._description.placement.version, scaling.goal
         new = [shard for shard in goal if shard not in self._description.placement.members]
         for shard in new:
             membership.recruit(self._data, self._description, shard)
@@ -196,8 +243,8 @@ class Scaler:
         if scaling is None:
             return
         self._tell()
-        self.summary.held = self.held
-        if self.summary.held:
+        self._counted.held = self.held
+        if self._counted.held:
             return
         standings = self._questions.standings(description.placement.version)
         if scaling.over(description.placement, standings):
@@ -226,8 +273,10 @@ class Scaler:
             self._questions.place(self._description.placement)
 
     def _count(self, standings: Iterable[Standing]) -> None:
-        summary = self.summary
-        for standing in standings:
+        summary = self._counted
+        # What workers tell of an older version is of a change before this one.
+        own = self._description.placement.version > self._began_version
+        for standing in standings if own else ():
             summary.slots += standing.slots
             summary.left = max(0, summary.left - standing.slots)
             summary.size += standing.size
@@ -242,14 +291,18 @@ class Scaler:
         membership.retire(self._data, self._description, shard)
 
     def _end(self, scaling: Scaling) -> None:
-        self._scaling = None
+        self._scaling, summary, transfer = None, self._counted, self._transfer
+        moved = f"{summary.slots} slots moved, {summary.size:,} bytes, "
+        moved += f"longest pause {summary.pause_s:.3f} s"
         if self._description.goal:
             # If it fails, the next start finds that nothing is left to do.
             with contextlib.suppress(SkerryError):
                 self._put(goal=[])
-            summary = self.summary
+            self._say(f"{len(scaling.goal)} workers: {moved}")
+        elif summary is self._transferred and transfer is not None:
+            self._balancing.moved(transfer.slots, summary.size)
             self._say(
-                f"{len(scaling.goal)} workers: {summary.slots} slots moved, {summary.size:,} bytes, "
-                f"longest pause {summary.pause_s:.3f} s"
+                f"worker {transfer.giver} was {transfer.giver_busy:.0%} busy, worker "
+                f"{transfer.taker} {transfer.taker_busy:.0%}: {moved}, to worker {transfer.taker}"
             )
-        self.summary.done = True
+        summary.done = True

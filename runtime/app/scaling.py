@@ -1,4 +1,4 @@
-"""Leads a running app to another number of shards, by small versions of the placement.
+"""Leads an app to another number of shards, or slots to other owners, by versions of the placement.
 
     every member has finished version v  ->  v+1, which moves a few slots  ->  …  ->  members leave
 
@@ -31,7 +31,7 @@ class Scaling:
     def over(self, placement: Placement, standings: Mapping[int, Standing]) -> bool:
         """Whether the slots are where they should be, and every member knows."""
         finished = self.finished(placement, standings)
-        return finished and placer.towards(placement, self.goal, self.slots_max) is None
+        return finished and self._towards(placement) is None
 
     def next(self, placement: Placement, standings: Mapping[int, Standing]) -> Placement | None:
         """The next version; None: not yet, or there is none.
@@ -41,11 +41,14 @@ class Scaling:
         """
         if not self.finished(placement, standings):
             return None
-        found = placer.towards(placement, self.goal, self.slots_max)
+        found = self._towards(placement)
         if found is None:
             return None
         leave = set(placement.members) - set(found.members)
         return found if _apart(leave, standings) else None
+
+    def _towards(self, placement: Placement) -> Placement | None:
+        return placer.towards(placement, self.goal, self.slots_max)
 
     def finished(self, placement: Placement, standings: Mapping[int, Standing]) -> bool:
         """Whether every member, and each that will be one, is up and has finished this version."""
@@ -55,6 +58,21 @@ class Scaling:
             and standings[shard].settled
             for shard in {*placement.members, *self.goal}
         )
+
+
+class Reassignment(Scaling):
+    """Slots that get other owners among the members, all at once.
+
+    Args:
+        owners: by slot. None of them: what a version has named to move moves, and nothing else.
+    """
+
+    def __init__(self, members: Sequence[int], owners: Mapping[int, int]) -> None:
+        super().__init__(members, len(owners))
+        self._owners = owners
+
+    def _towards(self, placement: Placement) -> Placement | None:
+        return placer.reassigned(placement, self._owners)
 
 
 def _apart(leave: set[int], standings: Mapping[int, Standing]) -> bool:

@@ -97,9 +97,12 @@ class Supervisor:
             logs = self._data / "logs"
             logs.mkdir(mode=0o700, exist_ok=True)
             narrow(logs, self._say)
-            serve = self._config.supervision.serve
+            supervision = self._config.supervision
+            weigh_s = supervision.look_s if supervision.rebalance else None
             self._children = [Child(shard, self._say) for shard in members]
-            self._questions = Questions(members, self._secret, serve=serve)
+            self._questions = Questions(
+                members, self._secret, serve=supervision.serve, weigh_s=weigh_s
+            )
             self.progress = self._questions.progress
             self._restarter = Restarter(self._children, self._questions, self, logs, self._say)
             self._make_sockets()
@@ -166,6 +169,8 @@ class Supervisor:
             self._restarter.step(held=self._scaler.held)
             if self._questions.step(self._children):
                 self._stop(0)
+            elif (loads := self._questions.take_loads()) and not self._restarter.busy:
+                self._scaler.weigh(loads)
             return
         try:
             self._scaler.step()

@@ -13,7 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
-from skerry.errors import StoreLocked
+from skerry.errors import SkerryError, StoreLocked
+from skerry.runtime.app.control import Line
 from skerry.runtime.app.directory import find_data, is_running, load, running_app
 from skerry.runtime.cli.settings import Data, Json
 from skerry.runtime.cli.workers import everywhere
@@ -32,9 +33,10 @@ def status(data: Data = None, as_json_: Json = False) -> None:
     app = load(folder)
     assert app is not None, "find_data has looked for the app"
     shards = everywhere(folder, "status") if is_running(folder) else []
-    hot = _hot(shards)
+    hot, moved = _hot(shards), _rebalancing(folder) if shards else None
     if as_json_:
-        print(json.dumps({"app": app.app, "running": bool(shards), "shards": shards, "hot": hot}))
+        told = {"shards": shards, "hot": hot, "rebalancing": moved}
+        print(json.dumps({"app": app.app, "running": bool(shards)} | told))
         return
     if not shards:
         print(f"{app.app} is stopped; {len(app.placement.members)} shards in {folder}")
@@ -53,6 +55,12 @@ def status(data: Data = None, as_json_: Json = False) -> None:
                 f"of the app makes it faster"
             )
         )
+    if moved and (last := moved["last"]):
+        print(
+            f"shard {last['giver']} was {last['giver_busy']:.0%} busy and shard {last['taker']} "
+            f"{last['taker_busy']:.0%}: {last['slots']} slots {'have moved' * last['done'] or 'move'} "
+            f"to shard {last['taker']}, {last['bytes']:,} bytes"
+        )
     for shard in shards:
         moves = shard["moves"]
         if moves["leaving"] or moves["arriving"]:
@@ -70,6 +78,14 @@ def status(data: Data = None, as_json_: Json = False) -> None:
             print(f"shard {shard['shard']} has turned {shard['turned_away']:,} callers away")
         for reason, count in shard["refused"].items():
             print(one_line(f"shard {shard['shard']} refused {count:,} packets: {reason}"))
+
+
+def _rebalancing(folder: Path) -> dict[str, Any] | None:
+    """Return what moves slots by their load has done last; None: the supervisor does not say."""
+    with contextlib.suppress(SkerryError), Line(folder, running_app(folder)) as line:
+        found: dict[str, Any] = line.ask("status")["rebalancing"]
+        return found
+    return None
 
 
 def _hot(shards: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -42,6 +42,9 @@ def run(
     serve: Annotated[
         bool, typer.Option("--serve", help="keep running when all sources have ended")
     ] = False,
+    no_rebalance: Annotated[
+        bool, typer.Option("--no-rebalance", help="move no slots to other workers by their load")
+    ] = False,
     accept_loss: Annotated[
         bool, typer.Option("--accept-loss", help="go on after a power cut with --sync off")
     ] = False,
@@ -70,7 +73,7 @@ def run(
             workers=workers,
             storage=Storage(**_given(sync=sync, quota_bytes=quota, accept_loss=accept_loss)),
             limits=Limits(**_given(cache_bytes=cache)),
-            supervision=Supervision(**_given(hang_s=hang, serve=serve)),
+            supervision=Supervision(**_given(hang_s=hang, serve=serve, rebalance=not no_rebalance)),
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None

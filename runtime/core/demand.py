@@ -91,7 +91,7 @@ class Load(Struct, frozen=True):
     busy: float
     slots: dict[int, float] = {}
     """The part of each slot that has a part worth telling."""
-    written: dict[int, float] = {}
-    """Bytes of states that these slots write, per second."""
+    slot_bytes: int = 0
+    """What a slot takes on the disk, on average."""
     hot: list[tuple[str, str, float]] = []
     """The heaviest entities: type, key, and their part at least."""

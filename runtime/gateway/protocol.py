@@ -156,7 +156,8 @@ class Backup(Struct, array_like=True, tag_field="says", tag="backup"):
 
 
 class Steer(Struct, array_like=True, tag_field="says", tag="control"):
-    """Steer a worker, as its supervisor: 'quiet' asks whether all is done, 'stop' ends it."""
+    """Steer a worker, as its supervisor: 'quiet' asks whether all is done, 'weigh' also how
+    busy it is, 'stop' ends it."""
 
     n: int
     word: str

@@ -122,6 +122,10 @@ class Cluster:
         """Let the app go on with this many shards while it runs."""
         self.mover.scale(shards)
 
+    def weigh(self) -> None:
+        """Let slots move as their load might ask for it."""
+        self.mover.weigh()
+
     def start(self, machine: Machine) -> None:
         watch = self.keeper.watches[machine.id]
         settings = Settings.of(
@@ -250,7 +254,7 @@ class Cluster:
     def quiet(self) -> bool:
         """Nothing is under way anywhere, and nothing will be."""
         shards = [machine.shard for machine in self.machines]
-        still = self.still and self.mover.goal is None
+        still = self.still and not self.mover.moves
         return still and all(shard is not None and shard.quiet for shard in shards)
 
     @property

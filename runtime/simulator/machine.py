@@ -186,6 +186,11 @@ class Commits:
         """Whether the disk is nearly full."""
         return self._disk.nearly_full
 
+    @property
+    def used_bytes(self) -> int:
+        """What the rows take."""
+        return self._disk.used_bytes
+
     def append(self, commit: Commit) -> None:
         """Give a commit to the disk. Raises Killed, before or after."""
         self._fate.meet(RUN)

@@ -172,6 +172,11 @@ class LmdbStore(Rows):
         """Whether intake from outside should pause: most of the disk quota is used."""
         return self._quota.nearly_full(self._log.size_bytes)
 
+    @property
+    def used_bytes(self) -> int:
+        """How much of the quota is used."""
+        return self._quota.tree_bytes + self._log.size_bytes
+
     def close(self) -> None:
         """Wait until all is durable, and let go. Raises what ended the committer."""
         error = self._committer.stop()

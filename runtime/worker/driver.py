@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from skerry.app import App
-from skerry.runtime.core.demand import Budget
+from skerry.runtime.core.demand import Budget, Load
 from skerry.runtime.core.events import (
     Adopt,
     Arrived,
@@ -322,9 +322,12 @@ class Driver:
 
     def steer(self, word: str) -> dict[str, Any]:
         """Do as the supervisor says, and say whether all is quiet."""
+        load: Load | None = None
         match word:
             case "quiet":
                 pass
+            case "weigh":
+                load = self._meter.look(self._shard.served, self._store.used_bytes)
             case "stop":
                 self._stopping = True
             case unknown:
@@ -342,6 +345,7 @@ class Driver:
             "skipped": self._sources.skipped,
             "progress": self._sources.progress(),
             "dead": self._shard.stats()["dead_since_start"],
+            "load": load,
         }
 
     def place(self, caller: Caller, n: int, placement: Placement) -> None:

@@ -50,13 +50,16 @@ ENTITIES_MAX = 1024
 TICKS = 30
 """So many times in a half-life, what was measured before loses weight."""
 
-HALF_LIFE_S = 30.0
+HALF_LIFE_S = 15.0
 """After so long, what was measured counts half, unless somebody says otherwise."""
 
 HOT = 12
 """Entities that a look names."""
 
-LEAST = 1 / 1024
+SLOTS_TOLD = 256
+"""Slots that a look tells, the heaviest."""
+
+LEAST = 1 / 4096
 """Seconds per second: slots and entities below are not told."""
 
 
@@ -89,9 +92,8 @@ class Meter:
         """The time of the batches since the last tick."""
         self._busy = 0.0
         self._sampled_s = 0.0
-        """The time of sampled batches; of it, what slots and entities took."""
+        """The time of sampled batches; of it, what slots and entities took:"""
         self._slots: dict[int, float] = {}
-        self._bytes: dict[int, float] = {}
         self._entities: dict[tuple[str, str], float] = {}
 
     # ── batches ──
@@ -138,20 +140,14 @@ class Meter:
         for where, weight in weights.items():
             spent[where] = spent.get(where, 0.0) + rest_s * weight / whole
         self._sampled_s += own_s
-        self._add(spent, written, served)
+        self._add(spent, served)
 
-    def _add(
-        self,
-        spent: dict[tuple[str, str], float],
-        written: dict[tuple[str, str], float],
-        served: Collection[int],
-    ) -> None:
-        slots, sizes, entities = self._slots, self._bytes, self._entities
+    def _add(self, spent: dict[tuple[str, str], float], served: Collection[int]) -> None:
+        slots, entities = self._slots, self._entities
         for (type, key), seconds in spent.items():
             slot = slot_of(type, key)
             if slot in served:
                 slots[slot] = slots.get(slot, 0.0) + seconds
-                sizes[slot] = sizes.get(slot, 0.0) + written.get((type, key), 0.0)
                 entities[type, key] = entities.get((type, key), 0.0) + seconds
         if len(entities) > ENTITIES_MAX:
             least = sorted(entities.values(), reverse=True)[ENTITIES]
@@ -175,30 +171,27 @@ class Meter:
         self._ticked_ns, self._cpu_s, self._ran_s = now_ns, cpu_s, 0.0
         self._sampled_s *= left
         self._slots = _faded(self._slots, left)
-        self._bytes = _faded(self._bytes, left)
         self._entities = _faded(self._entities, left)
 
-    def look(self, served: Collection[int]) -> Load:
-        """Return the load as it is now, of the slots that are served."""
+    def look(self, served: Collection[int], stored_bytes: int = 0) -> Load:
+        """Return the load as it is now, of the slots that are served. They take so many bytes."""
         self._tick()
         known_s = (self._ticked_ns - self._began_ns) / 1e9
         known = 1 - 0.5 ** (known_s / self._half_life_s)
         busy = self._busy / known if known else 0.0
         rate = busy / self._sampled_s if self._sampled_s else 0.0
-        slots = {
-            slot: seconds * rate
-            for slot, seconds in self._slots.items()
-            if slot in served and seconds * rate >= LEAST
-        }
+        heavy = sorted(self._slots.items(), key=lambda found: -found[1])
+        told = [slot for slot, seconds in heavy if slot in served and seconds * rate >= LEAST]
+        slots = {slot: self._slots[slot] * rate for slot in told[:SLOTS_TOLD]}
         heaviest = sorted(self._entities.items(), key=lambda found: -found[1])[:HOT]
         return Load(
             busy=busy,
             slots=slots,
-            written={slot: self._bytes[slot] * rate for slot in slots},
+            slot_bytes=stored_bytes // max(1, len(served)),
             hot=[
                 (type, key, seconds * rate)
                 for (type, key), seconds in heaviest
-                if seconds * rate >= LEAST
+                if seconds * rate >= LEAST and slot_of(type, key) in served
             ],
         )
 

@@ -28,6 +28,11 @@ class Commits(Protocol):
         """Whether most of the quota is used: nothing new should be accepted."""
         ...
 
+    @property
+    def used_bytes(self) -> int:
+        """What the rows take on the disk, about."""
+        ...
+
     def append(self, commit: Commit, /) -> None:
         """Make a commit visible to reads at once, and durable later, in order. Never blocks."""
         ...

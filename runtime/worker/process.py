@@ -136,7 +136,8 @@ class Worker:
             self._heartbeat,
             Stopwatch(),
         )
-        self._driver = Driver(shard, app, self._store, ports, self._vitals)
+        half_life_s = assignment.config.supervision.half_life_s
+        self._driver = Driver(shard, app, self._store, ports, self._vitals, half_life_s)
 
     def _open_store(self) -> WorkerStore:
         """Open the shard's store, which a dying worker may still hold for a while."""

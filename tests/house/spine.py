@@ -66,6 +66,7 @@ WALK = (
         "membership",
         "placer",
         "scaling",
+        "balancing",
         "scaler",
         "rolling",
         "restarter",

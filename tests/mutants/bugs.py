@@ -24,7 +24,18 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-ROOMS = ("app", "client", "core", "gateway", "moves", "simulator", "store", "streams", "tables")
+ROOMS = (
+    "app",
+    "balance",
+    "client",
+    "core",
+    "gateway",
+    "moves",
+    "simulator",
+    "store",
+    "streams",
+    "tables",
+)
 """The modules beside this one that hold the bugs."""
 
 FAULT = "fault.txt"

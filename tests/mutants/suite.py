@@ -48,6 +48,10 @@ FIRST = {
     "app/reshard.py": ["tests/simulation/test_world.py", MOVES[0], DESCRIPTION],
     "app/membership.py": [DESCRIPTION],
     "app/rolling.py": ["tests/simulation/test_rolling.py"],
+    "app/balancing.py": ["tests/simulation/test_balancing.py"],
+    "app/scaling.py": MOVES,
+    "app/placer.py": MOVES,
+    "worker/meter.py": ["tests/core/test_meter.py"],
     "simulator": ["tests/simulation/test_backup.py"],
 }
 

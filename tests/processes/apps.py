@@ -2,6 +2,7 @@
 
 import ctypes
 import math
+import threading
 
 from skerry import App, Entity, Rejected, query, send, set_timer
 
@@ -49,10 +50,9 @@ class Counter(Entity):
         for n in range(count):
             set_timer(f"t{n}", 0.0, self._tick)
 
-    def work(self, steps: int) -> int:
+    def wait(self, seconds: float) -> int:
         self.count += 1
-        for _ in range(steps):
-            pass
+        threading.Event().wait(seconds)
         return self.count
 
     def hang(self) -> None:

@@ -42,6 +42,13 @@ def _said(path: Path) -> str:
         return ""
 
 
+def await_start(process: subprocess.Popen[bytes], data: Path, said: Path) -> None:
+    """Wait until this process runs the app. `said`: the file with what it says, if it ends instead."""
+    while f'"pid":{process.pid},' not in _said(data / "run.json"):
+        assert process.poll() is None, _said(said)
+        os.sched_yield()
+
+
 @contextmanager
 def running(
     data: Path,
@@ -61,9 +68,7 @@ def running(
             stderr=file,
         )
     try:
-        while f'"pid":{process.pid},' not in _said(data / "run.json"):
-            assert process.poll() is None, _said(said)
-            os.sched_yield()
+        await_start(process, data, said)
         yield process
     finally:
         process.terminate()

@@ -1,31 +1,47 @@
-"""`skerry status` says how busy workers are, and with what."""
+"""Workers by load: `skerry status` says how busy they are, and slots move to those that are idle."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections import Counter as Counts
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import pytest
+
 import skerry
 from skerry import message
+from skerry.runtime.app import directory
+from skerry.runtime.config import Config, Program, Supervision
+from skerry.runtime.core.ownership import slot_of
+from skerry.runtime.core.placement import Placement
 from tests.processes.apps import Counter
-from tests.processes.started import launcher, running
+from tests.processes.started import ROOT, await_start, launcher, running
 
-STEPS = 50_000
-"""Work of a turn: about a millisecond."""
+TURN_S = 0.002
+"""A turn waits for so long. That counts as busy, and other load of the machine does not matter."""
+
+LOOK_S = 0.1
+
+KEYS = [f"k{n}" for n in range(400) if slot_of("Counter", f"k{n}") % 2 == 0][:20]
+"""On the first of two workers."""
 
 
 class Load:
-    """Requests to these entities all the while, on a thread."""
+    """Requests to these entities all the while, on a thread; each is to count once."""
 
     def __init__(self, data: Path, keys: list[str]) -> None:
         self._data, self._keys, self._over = data, keys, threading.Event()
         self._thread = threading.Thread(target=self._run)
         self.counts: Counts[str] = Counts()
-        """The count of each entity, as it should be."""
-        self.wrong = 0
+        self.rounds = self.wrong = 0
 
     def __enter__(self) -> Load:
         self._thread.start()
@@ -35,13 +51,48 @@ class Load:
         self._over.set()
         self._thread.join()
 
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Go on until then."""
+        while not condition():
+            assert self._thread.is_alive()
+            os.sched_yield()
+
+    def more(self, rounds: int) -> None:
+        """Go on for so many rounds."""
+        until = self.rounds + rounds
+        self.until(lambda: self.rounds >= until)
+
     def _run(self) -> None:
         with skerry.Client(self._data) as client:
             while not self._over.is_set():
-                told = client.ask_many(message(Counter.at(key).work, STEPS) for key in self._keys)
+                told = client.ask_many(message(Counter.at(key).wait, TURN_S) for key in self._keys)
                 for key, count in zip(self._keys, told):
                     self.counts[key] += 1
                     self.wrong += count != self.counts[key]
+                self.rounds += 1
+
+
+@contextlib.contextmanager
+def balanced(data: Path, **supervision: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """The app on two workers, whose load is looked at often."""
+    config = Config(
+        program=Program(app="trouble", target="tests.processes.apps:app", path=[str(ROOT)]),
+        data=str(data),
+        workers=2,
+        supervision=Supervision(serve=True, look_s=LOOK_S, **supervision),
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "skerry.runtime.app.background"], stdin=subprocess.PIPE, cwd=ROOT
+    )
+    assert process.stdin is not None
+    process.stdin.write(msgspec.json.encode(config) + b"\n")
+    process.stdin.flush()
+    try:
+        await_start(process, data, data / "no file")
+        yield process
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
 
 
 def status(data: Path) -> dict[str, Any]:
@@ -49,17 +100,69 @@ def status(data: Path) -> dict[str, Any]:
     return found
 
 
+def placement(data: Path) -> Placement:
+    app = directory.load(data)
+    assert app is not None
+    return app.placement
+
+
 def test_a_hot_entity_is_named_with_its_share_and_an_idle_app_names_none(tmp_path: Path) -> None:
     data = tmp_path / "data"
     with running(data):
         assert status(data)["hot"] == []
-        with Load(data, ["hot"] * 19 + ["cold"]):
-            said = ""
-            while "Counter/hot takes " not in said:
-                said = launcher("status", "--data", str(data)).stdout
-            while not (found := status(data)["hot"]):
-                pass
-        (hot,) = found
+        with Load(data, ["hot"] * 19 + ["cold"]) as load:
+            load.until(lambda: bool(status(data)["hot"]))
+            (hot,) = status(data)["hot"]
+            told = launcher("status", "--data", str(data)).stdout
         assert hot["entity"] == "Counter/hot"
         assert hot["of_shard"] > 0.5 and 0.5 < hot["of_app"] < 1
-        assert f"of the time of shard {hot['shard']} and " in said
+        assert "Counter/hot takes " in told
+        assert f"of the time of shard {hot['shard']} and " in told
+
+
+def test_slots_of_a_busy_worker_move_to_an_idle_one_and_each_request_counts_once(
+    tmp_path: Path,
+) -> None:
+    data = tmp_path / "data"
+    ours = [slot_of("Counter", key) for key in KEYS]
+    with balanced(data):
+        with Load(data, KEYS) as load:
+            load.until(lambda: 0.3 < sum(placement(data).slots[s] for s in ours) / len(ours) < 0.7)
+            load.until(lambda: status(data)["rebalancing"]["last"]["done"])
+            load.more(3)
+            last = status(data)["rebalancing"]["last"]
+        assert load.wrong == 0
+        assert {last["giver"], last["taker"]} == {0, 1} and last["slots"] > 0
+        assert last["giver_busy"] > last["taker_busy"]
+    by_load = placement(data).slots
+    with balanced(data), skerry.Client(data) as client:
+        answers = client.ask_many(message(Counter.at(key).add) for key in KEYS)
+        assert answers == [load.counts[key] + 1 for key in KEYS]
+        assert placement(data).slots == by_load, "a start deals nothing back"
+        assert launcher("scale", "3", "--data", str(data)).returncode == 0
+        owners = Counts(placement(data).slots)
+        assert len(owners) == 3 and max(owners.values()) - min(owners.values()) <= 1
+    assert launcher("check", "--data", str(data)).returncode == 0
+
+
+def test_a_hot_entity_that_no_move_can_help_moves_nothing(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with balanced(data), Load(data, ["hot"] * 20) as load:
+        load.more(100)
+        assert placement(data).version == 1
+
+
+def test_with_no_rebalance_nothing_moves(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with balanced(data, rebalance=False), Load(data, KEYS) as load:
+        load.more(100)
+        assert placement(data).version == 1
+
+
+@pytest.mark.parametrize(("options", "on"), [((), True), (("--no-rebalance",), False)])
+def test_status_says_whether_slots_move_by_load(
+    tmp_path: Path, options: tuple[str, ...], on: bool
+) -> None:
+    data = tmp_path / "data"
+    with running(data, *options):
+        assert status(data)["rebalancing"] == {"on": on, "last": None}

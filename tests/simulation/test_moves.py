@@ -21,6 +21,9 @@ from tests.simulation.world import World
 MOVES = World(scales=6)
 """Shards come and go all the time."""
 
+WEIGHS = World(scales=2, weighs=10)
+"""Slots move between shards that stay, mostly."""
+
 QUIET = Faults(crash=0, lose=0.02, repeat=0.02)
 
 
@@ -29,6 +32,39 @@ QUIET = Faults(crash=0, lose=0.02, repeat=0.02)
 def test_what_is_promised_holds_while_shards_come_and_go(seed: int) -> None:
     cluster = workload.run(seed, world=MOVES)
     assert cluster.points["placements"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2200, 2208))
+def test_what_is_promised_holds_while_slots_move_by_load(seed: int) -> None:
+    cluster = workload.run(seed, world=WEIGHS)
+    assert cluster.points["placements"] > 0
+
+
+def test_slots_that_have_moved_by_load_stay_until_the_number_of_shards_changes() -> None:
+    cluster = started(4, 2, QUIET)
+    before = list(cluster.placement.slots)
+    while not cluster.points["moved by load"]:
+        cluster.weigh()
+        cluster.run(20)
+    cluster.settle()
+    assert cluster.placement.slots != before
+    cluster.scale(3)
+    checked(cluster)
+    counts = [cluster.placement.slots.count(shard) for shard in cluster.placement.members]
+    assert max(counts) - min(counts) <= 1
+
+
+def test_a_change_of_the_number_of_shards_takes_the_place_of_a_move_by_load() -> None:
+    cluster = started(5, 2)
+    cluster.settle()
+    cluster.crash(1)
+    cluster.machine(1).down_until = cluster.step_no + 200
+    while not cluster.mover.moves:
+        cluster.weigh()
+    cluster.scale(3)
+    checked(cluster)
+    assert len(cluster.placement.members) == 3
 
 
 @pytest.mark.slow

@@ -41,6 +41,8 @@ class World(NamedTuple):
     """Openings that end in another kill: what a torn write left stands right behind them."""
     scales: int = 0
     """Changes of the number of workers while the app runs."""
+    weighs: int = 0
+    """Times that slots move by load."""
 
 
 NONE = World()
@@ -63,7 +65,8 @@ def drawn(seed: int) -> World:
         astray=sometimes(0.05),
         torn=sometimes(0.5),
     )
-    return world._replace(scales=sometimes(rng.randint(1, 4), 0.4))
+    world = world._replace(scales=sometimes(rng.randint(1, 4), 0.4))
+    return world._replace(weighs=sometimes(rng.randint(1, 6), 0.3))
 
 
 class Events:
@@ -76,6 +79,7 @@ class Events:
         for name, times in [
             ("reshard", world.reshards),
             ("scale", world.scales),
+            ("weigh", world.weighs),
             ("leap", world.leaps),
             ("day", world.days),
         ]:
@@ -119,6 +123,9 @@ class Events:
 
     def _scale(self) -> None:
         self._cluster.scale(self._rng.randint(1, 4))
+
+    def _weigh(self) -> None:
+        self._cluster.weigh()
 
     def _leap(self) -> None:
         hours = HOURS_MAX * self._rng.random() / self._world.leaps
