@@ -76,6 +76,7 @@ runtime/app/    An app starts, and is watched.
     scaling.py      Leads an app to another number of shards, or slots to other owners, by versions of the placement.
     balancing.py    Decides which slots move from the busiest shard to the idlest, as their load asks for.
     scaler.py       Changes the number of workers, and owners of slots, while the app serves.
+    room.py         Whether the disk has room for the rows of slots that move.
     rolling.py      Decides which worker is replaced next, when all are to run the program as it is now.
     restarter.py    Replaces all workers, one by one, with the program as it is now, while the app serves.
     trial.py        Tries the program as it is now, in a process of its own, before any worker is replaced.

@@ -24,7 +24,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from skerry.errors import SkerryError
-from skerry.runtime.app import membership, placer
+from skerry.runtime.app import membership, placer, room
 from skerry.runtime.app.balancing import Balancing, Transfer
 from skerry.runtime.app.questions import Questions
 from skerry.runtime.app.scaling import Reassignment, Scaling
@@ -61,8 +61,8 @@ class Summary(Struct):
     pause_s: float = 0.0
     """The longest time for which the entities of a slot have waited."""
     seconds: float = 0.0
-    held: bool = False
-    """Whether it waits for a backup."""
+    waits: str = ""
+    """What it waits for, beside the workers."""
     done: bool = False
 
 
@@ -125,7 +125,8 @@ class Scaler:
         """Begin with the run: finish what an earlier one has begun, or change to so many workers."""
         goal = self._description.goal or self._description.placement.members
         if workers is not None and workers != len(goal):
-            goal = self._aim(workers)
+            goal = self._goal(workers)
+            self._aim(goal)
         left = placer.distance(self._description.placement.slots, goal)
         self.summary = Summary(len(goal), left=left if self._description.goal else 0)
         if self._description.goal:
@@ -139,8 +140,11 @@ class Scaler:
         if workers == len(self._description.placement.members):
             self.summary = Summary(workers, done=True)
             return
-        goal = self._aim(workers)
-        left = placer.distance(self._description.placement.slots, goal)
+        placement, goal = self._description.placement, self._goal(workers)
+        left = placer.distance(placement.slots, goal)
+        if lacks := room.lacking(self._data, placement.members, left):
+            raise SkerryError(f"Nothing was changed: {lacks}. Make room, and scale again.")
+        self._aim(goal)
         self.summary = Summary(workers, left=left)
         self._lead(Scaling(goal, SLOTS_AT_ONCE), self.summary)
 
@@ -164,8 +168,8 @@ class Scaler:
                 f"again when it has: `skerry status --json` has under `moves` what is on its way."
             )
 
-    def _aim(self, workers: int) -> list[int]:
-        """Make the goal durable, which may replace another: this many shards. Raises SkerryError."""
+    def _goal(self, workers: int) -> list[int]:
+        """Choose this many shards. Raises SkerryError: too few or too many."""
         if not 1 <= workers <= WORKERS_MAX:
             raise SkerryError(
                 f"An app has 1 to {WORKERS_MAX} workers on a host, not {workers}: there are {SLOTS} "
@@ -173,11 +177,13 @@ class Scaler:
             )
         members = self._description.placement.members
         new = membership.free_ids(self._data, self._description, workers - len(members))
-        goal = [*members[:workers], *new]
+        return [*members[:workers], *new]
+
+    def _aim(self, goal: list[int]) -> None:
+        """Make the goal durable, which may replace another. Raises SkerryError."""
         placement = self._description.placement
-        next_id = max([placement.next_id, *(id + 1 for id in new)])
+        next_id = max([placement.next_id, *(id + 1 for id in goal)])
         self._put(placement=replace(placement, next_id=next_id), goal=goal)
-        return goal
 
     @property
     def held(self) -> bool:
@@ -243,8 +249,8 @@ class Scaler:
         if scaling is None:
             return
         self._tell()
-        self._counted.held = self.held
-        if self._counted.held:
+        if self.held:
+            self._wait("for a backup")
             return
         standings = self._questions.standings(description.placement.version)
         if scaling.over(description.placement, standings):
@@ -253,6 +259,10 @@ class Scaler:
             return
         found = scaling.next(description.placement, standings)
         if found is None:
+            return
+        lacks = room.lacking(self._data, description.placement.members, len(found.coming))
+        self._wait(f"for room on the disk: {lacks}" if lacks else "")
+        if lacks:
             return
         self._count(standings.values())
         leave = set(description.placement.members) - set(found.members)
@@ -264,6 +274,12 @@ class Scaler:
             self._retire(shard)
         self._ask_s = 0.0
         self._tell()
+
+    def _wait(self, what: str) -> None:
+        """Note what is waited for, and say it once."""
+        if what and what != self._counted.waits:
+            self._say(f"No slot begins to move: waiting {what}.")
+        self._counted.waits = what
 
     def _tell(self) -> None:
         """Tell every worker of the newest version, and those again that have finished it already."""

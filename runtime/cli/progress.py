@@ -36,9 +36,13 @@ def followed(
     Returns what the supervisor says at the end. Raises SkerryError: it refuses.
     """
     found: dict[str, Any] = line.ask(kind, *args)[of]
+    waits = ""
     while not found["done"]:
         time.sleep(LOOK_S)
         found = line.ask("status")[of]
+        if found.get("waits", "") not in ("", waits):
+            waits = found["waits"]
+            print(told(found), file=sys.stderr)
         if sys.stderr.isatty():
             print(f"\r{told(found)}\033[K", end="", file=sys.stderr, flush=True)
     if sys.stderr.isatty():

@@ -40,5 +40,5 @@ def _told(found: dict[str, Any]) -> str:
     left = f" of {found['slots'] + found['left']:,}" if found["left"] else ""
     return (
         f"{found['workers']} workers: {found['slots']:,}{left} slots moved, {found['size']:,} bytes, "
-        f"longest pause {found['pause_s'] * 1000:,.0f} ms{', waits for a backup' * found['held']}"
+        f"longest pause {found['pause_s'] * 1000:,.0f} ms{', waiting ' * bool(found['waits'])}{found['waits']}"
     )

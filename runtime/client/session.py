@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from itertools import chain, filterfalse
+from itertools import chain
 from typing import Any, Protocol
 
 import xxhash
@@ -38,10 +38,9 @@ from skerry.runtime.client.pending import (
     Done,
     Numbering,
     Pending,
-    number_of,
     runs_of,
 )
-from skerry.runtime.client.window import Window
+from skerry.runtime.client.window import Window, deal_anew
 from skerry.runtime.core.events import Outcome
 from skerry.runtime.gateway import protocol
 
@@ -112,8 +111,7 @@ class Session:
     @property
     def wake_s(self) -> float:
         """When `tick` has something to do at the latest."""
-        held = (window.held_until_s for window in self._windows.values() if window.holds)
-        return min(self.expires_s, *held, math.inf)
+        return min([self.expires_s, *(window.wake_s for window in self._windows.values())])
 
     # ── requests ──
 
@@ -181,8 +179,6 @@ class Session:
         """Send each shard what its window has room for, as few messages."""
         self._flushing = False
         for window in list(self._windows.values()):
-            if window.holds and now_s >= window.held_until_s:
-                window.let_go()
             if window.waiting and self._lines.up(window.shard) and now_s >= window.paused_until_s:
                 self._send(window, now_s)
 
@@ -190,7 +186,7 @@ class Session:
         """Send what waits, in order, as long as there is room."""
         now_ns = self._lines.clock_ns() + self._clock_ns
         flight, calls, size = window.flight, list[Pending](), 0
-        for call in window.departing():
+        for call in window.departing(now_s):
             if not call.number:
                 if call.until_s <= now_s and not call.named:
                     # Nobody waits for it any more, and it has not happened: it never will.
@@ -303,16 +299,8 @@ class Session:
 
     def _deal_anew(self) -> None:
         """Move what has no outcome to the owners that its slots have now, in the same order."""
-        owners, calls = self._owners, list[Pending]()
-        for window in self._all_windows():
-            calls += window.take_lost(owners)
-            calls += window.waiting
-            window.waiting.clear()
-            window.dealt_anew()
+        deal_anew(self._all_windows(), self._owners)
         self._left.clear()
-        sent = sorted(filter(number_of, calls), key=number_of)
-        for call in chain(sent, filterfalse(number_of, calls)):
-            owners[call.slot].waiting.append(call)
         self._begin()
 
     def _start_anew(self, incarnation: bytes) -> None:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import takewhile
+from itertools import chain, filterfalse, takewhile
 
 from skerry.runtime.client.pending import Pending, number_of
 
@@ -74,7 +74,7 @@ class Window:
         self.paused_until_s = 0.0
         self._held: set[int] = set()
         """Slots whose requests are held."""
-        self.held_until_s, self._held_s = 0.0, HELD_S
+        self._held_until_s, self._held_s = 0.0, HELD_S
         self.again_s, self.again_at_s = OVERDUE_S, 0.0
         """When overdue requests are sent again, and how long after the time before."""
         self.unconfirmed = False
@@ -86,8 +86,10 @@ class Window:
         more = len(self.flight) + len(self.waiting) > self.size
         return more or (bool(self.waiting) and self.flight_bytes >= WINDOW_BYTES)
 
-    def departing(self) -> Iterator[Pending]:
+    def departing(self, now_s: float) -> Iterator[Pending]:
         """Take the requests that there is room for, in order. Each counts once it is `sent`."""
+        if now_s >= self._held_until_s:
+            self._held.clear()
         waiting, flight, kept = self.waiting, self.flight, list[Pending]()
         while waiting and len(flight) < self.size:
             if flight and self.flight_bytes >= WINDOW_BYTES:
@@ -148,17 +150,13 @@ class Window:
         tells who does; it may do so itself, in a moment."""
         self._held |= {self.flight[number].slot for number in numbers if number in self.flight}
         self.put_back(numbers)
-        self.held_until_s = now_s + self._held_s
+        self._held_until_s = now_s + self._held_s
         self._held_s = min(2 * self._held_s, HELD_MAX_S)
 
     @property
-    def holds(self) -> bool:
-        """Whether requests to any slot are held."""
-        return bool(self._held)
-
-    def let_go(self) -> None:
-        """Hold no request any more: the time is over."""
-        self._held.clear()
+    def wake_s(self) -> float:
+        """When requests are held no longer; none are: never."""
+        return self._held_until_s if self._held else math.inf
 
     def dealt_anew(self) -> None:
         """Hold no request any more: it is known who serves its slot."""
@@ -199,3 +197,17 @@ class Window:
             self.put_back([call.number for call in overdue[:AGAIN_MAX]])
             return True
         return False
+
+
+def deal_anew(windows: Iterable[Window], owners: Sequence[Window]) -> None:
+    """Move requests that have no outcome to the windows that own their slots now, in the same order.
+    What is in flight to a shard that still owns its slot stays so."""
+    calls: list[Pending] = []
+    for window in windows:
+        calls += window.take_lost(owners)
+        calls += window.waiting
+        window.waiting.clear()
+        window.dealt_anew()
+    sent = sorted(filter(number_of, calls), key=number_of)
+    for call in chain(sent, filterfalse(number_of, calls)):
+        owners[call.slot].waiting.append(call)

@@ -68,6 +68,7 @@ WALK = (
         "scaling",
         "balancing",
         "scaler",
+        "room",
         "rolling",
         "restarter",
         "trial",

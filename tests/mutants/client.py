@@ -197,7 +197,7 @@ async def _(ask_owner, self, kind, question, *, moved=lambda value: value is Non
 )
 def _(moved, self, numbers, now_s):
     moved(self, numbers, now_s)
-    self.paused_until_s = self.held_until_s
+    self.paused_until_s = self.wake_s
 
 
 @bug(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -14,8 +15,9 @@ import pytest
 import skerry
 from skerry import message
 from skerry.runtime.app import directory
-from tests.processes.apps import Counter
+from tests.processes.apps import Blob, Counter
 from tests.processes.started import CLI, ROOT, launcher, running
+from tests.processes.test_storage import small_disk
 
 KEYS = 300
 
@@ -189,3 +191,30 @@ def test_as_many_workers_as_there_are_is_done_at_once(tmp_path: Path) -> None:
     with running(data, "--workers", "2"):
         done = scale(data, 2, "--json")
         assert json.loads(done.stdout)["slots"] == 0
+
+
+def test_a_change_that_the_disk_has_no_room_for_is_refused_or_waits_and_the_app_serves_on(
+    tmp_path: Path,
+) -> None:
+    with small_disk(tmp_path / "disk", "96M"):
+        data, ballast = tmp_path / "disk" / "data", tmp_path / "disk" / "ballast"
+        with (
+            running(data, "--workers", "1", target="tests.processes.apps"),
+            skerry.Client(data) as client,
+        ):
+            for n in range(80):
+                client.ask(Blob.at(f"b{n}").fill, 100_000)
+            ballast.write_bytes(bytes(shutil.disk_usage(data).free - (18 << 20)))
+            done = scale(data, 2)
+            assert done.returncode == 1 and members(data) == [0]
+            assert "Nothing was changed: the rows of 512 slots" in done.stderr
+            assert f"the disk that holds {data} has" in done.stderr
+            assert client.ask(Counter.at("a").add) == 1
+        said = tmp_path / "said"
+        with running(data, "--workers", "2", said=said), skerry.Client(data) as client:
+            while "waiting for room on the disk" not in said.read_text():
+                assert client.ask(Counter.at("a").value) == 1
+            ballast.unlink()
+            while members(data) != [0, 1] or directory.load(data).goal:  # type: ignore[union-attr]
+                assert client.ask(Counter.at("a").value) == 1
+            assert {key for key, _ in client.scan(Blob)} == {f"b{n}" for n in range(80)}
