@@ -199,13 +199,6 @@ def _(changes_of, copies, states, rows):
     }
 
 
-@bug("rows follow that are not copied yet", "core.handover:changes_of")
-def _(changes_of, copies, states, rows):
-    return changes_of(
-        {slot: replace(copy, upto=END) for slot, copy in copies.items()}, states, rows
-    )
-
-
 @bug("a slot that is copied to its end is not followed", "core.handover:changes_of")
 def _(changes_of, copies, states, rows):
     growing = {slot: copy for slot, copy in copies.items() if copy.upto != END}
@@ -299,14 +292,6 @@ def _(stored, store, placement):
     found = stored(store, placement)
     anew = {slot: replace(copy, tally=Tally()) for slot, copy in found.sent.items()}
     return replace(found, sent=anew)
-
-
-@bug("changes are not followed any more after a crash of the sender", "core.progress:stored")
-def _(stored, store, placement):
-    found = stored(store, placement)
-    return replace(
-        found, sent={slot: replace(copy, upto=START) for slot, copy in found.sent.items()}
-    )
 
 
 @bug("what was taken of a slot is counted anew after a crash", "core.progress:stored")

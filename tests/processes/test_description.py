@@ -63,7 +63,7 @@ def data(app: Path, tmp_path: Path) -> Path:
 MEMBER, OWNER, NEXT_ID, VERSION = (
     b'"placement": [\n  1,\n  [\n   0,\n   1',
     b"\n   0,\n   1,\n   0,\n   1,\n   0",
-    b"\n  2\n ]",
+    b"\n  2,\n  {}",
     b'"placement": [\n  1',
 )
 
