@@ -706,6 +706,36 @@ class Counted:
             yield number, number
 
 
+class Nameless:
+    """Stages of a pipeline whose messages name no entity."""
+
+    def apply(self, items: Any) -> list[Any]:
+        return [(APP.types["Node"].handlers["take"], [""] * len(items), list(items))]
+
+
+def test_an_item_with_an_empty_key_for_a_leaving_slot_stops_no_stream(trio: Trio) -> None:
+    slot = slot_of("Node", "")
+    owner = PLACEMENT.slots[slot]
+    partition = next(
+        p for p in map(str, range(9)) if PLACEMENT.slots[partition_slot("s", p)] == owner
+    )
+    for end in trio.ends.values():
+        end.pipelines = {"s": Nameless()}
+    trio.crash(*trio.ends)
+    other, third = {0, 1, 2} - {owner}
+    trio.ask(other, AT[other], "forward", AT[owner], 0)
+    trio.talk()
+    trio.held.add((other, owner))
+    trio.move(slot, third)
+    trio.talk()
+    assert trio.serves(owner, slot), "a mark is on its way"
+    trio.ends[owner].shard.accept(Items("s", partition, None, [1], [1]))
+    trio.talk()
+    trio.release()
+    assert trio.arrived(slot) == third
+    assert trio.ends[owner].shard.dead == 1
+
+
 def test_a_partition_is_read_by_one_shard_at_a_time() -> None:
     source = Counted()
     app = App("moving", entities=[Node])
@@ -725,7 +755,7 @@ def settled(cluster: Cluster, shards: int) -> bool:
     version = cluster.placement.version
     found = [machine.shard.standing() for machine in cluster.machines if machine.shard is not None]
     known = all((standing.version, standing.settled) == (version, True) for standing in found)
-    return known and len(found) == shards
+    return known and len(found) == shards and cluster.mover.goal is None
 
 
 # ── rows ──
