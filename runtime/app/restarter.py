@@ -33,6 +33,8 @@ from skerry.runtime.worker.assignment import Assignment
 STOP_S = 30.0
 """How long a worker that is told to end may take to commit what runs."""
 
+PROBATION_S = 30.0
+"""How long after a restart a worker that can't go on is tried again: its program is new."""
 
 KILLS_MAX = 3
 """How many next workers of a restart may be killed from outside while they load the program. More are
@@ -181,7 +183,7 @@ class Restarter:
         if self._told_s and self._ending is None and None not in serving.values():
             summary.pause_s, self._told_s = max(summary.pause_s, now_s - self._told_s), 0.0
         summary.replaced, summary.seconds = rolling.replaced(serving), now_s - self._began_s
-        if rolling.over(serving):
+        if rolling.over(serving, now_s):
             self._say(
                 f"{len(serving)} workers replaced in {summary.seconds:.1f} s; each was away for "
                 f"{summary.pause_s:.3f} s at most"
@@ -259,4 +261,7 @@ class Restarter:
     def is_patient(self, ended: Ended) -> bool:
         """Whether a worker that can't go on is tried again, and does not end the app: others may serve
         with an earlier program, and this one may be mended."""
-        return self._unfinished or (self._began_s > 0 and not ended.had_served)
+        if self._unfinished or not self._began_s:
+            return self._unfinished
+        recent = time.monotonic() < self._began_s + self.summary.seconds + PROBATION_S
+        return recent or not ended.had_served

@@ -16,6 +16,10 @@ Serving = Mapping[int, float | None]
 """When the worker of each shard was started; None: it does not serve now."""
 
 
+SETTLED_S = 1.0
+"""How long all workers serve before a restart is over: what fails at its first steps is seen."""
+
+
 class Rolling:
     """One replacement of all workers.
 
@@ -25,6 +29,8 @@ class Rolling:
 
     def __init__(self, since_s: float) -> None:
         self._since_s = since_s
+        self._whole_s: float | None = None
+        """Since when all workers serve with the new code."""
 
     def next(self, serving: Serving) -> int | None:
         """The shard whose worker is to end now, until it has ended; None: not yet, or no more."""
@@ -36,9 +42,13 @@ class Rolling:
         """How many workers serve with the new code."""
         return sum(map(self.has_new, serving.values()))
 
-    def over(self, serving: Serving) -> bool:
-        """Whether all workers serve with the new code."""
-        return self.replaced(serving) == len(serving)
+    def over(self, serving: Serving, now_s: float) -> bool:
+        """Whether all workers serve with the new code, and not only since a moment ago."""
+        if self.replaced(serving) < len(serving):
+            self._whole_s = None
+            return False
+        self._whole_s = now_s if self._whole_s is None else self._whole_s
+        return now_s >= self._whole_s + SETTLED_S
 
     def has_new(self, started_s: float | None) -> bool:
         """Whether a worker that was started at this time serves with the new code."""

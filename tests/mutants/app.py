@@ -181,8 +181,13 @@ def _(has_new, self, started_s):
 
 
 @bug("a worker that does not serve yet counts as replaced", "app.rolling:Rolling.over")
-def _(over, self, serving):
-    return over(self, {shard: at for shard, at in serving.items() if at is not None})
+def _(over, self, serving, now_s):
+    return over(self, {shard: at for shard, at in serving.items() if at is not None}, now_s)
+
+
+@bug("a restart is over before its last worker has taken a step", "app.rolling:Rolling.over")
+def _(over, self, serving, now_s):
+    return over(self, serving, now_s) or self.replaced(serving) == len(serving)
 
 
 @bug("the last worker keeps the old program", "app.rolling:Rolling.next")
