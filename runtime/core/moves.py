@@ -122,11 +122,8 @@ class Moves:
     def standing(self, durable: int, unacked: Iterable[int]) -> Standing:
         """Say how far the shard is with the version that it goes by."""
         settled = not self.busy and self.changed_no <= durable
-        version, came = (
-            self._ownership.version,
-            (self._came, self._copying.sent_bytes, self._pause_ns),
-        )
-        return Standing(version, settled, sorted(unacked), *came)
+        version, size = self._ownership.version, self._copying.sent_bytes
+        return Standing(version, settled, sorted(unacked), self._came, size, self._pause_ns)
 
     def stats(self) -> dict[str, int]:
         """Return how many slots are served, on their way, and copied, and how fast."""
@@ -169,9 +166,8 @@ class Moves:
         self._next = None
         before, coming = ownership.members, ownership.placement.coming
         moved = ownership.adopt(placement)
-        assert moved.keys().isdisjoint(placement.coming), (
-            "I5: a slot moves that is named to move next"
-        )
+        twice = moved.keys() & placement.coming.keys()
+        assert not twice, f"I5: slots {twice} move, and are named to move next"
         members = before | ownership.members
         # A shard that is no member yet has never sent anything.
         for loser in sorted(set(moved.values())) if ownership.me in members else ():
