@@ -45,7 +45,7 @@ FIRST = {
     "store/memtable.py": ["tests/store/test_memtable.py", "tests/store/test_pages.py", *STORE],
     "store/committer.py": ["tests/store/test_power.py", *STORE],
     "store": STORE,
-    "app/reshard.py": ["tests/simulation/test_world.py", MOVES[0], DESCRIPTION],
+    "app/reshard.py": [MOVES[0], "tests/simulation/test_world.py", DESCRIPTION],
     "app/membership.py": [DESCRIPTION],
     "app/rolling.py": ["tests/simulation/test_rolling.py"],
     "app/balancing.py": ["tests/simulation/test_balancing.py"],

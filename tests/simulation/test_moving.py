@@ -40,6 +40,7 @@ from skerry.runtime.core.events import (
 )
 from skerry.runtime.core.ownership import balanced, slot_of
 from skerry.runtime.core.placement import Placement
+from skerry.runtime.core.progress import stored
 from skerry.runtime.core.tables.outputs import home
 from skerry.runtime.core.tables.positions import partition_slot
 from skerry.runtime.core.wire import Call, Packet
@@ -1094,6 +1095,17 @@ def test_a_member_leaves_when_nothing_is_on_its_way_between_it_and_others(
 # ── shards that are dealt out to others, after a loss ──
 
 
+def dealt_out(trio: Trio) -> dict[Any, bytes]:
+    """The slot's rows at the one shard that all slots are dealt out to."""
+    new = {7: MemoryStore()}
+    new[7].prompt = True
+    stores = {end.me: end.store for end in trio.ends.values()}
+    deal(stores, placer.after(trio.placement, [*new]), new)
+    trio.ends[7] = Owner(7)
+    trio.ends[7].store = new[7]
+    return trio.rows(7)
+
+
 @pytest.mark.parametrize("held", [False, True], ids=["all has come", "changes are on their way"])
 def test_what_is_dealt_out_of_a_slot_is_its_owners(trio: Trio, held: bool) -> None:
     filled(trio)
@@ -1106,10 +1118,20 @@ def test_what_is_dealt_out_of_a_slot_is_its_owners(trio: Trio, held: bool) -> No
     trio.talk()
     rows = trio.rows(1)
     assert (trio.rows(2) == rows) is not held
-    placement = placer.after(trio.placement, [7])
-    new = {7: MemoryStore()}
-    new[7].prompt = True
-    deal({end.me: end.store for end in trio.ends.values()}, placement, new)
-    trio.ends[7] = Owner(7)
-    trio.ends[7].store = new[7]
-    assert trio.rows(7) == rows
+    assert dealt_out(trio) == rows
+
+
+def test_what_is_left_of_a_copy_that_was_given_up_is_not_dealt_out() -> None:
+    trio = Trio()
+    filled(trio)
+    trio.name(SLOT, 2)
+    trio.talk()
+    with mock.patch.object(handover, "CHUNK_BYTES", 1):
+        trio.give_up()
+        while SLOT not in stored(trio.ends[2].store, PLACEMENT).gone:
+            trio.round()
+        trio.ask(1, MOVED, "remind", 60)
+        trio.round()
+        assert trio.rows(2), "they are deleted one by one"
+    rows = trio.rows(1)
+    assert dealt_out(trio) == rows
