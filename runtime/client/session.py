@@ -179,6 +179,7 @@ class Session:
         """Send each shard what its window has room for, as few messages."""
         self._flushing = False
         for window in list(self._windows.values()):
+            window.let_go(now_s)  # Also of a shard that is away: nobody is woken for it again.
             if window.waiting and self._lines.up(window.shard) and now_s >= window.paused_until_s:
                 self._send(window, now_s)
 
@@ -186,7 +187,7 @@ class Session:
         """Send what waits, in order, as long as there is room."""
         now_ns = self._lines.clock_ns() + self._clock_ns
         flight, calls, size = window.flight, list[Pending](), 0
-        for call in window.departing(now_s):
+        for call in window.departing():
             if not call.number:
                 if call.until_s <= now_s and not call.named:
                     # Nobody waits for it any more, and it has not happened: it never will.

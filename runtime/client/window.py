@@ -5,10 +5,10 @@
         +----------+  the line broke, the shard was busy, the slot moved, no answer came
 
 Only so many requests are in flight to a shard at once: its window. Outcomes make the window larger,
-a busy answer makes it smaller, and a shard that took nothing is left alone for a while. Requests to
-a slot that is on its way are held for some milliseconds, and no others. The other
-requests wait here, where waiting costs the shard nothing, and where they can be taken back: what
-was never sent has not happened.
+a busy answer makes it smaller, and a shard that took nothing is left alone for a while. What goes to
+a slot that is on its way is held for some milliseconds. Requests that are not in flight wait here,
+where waiting costs the shard nothing, and where they can be taken back: what was never sent has not
+happened.
 
 What was sent keeps its number, and stands before what was not, in the order of numbers. No socket,
 no clock: `session.py` decides what is asked and sends it.
@@ -49,7 +49,6 @@ PAUSE_MAX_S = 4.0
 """How long a shard that took nothing is left alone: from half of the first, twice as long each
 time, and never two callers equally long."""
 
-
 HELD_S = 0.005
 HELD_MAX_S = 0.25
 """How long requests to a slot are held that its shard does not serve: the first time, and twice as
@@ -86,10 +85,8 @@ class Window:
         more = len(self.flight) + len(self.waiting) > self.size
         return more or (bool(self.waiting) and self.flight_bytes >= WINDOW_BYTES)
 
-    def departing(self, now_s: float) -> Iterator[Pending]:
+    def departing(self) -> Iterator[Pending]:
         """Take the requests that there is room for, in order. Each counts once it is `sent`."""
-        if now_s >= self._held_until_s:
-            self._held.clear()
         waiting, flight, kept = self.waiting, self.flight, list[Pending]()
         while waiting and len(flight) < self.size:
             if flight and self.flight_bytes >= WINDOW_BYTES:
@@ -157,6 +154,11 @@ class Window:
     def wake_s(self) -> float:
         """When requests are held no longer; none are: never."""
         return self._held_until_s if self._held else math.inf
+
+    def let_go(self, now_s: float) -> None:
+        """Hold no request any more, if the time is over."""
+        if now_s >= self._held_until_s:
+            self._held.clear()
 
     def dealt_anew(self) -> None:
         """Hold no request any more: it is known who serves its slot."""

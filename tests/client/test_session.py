@@ -317,6 +317,19 @@ def test_requests_to_a_slot_that_stays_on_its_way_are_said_ever_less_often() -> 
     assert waited[-1] == pytest.approx(HELD_MAX_S)
 
 
+def test_a_door_that_goes_down_while_requests_are_held_keeps_nobody_awake() -> None:
+    doors = Doors()
+    doors.ask_one(0, key="box-0")
+    doors.answer(doors.heard(), "moved")
+    doors.down.add(0)
+    doors.now_s = doors.session.wake_s
+    doors.session.tick(doors.now_s)
+    assert doors.session.wake_s > doors.now_s
+    doors.down.clear()
+    doors.session.tick(doors.now_s)
+    assert doors.heard() == [1]
+
+
 def test_a_door_that_tells_who_owns_a_slot_ends_the_waiting() -> None:
     doors = Doors(shards=2)
     of = next(of for of in range(99) if doors.owner(of) == 0)
