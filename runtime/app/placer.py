@@ -32,8 +32,7 @@ def towards(old: Placement, members: Sequence[int], slots_max: int) -> Placement
     many at once, since messages to them wait while they move. A version that only removes members
     comes last, when all their slots have gone.
     """
-    moved = {slot: owner for slot, owner in old.coming.items() if owner in members}
-    slots = [moved.get(slot, owner) for slot, owner in enumerate(old.slots)]
+    moved, slots = _moved(old, members)
     coming = _coming(slots, members, slots_max, moved)
     if slots == old.slots and coming == old.coming and set(old.members) == set(members):
         return None
@@ -41,6 +40,12 @@ def towards(old: Placement, members: Sequence[int], slots_max: int) -> Placement
     known = sorted({*old.members, *members}) if moves else sorted(members)
     next_id = max(old.next_id, max(known) + 1)
     return Placement(old.version + 1, known, slots, next_id, coming)
+
+
+def _moved(old: Placement, members: Sequence[int]) -> tuple[dict[int, int], list[int]]:
+    """Return which slots the version has named that go to these members now, and the owners then."""
+    moved = {slot: owner for slot, owner in old.coming.items() if owner in members}
+    return moved, [moved.get(slot, owner) for slot, owner in enumerate(old.slots)]
 
 
 def distance(slots: Sequence[int], members: Sequence[int]) -> int:
@@ -78,8 +83,7 @@ def _coming(
 def reassigned(old: Placement, owners: Mapping[int, int]) -> Placement | None:
     """The next version on the way to these owners of these slots; None: they are their owners, and no
     slot is named to move. No shard may both give and take."""
-    moved = {slot: owner for slot, owner in old.coming.items() if owner in old.members}
-    slots = [moved.get(slot, owner) for slot, owner in enumerate(old.slots)]
+    moved, slots = _moved(old, old.members)
     coming = {
         slot: owner for slot, owner in owners.items() if owner != slots[slot] and slot not in moved
     }
