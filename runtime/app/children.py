@@ -32,6 +32,9 @@ from skerry.runtime.printable import Say
 from skerry.runtime.worker import heartbeat
 from skerry.runtime.worker.assignment import Assignment
 
+STOP_S = 30.0
+"""How long a worker that is told to stop may take to commit what runs."""
+
 
 class Ended(Struct, frozen=True):
     """How a worker ended."""

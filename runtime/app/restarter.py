@@ -22,16 +22,13 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from skerry.errors import SkerryError, storable
-from skerry.runtime.app.children import Child, Ended
+from skerry.runtime.app.children import STOP_S, Child, Ended
 from skerry.runtime.app.questions import Questions
 from skerry.runtime.app.rolling import Rolling
 from skerry.runtime.app.trial import TRIAL_S, Question, Trial, Verdict
 from skerry.runtime.config import Config, Program
 from skerry.runtime.printable import Say
 from skerry.runtime.worker.assignment import Assignment
-
-STOP_S = 30.0
-"""How long a worker that is told to end may take to commit what runs."""
 
 PROBATION_S = 30.0
 """How long after a restart a worker that can't go on is tried again: its program is new."""

@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from skerry.errors import SkerryError
 from skerry.runtime import forks
 from skerry.runtime.app import control, placer
-from skerry.runtime.app.children import Child, reap_orphans, spawn_due
+from skerry.runtime.app.children import STOP_S, Child, reap_orphans, spawn_due
 from skerry.runtime.app.coordinator import DirectoryCoordinator
 from skerry.runtime.app.ends import Ends
 from skerry.runtime.app.machine import allow_files, usable_cores
@@ -47,9 +47,6 @@ BEATS_S = 0.5
 
 SOCKETS_EVERY_S = 2.0
 """How often to look whether the sockets are still where clients and peers expect them."""
-
-STOP_S = 30.0
-"""How long a worker that is told to stop may take to commit what runs."""
 
 
 class Supervisor:

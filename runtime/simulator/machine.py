@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from skerry.app import App
 from skerry.runtime.app.watch import NOTHING, Beat
+from skerry.runtime.config import Supervision
 from skerry.runtime.core.events import Commit, Identity, Reply
 from skerry.runtime.core.settings import Settings
 from skerry.runtime.core.shard import Shard
@@ -96,7 +97,8 @@ class Machine:
             self.heartbeat,
             Stopwatch(ground.rng),
         )
-        self.driver = Driver(shard, ground.app, self.disk, ports)
+        half_life_s = Supervision().half_life_s
+        self.driver = Driver(shard, ground.app, self.disk, ports, load_half_life_s=half_life_s)
 
     def run(self) -> None:
         """Let the disk sync, and the driver run a round. Raises Killed."""

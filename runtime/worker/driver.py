@@ -40,7 +40,7 @@ from skerry.runtime.core.tables.positions import partition_slot
 from skerry.runtime.gateway.inquiries import Inquiries
 from skerry.runtime.gateway.protocol import Caller, Control
 from skerry.runtime.ports import Committed
-from skerry.runtime.worker.meter import HALF_LIFE_S, Meter
+from skerry.runtime.worker.meter import Meter
 from skerry.runtime.worker.pace import Pace
 from skerry.runtime.worker.ports import Clock, Commits, Ports
 
@@ -93,7 +93,8 @@ class Driver:
         rows: Committed,
         ports: Ports,
         vitals: Callable[[], dict[str, Any]] = dict,
-        load_half_life_s: float = HALF_LIFE_S,
+        *,
+        load_half_life_s: float,
     ) -> None:
         self._shard, self._app = shard, app
         self._vitals = vitals

@@ -50,9 +50,6 @@ ENTITIES_MAX = 1024
 TICKS = 30
 """So many times in a half-life, what was measured before loses weight."""
 
-HALF_LIFE_S = 15.0
-"""After so long, what was measured counts half, unless somebody says otherwise."""
-
 HOT = 12
 """Entities that a look names."""
 

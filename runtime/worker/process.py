@@ -137,7 +137,9 @@ class Worker:
             Stopwatch(),
         )
         half_life_s = assignment.config.supervision.half_life_s
-        self._driver = Driver(shard, app, self._store, ports, self._vitals, half_life_s)
+        self._driver = Driver(
+            shard, app, self._store, ports, self._vitals, load_half_life_s=half_life_s
+        )
 
     def _open_store(self) -> WorkerStore:
         """Open the shard's store, which a dying worker may still hold for a while."""
