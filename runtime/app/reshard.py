@@ -35,9 +35,10 @@ from skerry.runtime.core.events import (
     StateGroup,
     Table,
 )
+from skerry.runtime.core.handover import Chunk
 from skerry.runtime.core.ownership import slot_of, slots_of
 from skerry.runtime.core.placement import Placement
-from skerry.runtime.core.progress import stored
+from skerry.runtime.core.progress import Copy, Progress, stored
 from skerry.runtime.core.streams.inbound import Inbound, InboundRow
 from skerry.runtime.core.streams.outbound import Outbound, OutboundRow, OutboxRow, outbox_key
 from skerry.runtime.description import Description
@@ -83,35 +84,35 @@ def deal(
     """Fill the new stores with the contents of the old ones, and close them, durable."""
     time_ns = max(store.last.time_ns for store in stores.values())
     new = {shard: _NewShard(store, shard, time_ns) for shard, store in new_stores.items()}
-    holders = _holders(stores, placement)
+    moves = {shard: stored(store, placement) for shard, store in stores.items()}
+    holders = _holders(moves)
+    held = {shard: _Held(shard, holders, moves[shard].taken) for shard in stores}
     for shard, store in stores.items():
-        held = _Held(shard, holders)
-        _deal_states(store, held, placement, new)
-        _deal_rows(store, held, placement, new)
+        _deal_states(store, held[shard], placement, new)
+        _deal_rows(store, held[shard], placement, new)
     # A shard's own stream holds what was dealt or released to it, which comes before what its peers
     # have sent since. For a slot on its way, what its old owner had not run yet comes first, then
     # what its new owner has parked, then what is still under way to that (I2).
-    takers = {shard for shard, store in stores.items() if stored(store, placement).arriving}
+    takers = {shard for shard, progress in moves.items() if progress.arriving}
     pairs = sorted(product(stores, stores), key=lambda ends: ends[0] != ends[1])
     late = [ends for ends in pairs if ends[1] in takers and ends[0] != ends[1]]
     for sender, receiver in (ends for ends in pairs if ends not in late):
-        _deal_frames(stores, sender, receiver, holders, placement, new)
+        _deal_frames(stores, sender, receiver, held[receiver], placement, new)
     for store in stores.values():
         for key, value in store.scan(Table.PARKED):
             owner = placement.slots[slot_in(key)]
             new[owner].waiting += wire.decode_runs(value)
     for sender, receiver in late:
-        _deal_frames(stores, sender, receiver, holders, placement, new)
+        _deal_frames(stores, sender, receiver, held[receiver], placement, new)
     for made in new.values():
         made.finish()
 
 
-def _holders(stores: Mapping[int, Store], placement: Placement) -> dict[int, int]:
+def _holders(moves: Mapping[int, Progress]) -> dict[int, int]:
     """The shard that has the rows of each slot; another may have a copy that is not whole, or is old.
 
     A slot that was lost between two shards has none: then what is left of it anywhere counts."""
     found: dict[int, int] = {}
-    moves = {shard: stored(store, placement) for shard, store in stores.items()}
     for shard, progress in moves.items():
         found |= dict.fromkeys(progress.arriving, shard)
     for shard, progress in sorted(moves.items(), key=lambda each: each[1].placement.version):
@@ -124,10 +125,18 @@ class _Held(NamedTuple):
 
     shard: int
     holders: dict[int, int]
+    taken: dict[int, Copy]
+    """The copies in the store."""
 
     def __contains__(self, slot: object) -> bool:
         assert isinstance(slot, int), "a slot is a number"
         return self.holders.get(slot, self.shard) == self.shard
+
+    def takes(self, slot: int, chunk: Chunk) -> bool:
+        """Whether a chunk that has not come yet counts, too: else its owner has all the rows, or the
+        copy was given up."""
+        copy = self.taken.get(slot)
+        return slot in self and copy is not None and copy.since == chunk.since
 
 
 class _NewShard:
@@ -202,7 +211,7 @@ def _deal_frames(
     stores: Mapping[int, Store],
     sender: int,
     receiver: int,
-    holders: dict[int, int],
+    held: _Held,
     placement: Placement,
     new: dict[int, _NewShard],
 ) -> None:
@@ -221,16 +230,11 @@ def _deal_frames(
             if run.call == wire.Call.MARK:
                 continue
             if run.call == wire.Call.CHUNK:
-                moves = stored(stores[receiver], placement)
                 for slot, body in run.extras or ():
                     chunk = handover.chunk_of(body)
-                    copy = moves.taken.get(slot)
-                    if holders.get(slot, receiver) != receiver or not copy:
-                        continue  # Its owner has all the rows.
-                    if copy.since != chunk.since:
-                        continue
-                    rows = handover.groups(chunk.rows), handover.others(chunk.rows)
-                    new[placement.slots[slot]].append(*rows)
+                    if held.takes(slot, chunk):
+                        rows = handover.groups(chunk.rows), handover.others(chunk.rows)
+                        new[placement.slots[slot]].append(*rows)
                 continue
             owners = [placement.slots[slot] for slot in slots_of(run.type, run.keys)]
             for owner, own in wire.dealt(run, owners).items():

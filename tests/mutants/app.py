@@ -47,23 +47,23 @@ def _(deal, stores, placement, new_stores):
 
 
 @bug("a second change of workers deals out what is newer first", "app.reshard:_deal_frames")
-def _(deal_frames, stores, sender, receiver, holders, placement, new):
+def _(deal_frames, stores, sender, receiver, held, placement, new):
     before = {shard: list(made.waiting) for shard, made in new.items()}
     for made in new.values():
         made.waiting.clear()
-    deal_frames(stores, sender, receiver, holders, placement, new)
+    deal_frames(stores, sender, receiver, held, placement, new)
     for shard, made in new.items():
         made.waiting += before[shard]
 
 
 @bug("a change of workers deals out what its receivers have taken", "app.reshard:_deal_frames")
-def _(deal_frames, stores, sender, receiver, holders, placement, new):
+def _(deal_frames, stores, sender, receiver, held, placement, new):
     with patch.object(stores[receiver], "read", lambda table, key: None):
-        deal_frames(stores, sender, receiver, holders, placement, new)
+        deal_frames(stores, sender, receiver, held, placement, new)
 
 
 @bug("a change of workers deals out a copy as if its shard had the slot", "app.reshard:_holders")
-def _(holders, stores, placement):
+def _(holders, moves):
     return {}
 
 

@@ -61,8 +61,9 @@ def deal(frames: list[list[Sent]], known: InboundRow | None = None) -> dict[int,
     """What becomes of these frames: by new owner."""
     outbox: Any = Outbox([body_of(messages) for messages in frames], known)
     new: Any = {shard: SimpleNamespace(waiting=[]) for shard in PLACEMENT.members}
+    held = reshard._Held(RECEIVER, {}, {})
     ends = {SENDER: outbox, RECEIVER: outbox}
-    reshard._deal_frames(ends, SENDER, RECEIVER, {}, PLACEMENT, new)
+    reshard._deal_frames(ends, SENDER, RECEIVER, held, PLACEMENT, new)
     return {shard: made.waiting for shard, made in new.items()}
 
 
