@@ -21,7 +21,11 @@ MARGIN_BYTES = 16 << 20
 
 
 def lacking(data: Path, shards: Iterable[int], slots: int) -> str:
-    """Say what is missing when so many slots of these shards are copied; empty: there is room."""
+    """Say what is missing when so many slots of these shards are copied; empty: there is room.
+
+    What only hands copied slots over, or lets a shard go, takes none, and makes some."""
+    if not slots:
+        return ""
     stored = sum(_taken(folder_of(data, shard)) for shard in shards)
     needed, free = stored * slots // SLOTS + MARGIN_BYTES, shutil.disk_usage(data).free
     if needed <= free:

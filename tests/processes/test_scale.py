@@ -14,7 +14,7 @@ import pytest
 
 import skerry
 from skerry import message
-from skerry.runtime.app import directory
+from skerry.runtime.app import directory, room
 from tests.processes.apps import Blob, Counter
 from tests.processes.started import CLI, ROOT, launcher, running
 from tests.processes.test_storage import small_disk
@@ -204,11 +204,13 @@ def test_a_change_that_the_disk_has_no_room_for_is_refused_or_waits_and_the_app_
         ):
             for n in range(80):
                 client.ask(Blob.at(f"b{n}").fill, 100_000)
-            ballast.write_bytes(bytes(shutil.disk_usage(data).free - (18 << 20)))
+            ballast.write_bytes(bytes(shutil.disk_usage(data).free - (12 << 20)))
             done = scale(data, 2)
             assert done.returncode == 1 and members(data) == [0]
             assert "Nothing was changed: the rows of 512 slots" in done.stderr
             assert f"the disk that holds {data} has" in done.stderr
+            assert room.lacking(data, [0], 1)
+            assert not room.lacking(data, [0], 0), "what is copied already can be handed over"
             assert client.ask(Counter.at("a").add) == 1
         said = tmp_path / "said"
         with running(data, "--workers", "2", said=said), skerry.Client(data) as client:
