@@ -15,7 +15,6 @@ from collections.abc import Mapping
 Serving = Mapping[int, float | None]
 """When the worker of each shard was started; None: it does not serve now."""
 
-
 SETTLED_S = 1.0
 """How long all workers serve before a restart is over: what fails at its first steps is seen."""
 

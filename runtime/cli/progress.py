@@ -19,7 +19,6 @@ PLAIN_EVERY_S = 5.0
 DRAWN_EVERY_S = 0.1
 """How often the bar is drawn at most."""
 
-
 LOOK_S = 0.1
 """How often a supervisor is asked how far it is."""
 

@@ -38,7 +38,8 @@ def scale(
 
 def _told(found: dict[str, Any]) -> str:
     left = f" of {found['slots'] + found['left']:,}" if found["left"] else ""
+    waits = f", waiting {found['waits']}" if found["waits"] else ""
     return (
         f"{found['workers']} workers: {found['slots']:,}{left} slots moved, {found['size']:,} bytes, "
-        f"longest pause {found['pause_s'] * 1000:,.0f} ms{', waiting ' * bool(found['waits'])}{found['waits']}"
+        f"longest pause {found['pause_s'] * 1000:,.0f} ms{waits}"
     )

@@ -47,7 +47,7 @@ chunk_of = msgspec.msgpack.Decoder(Chunk).decode
 
 
 def groups(changes: Iterable[Change]) -> list[StateGroup]:
-    """Those that are of states, as a commit has them."""
+    """Return the changes of states among these, as a commit has them."""
     states = [(at, value) for at, value in changes if at[0] == Table.STATE]
     return [
         StateGroup.of(name, [(at[2].decode(), value) for at, value in own])
@@ -56,7 +56,7 @@ def groups(changes: Iterable[Change]) -> list[StateGroup]:
 
 
 def others(changes: Iterable[Change]) -> list[Row]:
-    """Those that are of other rows, as a commit has them."""
+    """Return the changes of all other rows among these, as a commit has them."""
     return [(table, key, value) for (table, _, key), value in changes if table != Table.STATE]
 
 
