@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import threading
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from skerry.runtime.app import directory
 from skerry.runtime.app.backup import back_up
 from tests.crash.apps import RECEIVERS, SENDERS, Account, Receiver
 from tests.processes.apps import Counter
+from tests.processes.load import Load
 from tests.processes.started import CLI, ROOT, launcher, running
 
 ACCOUNTS = [f"a{n}" for n in range(6)]
@@ -26,35 +26,27 @@ APP, CALM = "tests.crash.apps", "tests.crash.calm"
 """The same app; slots move soon in the second, since nothing piles up."""
 
 
-def transfer_until(data: Path, done: threading.Event) -> None:
-    """Money goes round and round."""
-    with skerry.Client(data) as client:
-        turn = 0
-        while not done.is_set():
-            turn += 1
-            client.ask_many(
-                message(Account.at(name).transfer, ACCOUNTS[(place + turn) % 6], 1 + place)
-                for place, name in enumerate(ACCOUNTS)
-                for _ in range(20)
-            )
+class Transfers(Load):
+    """Money goes round and round, once the accounts are open."""
+
+    def round(self, client: skerry.Client) -> None:
+        if not self.rounds:
+            client.ask_many(message(Account.at(name).deposit, 100) for name in ACCOUNTS)
+        client.ask_many(
+            message(Account.at(name).transfer, ACCOUNTS[(place + self.rounds + 1) % 6], 1 + place)
+            for place, name in enumerate(ACCOUNTS)
+            for _ in range(20)
+        )
 
 
 def test_a_backup_under_load_is_one_moment_of_all_shards(tmp_path: Path) -> None:
     data, backup, again = tmp_path / "data", tmp_path / "backup", tmp_path / "again"
-    with running(data, target=APP):
-        with skerry.Client(data) as client:
-            client.ask_many(message(Account.at(name).deposit, 100) for name in ACCOUNTS)
-        done = threading.Event()
-        load = threading.Thread(target=transfer_until, args=(data, done))
-        load.start()
-        try:
-            for _ in range(3):
-                shutil.rmtree(backup, ignore_errors=True)
-                made = launcher("backup", str(backup), "--data", str(data), "--json")
-                assert made.returncode == 0, made.stderr
-        finally:
-            done.set()
-            load.join()
+    with running(data, target=APP), Transfers(data) as load:
+        load.more(1)
+        for _ in range(3):
+            shutil.rmtree(backup, ignore_errors=True)
+            made = launcher("backup", str(backup), "--data", str(data), "--json")
+            assert made.returncode == 0, made.stderr
     assert json.loads(made.stdout)["shards"] == 2
     assert launcher("check", str(backup)).stdout.strip().endswith("2 shards, all clean")
     restored = launcher("restore", str(backup), "--data", str(again))
@@ -82,19 +74,12 @@ def test_a_backup_while_slots_move_is_one_moment_and_is_restored_with_other_work
 ) -> None:
     data, backup = tmp_path / "data", tmp_path / "backup"
     with running(data, target=CALM):
-        with skerry.Client(data) as client:
-            client.ask_many(message(Account.at(name).deposit, 100) for name in ACCOUNTS)
-        done = threading.Event()
-        load = threading.Thread(target=transfer_until, args=(data, done))
-        load.start()
-        try:
+        with Transfers(data) as load:
+            load.more(1)
             scaling = subprocess.Popen([*CLI, "scale", "4", "--data", str(data)], cwd=ROOT)
             while not (app := directory.load(data)) or app.placement.version < 6:
                 os.sched_yield()
             made = back_up(data, backup, print)
-        finally:
-            done.set()
-            load.join()
         assert scaling.wait() == 0
         app = directory.load(data)
         assert app is not None and len(app.placement.members) == 4, "the change went on"

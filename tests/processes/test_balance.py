@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
-import threading
 from collections import Counter as Counts
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from skerry.runtime.config import Config, Program, Supervision
 from skerry.runtime.core.ownership import slot_of
 from skerry.runtime.core.placement import Placement
 from tests.processes.apps import Counter
+from tests.processes.load import Load
 from tests.processes.started import ROOT, await_start, launcher, running
 
 TURN_S = 0.002
@@ -34,42 +33,20 @@ KEYS = [f"k{n}" for n in range(400) if slot_of("Counter", f"k{n}") % 2 == 0][:20
 """On the first of two workers."""
 
 
-class Load:
-    """Requests to these entities all the while, on a thread; each is to count once."""
+class Waiting(Load):
+    """Requests to these entities; each is to count once."""
 
     def __init__(self, data: Path, keys: list[str]) -> None:
-        self._data, self._keys, self._over = data, keys, threading.Event()
-        self._thread = threading.Thread(target=self._run)
+        super().__init__(data)
+        self._keys = keys
         self.counts: Counts[str] = Counts()
-        self.rounds = self.wrong = 0
+        self.wrong = 0
 
-    def __enter__(self) -> Load:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def until(self, condition: Callable[[], bool]) -> None:
-        """Go on until then."""
-        while not condition():
-            assert self._thread.is_alive()
-            os.sched_yield()
-
-    def more(self, rounds: int) -> None:
-        """Go on for so many rounds."""
-        until = self.rounds + rounds
-        self.until(lambda: self.rounds >= until)
-
-    def _run(self) -> None:
-        with skerry.Client(self._data) as client:
-            while not self._over.is_set():
-                told = client.ask_many(message(Counter.at(key).wait, TURN_S) for key in self._keys)
-                for key, count in zip(self._keys, told):
-                    self.counts[key] += 1
-                    self.wrong += count != self.counts[key]
-                self.rounds += 1
+    def round(self, client: skerry.Client) -> None:
+        told = client.ask_many(message(Counter.at(key).wait, TURN_S) for key in self._keys)
+        for key, count in zip(self._keys, told):
+            self.counts[key] += 1
+            self.wrong += count != self.counts[key]
 
 
 @contextlib.contextmanager
@@ -110,7 +87,7 @@ def test_a_hot_entity_is_named_with_its_share_and_an_idle_app_names_none(tmp_pat
     data = tmp_path / "data"
     with running(data):
         assert status(data)["hot"] == []
-        with Load(data, ["hot"] * 19 + ["cold"]) as load:
+        with Waiting(data, ["hot"] * 19 + ["cold"]) as load:
             load.until(lambda: bool(status(data)["hot"]))
             (hot,) = status(data)["hot"]
             told = launcher("status", "--data", str(data)).stdout
@@ -126,7 +103,7 @@ def test_slots_of_a_busy_worker_move_to_an_idle_one_and_each_request_counts_once
     data = tmp_path / "data"
     ours = [slot_of("Counter", key) for key in KEYS]
     with balanced(data):
-        with Load(data, KEYS) as load:
+        with Waiting(data, KEYS) as load:
             load.until(lambda: 0.3 < sum(placement(data).slots[s] for s in ours) / len(ours) < 0.7)
             load.until(lambda: status(data)["rebalancing"]["last"]["done"])
             load.more(3)
@@ -147,14 +124,14 @@ def test_slots_of_a_busy_worker_move_to_an_idle_one_and_each_request_counts_once
 
 def test_a_hot_entity_that_no_move_can_help_moves_nothing(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    with balanced(data), Load(data, ["hot"] * 20) as load:
+    with balanced(data), Waiting(data, ["hot"] * 20) as load:
         load.more(100)
         assert placement(data).version == 1
 
 
 def test_with_no_rebalance_nothing_moves(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    with balanced(data, rebalance=False), Load(data, KEYS) as load:
+    with balanced(data, rebalance=False), Waiting(data, KEYS) as load:
         load.more(100)
         assert placement(data).version == 1
 

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ import skerry
 from skerry import Entity, message, query
 from skerry.runtime.app import directory
 from skerry.runtime.app.control import Line
+from tests.processes.load import Load
 from tests.processes.started import CLI, ROOT, launcher, running
 
 KEYS = [f"k{n}" for n in range(40)]
@@ -160,37 +160,23 @@ def half_way(data: Path) -> Iterator[subprocess.Popen[str]]:
             asking.kill()
 
 
-class Load:
-    """Requests all the while, on a thread: each counts once, and what entities give each other, too."""
+class Giving(Load):
+    """Each request counts once, and what entities give each other, too."""
 
-    def __init__(self, data: Path) -> None:
-        self._data, self._over = data, threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self.rounds, self.gap_s = 0, 0.0
+    gap_s = 0.0
 
-    def __enter__(self) -> Load:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        with skerry.Client(self._data) as client:
-            while not self._over.is_set():
-                began_s = time.monotonic()
-                client.ask_many(message(Counter.at(key).add) for key in KEYS)
-                for key, other in zip(KEYS, reversed(KEYS)):
-                    client.send(Counter.at(key).give, other)
-                self.rounds += 1
-                self.gap_s = max(self.gap_s, time.monotonic() - began_s)
+    def round(self, client: skerry.Client) -> None:
+        began_s = time.monotonic()
+        client.ask_many(message(Counter.at(key).add) for key in KEYS)
+        for key, other in zip(KEYS, reversed(KEYS)):
+            client.send(Counter.at(key).give, other)
+        self.gap_s = max(self.gap_s, time.monotonic() - began_s)
 
 
 def test_workers_are_replaced_one_by_one_while_each_request_counts_once(
     tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    with serving(tmp_path) as (data, _), Load(data) as load:
+    with serving(tmp_path) as (data, _), Giving(data) as load:
         before = pids(data)
         write(tmp_path, 2)
         done = restart(data, "--json")
@@ -200,9 +186,7 @@ def test_workers_are_replaced_one_by_one_while_each_request_counts_once(
         assert told["pause_s"] > 0
         assert not {*before}.intersection(pids(data))
         assert releases(data) == {2}
-        after = load.rounds
-        while load.rounds < after + 2:
-            os.sched_yield()
+        load.more(2)
     record_property("longest_gap_s", load.gap_s)
     with running(data, target=str(tmp_path / "counting.py")), skerry.Client(data) as client:
         while sum(client.ask_many(message(Counter.at(key).value) for key in KEYS)) != len(KEYS) * (  # type: ignore[arg-type]
@@ -497,18 +481,23 @@ with counting.app.running() as client:
 """
 
 
-def test_an_app_of_a_context_is_restarted_like_any_other(tmp_path: Path) -> None:
-    (tmp_path / "later.py").write_text(write(tmp_path, 2).read_text())
-    write(tmp_path, 1)
-    (tmp_path / "host.py").write_text(SCRIPT)
-    done = subprocess.run(
+def hosted(place: Path) -> subprocess.CompletedProcess[str]:
+    """Run the program `host.py`, which runs an app of its own."""
+    return subprocess.run(
         [sys.executable, "host.py"],
-        cwd=tmp_path,
-        env=os.environ | {"TMPDIR": str(tmp_path)},
+        cwd=place,
+        env=os.environ | {"TMPDIR": str(place)},
         capture_output=True,
         text=True,
         timeout=100,
     )
+
+
+def test_an_app_of_a_context_is_restarted_like_any_other(tmp_path: Path) -> None:
+    (tmp_path / "later.py").write_text(write(tmp_path, 2).read_text())
+    write(tmp_path, 1)
+    (tmp_path / "host.py").write_text(SCRIPT)
+    done = hosted(tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == "1" and done.stdout.splitlines()[-1] == "2"
 
@@ -523,14 +512,7 @@ def test_an_app_that_no_file_has_is_not_restarted(tmp_path: Path) -> None:
         "    cli = [sys.executable, '-m', 'skerry.runtime.cli', 'restart', '--data', data]\n"
         "    sys.exit(subprocess.run(cli).returncode)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "host.py"],
-        cwd=tmp_path,
-        env=os.environ | {"TMPDIR": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
+    done = hosted(tmp_path)
     assert done.returncode == 1
     assert "was handed over by the program that runs it" in done.stderr, done.stderr
 

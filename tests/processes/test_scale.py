@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import threading
 from pathlib import Path
 
 import pytest
@@ -16,34 +15,21 @@ import skerry
 from skerry import message
 from skerry.runtime.app import directory, room
 from tests.processes.apps import Blob, Counter
+from tests.processes.load import Load
 from tests.processes.started import CLI, ROOT, launcher, running
 from tests.processes.test_storage import small_disk
 
 KEYS = 300
 
 
-class Load:
-    """Requests all the while, on a thread: each counts once, whatever becomes of the workers."""
+class Adding(Load):
+    """Each request counts once, whatever becomes of the workers."""
 
-    def __init__(self, data: Path) -> None:
-        self._data, self._over = data, threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self.asked = self.wrong = 0
+    wrong = 0
 
-    def __enter__(self) -> Load:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        with skerry.Client(self._data) as client:
-            while not self._over.is_set():
-                answers = client.ask_many(message(Counter.at(f"k{n}").add) for n in range(KEYS))
-                self.asked += 1
-                self.wrong += answers != [self.asked] * KEYS
+    def round(self, client: skerry.Client) -> None:
+        answers = client.ask_many(message(Counter.at(f"k{n}").add) for n in range(KEYS))
+        self.wrong += answers != [self.rounds + 1] * KEYS
 
 
 def scale(data: Path, workers: object, *options: str) -> subprocess.CompletedProcess[str]:
@@ -64,24 +50,22 @@ def version_of(data: Path) -> int:
 
 def test_workers_come_and_go_while_each_request_counts_once(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    with running(data, "--workers", "1"), Load(data) as load:
+    with running(data, "--workers", "1"), Adding(data) as load:
         for workers in (2, 4, 1, 2):
-            before = load.asked
             done = scale(data, workers, "--json")
             assert done.returncode == 0, done.stderr
             told = json.loads(done.stdout)
             assert told["workers"] == workers
             assert told["slots"] > 0 and told["bytes"] > 0 and told["pause_s"] > 0
             assert len(members(data)) == workers
-            while load.asked < before + 2:
-                os.sched_yield()  # The load goes on, on the workers that there are now.
+            load.more(2)  # It goes on, on the workers that there are now.
     assert load.wrong == 0
     assert members(data) == [0, 4], "an id is never used again"
     stores = sorted(path.name for path in data.glob("shard-*"))
     assert stores == ["shard-0", "shard-4"], "stores of shards that left are gone"
     assert launcher("check", "--data", str(data)).returncode == 0
     with running(data, "--workers", "2"), skerry.Client(data) as client:
-        assert client.ask(Counter.at("k7").value) == load.asked
+        assert client.ask(Counter.at("k7").value) == load.rounds
 
 
 def test_a_start_with_another_number_of_workers_moves_slots_while_the_app_serves(
