@@ -51,8 +51,8 @@ flips: .venv/.dev ## flip bits anywhere in a store, and cut it: FLIPS=2000
 	$(BIN)/python -m tests.store.flips $(FLIPS)
 
 .PHONY: simulate
-simulate: .venv/.dev ## run the core on a simulated network, disk and clock: SEEDS=200
-	$(BIN)/python -m tests.simulation.campaign --seeds $(SEEDS)
+simulate: .venv/.dev ## run the core on a simulated network, disk and clock: SEEDS=200, MOVES=1: slots move in each
+	$(BIN)/python -m tests.simulation.campaign --seeds $(SEEDS) $(if $(filter-out 0,$(MOVES)),--moves)
 
 .PHONY: reach
 reach: .venv/.dev ## lines and branches of the core that are reached under faults: SEEDS=200

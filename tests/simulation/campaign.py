@@ -2,6 +2,7 @@
 
     python -m tests.simulation.campaign --seeds 2000
 
+With `--moves`, the number of workers changes in each seed while the app runs.
 A failing seed prints its one-line reproduction; the exit code is then 1. What the workload or a
 checker does wrong itself is reported as such: exit code 2.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
+import functools
 import multiprocessing
 import os
 import sys
@@ -39,10 +41,10 @@ def ours(error: Exception) -> bool:
     return not isinstance(error, AssertionError) and Path(last.filename).is_relative_to(TESTS)
 
 
-def one(seed: int) -> tuple[int, Met, str]:
+def one(seed: int, *, moves: bool = False) -> tuple[int, Met, str]:
     """(seed, faults by name, what failed)."""
     try:
-        cluster = workload.run(seed)
+        cluster = workload.run(seed, world=drawn(seed, moves=moves))
     except Exception as error:
         said = traceback.format_exc(limit=-3)
         return seed, collections.Counter(), f"{OURS}{said}" if ours(error) else said
@@ -58,9 +60,9 @@ def _fails(seed: int, faults: Faults, size: workload.Size, around: World) -> str
     return ""
 
 
-def shrink(seed: int, picture: Path) -> int:
+def shrink(seed: int, picture: Path, *, moves: bool) -> int:
     """Make a failing seed small: fewer kinds of faults, fewer messages; then draw it."""
-    faults, size, around = Faults(), workload.Size(), drawn(seed)
+    faults, size, around = Faults(), workload.Size(), drawn(seed, moves=moves)
     found = _fails(seed, faults, size, around)
     if not found:
         print(f"seed {seed} keeps every promise: nothing to shrink")
@@ -101,24 +103,27 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=200)
     parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--moves", action="store_true", help="slots move in each seed")
     parser.add_argument("--shrink", type=int, metavar="SEED", help="make a failing seed small")
     parser.add_argument("--picture", type=Path, default=Path("seed.svg"))
     given = parser.parse_args()
     if given.seeds < 1 or given.first < 0:
         parser.error("--seeds is 1 or more, --first 0 or more")
     if given.shrink is not None:
-        return shrink(given.shrink, given.picture)
+        return shrink(given.shrink, given.picture, moves=given.moves)
     seeds = range(given.first, given.first + given.seeds)
     started, faults, failed, wrongs = time.perf_counter(), Met(), 0, 0
     with multiprocessing.get_context("spawn").Pool(len(os.sched_getaffinity(0))) as pool:
-        for seed, met, wrong in pool.imap_unordered(one, seeds, chunksize=4):
+        run = functools.partial(one, moves=given.moves)
+        for seed, met, wrong in pool.imap_unordered(run, seeds, chunksize=4):
             faults += met
             if wrong.startswith(OURS):
                 wrongs += 1
                 print(f"seed {seed}: {wrong}")
             elif wrong:
                 failed += 1
-                print(f"python -m tests.simulation.campaign --shrink {seed}\n{wrong}")
+                again = "--moves --shrink" if given.moves else "--shrink"
+                print(f"python -m tests.simulation.campaign {again} {seed}\n{wrong}")
     seconds = time.perf_counter() - started
     for name, count in sorted(faults.items()):
         print(f"{count:>10,}  {name}")

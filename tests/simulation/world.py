@@ -48,8 +48,11 @@ class World(NamedTuple):
 NONE = World()
 
 
-def drawn(seed: int) -> World:
-    """The world of a seed: most of them have a little of it."""
+def drawn(seed: int, *, moves: bool = False) -> World:
+    """The world of a seed: most of them have a little of it.
+
+    `moves`: whether workers come and go in it at any rate, while the app runs.
+    """
     rng = random.Random(f"world {seed}")
 
     def sometimes(value: Any, chance: float = 0.25) -> Any:
@@ -65,7 +68,7 @@ def drawn(seed: int) -> World:
         astray=sometimes(0.05),
         torn=sometimes(0.5),
     )
-    world = world._replace(scales=sometimes(rng.randint(1, 4), 0.4))
+    world = world._replace(scales=sometimes(rng.randint(1, 4), 1 if moves else 0.4))
     return world._replace(weighs=sometimes(rng.randint(1, 6), 0.3))
 
 
