@@ -30,13 +30,13 @@ def towards(old: Placement, members: Sequence[int], slots_max: int) -> Placement
 
     A version moves the slots that the one before has named, and names those that come next: so
     many at once, since messages to them wait while they move. A version that only removes members
-    comes last, when all their slots have gone.
+    comes last, when all their slots have gone, and nobody copies slots to them any more.
     """
     moved, slots = _moved(old, members)
     coming = _coming(slots, members, slots_max, moved)
     if slots == old.slots and coming == old.coming and set(old.members) == set(members):
         return None
-    moves = coming or slots != old.slots
+    moves = coming or old.coming or slots != old.slots
     known = sorted({*old.members, *members}) if moves else sorted(members)
     next_id = max(old.next_id, max(known) + 1)
     return Placement(old.version + 1, known, slots, next_id, coming)

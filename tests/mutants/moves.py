@@ -338,6 +338,23 @@ def _(apart, leave, standings):
     return True
 
 
+@bug("a member leaves though slots are copied to it", "app.placer:towards")
+def _(towards, old, members, slots_max):
+    found = towards(old, members, slots_max)
+    if found is None or found.coming or found.slots != old.slots:
+        return found
+    return replace(found, members=sorted(members))
+
+
+@bug(
+    "frames that a kill brought back end their shard once their peer has left",
+    "core.streams.speech:Speech.forget",
+)
+def _(forget, self, peer):
+    self.outbound[peer].recovered = 0
+    return forget(self, peer)
+
+
 @bug(
     "a slot that comes back meets the sessions of its first stay",
     "core.tables.requests:Requests.load",

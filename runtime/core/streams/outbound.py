@@ -88,6 +88,7 @@ class Outbound:
         "peer",
         "position",
         "progress_ns",
+        "recovered",
         "released",
         "released_checksum",
         "released_position",
@@ -114,6 +115,8 @@ class Outbound:
         self.progress_ns = NEVER_NS
         """When the peer last said something new, or was asked."""
         self._gone: list[int] = []
+        self.recovered = 0
+        """The newest frame of an earlier life of this shard, which may have forgotten its ack."""
         self._floor = 0
         """What earlier epochs of the receiver have acked."""
         self._bodies_bytes = 0
@@ -297,7 +300,7 @@ class Outbound:
                 f"The outbox of shard {self.me} to shard {self.peer} should hold frames "
                 f"{self.released + 1} to {self.sealed} and holds {len(self.outbox)}."
             )
-        self.durable = self.sealed
+        self.durable = self.recovered = self.sealed
         self.sent = self._floor = self.released
         if self.bulky:
             self.spill()

@@ -70,6 +70,7 @@ class Outboxes:
 
     def forget(self, stream: Outbound) -> list[Row]:
         """Forget a stream whose frames were all acked: the deletion of those that still have a row."""
+        self.release(stream, stream.sealed)
         self._released.pop(stream.peer, None)
         self._bulky.pop(stream.peer, None)
         return stream.rows([])
