@@ -60,7 +60,7 @@ class Moves:
     Args:
         types: the entity types that the store may have states of.
         learn: reads anew from the store what the ids in stored bytes mean.
-        writing: whether a sink is being handed items of any of these slots.
+        writing: those of these slots whose items a sink is being handed.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Moves:
         cache: Cache,
         types: Callable[[], Iterable[str]],
         learn: Callable[[], None],
-        writing: Callable[[frozenset[int]], bool],
+        writing: Callable[[frozenset[int]], set[int]],
     ) -> None:
         self._ownership, self._store, self._streams = ownership, store, streams
         self._routing, self._cache = routing, cache
@@ -116,8 +116,8 @@ class Moves:
         now = self._now
         if not now.busy:
             return self._next is not None
-        sends = self._may_stop() or self._may_send() or self._may_copy()
-        return bool(now.complete or now.gone) or sends
+        sends = self._may_send() or self._may_copy()
+        return bool(now.complete or now.gone or self._may_stop()) or sends
 
     def standing(self, durable: int, unacked: Iterable[int]) -> Standing:
         """Say how far the shard is with the version that it goes by."""
@@ -187,21 +187,30 @@ class Moves:
             gone=[slot for slot in self._now.taken if slot not in taken],
         )
 
-    def _may_stop(self) -> bool:
-        now = self._now
-        marked = bool(now.leaving) and set(now.marked).issuperset(now.awaited)
-        return marked and not self._writing(self._ownership.leaving)
+    def _may_stop(self) -> frozenset[int]:
+        """Leaving slots that can stop: all that was sent to them here has run, and no sink is being
+        handed their items."""
+        now, leaving = self._now, self._ownership.leaving
+        if not leaving or not set(now.marked).issuperset(now.awaited):
+            return frozenset()
+        return leaving - self._writing(leaving)
 
     def _stop(self, tables: Sequence[SlotTable]) -> None:
-        """Serve the leaving slots no longer; memory keeps nothing of them."""
-        slots = self._ownership.stop()
+        """Serve slots no longer; memory keeps nothing of them."""
+        slots = self._may_stop()
+        self._ownership.stop(slots)
         self._cache.drop(slots)
         for table in tables:
             for slot in slots:
                 table.drop(slot)
-        sealed = {peer: stream.sealed for peer, stream in self._streams.outbound.items()}
+        now, left = self._now, self._ownership.leaving
         self._open = replace(
-            self._now, leaving=[], marked=[], awaited=[], stopped=sorted(slots), sealed=sealed
+            now,
+            leaving=sorted(left),
+            marked=now.marked if left else [],
+            awaited=now.awaited if left else [],
+            stopped=sorted(slots.union(now.stopped)),
+            sealed={peer: stream.sealed for peer, stream in self._streams.outbound.items()},
         )
 
     def _may_send(self) -> bool:

@@ -98,11 +98,11 @@ class Ownership:
         self.leaving, self.arriving = before - owned, owned - before
         return moved
 
-    def stop(self) -> frozenset[int]:
-        """Serve the leaving slots no longer; returns them."""
-        left, self.leaving = self.leaving, frozenset()
-        self.served -= left
-        return left
+    def stop(self, slots: frozenset[int]) -> None:
+        """Serve leaving slots no longer."""
+        assert slots <= self.leaving, "I5: a slot stops that does not leave"
+        self.leaving -= slots
+        self.served -= slots
 
     def serve(self, slots: Iterable[int]) -> None:
         """Serve slots that have arrived."""

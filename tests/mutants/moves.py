@@ -15,13 +15,15 @@ from tests.mutants.bugs import bug
 
 @bug("a slot stops before the marks of all members have come", "core.moves:Moves._may_stop")
 def _(may_stop, self):
-    return bool(self._now.leaving) and len(self._now.marked) >= len(self._now.awaited) - 1
+    missing = len(self._now.awaited) - len(self._now.marked)
+    return self._ownership.leaving if missing <= 1 else frozenset()
 
 
 @bug("the own mark is not awaited", "core.moves:Moves._may_stop")
 def _(may_stop, self):
     marked = {*self._now.marked, self._ownership.me}
-    return bool(self._now.leaving) and marked.issuperset(self._now.awaited)
+    with mock.patch.object(self, "_now", replace(self._now, marked=list(marked))):
+        return may_stop(self)
 
 
 @bug("a mark leaves before the last frame", "core.moves:Moves._adopt")
@@ -102,7 +104,12 @@ def _(drop, self, slot):
 
 @bug("a slot leaves while a sink is being handed its items", "core.tables.outputs:Outputs.writing")
 def _(writing, self, slots):
-    return False
+    return set()
+
+
+@bug("a sink that hangs holds up all slots that leave", "core.moves:Moves._may_stop")
+def _(may_stop, self):
+    return frozenset() if self._writing(self._ownership.leaving) else may_stop(self)
 
 
 @bug("a slot that leaves begins to hand out items", "core.tables.outputs:Outputs.offer")

@@ -173,6 +173,11 @@ class Trio:
         self._make(slots, {})
         self.tell(*(self.ends if told is None else told))
 
+    def move_all(self, owners: dict[int, int]) -> None:
+        """Make the next version, by which slots have other owners; tell all."""
+        self._make([owners.get(slot, old) for slot, old in enumerate(self.placement.slots)], {})
+        self.tell(*self.ends)
+
     def name(self, slot: int, to: int) -> None:
         """Make the next version, which names a slot that is to come to a shard; tell all."""
         self._make(self.placement.slots, {slot: to})
@@ -671,6 +676,26 @@ def test_a_sink_that_is_being_written_to_holds_its_slot_and_items_keep_their_num
     trio.talk()
     assert trio.writes[OTHER][1:] == [Write("said", 0, "0", 3, [b"\x03"])]
     assert len(trio.writes[TELLER]) == 1
+
+
+def test_a_sink_that_hangs_holds_its_slot_and_no_other_that_moves(trio: Trio) -> None:
+    trio.ask(TELLER, AT[TELLER], "say", 1)
+    trio.talk()
+    beside = next(key for key in keys_of(TELLER, 9) if slot_of("Node", key) != SAID)
+    slot = slot_of("Node", beside)
+    trio.ask(TELLER, beside, "take", 1)
+    trio.talk()
+    trio.move_all({SAID: OTHER, slot: OTHER})
+    trio.talk()
+    assert trio.serves(OTHER, slot) and trio.serves(TELLER, SAID)
+    assert trio.rows(TELLER, slot) == {}
+    trio.crash(OTHER)
+    trio.ask(OTHER, beside, "take", 2)
+    trio.talk()
+    assert trio.node(beside).got == [1, 2]
+    trio.ends[TELLER].shard.accept(trio.writes[TELLER][0].written)
+    trio.talk()
+    assert trio.arrived(SAID) == trio.arrived(slot) == OTHER
 
 
 class Numbers:

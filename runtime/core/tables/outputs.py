@@ -248,9 +248,9 @@ class Outputs:
             writes.append(Write(*where, first, items))
         return writes
 
-    def writing(self, slots: frozenset[int]) -> bool:
-        """Whether a write is under way of a partition in one of these slots."""
-        return any(end.writing and end.slot in slots for end in self._ends.values())
+    def writing(self, slots: frozenset[int]) -> set[int]:
+        """Those of these slots of which a partition is being written."""
+        return {end.slot for end in self._ends.values() if end.writing and end.slot in slots}
 
     @property
     def pressed(self) -> bool:
