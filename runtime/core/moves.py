@@ -203,15 +203,8 @@ class Moves:
         for table in tables:
             for slot in slots:
                 table.drop(slot)
-        now, left = self._now, self._ownership.leaving
-        self._open = replace(
-            now,
-            leaving=sorted(left),
-            marked=now.marked if left else [],
-            awaited=now.awaited if left else [],
-            stopped=sorted(slots.union(now.stopped)),
-            sealed={peer: stream.sealed for peer, stream in self._streams.outbound.items()},
-        )
+        sealed = {peer: stream.sealed for peer, stream in self._streams.outbound.items()}
+        self._open = self._now.stop(slots, sealed)
 
     def _may_send(self) -> bool:
         now, outbound = self._now, self._streams.outbound

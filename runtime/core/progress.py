@@ -105,6 +105,18 @@ class Progress(Struct, array_like=True, frozen=True):
         """Slots of which this shard has some or all rows, though it may not own them."""
         return {*self.leaving, *self.stopped, *self.arriving, *self.taken, *self.gone}
 
+    def stop(self, slots: frozenset[int], sealed: dict[int, int]) -> Progress:
+        """Return the progress once leaving slots have stopped, after these frames to each peer."""
+        left = sorted(slots.symmetric_difference(self.leaving))
+        return msgspec.structs.replace(
+            self,
+            leaving=left,
+            marked=self.marked if left else [],
+            awaited=self.awaited if left else [],
+            stopped=sorted(slots.union(self.stopped)),
+            sealed=sealed,
+        )
+
     def copies(
         self, ownership: Ownership, coming: Mapping[int, int]
     ) -> tuple[dict[int, Copy], dict[int, Copy]]:
