@@ -22,14 +22,15 @@ import msgspec
 import xxhash
 from msgspec import Meta, Raw, Struct
 
+from skerry.entity_type import STATE_BYTES_MAX
 from skerry.handler import Handler
 from skerry.limits import KEY_BYTES_MAX
 
 MAGIC = b"SK"
 VERSION = 3
-FRAME_BYTES_MAX = 16 << 20
-"""Size limit of a pipe message. The verbs limit arguments below it (`limits.MESSAGE_BYTES_MAX`);
-the limit belongs to the wire's version, so all shards agree on it."""
+FRAME_BYTES_MAX = STATE_BYTES_MAX + (16 << 20)
+"""Size limit of a pipe message. The largest holds one state on its way to another shard, with what goes
+beside it; the limit belongs to the wire's version, so all shards agree on it."""
 
 _HEADER = struct.Struct("<2sBBIIQQIQQIQQQ?QQ")
 """Magic, version, and the fields of a `Packet` in order, without the body."""

@@ -40,7 +40,7 @@ class Pipe:
         self.socket = self._context.socket(zmq.PULL)
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.setsockopt(zmq.RCVHWM, QUEUED_MESSAGES)
-        self.socket.setsockopt(zmq.MAXMSGSIZE, 4 * FRAME_BYTES_MAX)
+        self.socket.setsockopt(zmq.MAXMSGSIZE, FRAME_BYTES_MAX)
         self.socket.bind(self._address(me))
         self._peers: dict[int, zmq.Socket[bytes]] = {}
         self._places: dict[int, tuple[int, int] | None] = {}

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from skerry.entity_type import STATE_BYTES_MAX
+from skerry.runtime.core.handover import CHUNK_BYTES
 from skerry.runtime.transport import pipe
 from skerry.runtime.transport.pipe import Pipe
 
@@ -24,4 +26,15 @@ def test_a_peer_that_has_bound_anew_is_reached_though_somebody_holds_the_old_con
         sender.send(1, b"after")
         os.sched_yield()
     for each in (sender, old, new):
+        each.close()
+
+
+def test_the_largest_state_arrives_with_what_goes_beside_it(tmp_path: Path) -> None:
+    sender, receiver = Pipe(tmp_path, 0), Pipe(tmp_path, 1)
+    packet = bytes(STATE_BYTES_MAX + 2 * CHUNK_BYTES)
+    assert sender.send(1, packet)
+    while not (found := receiver.receive()):
+        receiver.socket.poll()
+    assert found == [packet]
+    for each in (sender, receiver):
         each.close()

@@ -13,7 +13,10 @@ import pytest
 
 import skerry
 from skerry import message
+from skerry.entity_type import STATE_BYTES_MAX
 from skerry.runtime.app import directory, room
+from skerry.runtime.core.events import SLOTS
+from skerry.runtime.core.ownership import slot_of
 from tests.processes.apps import Blob, Counter
 from tests.processes.load import Load
 from tests.processes.started import CLI, ROOT, launcher, running
@@ -66,6 +69,17 @@ def test_workers_come_and_go_while_each_request_counts_once(tmp_path: Path) -> N
     assert launcher("check", "--data", str(data)).returncode == 0
     with running(data, "--workers", "2"), skerry.Client(data) as client:
         assert client.ask(Counter.at("k7").value) == load.rounds
+
+
+def test_the_largest_entity_moves_like_any_other(tmp_path: Path) -> None:
+    data, size = tmp_path / "data", STATE_BYTES_MAX - 1000
+    large = next(key for key in map(str, range(99)) if slot_of("Blob", key) < SLOTS // 2)
+    with running(data, "--workers", "1"), skerry.Client(data) as client:
+        client.ask(Blob.at(large).fill, size)
+        done = scale(data, 2, "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["bytes"] > size, "it is among what has moved"
+        assert len(client.get(Blob.at(large)).data) == size
 
 
 def test_a_start_with_another_number_of_workers_moves_slots_while_the_app_serves(
