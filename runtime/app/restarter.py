@@ -50,8 +50,8 @@ class Summary(Struct):
     done: bool = True
     refused: str = ""
     """Why no worker was replaced."""
-    held: bool = False
-    """Whether it waits for a backup."""
+    waits: str = ""
+    """What it waits for, beside the workers."""
     failed: str = ""
     """Why no other worker is replaced."""
 
@@ -148,7 +148,7 @@ class Restarter:
         Args:
             held: whether the first worker may not end yet, since a backup is made.
         """
-        self.summary.held = held and self._trial is not None
+        self.summary.waits = "for a backup" if held and self._trial is not None else ""
         if self._trial is not None and not held and (verdict := self._trial.verdict()) is not None:
             self._trial.close()
             self._trial = None

@@ -45,9 +45,8 @@ def restart(data: Data = None, as_json_: Json = False) -> None:
 
 
 def _told(found: dict[str, Any]) -> str:
-    if found["held"]:
-        return "waiting for a backup"
+    waits = f", waiting {found['waits']}" if found["waits"] else ""
     return (
         f"{found['replaced']} of {found['workers']} workers replaced, each away for at most "
-        f"{found['pause_s'] * 1000:,.0f} ms"
+        f"{found['pause_s'] * 1000:,.0f} ms{waits}"
     )

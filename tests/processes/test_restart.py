@@ -438,7 +438,7 @@ def test_a_backup_that_is_being_made_is_waited_for(tmp_path: Path) -> None:
                     assert asking.poll() is None
                 while trial[0].is_running() and trial[0].status() != psutil.STATUS_ZOMBIE:
                     line.ask("hold")
-                assert line.ask("status")["restart"]["held"]
+                assert line.ask("status")["restart"]["waits"] == "for a backup"
                 assert pids(data) == before
                 assert asking.wait() == 0
         assert releases(data) == {2}
