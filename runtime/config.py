@@ -14,7 +14,6 @@ from typing import Literal
 
 from msgspec import Struct
 
-from skerry.runtime.core.events import SLOTS
 from skerry.runtime.core.settings import Limits
 
 QUOTA_BYTES_MIN = 16 << 20
@@ -23,8 +22,17 @@ QUOTA_BYTES_MIN = 16 << 20
 MEMTABLE_BYTES_MIN = 4 << 20
 """The least memtable. A choice: a smaller one would move rows to the tree in tiny portions."""
 
+WORKERS_MAX = 512
+"""Workers of an app on a host. Each has a slot at least, and each pair of them has two streams."""
+
 HALF_LIFE = 3
 """In so many looks, what was measured of a load counts half."""
+
+
+def check_workers(workers: int) -> None:
+    """Raises ValueError: an app can't have so many workers, or so few."""
+    if not 1 <= workers <= WORKERS_MAX:
+        raise ValueError(f"an app has 1 to {WORKERS_MAX} workers on a host, not {workers}")
 
 
 class Program(Struct, frozen=True, kw_only=True):
@@ -114,10 +122,8 @@ class Config(Struct, frozen=True, kw_only=True):
     supervision: Supervision = Supervision()
 
     def __post_init__(self) -> None:
-        if self.workers is not None and not 1 <= self.workers <= SLOTS:
-            raise ValueError(
-                f"{self.workers} workers can't share {SLOTS} slots: choose 1 to {SLOTS}"
-            )
+        if self.workers is not None:
+            check_workers(self.workers)
 
     @property
     def memtable_bytes(self) -> int:

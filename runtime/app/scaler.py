@@ -28,8 +28,8 @@ from skerry.runtime.app import membership, placer, room
 from skerry.runtime.app.balancing import Balancing, Transfer
 from skerry.runtime.app.questions import Questions
 from skerry.runtime.app.scaling import Reassignment, Scaling
+from skerry.runtime.config import check_workers
 from skerry.runtime.core.demand import Load, Standing
-from skerry.runtime.core.events import SLOTS
 from skerry.runtime.description import Description
 from skerry.runtime.ports import Coordinator
 from skerry.runtime.printable import Say
@@ -42,9 +42,6 @@ ASK_AGAIN_S = 0.05
 
 HOLD_S = 5.0
 """For how long no version is made after somebody has asked for that, if nobody asks again."""
-
-WORKERS_MAX = 512
-"""Each has one slot at least, and each pair of them has two streams."""
 
 
 class Summary(Struct):
@@ -170,11 +167,10 @@ class Scaler:
 
     def _goal(self, workers: int) -> list[int]:
         """Choose this many shards. Raises SkerryError: too few or too many."""
-        if not 1 <= workers <= WORKERS_MAX:
-            raise SkerryError(
-                f"An app has 1 to {WORKERS_MAX} workers on a host, not {workers}: there are {SLOTS} "
-                f"slots to serve."
-            )
+        try:
+            check_workers(workers)
+        except ValueError as error:
+            raise SkerryError(f"Nothing was changed: {error}.") from None
         members = self._description.placement.members
         new = membership.free_ids(self._data, self._description, workers - len(members))
         return [*members[:workers], *new]

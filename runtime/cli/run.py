@@ -14,7 +14,7 @@ import typer
 
 from skerry.errors import BadApp
 from skerry.runtime.cli.progress import Bar, Lines
-from skerry.runtime.cli.settings import option, size
+from skerry.runtime.cli.settings import counted, option, size
 
 if TYPE_CHECKING:
     from skerry.app import App
@@ -33,7 +33,7 @@ def run(
     args: Annotated[
         list[str] | None, typer.Argument(help="after --: for the app, as skerry.args()")
     ] = None,
-    workers: Annotated[int | None, option("workers", min=1, max=1024)] = None,
+    workers: Annotated[int | None, option("workers", callback=counted)] = None,
     data: Annotated[Path | None, option("data")] = None,
     sync: Annotated[str | None, option("sync", parser=_sync)] = None,
     cache: Annotated[int | None, option("cache", parser=size)] = None,

@@ -10,11 +10,13 @@ import typer
 from skerry.runtime.app.control import Line
 from skerry.runtime.app.directory import find_data, running_app
 from skerry.runtime.cli.progress import followed
-from skerry.runtime.cli.settings import Data, Json
+from skerry.runtime.cli.settings import Data, Json, counted
 
 
 def scale(
-    workers: Annotated[int, typer.Argument(help="how many workers there will be")],
+    workers: Annotated[
+        int, typer.Argument(help="how many workers there will be", callback=counted)
+    ],
     data: Data = None,
     as_json_: Json = False,
 ) -> None:

@@ -23,6 +23,7 @@ from msgspec import Struct
 from msgspec.structs import asdict
 
 from skerry.errors import SkerryError
+from skerry.runtime.config import check_workers
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?", re.IGNORECASE)
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -86,6 +87,16 @@ def option(key: str, *, help: str = "", default: str | None = None, **checks: An
 
 Data = Annotated[Path | None, option("data", default="the one in ./.skerry")]
 Json = Annotated[bool, typer.Option("--json", help="as JSON")]
+
+
+def counted(workers: int | None) -> int | None:
+    """A number of workers. Raises BadParameter: an app can't have so many, or so few."""
+    try:
+        if workers is not None:
+            check_workers(workers)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    return workers
 
 
 def size(text: str | int) -> int:

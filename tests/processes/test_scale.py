@@ -146,9 +146,11 @@ def test_a_start_with_as_many_workers_as_there_are_takes_back_a_change_that_was_
 @pytest.mark.parametrize(
     ("workers", "said"),
     [
-        ("0", "An app has 1 to 512 workers on a host, not 0"),
-        ("-1", "No such option: -1"),
-        ("2000", "An app has 1 to 512 workers on a host, not 2000"),
+        ("0", "an app has 1 to 512 workers on a host, not 0"),
+        ("-1", "an app has 1 to 512 workers on a host, not -1"),
+        ("513", "an app has 1 to 512 workers on a host, not 513"),
+        (str(10**30), "an app has 1 to 512 workers on a host, not 1000"),
+        ("1.5", "Invalid value for 'workers'"),
         ("many", "Invalid value for 'workers'"),
     ],
 )
