@@ -93,7 +93,7 @@ def deal(
     # A shard's own stream holds what was dealt or released to it, which comes before what its peers
     # have sent since. For a slot on its way, what its old owner had not run yet comes first, then
     # what its new owner has parked, then what is still under way to that (I2).
-    takers = {shard for shard, progress in moves.items() if progress.arriving}
+    takers = _takers(moves)
     pairs = sorted(product(stores, stores), key=lambda ends: ends[0] != ends[1])
     late = [ends for ends in pairs if ends[1] in takers and ends[0] != ends[1]]
     for sender, receiver in (ends for ends in pairs if ends not in late):
@@ -106,6 +106,16 @@ def deal(
         _deal_frames(stores, sender, receiver, held[receiver], placement, new)
     for made in new.values():
         made.finish()
+
+
+def _takers(moves: Mapping[int, Progress]) -> set[int]:
+    """The shards that slots are on their way to, also by a version that they have not heard of yet."""
+    newest = max((progress.placement for progress in moves.values()), key=lambda each: each.version)
+    takers = {shard for shard, progress in moves.items() if progress.arriving}
+    for progress in moves.values():
+        both = zip(progress.placement.slots, newest.slots)
+        takers |= {new for old, new in both if old != new}
+    return takers
 
 
 def _holders(moves: Mapping[int, Progress]) -> dict[int, int]:

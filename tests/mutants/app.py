@@ -62,6 +62,14 @@ def _(deal_frames, stores, sender, receiver, held, placement, new):
         deal_frames(stores, sender, receiver, held, placement, new)
 
 
+@bug(
+    "a change of workers overlooks a version that a new owner has not heard of",
+    "app.reshard:_takers",
+)
+def _(takers, moves):
+    return {shard for shard, progress in moves.items() if progress.arriving}
+
+
 @bug("a change of workers deals out a copy as if its shard had the slot", "app.reshard:_holders")
 def _(holders, moves):
     return {}

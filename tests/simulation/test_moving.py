@@ -41,6 +41,7 @@ from skerry.runtime.core.events import (
 from skerry.runtime.core.ownership import balanced, slot_of
 from skerry.runtime.core.placement import Placement
 from skerry.runtime.core.progress import stored
+from skerry.runtime.core.streams.outbound import OutboxRow
 from skerry.runtime.core.tables.outputs import home
 from skerry.runtime.core.tables.positions import partition_slot
 from skerry.runtime.core.wire import Call, Packet
@@ -1186,3 +1187,21 @@ def test_what_is_left_of_a_copy_that_was_given_up_is_not_dealt_out() -> None:
         assert trio.rows(2), "they are deleted one by one"
     rows = trio.rows(1)
     assert dealt_out(trio) == rows
+
+
+def test_what_was_sent_by_the_old_version_is_dealt_out_before_what_was_sent_by_the_new_one() -> (
+    None
+):
+    """Neither owner has heard of the version by which the slot moves; only a sender has."""
+    trio = Trio()
+    trio.held |= {(2, 0), (2, 1)}
+    trio.ask(2, AT[2], "forward", MOVED, 9)
+    trio.talk()
+    trio.move(SLOT, 0, told=[2])
+    trio.talk()
+    trio.ask(2, AT[2], "forward", MOVED, 8)
+    trio.talk()
+    dealt_out(trio)
+    (frame,) = (value for _, value in trio.ends[7].store.scan(Table.OUTBOX))
+    runs = wire.decode_runs(msgspec.msgpack.decode(frame, type=OutboxRow).body)
+    assert [number for run in runs for number in wire.plain_columns(run)[0]] == [9, 8]
