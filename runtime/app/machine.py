@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
+from collections.abc import Collection
 from pathlib import Path
 
 import psutil
 
 from skerry.errors import SkerryError
+from skerry.runtime.app import placer
 
 FILES, FILES_PER_WORKER = 48, 8
 """Files that a worker has open: store, log and sockets; and for each other worker."""
@@ -24,6 +27,35 @@ def usable_cores() -> list[int]:
     except (OSError, ValueError):
         pass  # No cgroup v2 here: the affinity is all there is.
     return cores
+
+
+class Pins:
+    """The cores of workers: each has one of its own, while there are as many."""
+
+    def __init__(self) -> None:
+        self._pids: list[list[int]] = []
+
+    def deal(self, pids: list[list[int]]) -> None:
+        """Give the processes of each worker their cores, if they are others than the last time."""
+        if pids == self._pids:
+            return
+        self._pids, cores = pids, usable_cores()
+        for place, own in enumerate(pids):
+            core = placer.core_of(place, len(pids), cores)
+            for pid in own:
+                _keep_to(pid, os.sched_getaffinity(0) if core is None else {core})
+
+
+def _keep_to(pid: int, cores: Collection[int]) -> None:
+    """Let a process run on these cores only, with all its threads and those that they start."""
+    kept: set[str] = set()
+    # Linux has a set of cores for each thread. One that starts meanwhile has that of its starter.
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # It has ended.
+        while new := {task.name for task in Path(f"/proc/{pid}/task").iterdir()} - kept:
+            for thread in new:
+                with contextlib.suppress(ProcessLookupError):
+                    os.sched_setaffinity(int(thread), cores)
+            kept |= new
 
 
 def allow_files(workers: int) -> None:

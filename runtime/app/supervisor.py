@@ -21,11 +21,11 @@ from msgspec.structs import replace
 
 from skerry.errors import SkerryError
 from skerry.runtime import forks
-from skerry.runtime.app import control, placer
+from skerry.runtime.app import control
 from skerry.runtime.app.children import STOP_S, Child, reap_orphans, spawn_due
 from skerry.runtime.app.coordinator import DirectoryCoordinator
 from skerry.runtime.app.ends import Ends
-from skerry.runtime.app.machine import allow_files, usable_cores
+from skerry.runtime.app.machine import Pins, allow_files
 from skerry.runtime.app.opening import open_app
 from skerry.runtime.app.questions import Progress, Questions
 from skerry.runtime.app.restarter import Restarter
@@ -71,6 +71,7 @@ class Supervisor:
         """The exit code, once the app is to end."""
         self._ends = Ends(self._data, say)
         self._adopts = forks.adopts_orphans()
+        self._pins = Pins()
         self.progress = Progress()
 
     # ── the whole run ──
@@ -141,6 +142,8 @@ class Supervisor:
         while not all(child.done for child in self._children):
             if self._exit is None:
                 spawn_due(self._children, self.assignment)
+            if self._config.supervision.pin:
+                self._pins.deal([child.pids for child in self._children])
             self._questions.listen(self._signals.bell, self._door.fd, self._patience_s())
             self._door.serve(self)
             # Before any end of a worker is looked at: it may have been told to stop as we were.
@@ -255,15 +258,12 @@ class Supervisor:
 
     def assignment(self, child: Child) -> Assignment:
         """Return the assignment of a worker that is started now."""
-        pinned, workers = self._config.supervision.pin, len(self._children)
-        place = self._children.index(child)
         return Assignment(
             shard=child.shard,
             config=self._config,
             description=self._description,
             sockets=str(self._questions.folder),
             secret=self._secret,
-            core=placer.core_of(place, workers, usable_cores()) if pinned else None,
             slow=child.watch.slow,
             poison=child.watch.poison,
             verdict=child.watch.verdict,

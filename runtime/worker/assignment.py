@@ -33,8 +33,6 @@ class Assignment(Struct, frozen=True, kw_only=True):
     """Proves to peers and clients that they belong to this app."""
     waits: bool = False
     """Whether to load the program, and wait for a word of the supervisor before opening the store."""
-    core: int | None = None
-    """The core to keep to."""
     slow: bool = False
     """Whether to run one message per commit, so that the one that ends workers is found."""
     poison: Identity | None = None

@@ -217,15 +217,13 @@ def die_with_parent() -> None:
 
 
 def _prepare(assignment: Assignment) -> None:
-    """Make the process die with its parent, run on its core, and dump its stack when asked."""
+    """Make the process die with its parent, and dump its stack when asked."""
     die_with_parent()
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR2, all_threads=False)
     forks.ignore_signals()
     forks.heed_signals_in_children()
     raise_limit()
-    if assignment.core is not None:
-        os.sched_setaffinity(0, {assignment.core})
     # A committer that has finished its fsync waits this long for a busy interpreter.
     sys.setswitchinterval(0.0005)
     assert len(assignment.placement.slots) == SLOTS, "a placement owns every slot"

@@ -9,12 +9,14 @@ import signal
 import subprocess
 from pathlib import Path
 
+import psutil
 import pytest
 
 import skerry
 from skerry import message
 from skerry.entity_type import STATE_BYTES_MAX
 from skerry.runtime.app import directory, room
+from skerry.runtime.app.machine import usable_cores
 from skerry.runtime.core.events import SLOTS
 from skerry.runtime.core.ownership import slot_of
 from tests.processes.apps import Blob, Counter
@@ -80,6 +82,35 @@ def test_the_largest_entity_moves_like_any_other(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["bytes"] > size, "it is among what has moved"
         assert len(client.get(Blob.at(large)).data) == size
+
+
+def cores_of(supervisor: int) -> list[set[int]]:
+    """Where each worker may run, whichever of its threads."""
+    return [
+        {
+            core
+            for thread in Path(f"/proc/{worker.pid}/task").iterdir()
+            for core in os.sched_getaffinity(int(thread.name))
+        }
+        for worker in psutil.Process(supervisor).children()
+    ]
+
+
+def test_workers_keep_to_a_core_each_while_there_are_as_many_whoever_comes_and_goes(
+    tmp_path: Path,
+) -> None:
+    data, cores = tmp_path / "data", usable_cores()
+    with running(data, "--workers", "1") as supervisor, skerry.Client(data) as client:
+        client.ask(Counter.at("a").add)  # It has all its threads.
+        while cores_of(supervisor.pid) != [{cores[0]}]:
+            os.sched_yield()
+        assert scale(data, len(cores) + 1).returncode == 0
+        everywhere = os.sched_getaffinity(0)
+        while cores_of(supervisor.pid) != [everywhere] * (len(cores) + 1):
+            os.sched_yield()
+        assert scale(data, len(cores)).returncode == 0
+        while sorted(map(sorted, cores_of(supervisor.pid))) != [[core] for core in cores]:
+            os.sched_yield()
 
 
 def test_a_start_with_another_number_of_workers_moves_slots_while_the_app_serves(
