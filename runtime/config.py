@@ -51,7 +51,8 @@ class Program(Struct, frozen=True, kw_only=True):
     args: list[str] = []
     """`skerry.args()`."""
     folder: str | None = None
-    """The folder in which workers run; None: the supervisor's own."""
+    """The folder in which workers run; None: the supervisor's own. As it was named: what a symbolic link
+    leads to is found anew by each process that loads the app. So it is with `target` and `path`."""
     renamed: dict[str, str] = {}
     """Entity types that are stored under an earlier name: name, earlier name."""
 

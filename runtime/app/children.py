@@ -71,14 +71,11 @@ class Ended(Struct, frozen=True):
         return f"ended its process by signal {name}{why}"
 
 
-def start(
-    module: str, folder: str | None, told: bytes, *, apart: bool = False
-) -> subprocess.Popen[bytes]:
+def start(module: str, told: bytes, *, apart: bool = False) -> subprocess.Popen[bytes]:
     """Start a process that loads the program.
 
     Args:
         module: what it runs.
-        folder: where it runs.
         told: what it reads first from its standard input, which stays open.
         apart: whether its error output has a pipe of its own.
     """
@@ -91,7 +88,6 @@ def start(
         process = subprocess.Popen(
             # Not -m alone: it would import from the folder that we are in, whatever lies there.
             [sys.executable, "-P", "-m", module],
-            cwd=folder,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE if apart else subprocess.STDOUT,
@@ -161,7 +157,6 @@ class Child:
     def _started(self, assignment: Assignment) -> _Started:
         process = start(
             "skerry.runtime.worker.process",
-            assignment.config.program.folder,
             as_json.encode(assignment) + b"\n",
         )
         threading.Thread(target=self._collect, args=(process, assignment), daemon=True).start()

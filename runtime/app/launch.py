@@ -24,7 +24,7 @@ from skerry.errors import SkerryError, StoreDamaged
 from skerry.host import Session, SimulatedCluster
 from skerry.runtime import as_json
 from skerry.runtime.app.directory import find_data, is_running
-from skerry.runtime.app.load import absolute_path, check, hidden, not_while_loading
+from skerry.runtime.app.load import absolute_path, check, current_folder, hidden, not_while_loading
 from skerry.runtime.app.questions import Progress
 from skerry.runtime.app.supervisor import Supervisor
 from skerry.runtime.causes import exit_code, explained
@@ -44,12 +44,15 @@ def program_of(app: App) -> Program:
     """Return the program that defines an app. Workers import the file or module that has the app as a
     global; an app that no such file or module has is sent by value."""
     path, target = absolute_path(), _target_of(app)
+    names = hidden(path[0])
+    if (file := _main_file()) and str(file.parent.resolve()) == path[0]:
+        path[0] = str(file.parent)  # Python knows it by what a link leads to.
     return Program(
         app=app.name,
         target=target,
         pickled="" if target else base64.b64encode(portable.dumps(app)).decode(),
         path=path,
-        hidden=hidden(path[0]),
+        hidden=names,
         args=args(),
         renamed=app.renamed,
     )
@@ -73,8 +76,17 @@ def _importable(module: ModuleType) -> str | None:
         return module.__name__
     if module.__spec__ is not None:
         return module.__spec__.name
-    file = Path(getattr(module, "__file__", None) or "notebook")
-    return str(file.resolve()) if file.suffix == ".py" and file.is_file() else None
+    file = _main_file()
+    return str(file) if file is not None and file.suffix == ".py" else None
+
+
+def _main_file() -> Path | None:
+    """Return the file of the main program, as it was named; None: there is none."""
+    file = Path(getattr(sys.modules["__main__"], "__file__", None) or "notebook")
+    if not file.is_file():
+        return None
+    here = Path.cwd()
+    return current_folder() / file.relative_to(here) if file.is_relative_to(here) else file
 
 
 def supervise(config: Config, say: Say, show: Callable[[Progress], None]) -> tuple[int, Progress]:

@@ -5,8 +5,10 @@ Imports the user's code; when that fails, the error says whose fault it is.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -46,7 +48,17 @@ def split(target: str) -> tuple[str, str]:
     return place, name
 
 
-def resolved(target: str) -> str:
+def current_folder() -> Path:
+    """Return the folder in which we are, by the name under which a shell has entered it: that may lead
+    over a symbolic link, to another folder later."""
+    named = Path(os.environ.get("PWD", ""))
+    with contextlib.suppress(OSError):
+        if named.is_absolute() and named.samefile("."):
+            return named
+    return Path.cwd()
+
+
+def absolute(target: str) -> str:
     """Return the target in a form that means the same wherever it is loaded: a file by its whole path.
 
     Raises BadApp: there is no such file.
@@ -56,7 +68,7 @@ def resolved(target: str) -> str:
         return target
     if not Path(place).is_file():
         raise BadApp(f"{target}: there is no file {place}.")
-    return f"{Path(place).resolve()}{':' if name else ''}{name}"
+    return f"{current_folder() / place}{':' if name else ''}{name}"
 
 
 def path_for(target: str) -> list[str]:
@@ -65,12 +77,23 @@ def path_for(target: str) -> list[str]:
     For a module, that is the current folder. For a file, it is the folder of the file; the current
     folder, which may hold anything, comes last.
     """
-    here, place = str(Path.cwd()), split(target)[0]
-    path = [entry for entry in absolute_path() if entry != here]
+    here, place = str(current_folder()), split(target)[0]
+    path = [entry for entry in absolute_path() if entry not in (here, str(Path.cwd()))]
     if not place.endswith(".py"):
         return [here, *path]
-    folder = str(Path(place).resolve().parent)
+    folder = str((current_folder() / place).parent)
     return [folder, *(entry for entry in path if entry != folder), here]
+
+
+def resolved(target: str, path: Sequence[str]) -> tuple[str, list[str]]:
+    """Return a target and its import path with the program's own folder as links lead there now. A
+    process goes on with that folder, wherever they lead later."""
+    place, name = split(target)
+    if not place.endswith(".py"):
+        return target, [str(Path(path[0]).resolve()), *path[1:]]
+    file = Path(place).resolve()
+    # Python, too, takes the folder of what a link to a program leads to.
+    return f"{file}{':' if name else ''}{name}", [str(file.parent), *path[1:]]
 
 
 def absolute_path() -> list[str]:
@@ -115,6 +138,7 @@ def check(app: App, target: str) -> None:
 def load(target: str, path: Sequence[str]) -> App:
     """Load an app, with `path` first on the import path. Raises BadApp."""
     global _loading
+    target, path = resolved(target, path)
     import_from(path)
     _loading = True
     try:

@@ -57,7 +57,6 @@ class Trial:
         self._heard = b""
         self._process = children.start(
             "skerry.runtime.app.release",
-            question.config.program.folder,
             as_json.encode(question) + b"\n",
             apart=True,
         )

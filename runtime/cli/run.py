@@ -90,15 +90,15 @@ def run(
 def _load(target: str, args: list[str]) -> tuple[App, Program]:
     """Import a program, and see to it that workers can import the same. Ends the command when the
     program is at fault, with the user's own lines of the traceback."""
-    from skerry.runtime.app.load import check, hidden, load, path_for, resolved
+    from skerry.runtime.app.load import absolute, check, current_folder, hidden, load, path_for
     from skerry.runtime.config import Program
 
     os.environ["SKERRY_ARGS"] = json.dumps(args)
-    folder = str(Path.cwd())
+    folder = str(current_folder())
     if sys.stderr.isatty():
         importlib.import_module("rich.progress")  # Before the program's folder is on the path.
     try:
-        target, path = resolved(target), path_for(target)
+        target, path = absolute(target), path_for(target)
         names = hidden(path[0])
         app = load(target, path)
         check(app, target)

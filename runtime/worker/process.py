@@ -264,6 +264,13 @@ def _end_child(strayed: Strayed) -> NoReturn:
 
 def load_program(program: Program) -> App:
     """Load the app: from where the supervisor says, or from the value that it sent."""
+    try:
+        os.chdir(program.folder or ".")
+    except OSError as error:
+        raise SkerryError(
+            f"The app {program.app} runs in the folder {program.folder}, which can't be entered: "
+            f"{error.strerror}. Put it back; or stop the app, and start it where its program is."
+        ) from None
     for name in program.hidden:
         importlib.import_module(name)
     if program.pickled:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from skerry import Entity, message, query
 from skerry.runtime.app import directory
 from skerry.runtime.app.control import Line
 from tests.processes.load import Load
-from tests.processes.started import CLI, ROOT, launcher, running
+from tests.processes.started import CLI, ROOT, await_start, launcher, running
 
 KEYS = [f"k{n}" for n in range(40)]
 
@@ -240,6 +241,52 @@ def test_a_release_that_could_not_go_on_is_refused_and_no_worker_ends(
     assert "No worker was replaced" in done.stderr
     assert pids(served) == before
     assert releases(served) == {1}
+
+
+RUNS = "\nif __name__ == '__main__':\n    app.run(workers=2, data=sys.argv[1])\n"
+
+
+@pytest.mark.parametrize("started_as", ["file", "module", "script"])
+def test_what_a_link_leads_to_now_is_the_new_release(tmp_path: Path, started_as: str) -> None:
+    data, app, said = tmp_path / "data", tmp_path / "app", tmp_path / "said"
+    for release in (1, 2):
+        folder = tmp_path / f"release-{release}"
+        folder.mkdir()
+        write(folder, release, RUNS)
+    app.symlink_to("release-1")
+    command = {
+        "file": [*CLI, "run", str(app / "counting.py"), "--workers", "2", "--data", str(data)],
+        "module": [*CLI, "run", "counting:app", "--workers", "2", "--data", str(data)],
+        "script": [sys.executable, "counting.py", str(data)],
+    }[started_as]
+    with said.open("wb") as file:
+        supervisor = subprocess.Popen(
+            command, cwd=app, env=os.environ | {"PWD": str(app)}, stderr=file
+        )
+    try:
+        await_start(supervisor, data, said)
+        assert releases(data) == {1}
+        app.unlink()
+        app.symlink_to("release-2")
+        shutil.rmtree(tmp_path / "release-1")
+        done = restart(data)
+        assert done.returncode == 0, done.stderr
+        assert releases(data) == {2}
+    finally:
+        supervisor.terminate()
+        supervisor.wait()
+
+
+def test_an_app_whose_folder_is_gone_serves_on_and_the_folder_is_named(tmp_path: Path) -> None:
+    data, folder = tmp_path / "data", tmp_path / "folder"
+    folder.mkdir()
+    with running(data, target=str(write(tmp_path, 1)), cwd=folder):
+        assert releases(data) == {1}
+        folder.rmdir()
+        done = restart(data)
+        assert done.returncode == 1
+        assert f"runs in the folder {folder}, which can't be entered: " in done.stderr
+        assert releases(data) == {1}
 
 
 def test_a_class_without_a_stored_state_may_go(tmp_path: Path) -> None:
