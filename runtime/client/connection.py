@@ -237,7 +237,8 @@ class Connection:
             return
         before, self._running = self._running, running
         if (running.pid, *_doors(running)) == (before.pid, *_doors(before)):
-            if running.shards != before.shards:
+            # Not those at our last look: some may have come since, and be gone again.
+            if {*running.shards} != self._lines.keys():
                 self._rewire()
                 for line in self._lines.values():
                     line.say(protocol.encode(protocol.Hello()))

@@ -325,10 +325,12 @@ def test_what_is_asked_about_slots_that_move_is_asked_of_their_new_owner(
     asyncio.run(play())
 
 
-def test_when_a_shard_leaves_a_running_app_its_questions_are_asked_of_others_and_lines_stay(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("at_first", [[0, 1], [0]], ids=["was there", "came later"])
+def test_when_a_shard_leaves_what_it_was_told_is_asked_of_others_and_lines_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_first: list[int]
 ) -> None:
-    running = Running(1, "app", str(tmp_path), [0, 1], SECRET)
+    """It ends without an answer; the caller has no other reason to ask who owns what."""
+    running = Running(1, "app", str(tmp_path), at_first, SECRET)
     monkeypatch.setattr(connections, "running_app", lambda data: running)
     monkeypatch.setattr(connections, "TICK_S", 0.01)
     (tmp_path / "run.json").touch()
@@ -343,13 +345,19 @@ def test_when_a_shard_leaves_a_running_app_its_questions_are_asked_of_others_and
             while not leaves.questions:
                 leaves.serve()
                 await asyncio.sleep(0)
+            told: list[Outcome] = []
+            connection.request(
+                "Box", "box", "put", b"\x90", lambda _, outcome: told.append(outcome)
+            )
+            await asyncio.sleep(0)
             leaves.close()
             stays.placement = Placement(2, [0], [0] * SLOTS, 2)
             running = Running(1, "app", str(tmp_path), [0], SECRET)
-            while not look.done():
+            while not (look.done() and told):
                 stays.serve()
                 await asyncio.sleep(0)
         assert look.result() == (b"state", b"schema")
+        assert told[0].kind == "done"
         assert connection.shards == [0]
         await connection.close()
         stays.close()
