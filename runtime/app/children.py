@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -252,8 +252,9 @@ class Child:
                 self._say(f"worker {self.shard} is stopped (SIGSTOP); it goes on with SIGCONT")
             case "dump":
                 self._say(
-                    f"worker {self.shard} has not moved for {hang_s:g} s: a handler does not "
-                    f"return. Its stack follows; the worker is killed and started again."
+                    f"worker {self.shard} has not moved for {hang_s:g} s: "
+                    f"{beat.call or 'a handler'} does not return. Its stack follows; the worker is "
+                    f"killed and started again."
                 )
                 self.process.send_signal(signal.SIGUSR2)
             case "kill":
@@ -262,6 +263,14 @@ class Child:
                 self.watch.hung(
                     beat, f"did not return within {hang_s:g} s and its worker was killed"
                 )
+
+    @property
+    def stuck(self) -> dict[str, Any] | None:
+        """What its process runs for so long that it answers nobody; None: it answers."""
+        if self.process is None or self.beat is None or not self.beat.call:
+            return None
+        still_s = self.watch.still_s(time.monotonic(), self.beat)
+        return {"shard": self.shard, "call": self.beat.call, "seconds": round(still_s, 1)}
 
     def kill(self) -> None:
         """End the process now, if there is one, and none comes after it."""

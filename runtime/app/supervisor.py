@@ -233,7 +233,8 @@ class Supervisor:
 
     def status(self) -> dict[str, Any]:
         """Say what is under way."""
-        return self._scaler.status() | self._restarter.status()
+        stuck = [found for child in self._children if (found := child.stuck) is not None]
+        return self._scaler.status() | self._restarter.status() | {"stuck": stuck}
 
     def adopt(self, program: Program) -> None:
         """Start workers with this program from now on. Raises SkerryError: it is as it was."""

@@ -62,6 +62,8 @@ class Beat(NamedTuple):
     """How often anything came or was done. While this stays the same, the worker has nothing new to tell."""
     asleep_until_s: float = 0.0
     """When the loop wakes at the latest; 0: it is awake."""
+    call: str = ""
+    """The handler that runs, and its entity, when it has run for long."""
 
 
 class Restart(Struct, frozen=True):
@@ -145,13 +147,17 @@ class Watch:
         """Whether the worker is writing its stack before it is killed."""
         return self._dumped_s is not None
 
+    def still_s(self, now_s: float, beat: Beat) -> float:
+        """Return for how long the rounds have stood still, as of the last look."""
+        return now_s - max(self._moved_s, beat.asleep_until_s)
+
     def look(self, now_s: float, beat: Beat, hang_s: float, stopped: Callable[[], bool]) -> str:
         """Judge whether the rounds stand still.
 
         Returns '' (no), 'stopped' (by a signal, as a debugger does), 'dump' (ask for the stack) or
         'kill'.
         """
-        still_s = now_s - max(self._moved_s, beat.asleep_until_s)
+        still_s = self.still_s(now_s, beat)
         if beat.rounds != self._rounds:
             self._rounds, self._moved_s, self._dumped_s = beat.rounds, now_s, None
         elif self._dumped_s is not None:

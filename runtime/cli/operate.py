@@ -32,10 +32,20 @@ def status(data: Data = None, as_json_: Json = False) -> None:
     folder = find_data(data)
     app = load(folder)
     assert app is not None, "find_data has looked for the app"
+    supervisor = _supervisor(folder) if is_running(folder) else {}
+    stuck, moved = supervisor.get("stuck", []), supervisor.get("rebalancing")
+    for one in () if as_json_ else stuck:
+        # At once: it has nobody's answer before.
+        print(
+            one_line(
+                f"shard {one['shard']} answers nobody: {one['call']} has run for {one['seconds']} s"
+            ),
+            flush=True,
+        )
     shards = everywhere(folder, "status") if is_running(folder) else []
-    hot, moved = _hot(shards), _rebalancing(folder) if shards else None
+    hot = _hot(shards)
     if as_json_:
-        told = {"shards": shards, "hot": hot, "rebalancing": moved}
+        told = {"shards": shards, "hot": hot, "rebalancing": moved, "stuck": stuck}
         print(json.dumps({"app": app.app, "running": bool(shards)} | told))
         return
     if not shards:
@@ -80,12 +90,12 @@ def status(data: Data = None, as_json_: Json = False) -> None:
             print(one_line(f"shard {shard['shard']} refused {count:,} packets: {reason}"))
 
 
-def _rebalancing(folder: Path) -> dict[str, Any] | None:
-    """Return what moves slots by their load has done last; None: the supervisor does not say."""
+def _supervisor(folder: Path) -> dict[str, Any]:
+    """Return what the supervisor says: what moves, and who is stuck. Empty: it does not say."""
     with contextlib.suppress(SkerryError), Line(folder, running_app(folder)) as line:
-        found: dict[str, Any] = line.ask("status")["rebalancing"]
+        found: dict[str, Any] = line.ask("status")
         return found
-    return None
+    return {}
 
 
 def _hot(shards: list[dict[str, Any]]) -> list[dict[str, Any]]:

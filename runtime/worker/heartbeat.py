@@ -1,6 +1,7 @@
 """The heartbeat of a worker: a page of a file that its supervisor reads, even after the worker's end.
 
-The page has the rounds of the loop, the newest commit and, in quarantine, the message that runs.
+The page has the rounds of the loop, the newest commit and, in quarantine, the message that runs; and
+the handler that runs, once it has run for long.
 Rounds that stand still mean that a handler does not return. But a batch of a thousand messages of
 some milliseconds each is one long round, and harmless. So when a round takes long, a thread looks
 now and then at the call of the app's own code that is under way. Another call than before counts
@@ -24,6 +25,7 @@ import time
 from pathlib import Path
 from types import FrameType
 
+from skerry.entity import Entity
 from skerry.runtime.app.watch import NOTHING, Beat
 from skerry.runtime.core.events import Identity
 
@@ -39,6 +41,9 @@ _STIRS = struct.Struct("<Q")
 _STIRS_AT = 80
 _LAST_WORD = struct.Struct("<B")
 _LAST_WORD_AT = 128
+
+_CALL = struct.Struct("<H")
+_CALL_AT, _CALL_BYTES_MAX = 256, 1024
 
 _MAIN = vars(sys.modules["__main__"])
 """The names of the program's main module: in a worker, of `process.py`."""
@@ -58,6 +63,7 @@ class Heartbeat:
         self._running = NOTHING
         self._thread = threading.get_ident()
         self._asleep = False
+        self._called = ""
         self._needed = threading.Event()
 
     def round(self, commit: int, *, slow: bool) -> None:
@@ -103,18 +109,31 @@ class Heartbeat:
         while True:
             if self._asleep:
                 self._needed.clear()
+                self._name("")
                 if self._asleep:  # Else the loop woke meanwhile, and found the event set.
                     self._needed.wait()
             time.sleep(LOOK_S)
             if rounds != self._rounds:
                 rounds, call = self._rounds, None
+                self._name("")
                 continue
             latest = _outermost_call(sys._current_frames()[self._thread])
             # We hold the frame, so no other call can have it: the same frame is the same call.
             if call is not None and latest is not call:
                 moves += 1
                 _MOVES.pack_into(self._page, _MOVES_AT, moves)
+            self._name(_name_of(call) if call is not None and latest is call else "")
             call = latest
+
+    def _name(self, call: str) -> None:
+        """Note which call has run for long; empty: none has."""
+        if call == self._called:
+            return
+        self._called, raw = call, call.encode(errors="replace")[:_CALL_BYTES_MAX]
+        _CALL.pack_into(self._page, _CALL_AT, 0)  # A reader never sees a part of it.
+        at = _CALL_AT + _CALL.size
+        self._page[at : at + len(raw)] = raw
+        _CALL.pack_into(self._page, _CALL_AT, len(raw))
 
 
 def leave_word(path: Path, code: int) -> None:
@@ -148,9 +167,19 @@ def read(path: Path) -> Beat | None:
         (moves,) = _MOVES.unpack_from(page, _MOVES_AT)
         (until_s,) = _SLEEP.unpack_from(page, _SLEEP_AT)
         (stirs,) = _STIRS.unpack_from(page, _STIRS_AT)
+        (size,) = _CALL.unpack_from(page, _CALL_AT)
+        call = page[_CALL_AT + _CALL.size :][:size].decode(errors="replace")
     except (OSError, struct.error):
         return None
-    return Beat(rounds + moves, commit, (peer, seq, index), bool(slow), stirs, until_s)
+    return Beat(rounds + moves, commit, (peer, seq, index), bool(slow), stirs, until_s, call)
+
+
+def _name_of(call: FrameType) -> str:
+    """Return the name of a call, with its entity if it is a handler's."""
+    code, entity = call.f_code, call.f_locals.get("self")
+    if isinstance(entity, Entity):
+        return f"{type(entity).__name__}/{entity.key} {code.co_name}"
+    return code.co_qualname
 
 
 def _outermost_call(frame: FrameType | None) -> FrameType | None:

@@ -84,6 +84,24 @@ def test_the_largest_entity_moves_like_any_other(tmp_path: Path) -> None:
         assert len(client.get(Blob.at(large)).data) == size
 
 
+def test_a_handler_that_never_returns_is_named_and_ended_and_its_slot_moves(tmp_path: Path) -> None:
+    data, said = tmp_path / "data", tmp_path / "said"
+    key = next(key for key in map(str, range(9999)) if slot_of("Counter", key) < 8)
+    with running(data, "--workers", "1", "--hang", "3", said=said), skerry.Client(data) as client:
+        assert client.ask(Counter.at(key).add) == 1
+        ask = [*CLI, "ask", f"Counter/{key}", "hang", "--data", str(data)]
+        with subprocess.Popen(ask, cwd=ROOT, stderr=subprocess.PIPE) as asking:
+            named = f"shard 0 answers nobody: Counter/{key} hang has run for "
+            while named not in launcher("status", "--data", str(data)).stdout:
+                assert asking.poll() is None
+            done = scale(data, 2)
+            assert done.returncode == 0, done.stderr
+            assert len(members(data)) == 2
+            assert client.ask(Counter.at(key).add) == 2
+        assert f" has not moved for 3 s: Counter/{key} hang does not return." in said.read_text()
+        assert launcher("status", "--data", str(data)).stdout.count("answers nobody") == 0
+
+
 def cores_of(supervisor: int) -> list[set[int]]:
     """Where each worker may run, whichever of its threads."""
     return [
