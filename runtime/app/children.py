@@ -264,14 +264,6 @@ class Child:
                     beat, f"did not return within {hang_s:g} s and its worker was killed"
                 )
 
-    @property
-    def stuck(self) -> dict[str, Any] | None:
-        """What its process runs for so long that it answers nobody; None: it answers."""
-        if self.process is None or self.beat is None or not self.beat.call:
-            return None
-        still_s = self.watch.still_s(time.monotonic(), self.beat)
-        return {"shard": self.shard, "call": self.beat.call, "seconds": round(still_s, 1)}
-
     def kill(self) -> None:
         """End the process now, if there is one, and none comes after it."""
         self.drop_next()
@@ -287,6 +279,20 @@ class Child:
         """Wait for the end of the process, if there is one."""
         if self.process is not None:
             self.process.wait()
+
+
+def stuck_of(children: Iterable[Child]) -> list[dict[str, Any]]:
+    """Return what workers run for so long that they answer nobody."""
+    now_s = time.monotonic()
+    return [
+        {
+            "shard": child.shard,
+            "call": child.beat.call,
+            "seconds": round(child.watch.still_s(now_s, child.beat), 1),
+        }
+        for child in children
+        if child.process is not None and child.beat is not None and child.beat.call
+    ]
 
 
 def reap_orphans(children: Iterable[Child]) -> None:

@@ -50,6 +50,11 @@ class Host(Protocol):
         """Say what is under way."""
         ...
 
+    @property
+    def stopping(self) -> bool:
+        """Whether the app comes to its end."""
+        ...
+
 
 class Door:
     """Answers what callers ask of a supervisor."""
@@ -75,6 +80,8 @@ class Door:
 
 
 def _answer(host: Host, event: Control) -> Any:
+    if host.stopping and event.kind != "status":
+        raise SkerryError("The app is stopping. Ask again when it has been started.")
     match event.kind:
         case "scale":
             host.scale(*event.args)
@@ -97,7 +104,7 @@ class Line:
     """
 
     def __init__(self, data: Path, running: Running) -> None:
-        self._data, self._number = data, 0
+        self._data, self._pid, self._number = data, running.pid, 0
         folder, owners = running.folder, trusted(data, data / "run.json")
         channel = Channel.to(str(folder / NAME), message_bytes_max=ANSWER_BYTES_MAX)
         if channel is None:
@@ -145,4 +152,7 @@ class Line:
                     return heard
         except Broken as error:
             raise Unavailable(f"The app in {self._data} ended meanwhile: {error}.") from error
-        raise Unavailable(f"The supervisor of the app in {self._data} does not answer.")
+        raise Unavailable(
+            f"The supervisor of the app in {self._data}, process {self._pid}, does not answer. Look "
+            f"whether it is stopped (SIGSTOP), or its disk stands still."
+        )

@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from skerry.errors import SkerryError
 from skerry.runtime import forks
 from skerry.runtime.app import control
-from skerry.runtime.app.children import STOP_S, Child, reap_orphans, spawn_due
+from skerry.runtime.app.children import STOP_S, Child, reap_orphans, spawn_due, stuck_of
 from skerry.runtime.app.coordinator import DirectoryCoordinator
 from skerry.runtime.app.ends import Ends
 from skerry.runtime.app.machine import Pins, allow_files
@@ -231,10 +231,15 @@ class Supervisor:
         self._scaler.check_idle("Restart")
         self._restarter.begin(self._config)
 
+    @property
+    def stopping(self) -> bool:
+        """Whether the app comes to its end."""
+        return self._exit is not None
+
     def status(self) -> dict[str, Any]:
         """Say what is under way."""
-        stuck = [found for child in self._children if (found := child.stuck) is not None]
-        return self._scaler.status() | self._restarter.status() | {"stuck": stuck}
+        stuck = {"stuck": stuck_of(self._children)}
+        return self._scaler.status() | self._restarter.status() | stuck
 
     def adopt(self, program: Program) -> None:
         """Start workers with this program from now on. Raises SkerryError: it is as it was."""

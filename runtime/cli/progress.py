@@ -35,6 +35,16 @@ def followed(
     Returns what the supervisor says at the end. Raises SkerryError: it refuses.
     """
     found: dict[str, Any] = line.ask(kind, *args)[of]
+    try:
+        return _followed(line, found, told, of)
+    except KeyboardInterrupt:
+        print("\nskerry: It goes on with the app, without this command.", file=sys.stderr)
+        raise
+
+
+def _followed(
+    line: Line, found: dict[str, Any], told: Callable[[dict[str, Any]], str], of: str
+) -> dict[str, Any]:
     waits = ""
     while not found["done"]:
         time.sleep(LOOK_S)

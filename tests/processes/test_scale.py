@@ -16,6 +16,7 @@ import skerry
 from skerry import message
 from skerry.entity_type import STATE_BYTES_MAX
 from skerry.runtime.app import directory, room
+from skerry.runtime.app.control import Line
 from skerry.runtime.app.machine import usable_cores
 from skerry.runtime.core.events import SLOTS
 from skerry.runtime.core.ownership import slot_of
@@ -84,16 +85,23 @@ def test_the_largest_entity_moves_like_any_other(tmp_path: Path) -> None:
         assert len(client.get(Blob.at(large)).data) == size
 
 
+def await_stuck(data: Path) -> None:
+    """Wait until a handler runs for long."""
+    with Line(data, directory.running_app(data)) as line:
+        while not line.ask("status")["stuck"]:
+            os.sched_yield()
+
+
 def test_a_handler_that_never_returns_is_named_and_ended_and_its_slot_moves(tmp_path: Path) -> None:
     data, said = tmp_path / "data", tmp_path / "said"
     key = next(key for key in map(str, range(9999)) if slot_of("Counter", key) < 8)
     with running(data, "--workers", "1", "--hang", "3", said=said), skerry.Client(data) as client:
         assert client.ask(Counter.at(key).add) == 1
         ask = [*CLI, "ask", f"Counter/{key}", "hang", "--data", str(data)]
-        with subprocess.Popen(ask, cwd=ROOT, stderr=subprocess.PIPE) as asking:
-            named = f"shard 0 answers nobody: Counter/{key} hang has run for "
-            while named not in launcher("status", "--data", str(data)).stdout:
-                assert asking.poll() is None
+        with subprocess.Popen(ask, cwd=ROOT, stderr=subprocess.DEVNULL):
+            await_stuck(data)
+            shown = launcher("status", "--data", str(data)).stdout
+            assert f"shard 0 answers nobody: Counter/{key} hang has run for " in shown
             done = scale(data, 2)
             assert done.returncode == 0, done.stderr
             assert len(members(data)) == 2
@@ -212,6 +220,43 @@ def test_a_number_of_workers_that_cannot_be_is_refused_and_the_app_serves_on(
         assert done.returncode != 0 and said in done.stderr, done.stderr
         assert "Traceback" not in done.stderr
         assert client.ask(Counter.at("a").add) == 1
+
+
+@pytest.mark.parametrize("command", [("scale", "3"), ("restart",)])
+def test_an_app_that_is_stopping_begins_no_change_and_says_so(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    data = tmp_path / "data"
+    with running(data) as supervisor, skerry.Client(data) as client:
+        client.ask(Counter.at("a").add)
+        wait = [*CLI, "ask", "Counter/a", "wait", "5", "--data", str(data)]
+        with subprocess.Popen(wait, cwd=ROOT, stderr=subprocess.DEVNULL) as waiting:
+            await_stuck(data)
+            supervisor.terminate()
+            said = data.with_name("data.said")
+            while "stopping" not in said.read_text():
+                os.sched_yield()
+            done = launcher(*command, "--data", str(data))
+            assert (done.returncode, supervisor.poll()) == (1, None)
+            assert "The app is stopping. Ask again when it has been started." in done.stderr
+            waiting.kill()
+    app = directory.load(data)
+    assert app is not None and not app.goal
+
+
+def test_a_command_that_is_interrupted_says_that_the_change_goes_on(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with running(data, "--workers", "1"):
+        asking = subprocess.Popen(
+            [*CLI, "scale", "4", "--data", str(data)], cwd=ROOT, stderr=subprocess.PIPE, text=True
+        )
+        while version_of(data) < 4:
+            os.sched_yield()
+        asking.send_signal(signal.SIGINT)
+        assert "It goes on with the app, without this command." in asking.communicate()[1]
+        assert asking.returncode == 130
+        while len(members(data)) < 4 or directory.load(data).goal:  # type: ignore[union-attr]
+            os.sched_yield()
 
 
 def test_an_app_that_does_not_run_is_named(tmp_path: Path) -> None:
