@@ -20,8 +20,10 @@ from skerry.runtime.app import directory
 from skerry.runtime.config import Config, Program, Supervision
 from skerry.runtime.core.ownership import slot_of
 from skerry.runtime.core.placement import Placement
+from tests.crash.apps import RECEIVERS, Receiver
 from tests.processes.apps import Counter
 from tests.processes.load import Load
+from tests.processes.numbered import Sender
 from tests.processes.started import ROOT, await_start, launcher, running
 
 TURN_S = 0.002
@@ -50,10 +52,12 @@ class Waiting(Load):
 
 
 @contextlib.contextmanager
-def balanced(data: Path, **supervision: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """The app on two workers, whose load is looked at often."""
+def balanced(
+    data: Path, app: str = "trouble", module: str = "tests.processes.apps", **supervision: Any
+) -> Iterator[subprocess.Popen[bytes]]:
+    """An app on two workers, whose load is looked at often."""
     config = Config(
-        program=Program(app="trouble", target="tests.processes.apps:app", path=[str(ROOT)]),
+        program=Program(app=app, target=f"{module}:app", path=[str(ROOT)]),
         data=str(data),
         workers=2,
         supervision=Supervision(serve=True, look_s=LOOK_S, **supervision),
@@ -120,6 +124,31 @@ def test_slots_of_a_busy_worker_move_to_an_idle_one_and_each_request_counts_once
         owners = Counts(placement(data).slots)
         assert len(owners) == 3 and max(owners.values()) - min(owners.values()) <= 1
     assert launcher("check", "--data", str(data)).returncode == 0
+
+
+class Sending(Waiting):
+    """Turns that send numbered messages."""
+
+    def round(self, client: skerry.Client) -> None:
+        client.ask_many(message(Sender.at(key).next, TURN_S) for key in self._keys)
+
+
+def test_numbered_messages_come_once_and_in_order_while_slots_move_by_load(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    senders = [f"s{n}" for n in range(400) if slot_of("Sender", f"s{n}") % 2 == 0][:20]
+    with balanced(data, "numbered", "tests.processes.numbered"):
+        with Sending(data, senders) as load:
+            ours = [slot_of("Sender", key) for key in senders]
+            load.until(lambda: sum(placement(data).slots[slot] for slot in ours) > len(ours) // 4)
+            load.until(lambda: status(data)["rebalancing"]["last"]["done"])
+            load.more(3)
+        with skerry.Client(data) as client:
+            for n in range(RECEIVERS):
+                receiver = Receiver(last={})
+                while any(receiver.last.get(key, 0) < load.rounds for key in senders):
+                    receiver = client.get(Receiver.at(f"receiver-{n}")) or receiver
+                assert receiver.last == dict.fromkeys(senders, load.rounds)
+                assert receiver.wrong == []
 
 
 def test_a_hot_entity_that_no_move_can_help_moves_nothing(tmp_path: Path) -> None:
