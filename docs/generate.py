@@ -196,7 +196,7 @@ the last one found wins:
 |---|---|---|---|
 ROWS
 
-`data` and `SKERRY_DATA` also apply to every other command. Sizes are bytes, or numbers with a unit
+`data` and `SKERRY_DATA` also apply to every other command but `cluster`. Sizes are bytes, or numbers with a unit
 that is a power of 1024: `256M`, `10G`, `1T`. [Size the cache and the quota](../how-to/sizing.md) says how to choose
 them.
 

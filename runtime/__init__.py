@@ -68,6 +68,7 @@ runtime/app/    An app starts, and is watched.
     load.py         Loads the app that a target names: `module:app`, `package.module`, `file.py` or `file.py:app`.
     background.py   Runs a supervisor as a process of its own, beside the program that asks for it: `app.running()`.
     supervisor.py   Runs an app: takes its data, keeps a worker per shard alive, and ends the workers in order.
+    sockets.py      Where clients and workers find the processes of a run: a folder of sockets, and what is told of it.
     opening.py      Opens an app's data for a run, and refuses data that must not run.
     directory.py    The files that describe an app in its data directory.
     coordinator.py  The coordinator of an app on one machine: its data directory.
@@ -89,6 +90,9 @@ runtime/app/    An app starts, and is watched.
     questions.py    The conversation of a supervisor with its workers: rounds of questions, and the word to stop.
     watch.py        The policy of a supervisor: when a worker is restarted, isolated or given up, and when all is over.
     machine.py      The machine under the app: its cores, its limit on open files, and what it does to processes.
+    hosted.py       What becomes of the stores of an app's members in a cluster, where a host has copies of them.
+    members.py      What becomes of the stores of an app's members, on one machine.
+    premises.py     Where an app lives: on this machine, or in a cluster.
 
 runtime/worker/    A process around one shard.
     assignment.py  A worker's assignment: its shard, what it has to know of the app, and the exit codes of its end.
@@ -101,6 +105,7 @@ runtime/worker/    A process around one shard.
     copies.py      Copies of a store for backups, made by a thread while turns go on.
     sinks.py       Writes the items of outputs to sinks, on a thread per sink, so that the worker never waits.
     ports.py       What the driver of a shard stands on, each port with its promise.
+    leased.py      A worker answers only as long as its host holds the app's lease.
     sources.py     Reads partitions of sources, batch by batch, so that the worker never waits.
 
 runtime/client/    A caller's end of the lines.
@@ -200,6 +205,32 @@ runtime/store/    Down to the disk.
     sealed_file.py   Small files in which every bit counts: JSON behind its checksum, written whole or not at all.
     check.py         Verifies a store that is not in use: each record's chain, each row's checksum, each slot's count.
 
+runtime/cluster/    An app on several machines, over NATS JetStream.
+    coordinator.py       The coordinator of an app on several hosts: a bucket in NATS, and this host's data directory.
+    settings.py          How an app's bucket is set up, and what is wrong with one that was set up otherwise.
+    parts.py             A snapshot in parts: files are cut, and put together by digests.
+    names.py             What an app's streams, subjects and keys are called in NATS.
+    engine.py            The connection to NATS: an event loop on a thread of its own, which other threads ask.
+    nodes.py             The NATS servers of a folder: a cluster on this machine, for trying things out.
+    node.py              One NATS server on this machine: its process, its files, and what it says.
+    server.py            The program `nats-server`: where it is, whether it will do, and what a node of ours is told.
+    addresses.py         Where the NATS servers on this machine listen: three ports of loopback for each.
+    monitor.py           What a NATS server tells about itself on its monitoring port: an HTTP request, a JSON answer.
+    probe.py             Whether a cluster takes a stream that all of its nodes keep: one is made, and deleted.
+    joining.py           A host joins a cluster: it finds servers that will do, and the app's bucket.
+    lease.py             Who runs an app: what the key of the lease says, and when its holder counts as gone.
+    renewing.py          Renews the lease that this process holds, on a thread of its own.
+    bucket.py            An app's bucket in NATS: a few keys, each changed by compare-and-set.
+    snapshots.py         Snapshots of a shard's store in NATS, and the pointer that says which of them count.
+    snapshot_pointer.py  The key that says which snapshots of a shard count: it moves forward only.
+    snapshot_stream.py   What is asked of the stream that holds the parts of snapshots.
+    asking.py            Asks the servers what may be asked twice, again and again for a while.
+    appending.py         One append to a replicated log, whose outcome may be unknown for a while.
+    local.py             Opens a shard's store on a host of a cluster, where it is a copy of what the cluster has.
+    log.py               A shard's log in a cluster: each record is in the replicated stream before it counts.
+    replica.py           What a worker has to do with the cluster: its shard's log, and snapshots of its store.
+    stream.py            A log in JetStream: one stream with one subject, replicated, appended to by expectation.
+
 runtime/transport/    Across to the next shard.
     pipe.py  ZeroMQ as a mere pipe between shards: bytes in, maybe bytes out.
 
@@ -207,6 +238,7 @@ runtime/cli/    The launcher, a file a command.
     message.py   `skerry ask` and `skerry send`: send one message to a running app from the shell.
     settings.py  The settings that have a flag, a variable and a key: one table, from which all three come.
     progress.py  Shows how far a running app has come: a bar on a terminal, a line now and then elsewhere.
+    cluster.py   `skerry cluster up`, `down` and `status`: NATS servers on this machine, for trying things out.
     dead.py      `skerry dead`: list the messages that were refused or failed, show, retry or drop them.
     keep.py      `skerry backup` and `skerry restore`: copy an app's data as of one moment, and run the copy.
     operate.py   `skerry status`, `stop` and `check`: look at an app, end it, verify its stores.

@@ -110,6 +110,26 @@ class Supervision(Struct, frozen=True, kw_only=True):
             raise ValueError(f"the load can't be looked at every {self.look_s:g} s")
 
 
+class Cluster(Struct, frozen=True, kw_only=True):
+    """The cluster that an app runs in, by way of NATS."""
+
+    servers: list[str]
+    """URLs of NATS servers. A password in them is shown to nobody."""
+    host: str
+    """This host's name."""
+    lease_s: float = 10.0
+    """How long a host may be silent before another takes its place. Longer than an election of the
+    servers takes, or each would look like the death of a host."""
+    replicas: int = 3
+    """Of each stream."""
+
+    def __post_init__(self) -> None:
+        if not self.servers:
+            raise ValueError("a cluster is reached by the URL of a NATS server at least")
+        if not self.host:
+            raise ValueError("a host has a name")
+
+
 class Config(Struct, frozen=True, kw_only=True):
     """Everything that is settled before a worker starts."""
 
@@ -121,6 +141,8 @@ class Config(Struct, frozen=True, kw_only=True):
     storage: Storage = Storage()
     limits: Limits = Limits()
     supervision: Supervision = Supervision()
+    cluster: Cluster | None = None
+    """None: the app lives on this machine."""
 
     def __post_init__(self) -> None:
         if self.workers is not None:

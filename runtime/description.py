@@ -53,8 +53,26 @@ class Description(Struct):
     """Entity types that are stored under an earlier name: name, earlier name."""
     life: str = ""
     """Tells the outputs of an app since a restore from those before it: docs/ideas/sinks.md."""
+    cluster: str = ""
+    """The app's name in a cluster, of whose rows a data directory holds a copy; empty: an app of one
+    machine."""
     backup: Backup | None = None
     """The backup that this describes; None for an app that can run."""
+
+    @classmethod
+    def first(cls, app: str, placement: Placement) -> Description:
+        """Describe an app that has never run."""
+        return cls(
+            format=FORMAT,
+            generation=1,
+            app=app,
+            directory=os.urandom(16).hex(),
+            target="",
+            incarnation=os.urandom(16).hex(),
+            placement=placement,
+            sync="commit",
+            boot_id=boot_id(),
+        )
 
     @property
     def may_have_lost(self) -> bool:

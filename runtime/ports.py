@@ -248,13 +248,28 @@ class Coordinator(Protocol):
     def acquire(self) -> None:
         """Take the lease. It lasts until `release`, or until this process ends in whatever way.
 
-        Raises StoreLocked: another process holds it.
+        Where an app has several hosts, this waits while another one holds it; and a process that is
+        silent for the time of a lease loses it.
+
+        Raises StoreLocked: another process uses this data directory.
         """
         ...
 
     def holds(self) -> bool:
         """Whether the lease still guards what it was taken for. If somebody has removed or replaced
         that, nothing there is ours to change."""
+        ...
+
+    @property
+    def lost(self) -> bool:
+        """Whether the lease is another's by now, or gone: it will not hold again. While nobody can be
+        asked, a lease may neither hold nor be lost."""
+        ...
+
+    @property
+    def until_ns(self) -> int:
+        """Up to when nobody else can have taken the lease: ns since this machine started, including
+        the time that it slept."""
         ...
 
     def release(self) -> None:

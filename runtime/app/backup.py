@@ -125,7 +125,7 @@ def restore(backup: Path, data: Path, say: Say) -> Description:
                 f"The backup {backup} is damaged, and nothing was restored. "
                 f"{damage.replace(str(partial), str(backup))} Take another backup."
             )
-        app.backup, app.directory = None, os.urandom(16).hex()
+        app.backup, app.cluster, app.directory = None, "", os.urandom(16).hex()
         app.begin_anew()
         app.boot_id, app.clean = boot_id(), True
         membership.adopt(partial, app)

@@ -33,6 +33,14 @@ class DirectoryCoordinator:
             return False
         return os.path.samestat(os.fstat(self._lock), here)
 
+    @property
+    def lost(self) -> bool:
+        """Whether the lock guards nothing."""
+        return not self.holds()
+
+    until_ns = 1 << 62
+    """A lock has no end."""
+
     def release(self) -> None:
         """Give the lease back."""
         assert self._lock is not None, "the lease was taken"

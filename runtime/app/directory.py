@@ -26,6 +26,9 @@ NAME, RUNNING, LOCK = "app.json", "run.json", "lock"
 UNSEALED_FORMAT = 1
 """The format without a checksum."""
 
+MEND = "Put the newest app.json back, or restore the app's last backup."
+"""What to do about a damaged one."""
+
 PROBED_S = 0.5
 """How long the lock may be held by processes that only look whether an app runs."""
 
@@ -65,8 +68,11 @@ def load(data: Path) -> Description | None:
     return decoded(raw, path)
 
 
-def decoded(raw: bytes, path: Path) -> Description:
-    """Return the description in the bytes of an app.json. Raises StoreDamaged."""
+def decoded(raw: bytes, place: Path | str, mend: str = MEND) -> Description:
+    """Return the description in the bytes of an app.json.
+
+    Raises StoreDamaged, which names the place of these bytes, and what mends it.
+    """
     try:
         written = sealed_file.decoded(raw, _Written).format
         if written == FORMAT:
@@ -76,11 +82,10 @@ def decoded(raw: bytes, path: Path) -> Description:
     except ValueError as error:
         if (written := _unsealed_format(raw)) != UNSEALED_FORMAT:
             raise StoreDamaged(
-                f"{path} does not read as an app's description: {error}. Nothing was changed. Put "
-                f"the newest app.json back, or restore the app's last backup."
+                f"{place} does not read as an app's description: {error}. Nothing was changed. {mend}"
             ) from error
     raise StoreDamaged(
-        f"{path} has format {written}; this skerry reads {FORMAT}. Install the release that "
+        f"{place} has format {written}; this skerry reads {FORMAT}. Install the release that "
         f"wrote it, or a newer one."
     )
 
@@ -120,6 +125,15 @@ def lock(data: Path) -> int:
     os.ftruncate(fd, 0)
     os.pwrite(fd, str(os.getpid()).encode(), 0)
     return fd
+
+
+def refuse_copy(data: Path, app: Description) -> None:
+    """Raises SkerryError: a data directory is a host's copy of what a cluster has."""
+    if app.cluster:
+        raise SkerryError(
+            f"{data} is a host's copy of the app {app.app!r}, whose data are in a cluster "
+            f"({app.cluster} in NATS). Start it with --cluster, and ask while it runs."
+        )
 
 
 def announce(data: Path, running: Running) -> None:

@@ -26,7 +26,7 @@ from skerry.runtime import as_json
 from skerry.runtime.app.directory import find_data, is_running
 from skerry.runtime.app.load import absolute_path, check, current_folder, hidden, not_while_loading
 from skerry.runtime.app.questions import Progress
-from skerry.runtime.app.supervisor import Supervisor
+from skerry.runtime.app.supervisor import LAPSED, Supervisor
 from skerry.runtime.causes import exit_code, explained
 from skerry.runtime.client.connection import Connection
 from skerry.runtime.config import Config, Program, Supervision
@@ -92,8 +92,11 @@ def _main_file() -> Path | None:
 def supervise(config: Config, say: Say, show: Callable[[Progress], None]) -> tuple[int, Progress]:
     """Run an app in this process; return its exit code and what it did."""
     refuse_free_threads()
-    supervisor = Supervisor(config, say=say, show=show)
-    return supervisor.run(), supervisor.progress
+    while True:
+        supervisor = Supervisor(config, say=say, show=show)
+        code = supervisor.run()
+        if code != LAPSED:
+            return code, supervisor.progress
 
 
 def refuse_free_threads() -> None:

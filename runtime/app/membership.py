@@ -26,7 +26,7 @@ from skerry.errors import SkerryError, StoreDamaged
 from skerry.runtime.app import directory, placer
 from skerry.runtime.app.directory import LOCK, NAME, RUNNING, load
 from skerry.runtime.core.progress import stored
-from skerry.runtime.description import FORMAT, Description, boot_id
+from skerry.runtime.description import Description
 from skerry.runtime.private import IN_DATA
 from skerry.runtime.store import label as labels
 from skerry.runtime.store import sealed_file
@@ -81,17 +81,7 @@ def create(data: Path, *, app: str, workers: int) -> Description:
                 f"with --data."
             )
         _remove(entry)  # Left by a first start that was cut short.
-    made = Description(
-        format=FORMAT,
-        generation=1,
-        app=app,
-        directory=os.urandom(16).hex(),
-        target="",
-        incarnation=os.urandom(16).hex(),
-        placement=placer.first(workers),
-        sync="commit",
-        boot_id=boot_id(),
-    )
+    made = Description.first(app, placer.first(workers))
     for shard in made.placement.members:
         LmdbStore.create(folder_of(data, shard), shard=shard, label=label_of(made))
     directory.replace(data, made, generation=0)
@@ -151,12 +141,16 @@ def settled(data: Path, only: Iterable[int] = ()) -> Description:
 
 
 def compared(data: Path) -> tuple[Description, list[str]]:
-    """Return the description of a stopped app, and a sentence for each store that it does not fit."""
+    """Return the description of a stopped app, and a sentence for each store that it does not fit.
+
+    Raises SkerryError: it is a host's copy of what a cluster has.
+    """
     while True:
         app, found = load(data), _labels(data)
         if load(data) == app:  # Else a start has begun meanwhile: look again.
             break
     assert app is not None, "callers have looked for the app"
+    directory.refuse_copy(data, app)
     return app, [damage for _, damage in disagreements(data, app, found)]
 
 

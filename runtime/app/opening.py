@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from skerry.errors import SkerryError, StoreDamaged, storable
-from skerry.runtime.app import membership
+from skerry.runtime.app import directory, membership
 from skerry.runtime.app.machine import usable_cores
 from skerry.runtime.app.reshard import reshard
 from skerry.runtime.config import Config
@@ -54,6 +54,7 @@ def _checked(known: Description, config: Config, data: Path, say: Say) -> Descri
             f"{data} is a backup, which is kept as it is. `skerry restore {data} "
             f"--data DIR` makes a data directory from it that can run."
         )
+    directory.refuse_copy(data, known)
     for _, damage in membership.disagreements(data, known):
         raise StoreDamaged(damage)
     for sentence in membership.clear(data, known):

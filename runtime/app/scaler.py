@@ -23,9 +23,10 @@ from typing import Any, Protocol
 from msgspec import Struct
 from msgspec.structs import replace
 
-from skerry.errors import SkerryError
-from skerry.runtime.app import membership, placer, room
+from skerry.errors import SkerryError, Unavailable
+from skerry.runtime.app import placer, room
 from skerry.runtime.app.balancing import Balancing, Transfer
+from skerry.runtime.app.members import Members
 from skerry.runtime.app.questions import Questions
 from skerry.runtime.app.scaling import Reassignment, Scaling
 from skerry.runtime.config import check_workers
@@ -96,11 +97,13 @@ class Scaler:
         data: Path,
         description: Description,
         coordinator: Coordinator,
+        stores: Members,
         questions: Questions,
         hands: Hands,
         say: Say,
     ) -> None:
         self._data, self._description, self._coordinator = data, description, coordinator
+        self._stores = stores
         self._questions, self._hands, self._say = questions, hands, say
         self._scaling: Scaling | None = None
         self._ask_s = self._began_s = self._held_until_s = 0.0
@@ -172,7 +175,7 @@ class Scaler:
         except ValueError as error:
             raise SkerryError(f"Nothing was changed: {error}.") from None
         members = self._description.placement.members
-        new = membership.free_ids(self._data, self._description, workers - len(members))
+        new = self._stores.free_ids(self._description, workers - len(members))
         return [*members[:workers], *new]
 
     def _aim(self, goal: list[int]) -> None:
@@ -221,7 +224,7 @@ class Scaler:
         self._began_version, goal = self._description.placement.version, scaling.goal
         new = [shard for shard in goal if shard not in self._description.placement.members]
         for shard in new:
-            membership.recruit(self._data, self._description, shard)
+            self._stores.recruit(self._description, shard)
         everybody = [*self._description.placement.members, *new]
         self._questions.members(everybody)
         if new:
@@ -263,9 +266,13 @@ class Scaler:
         self._count(standings.values())
         leave = set(description.placement.members) - set(found.members)
         came = [s for s in found.members if s not in description.placement.members]
-        self._put(placement=found)
+        try:
+            self._put(placement=found)
+        except Unavailable as error:  # Whoever keeps the description: it may be there or not.
+            self._wait(f"for who keeps the description: {error}")
+            return
         for shard in came:
-            membership.enrolled(self._data, description, shard)
+            self._stores.enrolled(description, shard)
         for shard in leave:
             self._retire(shard)
         self._ask_s = 0.0
@@ -300,7 +307,7 @@ class Scaler:
         self._questions.members(self._description.placement.members)
         self._hands.announce(self._description.placement.members)
         self._hands.dismiss(shard)
-        membership.retire(self._data, self._description, shard)
+        self._stores.retire(self._description, shard)
 
     def _end(self, scaling: Scaling) -> None:
         self._scaling, summary, transfer = None, self._counted, self._transfer

@@ -11,7 +11,6 @@ Runs in the main thread of its process, since a child dies with the thread that 
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,32 +20,28 @@ from msgspec.structs import replace
 
 from skerry.errors import SkerryError
 from skerry.runtime import forks
-from skerry.runtime.app import control
 from skerry.runtime.app.children import STOP_S, Child, reap_orphans, spawn_due, stuck_of
-from skerry.runtime.app.coordinator import DirectoryCoordinator
 from skerry.runtime.app.ends import Ends
 from skerry.runtime.app.machine import Pins, allow_files
-from skerry.runtime.app.opening import open_app
+from skerry.runtime.app.premises import premises
 from skerry.runtime.app.questions import Progress, Questions
 from skerry.runtime.app.restarter import Restarter
 from skerry.runtime.app.scaler import Held, Scaler
 from skerry.runtime.app.signals import Signals
+from skerry.runtime.app.sockets import Sockets
 from skerry.runtime.config import Config, Program
-from skerry.runtime.description import Running
-from skerry.runtime.gateway import knock
-from skerry.runtime.ports import Coordinator
 from skerry.runtime.printable import Say
-from skerry.runtime.private import SocketsFolder, narrow, remove_left
+from skerry.runtime.private import narrow, remove_left
 from skerry.runtime.worker.assignment import Assignment
+
+LAPSED = -1
+"""The exit code of a run whose lease has ended: the app can be run again."""
 
 POLL_S = 0.05
 """How often to look while workers come up or end."""
 
 BEATS_S = 0.5
 """How often to look at least. A change of a heartbeat may go unnoticed for as long."""
-
-SOCKETS_EVERY_S = 2.0
-"""How often to look whether the sockets are still where clients and peers expect them."""
 
 
 class Supervisor:
@@ -61,12 +56,12 @@ class Supervisor:
     ) -> None:
         self._config, self._say, self._show = config, say, show
         self._data = Path(config.data).absolute()
-        self._coordinator: Coordinator = DirectoryCoordinator(self._data)
-        self._secret = knock.new_secret()
-        self._sockets: SocketsFolder | None = None
-        self._look_at_sockets_s = 0.0
-        self._children: list[Child] = []
         self._signals = Signals()
+        self._coordinator, self._members, self._leave = premises(
+            config, self._data, say, lambda: self._signals.count > 0
+        )
+        self._sockets: Sockets | None = None
+        self._children: list[Child] = []
         self._exit: int | None = None
         """The exit code, once the app is to end."""
         self._ends = Ends(self._data, say)
@@ -79,17 +74,26 @@ class Supervisor:
     def run(self) -> int:
         """Run the app; return the exit code. Raises SkerryError: it was refused.
 
-        0: it ended or was stopped. 1: the supervisor gave it up. 3: a store is damaged.
+        0: it ended or was stopped. 1: the supervisor gave it up. 3: a store is damaged. LAPSED: its
+        lease has ended, and another host may run it.
         """
         if self._data.is_dir():
             narrow(self._data, self._say)
-        self._coordinator.acquire()
+        try:
+            return self._run()
+        finally:
+            self._leave()
+
+    def _run(self) -> int:
+        with self._signals.heeded():
+            self._coordinator.acquire()
         try:
             # A supervisor that was killed has left it; until we announce ourselves, nobody runs the app.
             if left := self._coordinator.last_running():
                 remove_left(left.folder)
             self._coordinator.withdraw()
-            app = open_app(self._config, self._coordinator, self._data, self._say)
+            app = self._members.open(self._config)
+            self._config = self._members.settled(self._config)
             self._description, members = app, app.placement.members
             allow_files(len(members))
             logs = self._data / "logs"
@@ -98,54 +102,45 @@ class Supervisor:
             supervision = self._config.supervision
             weigh_s = supervision.look_s if supervision.rebalance else None
             self._children = [Child(shard, self._say) for shard in members]
+            sockets = Sockets(self._data, self._config, self._coordinator)
             self._questions = Questions(
-                members, self._secret, serve=supervision.serve, weigh_s=weigh_s
+                members, sockets.secret, serve=supervision.serve, weigh_s=weigh_s
             )
+            self._questions.folder = sockets.path
             self.progress = self._questions.progress
             self._restarter = Restarter(self._children, self._questions, self, logs, self._say)
-            self._make_sockets()
+            self._sockets = sockets
+            self.announce(members)
             self._scaler = Scaler(
-                self._data, app, self._coordinator, self._questions, self, self._say
+                self._data, app, self._coordinator, self._members, self._questions, self, self._say
             )
             self._scaler.start(self._config.workers)
             forks.let_go_in_children([self._data, self._questions.folder])
             with self._signals.heeded():
-                self._supervise()
+                self._supervise(sockets)
             return self._exit or 0
         finally:
             self._clean_up()
             self._coordinator.release()
 
-    def _make_sockets(self) -> None:
-        """Make a folder for the sockets and our own door, and tell clients of it."""
-        self._sockets = SocketsFolder(self._data)
-        self._questions.folder = self._sockets.path
-        self._door = control.Door(self._sockets.path, self._secret)
-        self.announce(self._description.placement.members)
-
     def announce(self, shards: Sequence[int]) -> None:
         """Tell clients and workers which shards there are, and where."""
         assert self._sockets is not None, "there are sockets to tell of"
-        self._coordinator.announce(
-            Running(
-                pid=os.getpid(),
-                app=self._config.program.app,
-                sockets=os.fsencode(self._sockets.path).decode(errors="surrogateescape"),
-                shards=list(shards),
-                secret=self._secret,
-            )
-        )
+        self._sockets.announce(shards)
 
-    def _supervise(self) -> None:
+    def _supervise(self, sockets: Sockets) -> None:
         """Keep the workers until all have come to their end."""
         started = time.monotonic()
         while not all(child.done for child in self._children):
+            sockets.tell_lease()
+            if self._exit is None and self._coordinator.lost:
+                self._stand_down()
             if self._exit is None:
                 spawn_due(self._children, self.assignment)
             if self._config.supervision.pin:
                 self._pins.deal([child.pids for child in self._children])
-            self._questions.listen(self._signals.bell, self._door.fd, self._patience_s())
-            self._door.serve(self)
+            self._questions.listen(self._signals.bell, sockets.door.fd, self._patience_s())
+            sockets.door.serve(self)
             # Before any end of a worker is looked at: it may have been told to stop as we were.
             if self._signals.count and self._exit is None:
                 self._say("stopping: what runs is committed …")
@@ -154,7 +149,7 @@ class Supervisor:
             if self._exit is None:
                 for child in self._children:
                     child.look(self._config.supervision.hang_s)
-                self._look_at_sockets()
+                self._look_at(sockets)
                 if self._exit is None:
                     self._go_on()
             else:
@@ -162,6 +157,18 @@ class Supervisor:
             self.progress.seconds = time.monotonic() - started
             self._show(self.progress)
         self._questions.count()
+
+    def _stand_down(self) -> None:
+        """End the workers, whose data are not ours any more."""
+        if self._config.cluster is None:
+            self._say(f"{self._data} was removed or replaced while the app ran. The app ends.")
+            self._stop(1)
+            return
+        self._say("the lease of this host has ended, and its workers with it; it joins again")
+        self._exit, self._stop_by_s = (
+            LAPSED,
+            0.0,
+        )  # Killed at once: others run them by now, or will.
 
     def _go_on(self) -> None:
         """Move slots, if some are to move; see whether all is over, if not."""
@@ -199,9 +206,8 @@ class Supervisor:
             return
         self._restarter.close()
         self._questions.close()
-        ours = self._coordinator.holds()
-        if ours or self._sockets.path.parent != self._data.resolve():
-            self._sockets.remove()
+        ours = self._exit == LAPSED or not self._coordinator.lost
+        self._sockets.remove(ours=ours)
         if not ours:
             self._say(f"{self._data} was removed or replaced; what is there now is left alone.")
             return
@@ -264,12 +270,13 @@ class Supervisor:
 
     def assignment(self, child: Child) -> Assignment:
         """Return the assignment of a worker that is started now."""
+        assert self._sockets is not None, "there is a place to meet"
         return Assignment(
             shard=child.shard,
             config=self._config,
             description=self._description,
-            sockets=str(self._questions.folder),
-            secret=self._secret,
+            sockets=str(self._sockets.path),
+            secret=self._sockets.secret,
             slow=child.watch.slow,
             poison=child.watch.poison,
             verdict=child.watch.verdict,
@@ -294,37 +301,26 @@ class Supervisor:
         if self._adopts:
             reap_orphans(self._children)
 
-    def _look_at_sockets(self) -> None:
+    def _look_at(self, sockets: Sockets) -> None:
         """Make the sockets again when somebody has removed them, as a cleaner of old files does. Without
         them, no client finds a worker, nor does another worker. The workers are started anew."""
-        now = time.monotonic()
-        if now < self._look_at_sockets_s or self._sockets is None:
+        if not sockets.due:
             return
-        self._look_at_sockets_s = now + SOCKETS_EVERY_S
-        if not self._coordinator.holds():
-            self._say(f"{self._data} was removed or replaced while the app ran. The app ends.")
-            self._stop(1)
+        if sockets.whole(child.shard for child in self._children if child.serves):
             return
-        folder = self._sockets
-        serving = [child.shard for child in self._children if child.serves]
-        names = [f"{of}-{shard}" for shard in serving for of in ("door", "pipe", "beat")]
-        names.append(control.NAME)
-        if folder.stands() and all((folder.path / name).exists() for name in names):
-            return
+        before = sockets.path
         try:
-            folder.remove()
-            self._door.close()
-            self._make_sockets()
+            sockets.close()
+            sockets.make()
+            self._questions.folder = sockets.path
+            self.announce(self._description.placement.members)
         except (SkerryError, OSError) as error:
-            self._say(
-                f"the sockets in {folder.path} were removed, and can't be made again. The app ends."
-            )
-            self._say(str(error))
+            self._say(f"the sockets in {before} were removed, and can't be made again: {error}")
             self._stop(1)
             return
         self._say(
-            f"the sockets in {folder.path} were removed. They are made again, in "
-            f"{self._sockets.path}, and the workers started anew; nothing is lost."
+            f"the sockets in {before} were removed. They are made again, in {sockets.path}, and the "
+            f"workers started anew; nothing is lost."
         )
         for child in self._children:
             child.kill()

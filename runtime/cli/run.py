@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ from skerry.runtime.cli.settings import counted, option, size
 if TYPE_CHECKING:
     from skerry.app import App
     from skerry.runtime.app.launch import Progress
-    from skerry.runtime.config import Config, Program
+    from skerry.runtime.config import Cluster, Config, Program
 
 
 def _sync(text: str) -> str:
@@ -39,6 +40,9 @@ def run(
     cache: Annotated[int | None, option("cache", parser=size)] = None,
     quota: Annotated[int | None, option("quota", parser=size)] = None,
     hang: Annotated[float | None, option("hang", min=0.1)] = None,
+    cluster: Annotated[str | None, option("cluster")] = None,
+    host: Annotated[str | None, option("host")] = None,
+    lease: Annotated[float | None, option("lease", min=1)] = None,
     serve: Annotated[
         bool, typer.Option("--serve", help="keep running when all sources have ended")
     ] = False,
@@ -59,6 +63,7 @@ def run(
         skerry run examples.bank
         skerry run examples/word_count.py -- books/*.txt
         skerry run shop:app --workers 4 --data /var/lib/shop
+        skerry run shop:app --cluster nats://h1:4222,nats://h2:4222
     """
     from skerry.runtime.app.launch import supervise
     from skerry.runtime.config import Config, Storage, Supervision
@@ -74,6 +79,7 @@ def run(
             storage=Storage(**_given(sync=sync, quota_bytes=quota, accept_loss=accept_loss)),
             limits=Limits(**_given(cache_bytes=cache)),
             supervision=Supervision(**_given(hang_s=hang, serve=serve, rebalance=not no_rebalance)),
+            cluster=_cluster(cluster, host, lease),
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
@@ -85,6 +91,18 @@ def run(
     for line in _summary(config, progress):
         shown.say(line)
     raise typer.Exit(code)
+
+
+def _cluster(servers: str | None, host: str | None, lease_s: float | None) -> Cluster | None:
+    """Return the cluster to run in. Raises ValueError."""
+    from skerry.runtime.config import Cluster
+
+    if servers is None:
+        if host is not None or lease_s is not None:
+            raise ValueError("--host and --lease are for a host of a cluster: give --cluster, too")
+        return None
+    urls = [url.strip() for url in servers.split(",") if url.strip()]
+    return Cluster(servers=urls, host=host or socket.gethostname(), **_given(lease_s=lease_s))
 
 
 def _load(target: str, args: list[str]) -> tuple[App, Program]:

@@ -67,6 +67,16 @@ SETTINGS = {
             "memory per worker for entities; rows that the log alone holds may take as much",
         ),
         Setting("quota", "size", "1T", "disk per worker"),
+        Setting(
+            "cluster", "urls", "none", "NATS servers of the cluster to run in, with commas between"
+        ),
+        Setting("host", "name", "this machine's name", "this host's name in the cluster"),
+        Setting(
+            "lease",
+            "seconds",
+            "10",
+            "how long a host of a cluster may be silent before another takes its place",
+        ),
         Setting("hang", "seconds", "10", "how long a handler may take before its worker is killed"),
     )
 }

@@ -97,6 +97,11 @@ def head_of(record: bytes) -> tuple[int, int, int, int]:
     return no, checksum_of(record), epoch, time_ns
 
 
+def previous_of(record: bytes) -> int:
+    """Read the checksum of the record before it, without verifying this one."""
+    return int(_HEADER.unpack_from(record, _CHECKSUM.size)[-1])
+
+
 def decode(record: bytes) -> Decoded:
     """Decode and verify a record. Raises ValueError, which says what is wrong."""
     if len(record) < _BODY_AT:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import lmdb
 
-from skerry.errors import StoreDamaged, StoreFull
+from skerry.errors import SkerryError, StoreDamaged, StoreFull
 from skerry.runtime.causes import explained, is_limit
 
 NEARLY_FULL = 0.8
@@ -42,7 +42,7 @@ class Quota:
 
     def explain(self, error: Exception) -> Exception:
         """Say what `error`, which a commit raised, means for the app. It ends the worker."""
-        if isinstance(error, StoreFull):
+        if isinstance(error, SkerryError):
             return error
         if isinstance(error, lmdb.MapFullError):
             return self._full()

@@ -115,18 +115,21 @@ class LmdbStore(Rows):
         memtable_bytes: int = 64 << 20,
         log_bytes: int = 64 << 20,
         wake: Callable[[], None] = lambda: None,
+        replicate: Callable[[Segments], Log] = lambda segments: segments,
     ) -> LmdbStore:
         """Open and recover a store.
+
+        `replicate`: puts another log in front of the segments, which has more than they do.
 
         Raises StoreDamaged, also for a folder that is no store, or another's; StoreLocked.
         """
         environment = Environment(path, shard=shard, quota_bytes=quota_bytes)
         try:
             environment.verify_small()
-            log, position = open_log(environment)
+            segments, position = open_log(environment)
             return cls(
                 environment,
-                log,
+                replicate(segments),
                 position,
                 sync=sync,
                 memtable_bytes=memtable_bytes,
@@ -197,11 +200,12 @@ class LmdbStore(Rows):
         They may be a few commits ahead of what `durable` has said, never behind it.
         """
         self.let_go()
+        self._kept = Snapshot(no, *self._hold(), time.monotonic() + KEPT_S)
+
+    def _hold(self) -> tuple[Any, LogSnapshot]:
         with self._checkpointer.moving:
             # The tree first: the log, which is looked at after it, has every row that it has.
-            transaction = self._env.begin()
-            log = self._log.hold()
-        self._kept = Snapshot(no, transaction, log, time.monotonic() + KEPT_S)
+            return self._env.begin(), self._log.hold()
 
     def copy_kept(self, no: int, folder: Path) -> Callable[[], Copied]:
         """Return what copies the rows kept for backup `no`, on any thread.
@@ -215,6 +219,11 @@ class LmdbStore(Rows):
             )
         self._kept = None
         return lambda: self._files.copy(kept.transaction, kept.log, folder)
+
+    def copy_now(self, folder: Path) -> Callable[[], Copied]:
+        """Return what copies the rows as they are durable now into a new folder, on any thread."""
+        transaction, log = self._hold()
+        return lambda: self._files.copy(transaction, log, folder)
 
     def let_go(self) -> None:
         """Keep nothing any more, unless it is being copied."""

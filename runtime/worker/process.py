@@ -21,14 +21,15 @@ import sys
 import threading
 import time
 import traceback
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import zmq
 
 from skerry import portable
 from skerry.app import App
-from skerry.errors import SkerryError, StoreDamaged, StoreLocked
+from skerry.errors import SkerryError, StoreDamaged, StoreLocked, Unavailable
 from skerry.runtime import as_json, forks
 from skerry.runtime.app.load import import_from, load
 from skerry.runtime.causes import explained, passes
@@ -40,6 +41,7 @@ from skerry.runtime.core.shard import Shard
 from skerry.runtime.gateway.listener import Listener, callers_that_fit, raise_limit
 from skerry.runtime.gateway.protocol import Control
 from skerry.runtime.ports import WorkerStore
+from skerry.runtime.printable import say
 from skerry.runtime.store.store import LmdbStore
 from skerry.runtime.transport.pipe import Pipe
 from skerry.runtime.worker import heartbeat
@@ -47,11 +49,15 @@ from skerry.runtime.worker.assignment import AGAIN, DAMAGED, HOPELESS, Assignmen
 from skerry.runtime.worker.copies import Copies
 from skerry.runtime.worker.driver import Driver, open_shard
 from skerry.runtime.worker.heartbeat import Heartbeat
+from skerry.runtime.worker.leased import LeasedListener, LeasePage
 from skerry.runtime.worker.ports import Ports
 from skerry.runtime.worker.sinks import Writers
 from skerry.runtime.worker.sources import Readers
 from skerry.runtime.worker.stopwatch import Stopwatch
 from skerry.turn import Strayed, stray
+
+if TYPE_CHECKING:
+    from skerry.runtime.cluster.replica import Replica
 
 OPENING_MS = 100
 """How often a shard that opens looks whether its disk has come further."""
@@ -88,6 +94,7 @@ class Worker:
         description = assignment.description
         folder = Path(assignment.sockets)
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._replica = _replica(assignment)
         self._store = self._open_store()
         settings = Settings.of(
             app,
@@ -104,7 +111,7 @@ class Worker:
         )
         self._pipe = Pipe(folder, assignment.shard)
         fit = callers_that_fit(len(description.placement.members))
-        self._door = Listener(assignment.listener, assignment.secret, callers_max=fit)
+        self._door = _listener(assignment, folder, callers_max=fit)
         self._heartbeat = Heartbeat(assignment.beat)
         self._stirs = 0
         self._poller = zmq.Poller()
@@ -144,21 +151,29 @@ class Worker:
     def _open_store(self) -> WorkerStore:
         """Open the shard's store, which a dying worker may still hold for a while."""
         assignment, config = self._assignment, self._assignment.config
-        deadline = time.monotonic() + LOCKED_S
+        open = partial(
+            LmdbStore.open,
+            assignment.store,
+            shard=assignment.shard,
+            sync=config.storage.sync,
+            quota_bytes=config.storage.quota_bytes,
+            memtable_bytes=config.memtable_bytes,
+            wake=self._wake,
+        )
+        deadline, told = time.monotonic() + LOCKED_S, False
         while True:
             try:
-                return LmdbStore.open(
-                    assignment.store,
-                    shard=assignment.shard,
-                    sync=config.storage.sync,
-                    quota_bytes=config.storage.quota_bytes,
-                    memtable_bytes=config.memtable_bytes,
-                    wake=self._wake,
-                )
+                if self._replica is None:
+                    return open()
+                return self._replica.open(assignment.store, lambda log: open(replicate=log))
             except StoreLocked:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.02)
+            except Unavailable as error:  # The servers are away: nothing is wrong here.
+                if not told:
+                    say(f"worker {assignment.shard} waits: {error}")
+                told = True
 
     def _wake(self) -> None:
         os.eventfd_write(self._wake_fd, 1)
@@ -171,10 +186,14 @@ class Worker:
         self._heartbeat.watch_calls()
         while not self._driver.over:
             busy = self._driver.round()
+            if self._replica is not None:
+                self._replica.step()
             patience_ns = 0 if busy else self._driver.patience_ns()
             self._listen(patience_ns // 1_000_000 + 1 if patience_ns else 0)
         self._copies.close()
         self._store.close()
+        if self._replica is not None:
+            self._replica.close()
 
     def _listen(self, timeout_ms: int) -> None:
         """Poll once, and give the driver what came."""
@@ -209,6 +228,24 @@ class Worker:
             "callers_max": self._door.callers_max,
             "turned_away": self._door.turned_away,
         }
+
+
+def _listener(assignment: Assignment, folder: Path, *, callers_max: int) -> Listener:
+    if assignment.config.cluster is None:
+        return Listener(assignment.listener, assignment.secret, callers_max=callers_max)
+    lease = LeasePage(folder)
+    return LeasedListener(
+        assignment.listener, assignment.secret, lease=lease, callers_max=callers_max
+    )
+
+
+def _replica(assignment: Assignment) -> Replica | None:
+    """Return the shard's log and snapshots in a cluster; None: the app lives on this machine."""
+    if assignment.config.cluster is None:
+        return None
+    from skerry.runtime.cluster.replica import Replica  # With the client library, only when used.
+
+    return Replica(assignment.config.cluster, assignment.description, assignment.shard, say)
 
 
 def die_with_parent() -> None:
@@ -325,6 +362,8 @@ def _run(assignment: Assignment, lifeline: int) -> int:
         worker = _start(assignment, lifeline)
     except StoreDamaged as damage:
         return _end(damage, DAMAGED)
+    except Unavailable as error:
+        return _end(error, AGAIN)
     except SkerryError as error:
         return _end(error, HOPELESS)
     except Exception as error:
@@ -335,6 +374,8 @@ def _run(assignment: Assignment, lifeline: int) -> int:
         _end_child(strayed)
     except StoreDamaged as damage:
         return _end(damage, DAMAGED)
+    except Unavailable as error:
+        return _end(error, AGAIN)
     except SkerryError as error:
         return _end(error, HOPELESS)
     return 0

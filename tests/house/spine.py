@@ -28,6 +28,7 @@ ROOMS = {
     "runtime/core/tables": "What a shard remembers, a kind of row a file.",
     "runtime/core/streams": "Ordered messages between two shards.",
     "runtime/store": "Down to the disk.",
+    "runtime/cluster": "An app on several machines, over NATS JetStream.",
     "runtime/transport": "Across to the next shard.",
     "runtime/cli": "The launcher, a file a command.",
     "runtime/simulator": "The same core on a simulated network, disk and clock.",
@@ -57,6 +58,7 @@ WALK = (
         "config",
         "background",
         "supervisor",
+        "sockets",
         "opening",
         "description",
         "directory",
@@ -162,6 +164,10 @@ WALK = (
         "checkpointer",
         "checkpoint",
     ),
+    # What hosts share.
+    *("engine", "nodes", "node", "server", "addresses", "monitor", "probe"),
+    *("joining", "settings", "lease", "renewing", "bucket"),
+    *("snapshots", "snapshot_pointer", "snapshot_stream", "asking"),
     *("tree", "environment", "lock", "quota", "disk", "label", "sealed_file", "check", "pipe"),
 )
 

@@ -41,6 +41,7 @@ STORE = [
 ]
 FIRST = {
     "client": ["tests/client", *QUICK],
+    "cluster/lease.py": ["tests/cluster/test_lease.py"],
     "gateway": ["tests/gateway/test_inquiries.py", *QUICK],
     "store/memtable.py": ["tests/store/test_memtable.py", "tests/store/test_pages.py", *STORE],
     "store/committer.py": ["tests/store/test_power.py", *STORE],
@@ -51,6 +52,9 @@ FIRST = {
     "app/balancing.py": ["tests/simulation/test_balancing.py"],
     "app/scaling.py": MOVES,
     "app/placer.py": MOVES,
+    "cluster/local.py": ["tests/cluster/test_local.py"],
+    "cluster": ["tests/cluster/test_log.py", "tests/ports/test_log.py"],
+    "worker/leased.py": ["tests/cluster/test_leased.py"],
     "worker/meter.py": ["tests/core/test_meter.py"],
     "simulator": ["tests/simulation/test_backup.py"],
 }

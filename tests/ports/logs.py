@@ -10,10 +10,12 @@ from typing import Protocol
 
 import pytest
 
+from skerry.runtime.cluster.log import ReplicatedLog
 from skerry.runtime.core import commit as records
 from skerry.runtime.core.events import Row
 from skerry.runtime.ports import Last, Log
 from skerry.runtime.store.segments import Segments
+from tests.cluster.unsteady import Unsteady
 from tests.store.power import Disk
 
 NEVER = 1 << 30
@@ -82,8 +84,22 @@ class FailingFolder(Folder):
         self._disk.cut()
 
 
+class Replicated(FailingFolder):
+    """Segments behind a stream, which outlives the power of this host."""
+
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch, rng: random.Random) -> None:
+        super().__init__(folder, patch, rng)
+        self._stream = Unsteady(room=4000)
+
+    def open(self, token: bytes, before: tuple[int, int]) -> Log:
+        local = super().open(token, before)
+        assert isinstance(local, Segments)
+        return ReplicatedLog(local, self._stream)
+
+
 ADAPTERS: dict[str, Callable[[Path, pytest.MonkeyPatch, random.Random], Failing]] = {
     "segments": FailingFolder,
+    "replicated": Replicated,
 }
 
 

@@ -15,7 +15,7 @@ from skerry.testing import NO_FAULTS
 from tests.simulation import campaign, workload
 from tests.simulation.apps import Account, Alarm, Memo, app
 
-SEEDS = int(os.environ.get("SKERRY_TEST_SEEDS", "100"))
+SEEDS = int(os.environ.get("SKERRY_TEST_SEEDS", "60"))
 
 
 @pytest.mark.timeout(0)

@@ -1,0 +1,138 @@
+"""What becomes of the stores of an app's members in a cluster, where a host has copies of them.
+
+    first start:  logs -> description, which makes them members
+    other start:  description, a generation further -> workers, which fill this host's copies
+
+The cluster has the rows; what lies on this host may be deleted at any time. So nothing here is
+compared with the description, but for one thing: the folder must not be another app's.
+
+Imported only by apps that run in a cluster. Idea: docs/ideas/hosts.md.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from skerry.errors import SkerryError, StoreDamaged, storable
+from skerry.runtime.app import directory, membership, placer
+from skerry.runtime.app.machine import usable_cores
+from skerry.runtime.app.members import Members
+from skerry.runtime.app.opening import check_name
+from skerry.runtime.cluster import names
+from skerry.runtime.cluster.coordinator import ClusterCoordinator
+from skerry.runtime.cluster.engine import Engine
+from skerry.runtime.cluster.local import unfit
+from skerry.runtime.cluster.replica import label_of
+from skerry.runtime.cluster.snapshots import Snapshots
+from skerry.runtime.cluster.stream import JetStream
+from skerry.runtime.config import Cluster, Config
+from skerry.runtime.description import Description, boot_id
+from skerry.runtime.ports import Coordinator
+from skerry.runtime.printable import Say
+
+
+class ClusterMembers:
+    """The logs of an app's members in a cluster, and the copies on this host."""
+
+    def __init__(self, data: Path, coordinator: ClusterCoordinator, engine: Engine) -> None:
+        self._data, self._coordinator, self._engine = data, coordinator, engine
+
+    def open(self, config: Config) -> Description:
+        """Note a start; see `Members.open`. The folder was checked before."""
+        if config.storage.sync == "off":
+            raise SkerryError(
+                "In a cluster each commit is synced by the servers: leave --sync off out."
+            )
+        known = self._coordinator.read()
+        if known is None:
+            known = self._create(config)
+        check_name(self._data, known.app, config.program.app)
+        before = known.generation
+        known.generation += 1
+        known.sync, known.target = config.storage.sync, storable(config.program.target)
+        known.renamed = config.program.renamed
+        known.boot_id, known.clean = boot_id(), False
+        self._coordinator.replace(known, generation=before)
+        return known
+
+    def settled(self, config: Config) -> Config:
+        """Return the settings with the number of replicas, which depends on the servers."""
+        assert config.cluster is not None, "it runs in a cluster"
+        return replace(config, cluster=replace(config.cluster, replicas=self._coordinator.replicas))
+
+    def _create(self, config: Config) -> Description:
+        """Make a new app: its logs first, then the description, which makes them members."""
+        workers = config.workers or len(usable_cores())
+        made = Description.first(config.program.app, placer.first(workers))
+        made.cluster = names.of_app(made.app)
+        for shard in made.placement.members:
+            self.recruit(made, shard)
+        self._coordinator.replace(made, generation=0)
+        return made
+
+    def free_ids(self, app: Description, count: int) -> list[int]:
+        """Return ids that no shard ever had."""
+        first = app.placement.next_id
+        return list(range(first, first + count))
+
+    def recruit(self, app: Description, shard: int) -> None:
+        """Make a log. Its shard's worker makes the store."""
+        self._log(app, shard).create(replicas=self._coordinator.replicas)
+
+    def enrolled(self, app: Description, shard: int) -> None:
+        """Do nothing: a worker labels its store by the description."""
+
+    def retire(self, app: Description, shard: int) -> None:
+        """Remove a log, its snapshots and the copy on this host."""
+        folder = membership.folder_of(self._data, shard)
+        if folder.exists() and not unfit(folder, label_of(app, shard)):
+            shutil.rmtree(folder)
+        self._log(app, shard).delete()
+        replicas = self._coordinator.replicas
+        Snapshots(self._engine, app.app, app.incarnation, shard, replicas).remove()
+
+    def _log(self, app: Description, shard: int) -> JetStream:
+        return JetStream(self._engine, names.log_of(app.app, app.incarnation, shard))
+
+
+def in_cluster(
+    cluster: Cluster, app: str, data: Path, say: Say, stop: Callable[[], bool]
+) -> tuple[Coordinator, Members, Callable[[], None]]:
+    """Return who coordinates an app in a cluster, who keeps its members' stores, and what lets go of
+    the servers. Raises SkerryError: the folder is another app's."""
+    check_folder(data, app)
+    engine = Engine(cluster.servers, name=f"skerry {app} {cluster.host}")
+    coordinator = ClusterCoordinator(
+        engine, app, cluster.host, data, say=say, stop=stop, lease_s=cluster.lease_s
+    )
+    return coordinator, ClusterMembers(data, coordinator, engine), engine.close
+
+
+def check_folder(data: Path, app: str) -> None:
+    """Refuse a folder that holds anything but an empty host's, or a copy of this app's data.
+
+    Raises SkerryError.
+    """
+    try:
+        here = directory.load(data)
+    except StoreDamaged:
+        return  # A copy of what the cluster has; it is written again.
+    if here is None:
+        there = data.iterdir() if data.is_dir() else ()
+        strange = [entry.name for entry in there if entry.name not in membership.OWN]
+        if strange:
+            raise SkerryError(
+                f"{data} holds {sorted(strange)[0]!r} and no app.json: it is no data directory of "
+                f"skerry. Choose an empty or new folder with --data."
+            )
+        return
+    check_name(data, here.app, app)
+    if not here.cluster:
+        raise SkerryError(
+            f"{data} holds the app {here.app!r} of this machine alone. Choose another folder for the "
+            f"cluster's copy with --data."
+        )

@@ -1,0 +1,46 @@
+"""What an app's streams, subjects and keys are called in NATS.
+
+    skerry-shop                  bucket: description, lease, announcement, snapshot.1f0c9a27.3
+    skerry-shop-1f0c9a27-3       stream: the log of shard 3 in that incarnation
+    skerry-shop-snapshots        stream: snapshots of all shards, in parts:
+        skerry-shop-snapshots.1f0c9a27.3.<snapshot>.<part>
+
+A log's name carries the incarnation: a stream that was deleted and made anew would take records
+that expect an empty one.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+import re
+
+import xxhash
+
+_PLAIN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def of_app(app: str) -> str:
+    """Return what all names of an app begin with. Names that NATS does not take are hashed."""
+    plain = app if _PLAIN.fullmatch(app) else f"x{xxhash.xxh3_64_hexdigest(app.encode())}"
+    return f"skerry-{plain}"
+
+
+def log_of(app: str, incarnation: str, shard: int) -> str:
+    """Return the name of a shard's log; its only subject has the same name."""
+    return f"{of_app(app)}-{incarnation[:8]}-{shard}"
+
+
+def snapshots_of(app: str) -> str:
+    """Return the name of the stream that holds the snapshots of all shards."""
+    return f"{of_app(app)}-snapshots"
+
+
+def parts_of(app: str, incarnation: str, shard: int) -> str:
+    """Return what the subjects of a shard's snapshots begin with."""
+    return f"{snapshots_of(app)}.{incarnation[:8]}.{shard}"
+
+
+def pointer_of(incarnation: str, shard: int) -> str:
+    """Return the key, in the app's bucket, that says which snapshots of a shard count."""
+    return f"snapshot.{incarnation[:8]}.{shard}"

@@ -1,0 +1,459 @@
+"""Which host runs an app, when hosts and servers end, freeze and come back: one at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from skerry.errors import SkerryError, StoreDamaged
+from skerry.runtime.app import directory
+from skerry.runtime.cluster import bucket as buckets
+from skerry.runtime.cluster.bucket import Bucket
+from skerry.runtime.cluster.coordinator import DESCRIPTION, ClusterCoordinator
+from skerry.runtime.cluster.engine import Away, Engine
+from skerry.runtime.cluster.joining import Interrupted
+from skerry.runtime.cluster.lease import NS
+from skerry.runtime.cluster.renewing import LEASE, RUNNING, boottime_ns
+from skerry.runtime.description import Running
+from tests.cluster.servers import Servers
+from tests.processes.started import ROOT
+from tests.store import described
+
+LEASE_S = 2.0
+
+
+class Hosts:
+    """Hosts of one app, in this process or in processes of their own."""
+
+    def __init__(self, nats: Servers, folder: Path, app: str) -> None:
+        self.nats, self.folder, self.app = nats, folder, app
+        self._ends = ExitStack()
+
+    def engine(self) -> Engine:
+        engine = Engine(self.nats.servers, name="test")
+        self._ends.callback(engine.close)
+        return engine
+
+    @property
+    def bucket(self) -> Bucket:
+        return Bucket(self.engine(), f"skerry-{self.app}")
+
+    def here(
+        self,
+        name: str,
+        say: Callable[[str], None] = print,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> ClusterCoordinator:
+        """A host in this process."""
+        data = self.folder / name
+        return ClusterCoordinator(
+            self.engine(), self.app, name, data, say=say, stop=stop, lease_s=LEASE_S
+        )
+
+    def made(self, name: str) -> ClusterCoordinator:
+        """A host in this process, which has made the app."""
+        first = self.here(name)
+        first.acquire()
+        first.replace(described.make(self.folder / "made"), generation=0)
+        return first
+
+    def start(self, name: str) -> Holder:
+        """A host in its own process."""
+        holder = Holder(self.folder / name, self.nats.url, self.app)
+        self._ends.callback(holder.kill)
+        return holder
+
+    def close(self) -> None:
+        self._ends.close()
+
+
+class Holder:
+    """See `holder.py`."""
+
+    def __init__(self, data: Path, url: str, app: str) -> None:
+        self._claims, self._said = Path(f"{data}.claims"), Path(f"{data}.said")
+        command = [sys.executable, "-m", "tests.cluster.holder", url, app, data.name, str(data)]
+        self._process = subprocess.Popen([*command, str(LEASE_S)], cwd=ROOT)
+
+    def claims(self) -> list[int]:
+        """The moments at which it held the lease."""
+        lines = self._claims.read_text().splitlines() if self._claims.exists() else []
+        return [int(line) for line in lines if line != "lost"]
+
+    def until(self, come: Callable[[], bool]) -> None:
+        while not come():
+            assert self._process.poll() is None or self.lost(), "it has ended"
+            os.sched_yield()
+
+    def until_held(self) -> None:
+        self.until(lambda: len(self.claims()) > 0)
+
+    def until_standing_by(self) -> None:
+        self.until(lambda: self._said.exists() and "standing by" in self._said.read_text())
+
+    def lost(self) -> bool:
+        return self._claims.exists() and self._claims.read_text().endswith("lost\n")
+
+    def send(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+@pytest.fixture
+def hosts(nats: Servers, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Hosts]:
+    made = Hosts(nats, tmp_path, f"held-{abs(hash(request.node.nodeid)) % 10**8}")
+    yield made
+    made.close()
+
+
+def overlap(one: Holder, other: Holder) -> bool:
+    """Whether one has held the lease after the other had begun to, and the other way round."""
+    a, b = one.claims(), other.claims()
+    return max(a) >= min(b) and max(b) >= min(a)
+
+
+# ── who holds the lease ──
+
+
+def test_a_holder_that_is_killed_is_replaced_once_its_lease_is_over(hosts: Hosts) -> None:
+    first = hosts.start("a")
+    first.until_held()
+    second = hosts.start("b")
+    second.until_standing_by()
+    first.kill()
+    second.until_held()
+    assert not overlap(first, second)
+    took_s = (second.claims()[0] - first.claims()[-1]) / 1e9
+    assert took_s >= LEASE_S / 2, "it was not waited for"
+
+
+def test_a_holder_that_was_frozen_past_its_lease_never_holds_it_again(hosts: Hosts) -> None:
+    first = hosts.start("a")
+    first.until_held()
+    second = hosts.start("b")
+    second.until_standing_by()
+    first.send(signal.SIGSTOP)
+    second.until_held()
+    first.send(signal.SIGCONT)
+    first.until(first.lost)
+    assert not overlap(first, second)
+    assert not second.lost()
+
+
+def test_the_next_process_of_a_host_waits_for_the_lease_of_the_one_before(hosts: Hosts) -> None:
+    first = hosts.start("a")
+    first.until_held()
+    first.kill()
+    lines: list[str] = []
+    second = hosts.here("a", lines.append)
+    second.acquire()
+    assert [line for line in lines if "standing by: host a " in line]
+    second.release()
+
+
+def test_a_lease_that_is_given_back_is_taken_without_its_end(hosts: Hosts) -> None:
+    first = hosts.made("a")
+    first.release()
+    lines: list[str] = []
+    second = hosts.here("b", lines.append)
+    second.acquire()
+    assert second.holds() and lines == []
+    second.release()
+
+
+def test_a_host_that_stands_by_says_once_who_runs_the_app_and_stops_when_told_to(
+    hosts: Hosts,
+) -> None:
+    first = hosts.made("a")
+    lines: list[str] = []
+    looks = iter(range(40))
+    second = hosts.here("b", lines.append, lambda: next(looks, None) is None)
+    with pytest.raises(Interrupted):
+        second.acquire()
+    assert len(lines) == 1
+    assert lines[0].startswith(f"standing by: host a (process {os.getpid()}) runs {hosts.app}.")
+    assert not directory.is_running(hosts.folder / "b")
+    first.release()
+
+
+def stands_by(hosts: Hosts, name: str) -> tuple[ClusterCoordinator, threading.Thread]:
+    said = threading.Event()
+    second = hosts.here(name, lambda line: said.set())
+    thread = threading.Thread(target=second.acquire)
+    thread.start()
+    assert said.wait(30)
+    return second, thread
+
+
+def test_an_election_takes_the_lease_from_nobody(hosts: Hosts, nats: Servers) -> None:
+    first = hosts.made("a")
+    second, thread = stands_by(hosts, "b")
+    stream = f"KV_skerry-{hosts.app}"
+    for _ in range(2):
+        led = nats.leader(stream)
+        nats.kill(led)
+        while nats.leader(stream) == led:
+            pass
+        nats.start(led)
+        before = first.until_ns
+        while first.until_ns == before or not first.holds():
+            assert thread.is_alive(), "the lease was taken in an election"
+    first.release()
+    thread.join(60)
+    second.release()
+
+
+def test_servers_that_were_all_down_find_the_lease_where_it_was(
+    hosts: Hosts, nats: Servers
+) -> None:
+    first = hosts.made("a")
+    second, thread = stands_by(hosts, "b")
+    for i in nats.indexes:
+        nats.kill(i)
+    while first.holds():
+        os.sched_yield()
+    nats.heal()
+    while not first.holds():
+        assert thread.is_alive(), "the lease was taken though nobody could renew it"
+    first.release()
+    thread.join(60)
+    assert second.holds()
+    second.release()
+
+
+def test_a_leader_that_still_answers_but_writes_nothing_takes_the_lease_from_nobody(
+    hosts: Hosts, nats: Servers
+) -> None:
+    first = hosts.made("a")
+    second, thread = stands_by(hosts, "b")
+    led = nats.leader(f"KV_skerry-{hosts.app}")
+    for i in set(nats.indexes) - {led}:
+        nats.kill(i)
+    while first.holds():
+        os.sched_yield()
+    silent_ns = boottime_ns() + int(1.5 * LEASE_S * NS)
+    while boottime_ns() < silent_ns:
+        os.sched_yield()
+    nats.heal()
+    while not first.holds():
+        assert thread.is_alive(), "the lease was taken though nobody could renew it"
+    first.release()
+    thread.join(60)
+    second.release()
+
+
+def test_a_host_that_could_not_renew_a_lease_itself_takes_none(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hosts.made("made").release()
+    first = hosts.start("a")
+    first.until_held()
+    second, thread = stands_by(hosts, "b")
+    with monkeypatch.context() as patch:
+        patch.setattr(Bucket, "set", away)
+        first.kill()
+        over_ns = boottime_ns() + int(2 * LEASE_S * NS)
+        while boottime_ns() < over_ns:
+            assert thread.is_alive()
+            os.sched_yield()
+    thread.join(60)
+    assert second.holds()
+    second.release()
+
+
+def away(*_: object) -> None:
+    raise Away("nothing can be written")
+
+
+def test_a_lease_that_is_overwritten_by_hand_is_lost_at_the_next_renewal(hosts: Hosts) -> None:
+    first = hosts.made("a")
+    hosts.bucket.set(LEASE, b"mine")
+    while first.until_ns:
+        os.sched_yield()
+    assert not first.holds()
+    first.release()
+    assert hosts.bucket.get(LEASE).value == b"mine", "what is there now is somebody else's"
+
+
+def test_many_hosts_at_once_hold_the_lease_one_after_the_other(hosts: Hosts) -> None:
+    held: list[str] = []
+    guard = threading.Lock()
+
+    def hold(name: str) -> None:
+        host = hosts.here(name)
+        host.acquire()
+        assert guard.acquire(blocking=False), "two hold it at once"
+        held.append(name)
+        assert host.holds()
+        guard.release()
+        host.release()
+
+    threads = [threading.Thread(target=hold, args=(f"h{n}",)) for n in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(90)
+    assert sorted(held) == ["h0", "h1", "h2", "h3", "h4"]
+
+
+# ── what is agreed on ──
+
+
+def test_the_next_host_finds_the_description_and_has_a_copy(hosts: Hosts) -> None:
+    first = hosts.made("a")
+    app = first.read()
+    assert app is not None and directory.load(hosts.folder / "a") == app
+    app.target = "changed"
+    first.replace(app, generation=app.generation)
+    first.release()
+    second = hosts.here("b")
+    second.acquire()
+    assert second.read() == app
+    assert directory.load(hosts.folder / "b") == app
+    second.release()
+
+
+def test_a_host_that_was_replaced_changes_nothing(hosts: Hosts) -> None:
+    first = hosts.made("a")
+    app = first.read()
+    assert app is not None
+    first.release()
+    second = hosts.here("b")
+    second.acquire()
+    started = second.read()
+    assert started is not None
+    started.generation += 1
+    second.replace(started, generation=app.generation)
+    app.target = "of the zombie"
+    with pytest.raises(SkerryError, match=f"it describes start {started.generation}"):
+        first.replace(app, generation=app.generation)
+    assert second.read() == started
+    second.release()
+
+
+def damaged(hosts: Hosts, value: bytes | None) -> ClusterCoordinator:
+    first = hosts.made("a")
+    first.release()
+    bucket = hosts.bucket
+    bucket.change(DESCRIPTION, value, bucket.get(DESCRIPTION).revision).finish()
+    second = hosts.here("b")
+    second.acquire()
+    return second
+
+
+def test_a_description_that_was_changed_by_hand_is_damage(hosts: Hosts) -> None:
+    second = damaged(hosts, b'{"checksum":"0000000000000000","format":2}')
+    with pytest.raises(StoreDamaged, match=f"description of the bucket skerry-{hosts.app} in NATS"):
+        second.read()
+    second.release()
+
+
+def test_a_description_that_is_gone_while_a_host_runs_is_damage(hosts: Hosts) -> None:
+    first = hosts.made("a")
+    bucket = hosts.bucket
+    bucket.change(DESCRIPTION, None, bucket.get(DESCRIPTION).revision).finish()
+    with pytest.raises(StoreDamaged, match="it had one before"):
+        first.read()
+    first.release()
+
+
+def test_a_folder_of_another_app_is_left_alone(hosts: Hosts) -> None:
+    other = described.make(hosts.folder / "a")
+    first = hosts.here("a")
+    first.acquire()
+    with pytest.raises(
+        SkerryError, match=r"holds the app .described., which NATS .* does not know"
+    ):
+        first.read()
+    first.replace(described.make(hosts.folder / "made"), generation=0)
+    directory.save(hosts.folder / "a", other)
+    with pytest.raises(SkerryError, match="holds another app"):
+        first.read()
+    assert directory.load(hosts.folder / "a") == other
+    first.release()
+
+
+def test_servers_that_have_lost_a_description_are_found_out(hosts: Hosts) -> None:
+    first = hosts.made("a")
+    app = first.read()
+    assert app is not None
+    newer = replace(app, generation=app.generation + 1)
+    directory.save(hosts.folder / "a", newer)
+    with pytest.raises(StoreDamaged, match="NATS has lost what it acknowledged"):
+        first.read()
+    first.release()
+
+
+def test_an_older_description_than_one_that_was_seen_is_ignored(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = hosts.made("a")
+    bucket = hosts.bucket
+    old = bucket.get(DESCRIPTION)
+    app = first.read()
+    assert app is not None
+    app.target = "newer"
+    first.replace(app, generation=app.generation)
+    monkeypatch.setattr(Bucket, "get", lambda self, key: old)
+    assert first.read() == app
+    first.release()
+
+
+def test_the_bucket_says_which_host_runs_the_app(hosts: Hosts) -> None:
+    first = hosts.made("a")
+    bucket = hosts.bucket
+    first.announce(Running(pid=7, app=hosts.app, sockets="/somewhere", shards=[0]))
+    while (told := bucket.get(RUNNING).value) is None:
+        os.sched_yield()
+    assert (json.loads(told)["host"], json.loads(told)["pid"]) == ("a", 7)
+    first.release()
+    assert bucket.get(RUNNING).value is None
+    assert bucket.get(LEASE).value is None
+
+
+# ── compare-and-set ──
+
+
+def test_each_of_many_writers_at_once_replaces_what_it_has_read(
+    hosts: Hosts, nats: Servers
+) -> None:
+    """Case 2: the number grows by one per change, also when answers are lost."""
+    first = hosts.made("a")
+    first.release()
+    made: list[int] = []
+
+    def write() -> None:
+        bucket = hosts.bucket
+        done = 0
+        while done < 20:
+            found = bucket.get("n")
+            number = int(found.value or b"0") + 1
+            try:
+                bucket.change("n", str(number).encode(), found.revision).finish()
+            except buckets.Overtaken:
+                continue
+            made.append(number)
+            done += 1
+
+    threads = [threading.Thread(target=write) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    while len(made) < 10:
+        os.sched_yield()
+    nats.kill(nats.leader(f"KV_skerry-{hosts.app}"))
+    for thread in threads:
+        thread.join(100)
+    assert sorted(made) == list(range(1, 61))
