@@ -145,6 +145,10 @@ class Config(Struct, frozen=True, kw_only=True):
     """None: the app lives on this machine."""
 
     def __post_init__(self) -> None:
+        if self.cluster is not None and self.storage.sync == "off":
+            raise ValueError(
+                "in a cluster the servers sync each commit before it counts: leave --sync off out"
+            )
         if self.workers is not None:
             check_workers(self.workers)
 

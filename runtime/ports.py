@@ -14,6 +14,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from skerry.errors import Unavailable
 from skerry.runtime.core.commit import Decoded
 from skerry.runtime.core.events import SLOTS, Commit
 from skerry.runtime.description import Description, Running
@@ -234,6 +235,10 @@ class WorkerStore(Store, Protocol):
 
 
 # ── an app's processes ──
+
+
+class Interrupted(Unavailable):
+    """Somebody wants the process to end, while it waited to run the app. Nothing was changed."""
 
 
 class Coordinator(Protocol):

@@ -43,10 +43,6 @@ class ClusterMembers:
 
     def open(self, config: Config) -> Description:
         """Note a start; see `Members.open`. The folder was checked before."""
-        if config.storage.sync == "off":
-            raise SkerryError(
-                "In a cluster each commit is synced by the servers: leave --sync off out."
-            )
         known = self._coordinator.read()
         if known is None:
             known = self._create(config)

@@ -30,6 +30,7 @@ from skerry.runtime.app.supervisor import LAPSED, Supervisor
 from skerry.runtime.causes import exit_code, explained
 from skerry.runtime.client.connection import Connection
 from skerry.runtime.config import Config, Program, Supervision
+from skerry.runtime.ports import Interrupted
 from skerry.runtime.printable import Say, say
 from skerry.runtime.worker.assignment import DAMAGED
 from skerry.testing import Faults
@@ -94,7 +95,11 @@ def supervise(config: Config, say: Say, show: Callable[[Progress], None]) -> tup
     refuse_free_threads()
     while True:
         supervisor = Supervisor(config, say=say, show=show)
-        code = supervisor.run()
+        try:
+            code = supervisor.run()
+        except Interrupted as interrupted:
+            say(str(interrupted))
+            return 0, supervisor.progress
         if code != LAPSED:
             return code, supervisor.progress
 

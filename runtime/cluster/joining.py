@@ -22,10 +22,11 @@ from nats.errors import Error
 from nats.js.api import StorageType, StreamConfig
 from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 
-from skerry.errors import SkerryError, StoreDamaged, Unavailable
+from skerry.errors import SkerryError, StoreDamaged
 from skerry.runtime.cluster import names, settings
 from skerry.runtime.cluster.bucket import ASK_S, PAUSE_S, Bucket
 from skerry.runtime.cluster.engine import Away, Closed, Engine
+from skerry.runtime.ports import Interrupted
 from skerry.runtime.printable import Say
 
 LOWEST = (2, 11)
@@ -41,10 +42,6 @@ _OFF = (10039, 10076)
 """JetStream: "not enabled for account", "not enabled"."""
 _NO_LEADER, _NO_PEERS = 10008, 10005
 _NAME_TAKEN = 10058
-
-
-class Interrupted(Unavailable):
-    """The process was told to stop while it waited for the cluster."""
 
 
 class Patience:
@@ -87,7 +84,7 @@ def pause(seconds: float, stop: Callable[[], bool]) -> None:
         if left_s <= 0:
             return
         time.sleep(min(left_s, PAUSE_S))
-    raise Interrupted("Told to stop while waiting for the cluster. Nothing was changed.")
+    raise Interrupted("stopped while it waited for the cluster; nothing was changed")
 
 
 class _Servers(Struct):

@@ -26,7 +26,7 @@ class Host:
     """
 
     def __init__(self, data: Path, url: str, *options: str, target: str) -> None:
-        self.data, self.name = data, data.name
+        self.data, self.target = data, target
         self._said = data.with_name(data.name + ".said")
         self._process: subprocess.Popen[bytes] | None = None
         self._command = [
@@ -81,6 +81,12 @@ class Host:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(0.05)
             raise AssertionError(self.said)
+
+    @property
+    def code(self) -> int | None:
+        """The exit code of its launcher; None: it runs."""
+        assert self._process is not None, "it was started"
+        return self._process.poll()
 
     def client(self) -> Client:
         """Return a client of the app, which this host runs."""

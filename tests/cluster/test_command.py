@@ -10,6 +10,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +193,8 @@ def test_an_interrupted_start_leaves_nothing_running(folder: Path, tmp_path: Pat
         env=os.environ | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"},
         stderr=subprocess.PIPE,
         text=True,
+        # A shell that starts tests in the background ignores it for them.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     ) as started:
         assert started.stderr is not None
         while "do not answer yet" not in started.stderr.readline():

@@ -21,10 +21,10 @@ from skerry.runtime.cluster import bucket as buckets
 from skerry.runtime.cluster.bucket import Bucket
 from skerry.runtime.cluster.coordinator import DESCRIPTION, ClusterCoordinator
 from skerry.runtime.cluster.engine import Away, Engine
-from skerry.runtime.cluster.joining import Interrupted
 from skerry.runtime.cluster.lease import NS
 from skerry.runtime.cluster.renewing import LEASE, RUNNING, boottime_ns
 from skerry.runtime.description import Running
+from skerry.runtime.ports import Interrupted
 from tests.cluster.servers import Servers
 from tests.processes.started import ROOT
 from tests.store import described

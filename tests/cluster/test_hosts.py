@@ -17,7 +17,7 @@ from skerry.runtime.cluster.stream import JetStream
 from tests.cluster.apps import Counter, Filled, Receiver, Sender
 from tests.cluster.hosts import Host
 from tests.cluster.servers import Servers
-from tests.processes.started import launcher
+from tests.processes.started import launcher, running
 
 COUNTERS = 8
 
@@ -193,6 +193,41 @@ def test_much_that_was_appended_is_in_a_snapshot_and_the_log_is_short(
             assert client.ask(Filled.at("19").size) == 1 << 20
     finally:
         engine.close()
+
+
+def test_a_host_that_stands_by_is_stopped_in_order_and_one_that_gives_the_lease_back_is_replaced_at_once(
+    host: NewHost,
+) -> None:
+    first = host("a")
+    first.await_serving()
+    second, third = host("b"), host("c")
+    for each in (second, third):
+        each.await_said("standing by: host a")
+    second.stop()
+    assert second.code == 0
+    with first.client() as client:
+        wanted = added(client, 1)
+    first.stop()
+    assert first.code == 0
+    third.await_serving()
+    with third.client() as client:
+        assert totals(client) == wanted
+
+
+def test_a_backup_of_an_app_in_a_cluster_is_restored_on_one_machine(
+    host: NewHost, tmp_path: Path
+) -> None:
+    first = host("a")
+    first.await_serving()
+    with first.client() as client:
+        wanted = added(client, 2)
+        told = launcher("backup", str(tmp_path / "kept"), "--data", str(first.data))
+        assert told.returncode == 0, told.stderr
+    alone = tmp_path / "alone"
+    told = launcher("restore", str(tmp_path / "kept"), "--data", str(alone))
+    assert told.returncode == 0, told.stderr
+    with running(alone, "--serve", target=first.target), Client(alone) as client:
+        assert totals(client) == wanted
 
 
 def test_another_app_s_folder_and_a_copy_without_its_cluster_are_refused(host: NewHost) -> None:

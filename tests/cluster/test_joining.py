@@ -15,7 +15,7 @@ from skerry.errors import SkerryError, StoreDamaged
 from skerry.runtime.cluster import joining, names, server, settings
 from skerry.runtime.cluster.addresses import in_a_row
 from skerry.runtime.cluster.engine import Engine
-from skerry.runtime.cluster.joining import Interrupted
+from skerry.runtime.ports import Interrupted
 from tests.cluster.servers import Servers, free_row
 
 JETSTREAM = 'jetstream { store_dir: "js", max_file_store: 1GB }\n'
