@@ -14,7 +14,7 @@ from skerry.runtime.app import directory
 from skerry.runtime.description import Description
 from tests.processes.started import CLI, ROOT
 
-LEASE_S = "3"
+LEASE_S = "4"
 """Shorter than by default, so that tests need not wait as long, and than an election may take."""
 
 
