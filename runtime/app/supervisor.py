@@ -329,8 +329,7 @@ class Supervisor:
 
     def _stop(self, code: int) -> None:
         """Tell the workers to commit what runs, and to end."""
-        self._exit = code
-        self._stop_by_s = time.monotonic() + STOP_S
+        self._exit, self._stop_by_s = code, time.monotonic() + STOP_S
         self._questions.tell_all(self._alive, "stop")
 
     def _press(self) -> None:

@@ -10,7 +10,6 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from skerry.runtime.cluster.addresses import LOOPBACK
 from skerry.runtime.cluster.engine import Away, Engine
 from tests.cluster import fake
 from tests.cluster.servers import Servers, free_row
-from tests.processes.started import CLI, launcher
+from tests.processes.started import CLI, interruptible, launcher
 from tests.processes.test_storage import small_disk
 
 try:
@@ -193,8 +192,7 @@ def test_an_interrupted_start_leaves_nothing_running(folder: Path, tmp_path: Pat
         env=os.environ | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"},
         stderr=subprocess.PIPE,
         text=True,
-        # A shell that starts tests in the background ignores it for them.
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=interruptible,
     ) as started:
         assert started.stderr is not None
         while "do not answer yet" not in started.stderr.readline():

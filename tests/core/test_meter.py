@@ -165,9 +165,11 @@ def test_turns_that_write_nothing_are_charged_the_time_around_them_too() -> None
 def test_messages_that_pass_through_to_other_shards_are_charged_to_no_slot() -> None:
     ours = slot_of("T", "ours")
     column = ["ours", *(f"k{n}" for n in range(99) if slot_of("T", f"k{n}") != ours)]
-    load = Worker(frozenset([ours])).run([("T", column, BATCH_S)], 60, busy=0.5)
+    worker = Worker(frozenset([ours]))
+    load = worker.run([("T", column, BATCH_S)], 60, busy=0.5)
     assert set(load.slots) == {ours}
     assert load.slots[ours] < 0.02 and load.busy > 0.4
+    assert set(worker.meter.look(ALL).slots) == {ours}, "nor to one that comes here later"
 
 
 def test_a_slot_that_has_left_is_not_told_any_more() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +18,11 @@ CLI = [sys.executable, "-m", "skerry.runtime.cli"]
 def limited(which: int, value: int) -> Callable[[], None]:
     """Sets a limit of a process that begins, and none of the process that starts it."""
     return lambda: resource.setrlimit(which, (value, value))
+
+
+def interruptible() -> None:
+    """Let SIGINT reach a process that begins. A shell that starts tests in the background ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def launcher(

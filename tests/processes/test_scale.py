@@ -22,7 +22,7 @@ from skerry.runtime.core.events import SLOTS
 from skerry.runtime.core.ownership import slot_of
 from tests.processes.apps import Blob, Counter
 from tests.processes.load import Load
-from tests.processes.started import CLI, ROOT, launcher, running
+from tests.processes.started import CLI, ROOT, interruptible, launcher, running
 from tests.processes.test_storage import small_disk
 
 KEYS = 300
@@ -248,7 +248,11 @@ def test_a_command_that_is_interrupted_says_that_the_change_goes_on(tmp_path: Pa
     data = tmp_path / "data"
     with running(data, "--workers", "1"):
         asking = subprocess.Popen(
-            [*CLI, "scale", "4", "--data", str(data)], cwd=ROOT, stderr=subprocess.PIPE, text=True
+            [*CLI, "scale", "4", "--data", str(data)],
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=interruptible,
         )
         while version_of(data) < 4:
             os.sched_yield()
