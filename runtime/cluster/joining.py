@@ -19,11 +19,11 @@ from collections.abc import Callable
 from msgspec import Struct
 from nats.aio.client import Client
 from nats.errors import Error
-from nats.js.api import StorageType, StreamConfig
+from nats.js.api import StreamConfig
 from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 
 from skerry.errors import SkerryError, StoreDamaged
-from skerry.runtime.cluster import names, settings
+from skerry.runtime.cluster import names, probe, settings
 from skerry.runtime.cluster.bucket import ASK_S, PAUSE_S, Bucket
 from skerry.runtime.cluster.engine import Away, Closed, Engine
 from skerry.runtime.ports import Interrupted
@@ -271,17 +271,9 @@ def _too_few(engine: Engine, name: str, replicas: int) -> str:
 
 def _keep(engine: Engine, name: str, servers: int) -> bool:
     """Tell whether there are so many servers, which do not say it themselves: try it."""
-    probe = f"{name}-probe-{servers}"
-
-    async def ask(client: Client) -> None:
-        context = client.jetstream(timeout=ASK_S)
-        await context.add_stream(
-            name=probe, subjects=[probe], num_replicas=servers, storage=StorageType.MEMORY
-        )
-        await context.delete_stream(probe)
-
+    probed = f"{name}-probe-{servers}"
     try:
-        engine.run(ask, ASK_S)
+        engine.run(lambda client: probe.make(client, probed, servers, ASK_S), ASK_S)
     except (Away, Error):
         return False
     return True

@@ -17,20 +17,21 @@ MAKE_S = 5.0
 """How long the stream may take."""
 
 
+async def make(client: Client, name: str, replicas: int, timeout_s: float) -> None:
+    """Make a stream that so many nodes keep, and delete it. Raises what the library raises."""
+    jetstream = client.jetstream(timeout=timeout_s)
+    await jetstream.add_stream(
+        name=name, subjects=[name], num_replicas=replicas, storage=StorageType.MEMORY
+    )
+    await jetstream.delete_stream(name)
+
+
 def refusal(url: str, replicas: int) -> str:
     """Return why no such stream can be made; empty: it can."""
     name = f"skerry-probe-{secrets.token_hex(4)}"
-
-    async def ask(client: Client) -> None:
-        jetstream = client.jetstream(timeout=MAKE_S)
-        await jetstream.add_stream(
-            name=name, subjects=[name], num_replicas=replicas, storage=StorageType.MEMORY
-        )
-        await jetstream.delete_stream(name)
-
     engine = Engine(url.split(","), name="skerry cluster")
     try:
-        engine.run(ask, MAKE_S)
+        engine.run(lambda client: make(client, name, replicas, MAKE_S), MAKE_S)
     except Away:
         return "JetStream does not answer yet"
     except Error as error:
