@@ -59,6 +59,15 @@ def totals(client: Client) -> dict[str, int]:
     return {f"c{n}": client.ask(Counter.at(f"c{n}").total) for n in range(COUNTERS)}
 
 
+def seen_after_another_burst(client: Client) -> tuple[int, list[int]]:
+    """Send the second 500 numbers; what the receiver has seen once all have come: how many, and those
+    out of order."""
+    client.ask(Sender.at("s").burst, 500)
+    while client.ask(Receiver.at("to-s").seen)[0] < 1000:
+        pass
+    return client.ask(Receiver.at("to-s").seen)
+
+
 def test_a_host_whose_data_are_deleted_finds_them_in_the_cluster(host: NewHost) -> None:
     first = host("a")
     first.await_serving()
@@ -71,10 +80,7 @@ def test_a_host_whose_data_are_deleted_finds_them_in_the_cluster(host: NewHost) 
     first.await_serving()
     with first.client() as client:
         assert totals(client) == wanted
-        client.ask(Sender.at("s").burst, 500)
-        while client.ask(Receiver.at("to-s").seen)[0] < 1000:
-            pass
-        assert client.ask(Receiver.at("to-s").seen) == (1000, [])
+        assert seen_after_another_burst(client) == (1000, [])
 
 
 def test_a_host_that_is_killed_is_replaced_by_the_one_that_stands_by(host: NewHost) -> None:
@@ -89,10 +95,7 @@ def test_a_host_that_is_killed_is_replaced_by_the_one_that_stands_by(host: NewHo
     second.await_serving()
     with second.client() as client:
         assert totals(client) == wanted
-        client.ask(Sender.at("s").burst, 500)
-        while client.ask(Receiver.at("to-s").seen)[0] < 1000:
-            pass
-        assert client.ask(Receiver.at("to-s").seen) == (1000, [])
+        assert seen_after_another_burst(client) == (1000, [])
 
 
 def test_a_host_that_was_frozen_past_its_lease_answers_nothing_and_joins_again(
