@@ -74,6 +74,7 @@ runtime/app/    An app starts, and is watched.
     coordinator.py  The coordinator of an app on one machine: its data directory.
     membership.py   Makes sure that an app's description and its stores belong together, and removes old stores.
     placer.py       Decides how many shards an app has, which slots each serves, and the core of each worker.
+    homes.py        Decides on which host of a cluster each shard lives, and how many shards there are.
     scaling.py      Leads an app to another number of shards, or slots to other owners, by versions of the placement.
     balancing.py    Decides which slots move from the busiest shard to the idlest, as their load asks for.
     scaler.py       Changes the number of workers, and owners of slots, while the app serves.

@@ -67,6 +67,7 @@ WALK = (
         "coordinator",
         "membership",
         "placer",
+        "homes",
         "scaling",
         "balancing",
         "scaler",
