@@ -78,13 +78,24 @@ class Appending:
     """
 
     def __init__(self, log: str, expected: int, payload: bytes) -> None:
-        self._log, self._expected, self._payload = log, expected, payload
+        self._log, self._payload = log, payload
+        self._expected = expected
         self.step = Step.PUBLISH
         self.tries = 0
         """Answers that have settled nothing."""
         self._behind = 0
         self.last = expected
         """Where the log ends, as it said last."""
+
+    @property
+    def expected(self) -> int:
+        """The sequence that each publish names as the newest one."""
+        return self._expected
+
+    @property
+    def payload(self) -> bytes:
+        """What each publish carries."""
+        return self._payload
 
     @property
     def sequence(self) -> int:

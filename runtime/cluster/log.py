@@ -230,8 +230,19 @@ class ReplicatedLog:
 
         Raises Replaced; LogDamaged: the stream has lost messages.
         """
+        for append in self.appending(waiting):
+            self._publish(append)
+
+    def appending(self, waiting: Sequence[bytes]) -> Iterator[Appending]:
+        """Append records message by message: who iterates brings each append to its outcome before
+        it asks for the next. The records are durable when the iteration has ended.
+
+        Raises Replaced; LogDamaged: the stream has lost messages.
+        """
         for payload in self._messages(waiting):
-            self._publish(payload)
+            append = Appending(self._stream.name, self._sequence, payload)
+            yield append
+            self._conclude(append)
         self._local.append(waiting, sync=False)
         self.covered = self._sequence
         self.appended_bytes += sum(map(len, waiting))
@@ -261,9 +272,8 @@ class ReplicatedLog:
     def _message(self, kind: int, number: int, body: bytes) -> bytes:
         return sealed(_HEAD.pack(kind, self._owner, number) + body)
 
-    def _publish(self, payload: bytes) -> None:
+    def _publish(self, append: Appending) -> None:
         """Append a message, and find out whether it stands."""
-        append = Appending(self._stream.name, self._sequence, payload)
         pause_s, why = PAUSE_S, ""
         while append.step in (Step.PUBLISH, Step.LOOK):
             if append.step is Step.LOOK:
@@ -272,13 +282,12 @@ class ReplicatedLog:
             if append.tries:
                 self._pause(pause_s)
                 pause_s = min(2 * pause_s, PAUSE_MAX_S)
-            answer = self._stream.publish(payload, self._sequence)
+            answer = self._stream.publish(append.payload, append.expected)
             append.published(answer)
             if isinstance(answer, Unknown) and answer.why != why:
                 self._says(why := answer.why)
         if why:
             self._says("")
-        self._conclude(append)
 
     def _conclude(self, append: Appending) -> None:
         name = self._stream.name

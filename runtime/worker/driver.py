@@ -12,7 +12,7 @@ Ideas: docs/ideas/log.md, docs/ideas/speed.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from skerry.app import App
@@ -75,11 +75,17 @@ def open_shard(shard: Shard, commits: Commits, clock: Clock, wait: Callable[[], 
 
     `wait` returns when the disk may have come further.
     """
-    shard.accept(_ticked(clock))
-    opening = shard.open()
-    commits.append(opening)
-    while commits.durable() < opening.no:
+    for _ in opening(shard, commits, clock):
         wait()
+
+
+def opening(shard: Shard, commits: Commits, clock: Clock) -> Iterator[None]:
+    """Take a shard over, step by step: yield as long as its new epoch is not durable."""
+    shard.accept(_ticked(clock))
+    commit = shard.open()
+    commits.append(commit)
+    while commits.durable() < commit.no:
+        yield
     shard.accept(Durable(commits.durable()))
 
 

@@ -86,7 +86,7 @@ def _(published, self, answer):
 
 
 @bug("other bytes are appended after an unknown outcome", "cluster.log:ReplicatedLog._publish")
-def _(publish, self, payload):
+def _(publish, self, append):
     real, tries = self._stream.publish, itertools.count()
 
     def other(given, expected):
@@ -97,7 +97,7 @@ def _(publish, self, payload):
         return real(given, expected)
 
     with mock.patch.object(self._stream, "publish", other):
-        publish(self, payload)
+        publish(self, append)
 
 
 @bug("a commit is on the host before it is in the log", "cluster.log:ReplicatedLog.append")
