@@ -145,8 +145,9 @@ class ReplicatedLog:
     def _missing(self, first: int, last: int) -> Iterator[bytes]:
         """Yield the records of these messages that are behind those on this host."""
         here = self.last
-        known = not here.no
-        """Whether the commit that is the newest here was found there."""
+        known = not here.no and first == 1
+        """Whether the commit that is the newest here was found there. A host without any has nothing
+        of a stream that was purged."""
         for record in self._records(self._place(here.no, first, last), last):
             no, checksum, *_ = records.head_of(record)
             if no > here.no:

@@ -185,6 +185,19 @@ def test_a_disk_that_ends_before_the_stream_begins_is_of_no_use(
         a.open()
 
 
+def test_an_empty_disk_is_of_no_use_once_the_stream_was_purged(
+    pair: tuple[Host, Host], tmp_path: Path
+) -> None:
+    """As a host leaves it that is killed before its first commit, or loses power soon after it."""
+    a, b = pair
+    a.open()
+    for _ in range(3):
+        a.append(random.Random(1), 1)
+    a.stream.purged = 1
+    with pytest.raises(Astray, match="none of the stream"):
+        b.open()
+
+
 def test_a_disk_that_is_damaged_is_of_no_use_and_the_log_not_damaged(
     pair: tuple[Host, Host],
 ) -> None:
