@@ -2,8 +2,8 @@
 
 A host that was frozen, and whose shards run elsewhere by now, would else answer with old states when
 it thaws: what it writes is refused by the log, but a read writes nothing. The supervisor
-keeps the end of the lease in a file; each answer looks at the clock first. What is not answered is
-asked again, of whoever holds the lease then.
+keeps the end of the lease in a file; each answer looks at the clock first. A request without an outcome
+is asked again by itself. A question is asked again when its line breaks, so that line is closed.
 
 Made only in a cluster. Idea: docs/ideas/hosts.md.
 """
@@ -66,8 +66,12 @@ class LeasedListener(Listener):
         """Tell the value that call `n` asked for."""
         if self._lease.holds:
             super().answer(caller, n, value)
+        else:
+            self.let_go(caller)
 
     def error(self, caller: Channel, n: int, error: Exception) -> None:
         """Tell why call `n` could not be answered."""
         if self._lease.holds:
             super().error(caller, n, error)
+        else:
+            self.let_go(caller)

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
-from skerry.runtime.worker.leased import LeasePage
+import pytest
+
+from skerry.runtime.gateway.listener import Listener
+from skerry.runtime.worker.leased import LeasedListener, LeasePage
 
 
 def test_a_lease_ends_at_its_moment_and_is_none_before_it_was_told(tmp_path: Path) -> None:
@@ -15,3 +20,22 @@ def test_a_lease_ends_at_its_moment_and_is_none_before_it_was_told(tmp_path: Pat
     assert read.holds
     told.put(time.clock_gettime_ns(time.CLOCK_BOOTTIME) - 1)
     assert not read.holds
+
+
+@pytest.mark.parametrize("call", [("answer", 7), ("error", ValueError("no"))])
+def test_a_question_that_is_not_answered_is_asked_anew_since_its_line_is_closed(
+    tmp_path: Path, call: tuple[str, Any]
+) -> None:
+    """The host may have its lease again, and never close the line."""
+    word, value = call
+    lease, caller = LeasePage(tmp_path), mock.Mock()
+    listener = LeasedListener(tmp_path / "door", "secret", lease=lease, callers_max=1)
+    try:
+        with mock.patch.object(Listener, word) as told, mock.patch.object(Listener, "let_go") as go:
+            getattr(listener, word)(caller, 1, value)
+            assert go.mock_calls == [mock.call(caller)] and not told.called
+            lease.put(time.clock_gettime_ns(time.CLOCK_BOOTTIME) + 10**12)
+            getattr(listener, word)(caller, 1, value)
+            assert told.called and go.call_count == 1
+    finally:
+        listener.close()
