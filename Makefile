@@ -4,6 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 KILLS ?= 50
 MOVES ?= 0
+HOSTS ?= 0
 SEEDS ?= 200
 FLIPS ?= 2000
 PAIRS ?= 8
@@ -51,8 +52,8 @@ flips: .venv/.dev ## flip bits anywhere in a store, and cut it: FLIPS=2000
 	$(BIN)/python -m tests.store.flips $(FLIPS)
 
 .PHONY: simulate
-simulate: .venv/.dev ## run the core on a simulated network, disk and clock: SEEDS=200, MOVES=1: slots move in each
-	$(BIN)/python -m tests.simulation.campaign --seeds $(SEEDS) $(if $(filter-out 0,$(MOVES)),--moves)
+simulate: .venv/.dev ## run the core on a simulated network, disk and clock: SEEDS=200, MOVES=1: slots move in each, HOSTS=1: shards live on hosts
+	$(BIN)/python -m tests.simulation.campaign --seeds $(SEEDS) $(if $(filter-out 0,$(MOVES)),--moves) $(if $(filter-out 0,$(HOSTS)),--hosts)
 
 .PHONY: reach
 reach: .venv/.dev ## lines and branches of the core that are reached under faults: SEEDS=200

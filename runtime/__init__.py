@@ -251,10 +251,17 @@ runtime/cli/    The launcher, a file a command.
 
 runtime/simulator/    The same core on a simulated network, disk and clock.
     lines.py     The lines between simulated callers and doors, and what callers were told.
+    host.py      A simulated host: runs the shards whose home it is, and leads when it has taken that place.
     faults.py    What goes wrong in the simulated world, beside packets: processes, disks, clocks, lines.
     backup.py    Backups of a simulated app: a cut, which every shard takes when it hears of it, and a restore.
     machine.py   A simulated worker: the production shard and its driver, on a disk that survives them.
     sinks.py     Simulated sinks: what came out of each output, and whether its numbers hold together.
+    hosts.py     An app of shards on several simulated hosts, with leases, replicated logs, and what befalls them.
+    outages.py   What goes wrong with simulated hosts, and with the servers that they need.
+    presence.py  The lease of a simulated host: it is renewed, and the other hosts are looked at.
+    leading.py   How a simulated leader moves slots between shards that live on several hosts.
+    tenant.py    A simulated worker on a host of a cluster: its log is asked of the servers, and takes its time.
+    servers.py   Simulated NATS servers: logs and keys, as hosts see them who ask over a network that loses things.
     disk.py      A simulated disk: keeps what was synced, and forgets the rest on a crash.
     callers.py   Simulated clients: the production session over lines that break.
     cluster.py   n shards on a simulated network, disk and clock, driven by one seed.

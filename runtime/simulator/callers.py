@@ -52,8 +52,8 @@ class Ground(Protocol):
         """The simulation's random numbers."""
         ...
 
-    def reachable(self, shard: int) -> bool:
-        """Whether a line to this shard's door can be up."""
+    def reachable(self, name: Name) -> bool:
+        """Whether this line to a door can be up."""
         ...
 
     def to_door(self, name: Name, raw: bytes) -> None:
@@ -309,7 +309,7 @@ class Caller:
     def step(self) -> None:
         """Lines come up and go down; what was asked leaves; what is overdue is said again."""
         for shard in self._shards:
-            reachable = self._ground.reachable(shard)
+            reachable = self._ground.reachable(self.line(shard))
             if shard in self._up and not reachable:
                 self.broken(shard)
             elif shard not in self._up and reachable:

@@ -101,8 +101,14 @@ class Cluster:
             self.keeper.watches[shard].slow = True
         self._stranger = Stranger(seed, self._incarnation)
         self._misfortune = Misfortune(self, self._stranger)
-        self.mover = Mover(self)
+        self.mover = self._leader()
         self.loss_accepted = False
+        self._start_all()
+
+    def _leader(self) -> Mover:
+        return Mover(self)
+
+    def _start_all(self) -> None:
         for machine in self.machines:
             self.start(machine)
 
@@ -127,26 +133,18 @@ class Cluster:
         self.mover.weigh()
 
     def start(self, machine: Machine) -> None:
-        watch = self.keeper.watches[machine.id]
-        settings = Settings.of(
-            self.app,
-            me=machine.id,
-            incarnation=self._incarnation,
-            placement=self.placement,
-            life=self._life,
-            limits=self.limits,
-            slow=watch.slow,
-            poison=watch.poison,
-            verdict=watch.verdict,
-        )
-        machine.start(settings)
-        watch.started(self.step_no * SECONDS_PER_STEP)
+        machine.start(settings_of(self, machine.id, self.placement))
+        self.keeper.watches[machine.id].started(self.step_no * SECONDS_PER_STEP)
         if self.dies_opening():
             self.crash(machine.id)
 
     def crash(self, id: int, *, by_itself: bool = False) -> None:
         """Kill a shard: what its disk had not finished is gone, and so is all that it held."""
-        machine = self.machine(id)
+        self.kill(self.machine(id), by_itself=by_itself)
+
+    def kill(self, machine: Machine, *, by_itself: bool = False) -> None:
+        """Kill a shard's process, if there is one."""
+        id = machine.id
         if machine.shard is None:
             return
         self.crashes += 1
@@ -210,15 +208,15 @@ class Cluster:
         try:
             machine.run()
         except Killed:
-            self.crash(machine.id)
+            self.kill(machine)
         except Died:
             self.points["handler kills its process"] += 1
-            self.crash(machine.id, by_itself=True)
+            self.kill(machine, by_itself=True)
         except Hung:
             self.points["handler hangs"] += 1
             machine.hangs_until = FOREVER
         if machine.dies_at:  # It did not come to where it was to be killed.
-            self.crash(machine.id)
+            self.kill(machine)
 
     def run(self, steps: int) -> None:
         """So many steps, with faults."""
@@ -241,14 +239,16 @@ class Cluster:
                 self.clock_ns = max(self.clock_ns, due)  # Nobody waits for an hour to pass.
             still = still + 1 if self.quiet else 0
             if still > 50:
-                books = [*self.past, *(machine.books for machine in self.machines)]
-                wrong = [] if self.loss_accepted else compare(books)
+                wrong = [] if self.loss_accepted else compare(self._books())
                 assert not wrong, f"seed {self.seed}: " + "; ".join(wrong[:5])
                 return
         raise AssertionError(
             f"I8: seed {self.seed}: not quiet after {steps_max} steps without faults; "
             f"{sum(caller.waits for caller in self.callers)} clients wait"
         )
+
+    def _books(self) -> list[Books]:
+        return [*self.past, *(machine.books for machine in self.machines)]
 
     @property
     def quiet(self) -> bool:
@@ -288,6 +288,10 @@ class Cluster:
         # Its socket takes what comes, for when it goes on.
         step = min(machine.hangs_until, self.step_no + self.faults.hold_steps_max)
         self.network.at(step, lambda: self._arrive(shard, raw))
+
+    def door(self, name: Any) -> Machine | None:
+        """Return the machine at the end of a caller's line; None: there is none any more."""
+        return self.find(name[1])
 
     def to_caller(self, name: Any, raw: bytes) -> None:
         """Carry a door's words to a caller."""
@@ -349,3 +353,19 @@ class Cluster:
     def picture(self, title: str) -> str:
         """What was noted, as an SVG document."""
         return self.diary.picture(self.placement.next_id, title)
+
+
+def settings_of(cluster: Cluster, shard: int, placement: Placement) -> Settings:
+    """What a process of a shard is told, which its supervisor has seen crash."""
+    watch = cluster.keeper.watches[shard]
+    return Settings.of(
+        cluster.app,
+        me=shard,
+        incarnation=cluster._incarnation,
+        placement=placement,
+        life=cluster._life,
+        limits=cluster.limits,
+        slow=watch.slow,
+        poison=watch.poison,
+        verdict=watch.verdict,
+    )

@@ -35,8 +35,8 @@ class Ground(Protocol):
     network: Network
     keeper: Keeper
 
-    def find(self, shard: int, /) -> Machine | None:
-        """Return the machine of a shard; None: there is none any more."""
+    def door(self, name: Any, /) -> Machine | None:
+        """Return the machine at the end of a caller's line; None: there is none any more."""
         ...
 
 
@@ -125,7 +125,7 @@ class Lines:
 
     def _knock(self, name: Any, raw: bytes) -> None:
         """Let bytes arrive at a door."""
-        ground, machine = self._ground, self._ground.find(name[1])
+        ground, machine = self._ground, self._ground.door(name)
         if machine is None or machine.shard is None:
             return
         if ground.step_no < machine.hangs_until:
@@ -171,9 +171,9 @@ class Lines:
         """The time."""
         return self._ground.clock_ns
 
-    def reachable(self, shard: int) -> bool:
-        """Whether a line to this shard's door can be up."""
-        machine = self._ground.find(shard)
+    def reachable(self, name: Name) -> bool:
+        """Whether this line to a door can be up."""
+        machine = self._ground.door(name)
         return machine is not None and machine.shard is not None
 
     def to_door(self, name: Name, raw: bytes) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from skerry.app import App
@@ -79,16 +80,23 @@ class Machine:
 
     def start(self, settings: Settings) -> None:
         """Start a process of this shard."""
-        ground = self._ground
-        self.heartbeat = Heartbeat()
-        disk, running = self.disk, self.heartbeat.running
-        self.shard = shard = Shard(settings, disk, disk.last, running, self.books)
+        shard = self._begin(settings)
         open_shard(shard, self.disk, self, lambda: self.disk.sync(self.disk.appended))
+        self._serve(shard)
+
+    def _begin(self, settings: Settings) -> Shard:
+        """Begin a life of the shard on what the disk has."""
+        self.heartbeat = Heartbeat()
+        return Shard(settings, self.disk, self.disk.last, self.heartbeat.running, self.books)
+
+    def _serve(self, shard: Shard) -> None:
+        """Let a shard that was opened stand on this machine."""
+        ground, self.shard = self._ground, shard
         self._sources = Sources(ground.rng, ground.faults.repeat)
-        door = Door(self.fate, ground)
+        door = self._door()
         ports = Ports(
             Commits(self),
-            Wire(self.id, self.fate, ground),
+            self._wire(),
             door,
             self._sources,
             Sinks(ground.shore, ground.app.outlets, ground.network, self.fate.leaves),
@@ -99,6 +107,12 @@ class Machine:
         )
         half_life_s = Supervision().half_life_s
         self.driver = Driver(shard, ground.app, self.disk, ports, load_half_life_s=half_life_s)
+
+    def _wire(self) -> Wire:
+        return Wire(self.id, self.fate, self._ground.send)
+
+    def _door(self) -> Door:
+        return Door(self.fate, self._ground)
 
     def run(self) -> None:
         """Let the disk sync, and the driver run a round. Raises Killed."""
@@ -204,13 +218,13 @@ class Commits:
 class Wire:
     """The way to peers."""
 
-    def __init__(self, id: int, fate: Fate, ground: Ground) -> None:
-        self._id, self._fate, self._ground = id, fate, ground
+    def __init__(self, id: int, fate: Fate, carry: Callable[[int, int, bytes], None]) -> None:
+        self._id, self._fate, self._carry = id, fate, carry
 
     def send(self, peer: int, raw: bytes) -> None:
         """Give a packet to the network."""
         self._fate.leaves()
-        self._ground.send(self._id, peer, raw)
+        self._carry(self._id, peer, raw)
 
 
 class Door:

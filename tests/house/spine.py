@@ -169,6 +169,7 @@ WALK = (
     *("engine", "nodes", "node", "server", "addresses", "monitor", "probe"),
     *("joining", "settings", "lease", "renewing", "bucket"),
     *("snapshots", "snapshot_pointer", "snapshot_stream", "asking"),
+    *("hosts", "outages", "host", "presence", "leading", "tenant", "servers"),
     *("tree", "environment", "lock", "quota", "disk", "label", "sealed_file", "check", "pipe"),
 )
 

@@ -2,7 +2,8 @@
 
     python -m tests.simulation.campaign --seeds 2000
 
-With `--moves`, the number of workers changes in each seed while the app runs.
+With `--moves`, the number of workers changes in each seed while the app runs. With `--hosts`, the shards
+live on hosts of a cluster.
 A failing seed prints its one-line reproduction; the exit code is then 1. What the workload or a
 checker does wrong itself is reported as such: exit code 2.
 """
@@ -41,10 +42,10 @@ def ours(error: Exception) -> bool:
     return not isinstance(error, AssertionError) and Path(last.filename).is_relative_to(TESTS)
 
 
-def one(seed: int, *, moves: bool = False) -> tuple[int, Met, str]:
+def one(seed: int, *, moves: bool = False, hosts: bool = False) -> tuple[int, Met, str]:
     """(seed, faults by name, what failed)."""
     try:
-        cluster = workload.run(seed, world=drawn(seed, moves=moves))
+        cluster = workload.run(seed, world=drawn(seed, moves=moves, hosts=hosts))
     except Exception as error:
         said = traceback.format_exc(limit=-3)
         return seed, collections.Counter(), f"{OURS}{said}" if ours(error) else said
@@ -60,9 +61,10 @@ def _fails(seed: int, faults: Faults, size: workload.Size, around: World) -> str
     return ""
 
 
-def shrink(seed: int, picture: Path, *, moves: bool) -> int:
+def shrink(seed: int, picture: Path, *, moves: bool, hosts: bool) -> int:
     """Make a failing seed small: fewer kinds of faults, fewer messages; then draw it."""
-    faults, size, around = Faults(), workload.Size(), drawn(seed, moves=moves)
+    faults, size = Faults(), workload.Size()
+    around = drawn(seed, moves=moves, hosts=hosts)
     found = _fails(seed, faults, size, around)
     if not found:
         print(f"seed {seed} keeps every promise: nothing to shrink")
@@ -104,17 +106,18 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=200)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--moves", action="store_true", help="slots move in each seed")
+    parser.add_argument("--hosts", action="store_true", help="shards live on hosts in each seed")
     parser.add_argument("--shrink", type=int, metavar="SEED", help="make a failing seed small")
     parser.add_argument("--picture", type=Path, default=Path("seed.svg"))
     given = parser.parse_args()
     if given.seeds < 1 or given.first < 0:
         parser.error("--seeds is 1 or more, --first 0 or more")
     if given.shrink is not None:
-        return shrink(given.shrink, given.picture, moves=given.moves)
+        return shrink(given.shrink, given.picture, moves=given.moves, hosts=given.hosts)
     seeds = range(given.first, given.first + given.seeds)
     started, faults, failed, wrongs = time.perf_counter(), Met(), 0, 0
     with multiprocessing.get_context("spawn").Pool(len(os.sched_getaffinity(0))) as pool:
-        run = functools.partial(one, moves=given.moves)
+        run = functools.partial(one, moves=given.moves, hosts=given.hosts)
         for seed, met, wrong in pool.imap_unordered(run, seeds, chunksize=4):
             faults += met
             if wrong.startswith(OURS):
@@ -122,8 +125,8 @@ def main() -> int:
                 print(f"seed {seed}: {wrong}")
             elif wrong:
                 failed += 1
-                again = "--moves --shrink" if given.moves else "--shrink"
-                print(f"python -m tests.simulation.campaign {again} {seed}\n{wrong}")
+                again = "--moves " * given.moves + "--hosts " * given.hosts
+                print(f"python -m tests.simulation.campaign {again}--shrink {seed}\n{wrong}")
     seconds = time.perf_counter() - started
     for name, count in sorted(faults.items()):
         print(f"{count:>10,}  {name}")

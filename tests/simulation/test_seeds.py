@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 
 import msgspec
 import pytest
@@ -14,6 +15,7 @@ from skerry.runtime.simulator.ledger import compare
 from skerry.testing import NO_FAULTS
 from tests.simulation import campaign, workload
 from tests.simulation.apps import Account, Alarm, Memo, app
+from tests.simulation.world import drawn
 
 SEEDS = int(os.environ.get("SKERRY_TEST_SEEDS", "60"))
 
@@ -25,6 +27,15 @@ def test_money_order_timers_and_requests_survive_loss_repetition_and_crashes(fir
     for seed in range(first, min(first + 50, SEEDS)):
         crashes += workload.run(seed).crashes
     assert crashes, "a campaign without a crash tries nothing"
+
+
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("first", range(0, SEEDS // 2, 10))
+def test_the_same_promises_hold_where_shards_live_on_hosts_that_come_and_go(first: int) -> None:
+    met: Counter[str] = Counter()
+    for seed in range(first, min(first + 10, SEEDS // 2)):
+        met += workload.run(seed, world=drawn(seed, hosts=True)).points
+    assert met["began to lead"] and met["servers: answer lost"]
 
 
 REGRESSIONS = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -16,6 +17,7 @@ from skerry.runtime.core.events import Table
 from skerry.runtime.core.settings import Limits
 from skerry.runtime.core.streams import inbound, outbound, outboxes
 from skerry.runtime.simulator.cluster import Cluster
+from skerry.runtime.simulator.hosts import Hosted
 from skerry.testing import Faults
 from tests.simulation import program
 from tests.simulation.apps import RECEIVERS, Account, Alarm, Bomb, Mayfly, Sender, Tally, app
@@ -100,7 +102,7 @@ def _run(
     watch: Callable[[Cluster], object],
     world: World,
 ) -> Cluster:
-    cluster = Cluster(
+    cluster = (partial(Hosted, hosts=world.hosts) if world.hosts else Cluster)(
         app(drums=seed % 3, beats=BEATS),
         seed=seed,
         shards=1 + seed % 4,

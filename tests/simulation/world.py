@@ -43,15 +43,18 @@ class World(NamedTuple):
     """Changes of the number of workers while the app runs."""
     weighs: int = 0
     """Times that slots move by load."""
+    hosts: int = 0
+    """Hosts that the shards live on; 0: one machine each, which is always there."""
 
 
 NONE = World()
 
 
-def drawn(seed: int, *, moves: bool = False) -> World:
+def drawn(seed: int, *, moves: bool = False, hosts: bool = False) -> World:
     """The world of a seed: most of them have a little of it.
 
     `moves`: whether workers come and go in it at any rate, while the app runs.
+    `hosts`: whether the shards live on hosts of a cluster.
     """
     rng = random.Random(f"world {seed}")
 
@@ -69,7 +72,10 @@ def drawn(seed: int, *, moves: bool = False) -> World:
         torn=sometimes(0.5),
     )
     world = world._replace(scales=sometimes(rng.randint(1, 4), 1 if moves else 0.4))
-    return world._replace(weighs=sometimes(rng.randint(1, 6), 0.3))
+    world = world._replace(weighs=sometimes(rng.randint(1, 6), 0.3))
+    if hosts:  # Which change no placement while all are down.
+        world = world._replace(hosts=rng.randint(2, 4), reshards=0, torn=0)
+    return world
 
 
 class Events:
