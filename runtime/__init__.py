@@ -98,6 +98,7 @@ runtime/app/    An app starts, and is watched.
 runtime/worker/    A process around one shard.
     assignment.py  A worker's assignment: its shard, what it has to know of the app, and the exit codes of its end.
     process.py     A worker's process: one shard on its real ports, and the poll that wakes its driver.
+    takeover.py    A worker takes its shard over: a new epoch is in the log before anything leaves.
     driver.py      The loop around one shard, written once: a worker's process and the simulator both run it.
     pace.py        The size of the next batch: as large as its time budget allows.
     stopwatch.py   Measures how long a batch takes, by the clock and without the time spent waiting for a core.

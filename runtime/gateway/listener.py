@@ -230,6 +230,11 @@ class Listener:
 
     # ── out ──
 
+    @property
+    def may_answer(self) -> bool:
+        """Whether callers may be answered now: always, but on a host whose lease has ended."""
+        return True
+
     def replies(self, replies: Iterable[Reply]) -> None:
         """Tell callers the outcomes of their requests, in one message each."""
         for caller, outcomes in protocol.outcomes(replies):

@@ -25,8 +25,9 @@ from skerry.runtime.simulator.network import Network
 from skerry.runtime.simulator.picture import Diary
 from skerry.runtime.simulator.sinks import Shore, Sinks
 from skerry.runtime.simulator.sources import Sources
-from skerry.runtime.worker.driver import Driver, open_shard
+from skerry.runtime.worker.driver import Driver
 from skerry.runtime.worker.ports import Ports
+from skerry.runtime.worker.takeover import open_shard
 from skerry.testing import Faults
 
 BATCHES_S = (0.0005, 0.003, 0.02)

@@ -23,7 +23,7 @@ from skerry.runtime.simulator.ledger import Books
 from skerry.runtime.simulator.machine import Door, Machine, Wire
 from skerry.runtime.simulator.servers import NO_ANSWER, Log, Question, Servers, View
 from skerry.runtime.store.segments import Segments
-from skerry.runtime.worker.driver import opening
+from skerry.runtime.worker.takeover import opening
 
 SNAPSHOT = 0.01
 """How often a step begins a snapshot."""
@@ -157,13 +157,16 @@ class ReplicatedStore(MemoryStore):
 
 
 class LeasedDoor(Door):
-    """A door that answers nobody when its host's lease has ended."""
+    """A door that answers nobody when its host's lease has ended, but greets."""
 
     def __init__(self, tenant: Tenant, ground: machine.Ground) -> None:
         super().__init__(tenant.fate, ground)
         self._tenant, self._points = tenant, ground.points
 
     def _say(self, caller: Any, word: object) -> None:
+        if isinstance(word, protocol.Welcome):
+            super()._say(caller, word)
+            return
         if not self._tenant.home.holds:
             self._points["not answered: the lease has ended"] += 1
             if isinstance(word, protocol.Answer):
@@ -212,7 +215,7 @@ class Tenant(Machine):
         self.books = Books()
         self.lives.append((self.books, disk))
         shard = self._begin(settings)
-        for _ in opening(shard, disk, self):
+        for _ in opening(shard, disk, self, lambda: self.home.holds):
             disk.pump()
             yield
         self.check_owns("says HELLO")

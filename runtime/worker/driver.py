@@ -12,7 +12,7 @@ Ideas: docs/ideas/log.md, docs/ideas/speed.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from skerry.app import App
@@ -28,7 +28,6 @@ from skerry.runtime.core.events import (
     Requested,
     Rewind,
     Stop,
-    Ticked,
     Told,
     Transmit,
     Write,
@@ -42,7 +41,8 @@ from skerry.runtime.gateway.protocol import Caller, Control
 from skerry.runtime.ports import Committed
 from skerry.runtime.worker.meter import Meter
 from skerry.runtime.worker.pace import Pace
-from skerry.runtime.worker.ports import Clock, Commits, Ports
+from skerry.runtime.worker.ports import Ports
+from skerry.runtime.worker.takeover import ticked
 
 TICK_NS = 100_000_000
 """The longest sleep while a peer owes an answer: it is asked again after that."""
@@ -68,25 +68,6 @@ FULL = (
     "go on. Make room by `skerry dead drop`, or start again with a larger --quota: then entities can "
     "be forgotten, too."
 )
-
-
-def open_shard(shard: Shard, commits: Commits, clock: Clock, wait: Callable[[], object]) -> None:
-    """Take a shard over. Its new epoch is durable before anything leaves.
-
-    `wait` returns when the disk may have come further.
-    """
-    for _ in opening(shard, commits, clock):
-        wait()
-
-
-def opening(shard: Shard, commits: Commits, clock: Clock) -> Iterator[None]:
-    """Take a shard over, step by step: yield as long as its new epoch is not durable."""
-    shard.accept(_ticked(clock))
-    commit = shard.open()
-    commits.append(commit)
-    while commits.durable() < commit.no:
-        yield
-    shard.accept(Durable(commits.durable()))
 
 
 class Driver:
@@ -137,7 +118,7 @@ class Driver:
 
     def tick(self) -> None:
         """Tell the shard the time."""
-        self._shard.accept(_ticked(self._clock))
+        self._shard.accept(ticked(self._clock))
 
     def arrived(self, raw: bytes) -> None:
         """Take a packet from a pipe."""
@@ -389,7 +370,3 @@ class Driver:
             else:
                 commit, size = ended
                 self._listener.answer(caller, n, [self._shard.epoch, commit, size])
-
-
-def _ticked(clock: Clock) -> Ticked:
-    return Ticked(clock.now_ns(), clock.steady_ns())

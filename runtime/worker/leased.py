@@ -57,6 +57,11 @@ class LeasedListener(Listener):
         super().__init__(path, secret, callers_max=callers_max)
         self._lease = lease
 
+    @property
+    def may_answer(self) -> bool:
+        """Whether the lease holds."""
+        return self._lease.holds
+
     def replies(self, replies: Iterable[Reply]) -> None:
         """Tell callers the outcomes of their requests."""
         if self._lease.holds:

@@ -38,6 +38,7 @@ from skerry.runtime.core.events import SLOTS
 from skerry.runtime.core.results import Raised
 from skerry.runtime.core.settings import Settings
 from skerry.runtime.core.shard import Shard
+from skerry.runtime.core.streams.links import Fenced
 from skerry.runtime.gateway.listener import Listener, callers_that_fit, raise_limit
 from skerry.runtime.gateway.protocol import Control
 from skerry.runtime.ports import WorkerStore
@@ -47,13 +48,14 @@ from skerry.runtime.transport.pipe import Pipe
 from skerry.runtime.worker import heartbeat
 from skerry.runtime.worker.assignment import AGAIN, DAMAGED, HOPELESS, Assignment
 from skerry.runtime.worker.copies import Copies
-from skerry.runtime.worker.driver import Driver, open_shard
+from skerry.runtime.worker.driver import Driver
 from skerry.runtime.worker.heartbeat import Heartbeat
 from skerry.runtime.worker.leased import LeasedListener, LeasePage
 from skerry.runtime.worker.ports import Ports
 from skerry.runtime.worker.sinks import Writers
 from skerry.runtime.worker.sources import Readers
 from skerry.runtime.worker.stopwatch import Stopwatch
+from skerry.runtime.worker.takeover import open_shard
 from skerry.turn import Strayed, stray
 
 if TYPE_CHECKING:
@@ -130,7 +132,8 @@ class Worker:
                 f"or restore the app's last backup. Nothing was changed."
             )
         clock = SystemClock()
-        open_shard(shard, self._store, clock, lambda: self._poller.poll(OPENING_MS))
+        wait = partial(self._poller.poll, OPENING_MS)
+        open_shard(shard, self._store, clock, wait, lambda: self._door.may_answer)
         self._copies = Copies(self._store, self._wake)
         ports = Ports(
             self._store,
@@ -373,7 +376,8 @@ def _run(assignment: Assignment, lifeline: int) -> int:
     except Strayed as strayed:
         _end_child(strayed)
     except StoreDamaged as damage:
-        return _end(damage, DAMAGED)
+        moved = isinstance(damage, Fenced) and assignment.config.cluster is not None
+        return _end(damage, AGAIN if moved else DAMAGED)
     except Unavailable as error:
         return _end(error, AGAIN)
     except SkerryError as error:

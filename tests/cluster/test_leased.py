@@ -9,7 +9,10 @@ from unittest import mock
 
 import pytest
 
+from skerry.runtime.core.streams.links import Fenced
 from skerry.runtime.gateway.listener import Listener
+from skerry.runtime.worker import process
+from skerry.runtime.worker.assignment import AGAIN, DAMAGED
 from skerry.runtime.worker.leased import LeasedListener, LeasePage
 
 
@@ -39,3 +42,14 @@ def test_a_question_that_is_not_answered_is_asked_anew_since_its_line_is_closed(
             assert told.called and go.call_count == 1
     finally:
         listener.close()
+
+
+@pytest.mark.parametrize(("cluster", "code"), [(None, DAMAGED), (mock.Mock(), AGAIN)])
+def test_a_worker_that_hears_of_its_successor_ends_the_app_only_where_there_can_be_none(
+    cluster: Any, code: int
+) -> None:
+    """On one machine, a newer epoch means that the store went back in time."""
+    worker = mock.Mock(run=mock.Mock(side_effect=Fenced("runs elsewhere")))
+    assignment = mock.Mock(config=mock.Mock(cluster=cluster))
+    with mock.patch.object(process, "_start", return_value=worker):
+        assert process._run(assignment, 0) == code

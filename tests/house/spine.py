@@ -85,6 +85,7 @@ WALK = (
     *(
         "assignment",
         "process",
+        "takeover",
         "driver",
         "pace",
         "stopwatch",

@@ -47,6 +47,10 @@ REASONS_MAX = 100
 """Reasons of refusals that are counted each for itself: some name a number out of a packet."""
 
 
+class Fenced(StoreDamaged):
+    """A newer epoch of this shard runs elsewhere. Only in a cluster, nothing is damaged by that."""
+
+
 class Streams:
     """The streams between one shard and those that it has to do with."""
 
@@ -360,8 +364,8 @@ def _unreached(packet: Packet, newest: int) -> str:
     return ""
 
 
-def _fenced(shard: int, newest: int, ours: int) -> StoreDamaged:
-    return StoreDamaged(
+def _fenced(shard: int, newest: int, ours: int) -> Fenced:
+    return Fenced(
         f"Shard {shard} runs in epoch {newest} elsewhere, this process has epoch {ours}: "
         f"it was replaced and stops."
     )
