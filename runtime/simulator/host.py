@@ -42,6 +42,9 @@ class Described(Struct, frozen=True):
     homes: Homes
     goal: tuple[int, ...] = ()
     """The members that the slots are on their way to; empty: they stay."""
+    processes: dict[str, int] = {}
+    """The process of each host that may run its shards, by its nonce. The one that a host has next may
+    not until the description says so: the leader may be about to re-home the shards of the last."""
     next_id: int = 0
     """Above the id of every shard that was ever made."""
 
@@ -144,7 +147,8 @@ class Host:
         """Run the shards whose home this is."""
         described, cluster = self.described, self._cluster
         ours: set[int] = set()
-        if described is not None and self.presence.until_ns:
+        process = None if described is None else described.processes.get(self.name)
+        if described is not None and process == self.presence.nonce and self.presence.until_ns:
             members = {*described.placement.members, *described.goal}
             ours = set(homes.shards_at(described.homes.homes, self.name)) & members
         for shard, tenant in self.tenants.items():
@@ -207,9 +211,12 @@ class Host:
         wants = {lease.host: lease.workers for lease in self.presence.present.values()}
         if not wants:
             return None
+        processes = {lease.host: lease.nonce for lease in self.presence.present.values()}
         if (found := homes.rehomed(now.homes, wants)) is not None:
             self._cluster.points["shards re-homed"] += 1
-            return replace(now, homes=found)
+            return replace(now, homes=found, processes=processes)
+        if processes != now.processes:
+            return replace(now, processes=processes)
         first = max(now.next_id, now.placement.next_id)
         change = homes.settled(now.homes, wants, range(first, first + FRESH))
         if change is not None:

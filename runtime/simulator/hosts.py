@@ -14,6 +14,7 @@ from skerry.runtime.app.homes import Homes
 from skerry.runtime.app.watch import Watch
 from skerry.runtime.cluster.log import Astray, Replaced
 from skerry.runtime.core.placement import Placement
+from skerry.runtime.core.streams.links import Fenced
 from skerry.runtime.simulator.callers import SECONDS_PER_STEP
 from skerry.runtime.simulator.cluster import HANG_S, Cluster, settings_of
 from skerry.runtime.simulator.faults import FOREVER
@@ -58,7 +59,7 @@ class Hosted(Cluster):
             workers = len(members[number :: self._count])
             self.add_host(workers)
         lives = {shard: self.hosts[n % self._count].name for n, shard in enumerate(members)}
-        first = Described(0, self.placement, Homes(lives), (), self.placement.next_id)
+        first = Described(0, self.placement, Homes(lives), next_id=self.placement.next_id)
         self.servers.put(self.servers.change(DESCRIPTION, first, 0))
         self._seen = first
         self._rewire(first)
@@ -176,7 +177,9 @@ class Hosted(Cluster):
         if self.step_no >= tenant.hangs_until:
             try:
                 self._run(tenant)
-            except (Replaced, Astray) as error:
+            except (Replaced, Fenced, Astray) as error:
+                fenced = not isinstance(error, Astray)
+                assert not fenced or tenant.log.owner != tenant.owner, f"I5: {error}"
                 self.points[f"worker stops: {type(error).__name__}"] += 1
                 self._end(tenant)
         elif (

@@ -12,7 +12,7 @@ from skerry.testing import Faults
 if TYPE_CHECKING:
     from skerry.runtime.simulator.hosts import Hosted
 
-HELD_STEPS_MAX = 250
+HELD_STEPS_MAX = 400
 """For how long a host is frozen, cut off, or down, at most: some leases."""
 
 ELECTION_STEPS_MAX = 60
@@ -23,8 +23,8 @@ BEFALL = {
     "killed": 0.002,
     "power lost": 0.001,
     "two killed": 0.0004,
-    "frozen": 0.002,
-    "cut from servers": 0.002,
+    "frozen": 0.004,
+    "cut from servers": 0.003,
     "all cut from servers": 0.0004,
     "cut from a host": 0.002,
     "election": 0.002,

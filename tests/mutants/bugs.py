@@ -31,6 +31,7 @@ ROOMS = (
     "cluster",
     "core",
     "gateway",
+    "hosts",
     "moves",
     "replicated",
     "simulator",

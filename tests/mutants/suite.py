@@ -4,7 +4,8 @@
 
 FILE has the bug, and `tests/mutants/ROOM.py` describes it. A bug in a file of the room `store` is
 looked for by the store's own tests: the simulated disk has none of its code. A bug of moves is looked
-for where slots move, whatever its file. Says what found it in one line; the exit code is then 1.
+for where slots move, whatever its file. One of hosts is looked for by seeds with hosts.
+Says what found it in one line; the exit code is then 1.
 0: nothing did.
 """
 
@@ -18,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 from tests.simulation import workload
-from tests.simulation.world import World
+from tests.simulation.world import World, drawn
 
 QUICK = [
     f"tests/simulation/test_{name}.py"
@@ -62,6 +63,8 @@ FIRST = {
 
 def main(seeds: int, file: str, room: str) -> int:
     """The first thing that finds it."""
+    if room == "hosts":
+        return simulate(seeds, hosts=True)
     if room == "moves" and (test(MOVES[0]) or test(MOVES[1]) or simulate(seeds, World(scales=6))):
         return 1
     rest = ["tests/core", *QUICK]
@@ -69,11 +72,11 @@ def main(seeds: int, file: str, room: str) -> int:
     return test(*own) or simulate(seeds) or test("tests/store", "tests/simulation")
 
 
-def simulate(seeds: int, world: World | None = None) -> int:
+def simulate(seeds: int, world: World | None = None, *, hosts: bool = False) -> int:
     """Whether one of so many seeds fails. `world`: None: each seed draws its own."""
     for seed in range(seeds):
         try:
-            workload.run(seed, world=world)
+            workload.run(seed, world=drawn(seed, hosts=True) if hosts else world)
         except Exception as error:
             print(f"seed {seed}: {type(error).__name__}: {error}"[:200].replace("\n", " "))
             return 1

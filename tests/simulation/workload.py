@@ -130,7 +130,7 @@ def _run(
         _one_step(cluster, rng, plan, events.days)
         if asked and rng.random() < 0.3:
             cluster.ask(asked.pop())
-        cluster.run(8)
+        cluster.run(16 if world.hosts else 8)
     for one in asked:
         cluster.ask(one)
     cluster.settle()
