@@ -1,5 +1,7 @@
 """ZeroMQ as a mere pipe between shards: bytes in, maybe bytes out.
 
+    Outlets.send(peer, raw) -> the socket at the peer's place -> Inlet.receive() -> raw
+
 Nothing here promises delivery: ZeroMQ loses what it had taken for a peer that is killed, and a full
 queue drops. Streams number, keep and resend everything. A message is one part, or refused.
 
@@ -31,26 +33,31 @@ DRAIN_MESSAGES = 256
 """Packets received per round: the rest waits for the next, so that peers do not starve clients."""
 
 
-class Pipe:
-    """A shard's packets to and from its peers, over sockets in one private folder."""
+def context() -> zmq.Context[zmq.Socket[bytes]]:
+    """Return the process's context."""
+    return zmq.Context.instance()
 
-    def __init__(self, folder: Path, me: int) -> None:
+
+def address(place: Path) -> Any:
+    """Return the address of a socket: as bytes, which pyzmq takes and does not type, since not every
+    path is a text."""
+    return b"ipc://" + os.fsencode(place)
+
+
+def place(folder: Path, shard: int) -> Path:
+    """Return the socket of a shard's inlet."""
+    return folder / f"pipe-{shard}"
+
+
+class Outlets:
+    """Packets to shards whose inlets are in one private folder."""
+
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
-        self.socket = self._context.socket(zmq.PULL)
-        self.socket.setsockopt(zmq.LINGER, 0)
-        self.socket.setsockopt(zmq.RCVHWM, QUEUED_MESSAGES)
-        self.socket.setsockopt(zmq.MAXMSGSIZE, FRAME_BYTES_MAX)
-        self.socket.bind(self._address(me))
         self._peers: dict[int, zmq.Socket[bytes]] = {}
         self._places: dict[int, tuple[int, int] | None] = {}
         """The identity of the file at each peer's address, as of the last look."""
         self._look_s = 0.0
-        self.refused = 0
-
-    def _address(self, shard: int) -> Any:
-        # As bytes, which pyzmq takes and does not type: not every path is a text.
-        return b"ipc://" + os.fsencode(self._folder / f"pipe-{shard}")
 
     def send(self, peer: int, raw: bytes) -> bool:
         """Send a packet; False: ZeroMQ did not take it, and the stream sends it again in time."""
@@ -59,12 +66,12 @@ class Pipe:
         socket = self._peers.get(peer)
         if socket is None:
             self._places[peer] = self._place(peer)
-            socket = self._peers[peer] = self._context.socket(zmq.PUSH)
+            socket = self._peers[peer] = context().socket(zmq.PUSH)
             socket.setsockopt(zmq.LINGER, 0)
             socket.setsockopt(zmq.SNDHWM, QUEUED_MESSAGES)
             socket.setsockopt(zmq.RECONNECT_IVL, 10)
             socket.setsockopt(zmq.RECONNECT_IVL_MAX, 200)
-            socket.connect(self._address(peer))
+            socket.connect(address(place(self._folder, peer)))
         try:
             socket.send(raw, zmq.NOBLOCK)
         except zmq.Again:
@@ -76,19 +83,36 @@ class Pipe:
         it holds still arrives."""
         self._look_s = time.monotonic() + LOOK_S
         for peer, before in list(self._places.items()):
-            place = self._place(peer)
-            if place is None or place == before:
+            found = self._place(peer)
+            if found is None or found == before:
                 continue
-            self._places[peer] = place
+            self._places[peer] = found
             if before is not None:
                 self._peers.pop(peer).close(LINGER_MS)
 
     def _place(self, peer: int) -> tuple[int, int] | None:
         try:
-            found = (self._folder / f"pipe-{peer}").stat()
+            found = place(self._folder, peer).stat()
         except OSError:
             return None
         return found.st_ino, found.st_ctime_ns
+
+    def close(self) -> None:
+        """Close the sockets."""
+        for socket in self._peers.values():
+            socket.close(0)
+
+
+class Inlet:
+    """Packets that come to one place."""
+
+    def __init__(self, place: Path) -> None:
+        self.socket = context().socket(zmq.PULL)
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self.socket.setsockopt(zmq.RCVHWM, QUEUED_MESSAGES)
+        self.socket.setsockopt(zmq.MAXMSGSIZE, FRAME_BYTES_MAX)
+        self.socket.bind(address(place))
+        self.refused = 0
 
     def receive(self) -> list[bytes]:
         """Return packets that have arrived."""
@@ -105,6 +129,24 @@ class Pipe:
         return found
 
     def close(self) -> None:
+        """Close the socket."""
+        self.socket.close(0)
+
+
+class Pipe:
+    """A shard's packets to and from its peers, over sockets in one private folder."""
+
+    def __init__(self, folder: Path, me: int) -> None:
+        self._inlet, self._outlets = Inlet(place(folder, me)), Outlets(folder)
+        self.socket = self._inlet.socket
+        self.send, self.receive = self._outlets.send, self._inlet.receive
+
+    @property
+    def refused(self) -> int:
+        """How many packets of more than one part have come."""
+        return self._inlet.refused
+
+    def close(self) -> None:
         """Close the sockets."""
-        for socket in (self.socket, *self._peers.values()):
-            socket.close(0)
+        self._inlet.close()
+        self._outlets.close()
