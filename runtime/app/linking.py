@@ -1,0 +1,161 @@
+"""The link of this host, as a process beside the workers: started, told where everything is, heard.
+
+    bind -> Ready -> our address and key for the lease -> tables, whenever hosts or homes change
+
+If the process ends it is started again. Nothing is lost by that: streams send again what they carry,
+and callers ask again.
+
+Does process I/O; the link itself is in `runtime/link`. Idea: docs/ideas/hosts.md.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from skerry.errors import SkerryError
+from skerry.runtime import as_json
+from skerry.runtime.app import children
+from skerry.runtime.config import Cluster
+from skerry.runtime.description import Description
+from skerry.runtime.link.table import Assignment, Peer, Ready, Table, Unreachable
+from skerry.runtime.printable import Say
+
+if TYPE_CHECKING:
+    from skerry.runtime.cluster.coordinator import ClusterCoordinator
+    from skerry.runtime.cluster.lease import Lease
+
+AGAIN_S = 1.0
+"""How long to wait before a link is started again that has ended."""
+
+
+class Linking:
+    """The link's process."""
+
+    def __init__(
+        self, cluster: Cluster, coordinator: ClusterCoordinator, folder: Path, say: Say
+    ) -> None:
+        self._cluster, self._coordinator, self._say = cluster, coordinator, say
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        self._table = Table()
+        self._again_s = 0.0
+        self._part = b""
+        self.unreachable: list[str] = []
+        """Hosts whose links do not answer ours."""
+        self._start()
+
+    def _start(self) -> None:
+        """Start the process; tell other hosts where it is. Raises SkerryError: it can't be reached."""
+        bind = _bind(self._cluster)
+        told = Assignment(
+            host=self._coordinator.host,
+            nonce=self._coordinator.nonce,
+            sockets=os.fsencode(self._folder).decode(errors="surrogateescape"),
+            bind=bind,
+            clients_key=self._coordinator.keys.public,
+        )
+        process = children.start("skerry.runtime.link.process", as_json.encode(told) + b"\n")
+        assert process.stdout is not None, "its output is a pipe"
+        line = process.stdout.readline()
+        try:
+            ready = as_json.decode(line, Ready)
+        except ValueError:
+            more, _ = process.communicate()
+            why = (line + more).decode(errors="replace").strip()
+            raise SkerryError(
+                f"The link of this host to others does not start at {bind}: {why[-400:]} Give an "
+                f"address of this machine with --address."
+            ) from None
+        os.set_blocking(process.stdout.fileno(), False)
+        self._process, self._table, self._part = process, Table(), b""
+        self._coordinator.tell(address=ready.address, key=ready.key)
+
+    def step(self, app: Description, leader: str) -> None:
+        """Tell the link what has changed; start it again if it has ended. Raises SkerryError."""
+        process = self._process
+        if process is None or process.poll() is not None:
+            if time.monotonic() > self._again_s:
+                self._again_s = time.monotonic() + AGAIN_S
+                self._say("the link to other hosts has ended and is started again")
+                self.close()
+                self._start()
+            return
+        self._hear(process)
+        table = Table(_peers(self._coordinator.hosts), dict(app.homes), leader)
+        if table != self._table:
+            self._table = table
+            children.tell(process, as_json.encode(table) + b"\n")
+
+    def _hear(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdout is not None, "it is a pipe"
+        try:
+            self._part += os.read(process.stdout.fileno(), 1 << 16)
+        except BlockingIOError:
+            return
+        *lines, self._part = self._part.split(b"\n")
+        for line in lines:
+            try:
+                now = as_json.decode(line, Unreachable).hosts
+            except ValueError:
+                self._say(f"[link] {line.decode(errors='replace')}")
+                continue
+            for host in set(now) - set(self.unreachable):
+                self._say(f"host {host} does not answer this one; it may answer others")
+            for host in set(self.unreachable) - set(now):
+                self._say(f"host {host} answers")
+            self.unreachable = now
+
+    def move(self, folder: Path) -> None:
+        """Serve another folder. Raises SkerryError."""
+        self.close()
+        self._folder = folder
+        self._start()
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+
+def _peers(hosts: Mapping[str, Lease]) -> list[Peer]:
+    return [
+        Peer(lease.host, lease.nonce, lease.address, lease.key)
+        for _, lease in sorted(hosts.items())
+        if lease.address
+    ]
+
+
+def _bind(cluster: Cluster) -> str:
+    """Return where the link is to be reached, as IP:PORT; port 0: any."""
+    if cluster.address:
+        ip, _, port = (
+            cluster.address.rpartition(":") if ":" in cluster.address else (cluster.address, "", "")
+        )
+        return f"{ip}:{port or 0}"
+    return f"{_own_ip(cluster.servers[0])}:0"
+
+
+def _own_ip(server: str) -> str:
+    """Return the address of this machine on the way to a server, which other hosts know the way to, too.
+
+    Raises SkerryError.
+    """
+    found = urlsplit(server)
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((found.hostname or "127.0.0.1", found.port or 4222))
+            return str(probe.getsockname()[0])
+    except OSError as error:
+        raise SkerryError(
+            f"No address of this machine leads to NATS at {found.hostname}: {error}. Give one by which "
+            f"other hosts reach this one with --address."
+        ) from error

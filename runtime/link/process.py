@@ -1,0 +1,91 @@
+"""A link's process: told on its standard input where everything is, until that ends.
+
+    assignment line -> Ready line -> table lines ...         <- which hosts do not answer, when it changes
+
+Idea: docs/ideas/hosts.md.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import zmq
+
+from skerry.errors import SkerryError
+from skerry.runtime import as_json, forks
+from skerry.runtime.gateway.listener import raise_limit
+from skerry.runtime.link.line import BEAT_S, Keys
+from skerry.runtime.link.link import Link
+from skerry.runtime.link.table import Assignment, Ready, Table, Unreachable
+from skerry.runtime.printable import say
+from skerry.runtime.transport.pipe import context
+
+HOPELESS = 5
+"""Exit code of a link that must not be reached."""
+
+SOCKETS_MAX = 16384
+"""ZeroMQ sockets: two for each other host, two for each shard."""
+
+
+def main() -> int:
+    """Carry until the supervisor is gone; return the exit code."""
+    forks.ignore_signals()
+    context().set(zmq.MAX_SOCKETS, SOCKETS_MAX)
+    raise_limit()
+    told = sys.stdin.buffer
+    assignment = as_json.decode(told.readline(), Assignment)
+    keys = Keys.new()
+    try:
+        link = Link(
+            assignment.host,
+            Path(assignment.sockets),
+            keys,
+            bind=assignment.bind,
+            admitted={assignment.clients_key},
+        )
+        link.check()
+    except SkerryError as error:
+        say(str(error))
+        return HOPELESS
+    _say(as_json.encode(Ready(link.address, keys.public)))
+    lines, unreachable = _Lines(told.fileno()), Unreachable()
+    while True:
+        link.round(told.fileno(), BEAT_S)
+        if lines.ended:
+            return 0
+        for line in lines.read():
+            link.route(as_json.decode(line, Table))
+        if link.unreachable != unreachable.hosts:
+            unreachable = Unreachable(link.unreachable)
+            _say(as_json.encode(unreachable))
+
+
+def _say(line: bytes) -> None:
+    sys.stdout.buffer.write(line + b"\n")
+    sys.stdout.buffer.flush()
+
+
+class _Lines:
+    """Whole lines of a descriptor, read without waiting."""
+
+    def __init__(self, fd: int) -> None:
+        os.set_blocking(fd, False)
+        self._fd, self._part = fd, b""
+        self.ended = False
+
+    def read(self) -> list[bytes]:
+        """Return the lines that have come."""
+        try:
+            while raw := os.read(self._fd, 1 << 16):
+                self._part += raw
+            self.ended = True
+        except BlockingIOError:
+            pass
+        *lines, self._part = self._part.split(b"\n")
+        return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())

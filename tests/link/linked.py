@@ -1,0 +1,174 @@
+"""Links of hosts on this machine, each a process with a folder of its own, and what stands beside them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+import zmq
+
+from skerry.runtime import as_json
+from skerry.runtime.link.line import Keys
+from skerry.runtime.link.table import Assignment, Peer, Ready, Table
+
+CLIENTS = Keys.new()
+
+
+class Linked:
+    """The link of one host."""
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+        self.folder = Path(tempfile.mkdtemp(prefix="skerry-link-"))
+        self._starts = 0
+        self.start()
+
+    def start(self) -> None:
+        """Start its process."""
+        self._starts += 1
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "skerry.runtime.link.process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        told = Assignment(
+            host=self.host,
+            nonce=self.nonce,
+            sockets=str(self.folder),
+            bind="127.0.0.1:0",
+            clients_key=CLIENTS.public,
+        )
+        self._tell(as_json.encode(told))
+        assert self.process.stdout is not None
+        self.ready = as_json.decode(self.process.stdout.readline(), Ready)
+
+    @property
+    def nonce(self) -> str:
+        """That of its process."""
+        return f"{self.host}-{self._starts}"
+
+    @property
+    def peer(self) -> Peer:
+        """How others know it."""
+        return Peer(self.host, self.nonce, self.ready.address, self.ready.key)
+
+    def route(self, table: Table) -> None:
+        """Tell it where everything is."""
+        self._tell(as_json.encode(table))
+
+    def _tell(self, line: bytes) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(line + b"\n")
+        self.process.stdin.flush()
+
+    def kill(self) -> None:
+        """Kill its process."""
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            assert pipe is not None
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
+
+    def close(self) -> None:
+        """End it, and remove its folder."""
+        self.kill()
+        shutil.rmtree(self.folder)
+
+
+def route(links: list[Linked], homes: dict[int, str], leader: str = "") -> None:
+    """Tell all of them where everything is."""
+    for link in links:
+        link.route(table(links, homes, leader))
+
+
+def table(links: list[Linked], homes: dict[int, str], leader: str = "") -> Table:
+    """Where everything is."""
+    return Table([each.peer for each in links], homes, leader)
+
+
+class Echo:
+    """A door that says what it hears."""
+
+    def __init__(self, path: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        path.unlink(missing_ok=True)
+        self._socket.bind(str(path))
+        self._socket.listen(512)
+        self._callers: list[socket.socket] = []
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                self._callers.append(self._socket.accept()[0])
+                threading.Thread(target=_echo, args=(self._callers[-1],), daemon=True).start()
+
+    def close(self) -> None:
+        """End it, with all its callers."""
+        for each in [self._socket, *self._callers]:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+        self._thread.join()
+
+
+def _echo(caller: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := caller.recv(1 << 16):
+            caller.sendall(data)
+        caller.close()
+
+
+def call(path: Path) -> socket.socket:
+    """Connect to a door, once somebody listens there."""
+    while True:
+        caller = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            caller.connect(str(path))
+        except OSError:
+            caller.close()
+            os.sched_yield()
+            continue
+        return caller
+
+
+def echoed(path: Path, said: bytes) -> bytes:
+    """Say something at a door; return what comes back, once the door is reached."""
+    while True:
+        with call(path) as caller:
+            caller.settimeout(60)
+            threading.Thread(target=_say, args=(caller, said), daemon=True).start()
+            found = bytearray()
+            with contextlib.suppress(ConnectionError):
+                while len(found) < len(said) and (data := caller.recv(1 << 16)):
+                    found += data
+            if found:
+                return bytes(found)
+
+
+def _say(caller: socket.socket, said: bytes) -> None:
+    try:
+        caller.sendall(said)
+    except OSError:
+        return
+
+
+def stranger(link: Linked, keys: Keys | None) -> zmq.Socket[bytes]:
+    """A connection by somebody who is not one of the app's; None: without any encryption."""
+    socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
+    socket.setsockopt(zmq.LINGER, 0)
+    if keys is not None:
+        socket.setsockopt(zmq.CURVE_SERVERKEY, link.ready.key.encode())
+        socket.setsockopt(zmq.CURVE_PUBLICKEY, keys.public.encode())
+        socket.setsockopt(zmq.CURVE_SECRETKEY, keys.private.encode())
+    socket.connect(f"tcp://{link.ready.address}")
+    return socket
