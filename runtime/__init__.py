@@ -75,6 +75,11 @@ runtime/app/    An app starts, and is watched.
     membership.py   Makes sure that an app's description and its stores belong together, and removes old stores.
     placer.py       Decides how many shards an app has, which slots each serves, and the core of each worker.
     homes.py        Decides on which host of a cluster each shard lives, and how many shards there are.
+    register.py     The description of the app that a supervisor runs, and its changes.
+    housing.py      Gives shards their homes on the hosts of a cluster, as the one that leads.
+    part.py         The part of this process in its app: it leads, or follows another host that does.
+    crew.py         The workers of this host: one per shard that lives here, started again and again.
+    linking.py      The link of this host, as a process beside the workers: started, told where everything is, heard.
     scaling.py      Leads an app to another number of shards, or slots to other owners, by versions of the placement.
     balancing.py    Decides which slots move from the busiest shard to the idlest, as their load asks for.
     scaler.py       Changes the number of workers, and owners of slots, while the app serves.
@@ -220,8 +225,9 @@ runtime/cluster/    An app on several machines, over NATS JetStream.
     monitor.py           What a NATS server tells about itself on its monitoring port: an HTTP request, a JSON answer.
     probe.py             Whether a cluster takes a stream that all of its nodes keep: one is made, and deleted.
     joining.py           A host joins a cluster: it finds servers that will do, and the app's bucket.
-    lease.py             Who runs an app: what the key of the lease says, and when its holder counts as gone.
-    renewing.py          Renews the lease that this process holds, on a thread of its own.
+    lease.py             Which hosts an app has: what a host's key says, when its host counts as gone, and who leads.
+    presence.py          A host's presence in a cluster: its lease is renewed, and the other hosts are looked at.
+    described.py         The description of an app in its bucket, and this host's copy of it.
     bucket.py            An app's bucket in NATS: a few keys, each changed by compare-and-set.
     snapshots.py         Snapshots of a shard's store in NATS, and the pointer that says which of them count.
     snapshot_pointer.py  The key that says which snapshots of a shard count: it moves forward only.
@@ -240,6 +246,7 @@ runtime/cli/    The launcher, a file a command.
     message.py   `skerry ask` and `skerry send`: send one message to a running app from the shell.
     settings.py  The settings that have a flag, a variable and a key: one table, from which all three come.
     progress.py  Shows how far a running app has come: a bar on a terminal, a line now and then elsewhere.
+    hosts.py     `skerry leave`, and what other commands do on a host of a cluster.
     cluster.py   `skerry cluster up`, `down` and `status`: NATS servers on this machine, for trying things out.
     dead.py      `skerry dead`: list the messages that were refused or failed, show, retry or drop them.
     keep.py      `skerry backup` and `skerry restore`: copy an app's data as of one moment, and run the copy.
@@ -257,9 +264,9 @@ runtime/simulator/    The same core on a simulated network, disk and clock.
     backup.py    Backups of a simulated app: a cut, which every shard takes when it hears of it, and a restore.
     machine.py   A simulated worker: the production shard and its driver, on a disk that survives them.
     sinks.py     Simulated sinks: what came out of each output, and whether its numbers hold together.
+    presence.py  The lease of a simulated host: it is renewed, and the other hosts are looked at.
     hosts.py     An app of shards on several simulated hosts, with leases, replicated logs, and what befalls them.
     outages.py   What goes wrong with simulated hosts, and with the servers that they need.
-    presence.py  The lease of a simulated host: it is renewed, and the other hosts are looked at.
     leading.py   How a simulated leader moves slots between shards that live on several hosts.
     tenant.py    A simulated worker on a host of a cluster: its log is asked of the servers, and takes its time.
     servers.py   Simulated NATS servers: logs and keys, as hosts see them who ask over a network that loses things.

@@ -120,6 +120,8 @@ class Cluster(Struct, frozen=True, kw_only=True):
     lease_s: float = 10.0
     """How long a host may be silent before another takes its place. Longer than an election of the
     servers takes, or each would look like the death of a host."""
+    address: str = ""
+    """Where other hosts reach this one: IP or IP:PORT; empty: by the way to the servers."""
     replicas: int = 3
     """Of each stream."""
 

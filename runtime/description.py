@@ -53,6 +53,15 @@ class Description(Struct):
     """Entity types that are stored under an earlier name: name, earlier name."""
     life: str = ""
     """Tells the outputs of an app since a restore from those before it: docs/ideas/sinks.md."""
+    homes: dict[int, str] = {}
+    """The host of each shard, in a cluster."""
+    guests: list[int] = []
+    """Shards whose host was evicted, and that will go when it is back."""
+    tenants: dict[str, str] = {}
+    """The process of each host that its shards are run by: the nonce of its lease. Another process of the
+    host waits until this names it."""
+    ended: bool = False
+    """Whether the app has come to its end, so that its hosts are to end."""
     cluster: str = ""
     """The app's name in a cluster, of whose rows a data directory holds a copy; empty: an app of one
     machine."""
@@ -79,6 +88,15 @@ class Description(Struct):
         """Whether the machine went down while the app ran with `--sync off`."""
         return self.sync == "off" and not self.clean and self.boot_id != boot_id()
 
+    def shards_of(self, host: str, nonce: str) -> list[int]:
+        """Return the shards that a process of a host runs; of an app of one machine, all of them."""
+        shards = sorted({*self.placement.members, *self.goal})
+        if not self.cluster:
+            return shards
+        if self.tenants.get(host) != nonce:
+            return []
+        return [shard for shard in shards if self.homes[shard] == host]
+
     def begin_anew(self) -> None:
         """Draw a new incarnation: the data goes on from an earlier moment, so that nothing may take
         its numbers for the old ones."""
@@ -101,6 +119,9 @@ class Description(Struct):
             raise ValueError(f"a slot's next owner is none of its shards: {stray}")
         if any(not 0 <= slot < SLOTS for slot in placement.coming):
             raise ValueError(f"it places {SLOTS} slots, and names others: {list(placement.coming)}")
+        if self.homes and not self.homes.keys() >= {*members, *self.goal}:
+            homeless = {*members, *self.goal} - self.homes.keys()
+            raise ValueError(f"some of its shards have no host: {homeless}")
         if placement.next_id <= max(members):
             raise ValueError(f"the id that it would give next, {placement.next_id}, is in use")
 
@@ -116,6 +137,10 @@ class Running(Struct):
     shards: list[int]
     secret: str = ""
     """Proves to clients and listeners that they belong to this app: `gateway/knock.py`."""
+    host: str = ""
+    """The host's name, in a cluster."""
+    leads: bool = True
+    """Whether this supervisor is the one that leads the app."""
 
     @property
     def folder(self) -> Path:

@@ -241,6 +241,10 @@ class Interrupted(Unavailable):
     """Somebody wants the process to end, while it waited to run the app. Nothing was changed."""
 
 
+class Deposed(Unavailable):
+    """Another host changes what hosts agree on by now. Nothing was changed."""
+
+
 class Coordinator(Protocol):
     """Keeps what all processes of an app agree on, and lets one of them change it.
 
@@ -275,6 +279,32 @@ class Coordinator(Protocol):
     def until_ns(self) -> int:
         """Up to when nobody else can have taken the lease: ns since this machine started, including
         the time that it slept."""
+        ...
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process changes the description, as far as it knows: of several hosts that hold
+        a lease, one does."""
+        ...
+
+    @property
+    def secret(self) -> str:
+        """What the app's processes prove themselves to each other by."""
+        ...
+
+    @property
+    def host(self) -> str:
+        """The name of this host; empty: there is no other."""
+        ...
+
+    @property
+    def nonce(self) -> str:
+        """What tells this process from others of the same host."""
+        ...
+
+    def newest(self) -> Description | None:
+        """The newest description by another process that this one has heard of, without asking; None:
+        none. Raises StoreDamaged."""
         ...
 
     def release(self) -> None:

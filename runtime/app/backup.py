@@ -306,7 +306,7 @@ async def _held(data: Path, say: Say) -> int:
 
 def _hold(data: Path) -> Held:
     """Have no slot begin to move for some seconds."""
-    with Line(data, directory.running_app(data)) as line:
+    with Line(data, directory.running_app(data), leader=True) as line:
         return msgspec.convert(line.ask("hold"), Held)
 
 

@@ -24,6 +24,9 @@ from skerry.runtime.private import doubt_of, trusted
 NAME = "control"
 """The name of the socket in the sockets' folder."""
 
+LEADER = "leader"
+"""The name of the socket by which the one that leads is reached, on a host that does not."""
+
 CALLERS_MAX = 32
 """Callers at once: commands of people, and of their scripts."""
 
@@ -40,6 +43,10 @@ class Host(Protocol):
 
     def hold(self) -> Any:
         """Let no slot begin to move for a while; say what still moves."""
+        ...
+
+    def leave(self) -> None:
+        """Begin to give all slots of this host away. Raises SkerryError."""
         ...
 
     def restart(self) -> None:
@@ -88,6 +95,9 @@ def _answer(host: Host, event: Control) -> Any:
             return host.status()
         case "hold":
             return host.hold()
+        case "leave":
+            host.leave()
+            return host.status()
         case "restart":
             host.restart()
             return host.status()
@@ -100,13 +110,17 @@ def _answer(host: Host, event: Control) -> Any:
 class Line:
     """A line to the supervisor of a running app, for one caller that waits for each answer.
 
+    Args:
+        leader: whether to speak with the supervisor that leads the app, on whatever host.
+
     Raises Unavailable: no supervisor answers there, or somebody else has taken its place.
     """
 
-    def __init__(self, data: Path, running: Running) -> None:
+    def __init__(self, data: Path, running: Running, *, leader: bool = False) -> None:
         self._data, self._pid, self._number = data, running.pid, 0
         folder, owners = running.folder, trusted(data, data / "run.json")
-        channel = Channel.to(str(folder / NAME), message_bytes_max=ANSWER_BYTES_MAX)
+        name = LEADER if leader and not running.leads else NAME
+        channel = Channel.to(str(folder / name), message_bytes_max=ANSWER_BYTES_MAX)
         if channel is None:
             raise Unavailable(f"The supervisor of the app in {data} can't be reached in {folder}.")
         self._channel, challenge = channel, knock.drawn()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from skerry.runtime.app import directory
 from skerry.runtime.description import Description, Running
+from skerry.runtime.gateway import knock
 
 
 class DirectoryCoordinator:
@@ -18,6 +19,7 @@ class DirectoryCoordinator:
     def __init__(self, data: Path) -> None:
         self._data = data
         self._lock: int | None = None
+        self.secret = knock.new_secret()
 
     def acquire(self) -> None:
         """Take the lease: lock the data directory. Raises StoreLocked."""
@@ -34,12 +36,25 @@ class DirectoryCoordinator:
         return os.path.samestat(os.fstat(self._lock), here)
 
     @property
+    def lock_id(self) -> str:
+        """Return a name of the locked file that no other file of this machine has while it is locked."""
+        assert self._lock is not None, "the lease was taken"
+        found = os.fstat(self._lock)
+        return f"{found.st_dev}:{found.st_ino}"
+
+    @property
     def lost(self) -> bool:
         """Whether the lock guards nothing."""
         return not self.holds()
 
     until_ns = 1 << 62
     """A lock has no end."""
+
+    leads, host, nonce = True, "", ""
+    """There is no other host."""
+
+    def newest(self) -> None:
+        """Return nothing: nobody else changes the description."""
 
     def release(self) -> None:
         """Give the lease back."""

@@ -5,10 +5,11 @@ Idea: docs/ideas/log.md.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from skerry.runtime.app import membership
+from skerry.runtime.app import membership, room
 from skerry.runtime.app.opening import open_app
 from skerry.runtime.config import Config
 from skerry.runtime.description import Description
@@ -24,6 +25,11 @@ class Members(Protocol):
 
         Raises SkerryError: this app can't run here; StoreDamaged.
         """
+        ...
+
+    def lead(self, config: Config, app: Description) -> Description | None:
+        """Make the description that of a process which leads from now on, and return it; None: it can't
+        be done now. Raises SkerryError."""
         ...
 
     def settled(self, config: Config) -> Config:
@@ -47,6 +53,11 @@ class Members(Protocol):
         """Remove the store of a shard that has given all its slots away, and is no member any more."""
         ...
 
+    def lacking_room(self, shards: Sequence[int], slots: int) -> str:
+        """Say what is missing on the disk when so many slots of these shards are copied; empty: there is
+        room."""
+        ...
+
 
 class DirectoryMembers:
     """The stores of an app on one machine, in its data directory."""
@@ -57,6 +68,10 @@ class DirectoryMembers:
     def open(self, config: Config) -> Description:
         """Note a start; see `Members.open`."""
         return open_app(config, self._coordinator, self._data, self._say)
+
+    def lead(self, config: Config, app: Description) -> Description:
+        """Return it as it is: nobody else leads."""
+        return app
 
     def settled(self, config: Config) -> Config:
         """Return the settings as they are."""
@@ -77,3 +92,7 @@ class DirectoryMembers:
     def retire(self, app: Description, shard: int) -> None:
         """Remove a store."""
         membership.retire(self._data, app, shard)
+
+    def lacking_room(self, shards: Sequence[int], slots: int) -> str:
+        """Look at the disk of the data directory."""
+        return room.lacking(self._data, shards, slots)

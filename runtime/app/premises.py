@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from skerry.errors import SkerryError
 from skerry.runtime.app.coordinator import DirectoryCoordinator
@@ -17,6 +17,9 @@ from skerry.runtime.app.members import DirectoryMembers, Members
 from skerry.runtime.config import Config
 from skerry.runtime.ports import Coordinator
 from skerry.runtime.printable import Say
+
+if TYPE_CHECKING:
+    from skerry.runtime.cluster.coordinator import ClusterCoordinator
 
 
 class Premises(NamedTuple):
@@ -26,6 +29,8 @@ class Premises(NamedTuple):
     members: Members
     close: Callable[[], None]
     """Lets go of what both have in common."""
+    cluster: ClusterCoordinator | None = None
+    """The coordinator, if it is a cluster's."""
 
 
 def premises(config: Config, data: Path, say: Say, stop: Callable[[], bool]) -> Premises:
@@ -37,8 +42,8 @@ def premises(config: Config, data: Path, say: Say, stop: Callable[[], bool]) -> 
     Raises SkerryError: what a cluster needs is not installed, or the folder is another app's.
     """
     if config.cluster is None:
-        coordinator = DirectoryCoordinator(data)
-        return Premises(coordinator, DirectoryMembers(data, coordinator, say), _nothing)
+        alone = DirectoryCoordinator(data)
+        return Premises(alone, DirectoryMembers(data, alone, say), _nothing)
     try:
         from skerry.runtime.app.hosted import in_cluster
     except ModuleNotFoundError as error:
@@ -47,7 +52,8 @@ def premises(config: Config, data: Path, say: Say, stop: Callable[[], bool]) -> 
         raise SkerryError(
             "--cluster needs the client library of NATS: pip install 'skerry[cluster]'."
         ) from None
-    return Premises(*in_cluster(config.cluster, config.program.app, data, say, stop))
+    coordinator, members, close = in_cluster(config.cluster, config.program.app, data, say, stop)
+    return Premises(coordinator, members, close, coordinator)
 
 
 def _nothing() -> None:

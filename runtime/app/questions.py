@@ -35,6 +35,9 @@ T = TypeVar("T")
 ROUND_EVERY_S = 0.1
 """How often a round begins at most."""
 
+FAR_EVERY_S = 1.0
+"""Likewise, where some workers are on other hosts and have to be asked whether anything has happened."""
+
 ANSWER_S = 1.0
 """How long to wait for an answer before the question is asked again."""
 
@@ -99,12 +102,14 @@ class Questions:
 
     def step(self, children: Sequence[Child]) -> bool:
         """Judge the round that has ended and begin the next. Tell whether the app is over."""
-        if not self.due:
+        if not self.due or not self._shards:
             return False
         if self._complete:
             if not self._judged and self._judge():
                 return True
             if self._nothing_new(children):
+                return False
+            if self._far(children) and time.monotonic() - self._asked_at < FAR_EVERY_S:
                 return False
         elif self._all_asked and time.monotonic() - self._asked_at < ANSWER_S:
             return False  # A worker that can't be reached yet is asked as soon as it can be.
@@ -128,7 +133,8 @@ class Questions:
             return poll_s
         if self._complete and self._nothing_new(children):
             return longest_s
-        due = self._asked_at + (ROUND_EVERY_S if self._complete else ANSWER_S)
+        every_s = FAR_EVERY_S if self._far(children) else ROUND_EVERY_S
+        due = self._asked_at + (every_s if self._complete else ANSWER_S)
         return min(longest_s, max(0.0, due - time.monotonic()))
 
     @property
@@ -157,7 +163,13 @@ class Questions:
     def _nothing_new(self, children: Sequence[Child]) -> bool:
         """Tell whether nothing has happened at any worker since all were asked. When all are quiet, one
         more round still has to say whether that is the end."""
+        if self._far(children):
+            return False
         return self._judged and not self._may_end and _stirs_of(children) == self._stirs
+
+    def _far(self, children: Sequence[Child]) -> bool:
+        """Whether some worker is on another host, where its heartbeat can't be read."""
+        return len(self._shards) > len(children)
 
     @property
     def weighs(self) -> bool:
@@ -200,6 +212,8 @@ class Questions:
 
     def members(self, shards: Sequence[int]) -> None:
         """Speak with the workers of these shards from now on."""
+        if list(shards) == list(self._shards):
+            return
         for shard in set(self._shards) - set(shards):
             self._close(shard)
         for shard in shards:

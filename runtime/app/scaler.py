@@ -16,23 +16,22 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from skerry.errors import SkerryError, Unavailable
-from skerry.runtime.app import placer, room
+from skerry.runtime.app import placer
 from skerry.runtime.app.balancing import Balancing, Transfer
+from skerry.runtime.app.homes import Homes, without
 from skerry.runtime.app.members import Members
 from skerry.runtime.app.questions import Questions
+from skerry.runtime.app.register import Register
 from skerry.runtime.app.scaling import Reassignment, Scaling
 from skerry.runtime.config import check_workers
 from skerry.runtime.core.demand import Load, Standing
-from skerry.runtime.description import Description
-from skerry.runtime.ports import Coordinator
 from skerry.runtime.printable import Say
 
 SLOTS_AT_ONCE = 16
@@ -76,16 +75,9 @@ class Held(Struct):
 class Hands(Protocol):
     """What a supervisor does for a change."""
 
-    def hire(self, shard: int, /) -> None:
-        """Keep a worker of this shard, too."""
-        ...
-
-    def dismiss(self, shard: int, /) -> None:
-        """End the worker of a shard, and keep none any more."""
-        ...
-
-    def announce(self, shards: Sequence[int], /) -> None:
-        """Tell clients and workers which shards there are."""
+    def house(self) -> None:
+        """Keep a worker of each shard that lives here, and of no other; tell clients and workers which
+        shards there are."""
         ...
 
 
@@ -94,16 +86,16 @@ class Scaler:
 
     def __init__(
         self,
-        data: Path,
-        description: Description,
-        coordinator: Coordinator,
+        register: Register,
         stores: Members,
         questions: Questions,
         hands: Hands,
         say: Say,
     ) -> None:
-        self._data, self._description, self._coordinator = data, description, coordinator
-        self._stores = stores
+        self._register, self._stores = register, stores
+        self._description = description = register.app
+        self._kept = set(description.placement.members)
+        """The shards that have a store, as far as this run has made or found them."""
         self._questions, self._hands, self._say = questions, hands, say
         self._scaling: Scaling | None = None
         self._ask_s = self._began_s = self._held_until_s = 0.0
@@ -142,10 +134,17 @@ class Scaler:
             return
         placement, goal = self._description.placement, self._goal(workers)
         left = placer.distance(placement.slots, goal)
-        if lacks := room.lacking(self._data, placement.members, left):
+        if lacks := self._stores.lacking_room(placement.members, left):
             raise SkerryError(f"Nothing was changed: {lacks}. Make room, and scale again.")
         self._aim(goal)
         self.summary = Summary(workers, left=left)
+        self._lead(Scaling(goal, SLOTS_AT_ONCE), self.summary)
+
+    def settle(self, homes: Homes, goal: list[int]) -> None:
+        """Begin to change to these shards, on hosts of a cluster. Raises SkerryError."""
+        left = placer.distance(self._description.placement.slots, goal)
+        self._aim(goal, homes=homes.homes, guests=homes.guests)
+        self.summary = Summary(len(goal), left=left)
         self._lead(Scaling(goal, SLOTS_AT_ONCE), self.summary)
 
     def weigh(self, loads: Mapping[int, Load]) -> None:
@@ -178,11 +177,11 @@ class Scaler:
         new = self._stores.free_ids(self._description, workers - len(members))
         return [*members[:workers], *new]
 
-    def _aim(self, goal: list[int]) -> None:
+    def _aim(self, goal: list[int], **more: Any) -> None:
         """Make the goal durable, which may replace another. Raises SkerryError."""
         placement = self._description.placement
         next_id = max([placement.next_id, *(id + 1 for id in goal)])
-        self._put(placement=replace(placement, next_id=next_id), goal=goal)
+        self._register.put(placement=replace(placement, next_id=next_id), goal=goal, **more)
 
     @property
     def held(self) -> bool:
@@ -218,26 +217,15 @@ class Scaler:
         return {"on": self._questions.weighs, "last": last}
 
     def _lead(self, scaling: Scaling, summary: Summary) -> None:
+        new = [s for s in scaling.goal if s not in self._description.placement.members]
+        for shard in new:  # What fails is tried anew as a whole.
+            self._stores.recruit(self._description, shard)
         self._counted.done = True  # What it has begun, if anything, this one finishes.
         self._scaling, self._counted = scaling, summary
         self._ask_s, self._began_s = 0.0, time.monotonic()
-        self._began_version, goal = self._description.placement.version, scaling.goal
-        new = [shard for shard in goal if shard not in self._description.placement.members]
-        for shard in new:
-            self._stores.recruit(self._description, shard)
-        everybody = [*self._description.placement.members, *new]
-        self._questions.members(everybody)
-        if new:
-            self._hands.announce(everybody)
-        for shard in new:
-            self._hands.hire(shard)
-
-    def _put(self, **fields: Any) -> None:
-        """Change the description, durably. Raises SkerryError: it is as it was."""
-        new = replace(self._description, **fields)
-        self._coordinator.replace(new, generation=new.generation)
-        for name, value in fields.items():
-            setattr(self._description, name, value)
+        self._began_version = self._description.placement.version
+        self._hands.house()
+        self._kept.update(self._description.placement.members, new)
 
     # ── steps ──
 
@@ -246,6 +234,12 @@ class Scaler:
         not be written."""
         scaling, description = self._scaling, self._description
         if scaling is None:
+            return
+        try:
+            self._register.finish()
+            self._retire()
+        except Unavailable as error:  # Whoever keeps the description: it may be there or not.
+            self._wait(f"for who keeps the description: {error}")
             return
         self._tell()
         if self.held:
@@ -259,22 +253,22 @@ class Scaler:
         found = scaling.next(description.placement, standings)
         if found is None:
             return
-        lacks = room.lacking(self._data, description.placement.members, len(found.coming))
+        lacks = self._stores.lacking_room(description.placement.members, len(found.coming))
         self._wait(f"for room on the disk: {lacks}" if lacks else "")
         if lacks:
             return
         self._count(standings.values())
-        leave = set(description.placement.members) - set(found.members)
         came = [s for s in found.members if s not in description.placement.members]
+        gone = {*description.placement.members} - {*found.members}
+        homes = without(Homes(description.homes, description.guests), gone)
         try:
-            self._put(placement=found)
-        except Unavailable as error:  # Whoever keeps the description: it may be there or not.
+            self._register.put(placement=found, homes=homes.homes, guests=homes.guests)
+        except Unavailable as error:
             self._wait(f"for who keeps the description: {error}")
             return
         for shard in came:
             self._stores.enrolled(description, shard)
-        for shard in leave:
-            self._retire(shard)
+        self._retire()
         self._ask_s = 0.0
         self._tell()
 
@@ -302,12 +296,18 @@ class Scaler:
             summary.pause_s = max(summary.pause_s, standing.pause_ns / 1e9)
         summary.seconds = time.monotonic() - self._began_s
 
-    def _retire(self, shard: int) -> None:
-        """Let go of a shard that is no member any more: it has no slot, and nothing is on its way."""
-        self._questions.members(self._description.placement.members)
-        self._hands.announce(self._description.placement.members)
-        self._hands.dismiss(shard)
-        self._stores.retire(self._description, shard)
+    def _retire(self) -> None:
+        """Let go of shards that are no members any more: they have no slot, and nothing is on its way.
+
+        Raises Unavailable.
+        """
+        description = self._description
+        left = self._kept - {*description.placement.members, *description.goal}
+        if left:
+            self._hands.house()
+        for shard in left:
+            self._stores.retire(description, shard)
+            self._kept.remove(shard)
 
     def _end(self, scaling: Scaling) -> None:
         self._scaling, summary, transfer = None, self._counted, self._transfer
@@ -316,7 +316,7 @@ class Scaler:
         if self._description.goal:
             # If it fails, the next start finds that nothing is left to do.
             with contextlib.suppress(SkerryError):
-                self._put(goal=[])
+                self._register.put(goal=[])
             self._say(f"{len(scaling.goal)} workers: {moved}")
         elif summary is self._transferred and transfer is not None:
             self._balancing.moved(transfer.slots, summary.size)

@@ -17,7 +17,6 @@ from pathlib import Path
 from skerry.runtime.app import control
 from skerry.runtime.config import Config
 from skerry.runtime.description import Running
-from skerry.runtime.gateway import knock
 from skerry.runtime.ports import Coordinator
 from skerry.runtime.private import SocketsFolder
 from skerry.runtime.worker.leased import LeasePage
@@ -36,8 +35,9 @@ class Sockets:
     def __init__(self, data: Path, config: Config, coordinator: Coordinator) -> None:
         self._data, self._coordinator = data, coordinator
         self._app, self._leased = config.program.app, config.cluster is not None
-        self.secret = knock.new_secret()
+        self.secret = coordinator.secret
         self._look_s = 0.0
+        self._told: Running | None = None
         self._lease: LeasePage | None = None
         self.make()
 
@@ -50,17 +50,20 @@ class Sockets:
         self.tell_lease()
         self.door = control.Door(self.path, self.secret)
 
-    def announce(self, shards: Sequence[int]) -> None:
-        """Tell clients and workers which shards there are, and where."""
-        self._coordinator.announce(
-            Running(
-                pid=os.getpid(),
-                app=self._app,
-                sockets=os.fsencode(self.path).decode(errors="surrogateescape"),
-                shards=list(shards),
-                secret=self.secret,
-            )
+    def announce(self, shards: Sequence[int], *, leads: bool) -> None:
+        """Tell clients and workers which shards there are, and where, if that has changed."""
+        told = Running(
+            pid=os.getpid(),
+            app=self._app,
+            sockets=os.fsencode(self.path).decode(errors="surrogateescape"),
+            shards=list(shards),
+            secret=self.secret,
+            host=self._coordinator.host,
+            leads=leads,
         )
+        if told != self._told:
+            self._coordinator.announce(told)
+            self._told = told
 
     def tell_lease(self) -> None:
         """Tell workers up to when the lease holds; they answer nobody behind that."""
@@ -82,10 +85,11 @@ class Sockets:
         there = all((self.path / name).exists() for name in [*names, control.NAME])
         return there and self._folder.stands()
 
-    def close(self) -> None:
-        """Close the door, and remove the folder."""
+    def make_again(self) -> None:
+        """Make another folder in the place of one that somebody has removed."""
         self._folder.remove()
         self.door.close()
+        self.make()
 
     def remove(self, *, ours: bool) -> None:
         """Remove the folder at the end, unless it is in data that are not ours any more."""

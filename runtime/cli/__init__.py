@@ -16,7 +16,18 @@ import typer
 
 from skerry.errors import SkerryError
 from skerry.runtime.causes import exit_code, explained
-from skerry.runtime.cli import cluster, dead, keep, message, operate, read, restart, run, scale
+from skerry.runtime.cli import (
+    cluster,
+    dead,
+    hosts,
+    keep,
+    message,
+    operate,
+    read,
+    restart,
+    run,
+    scale,
+)
 from skerry.runtime.cli.settings import defaults, from_pyproject
 from skerry.runtime.printable import make_output_printable, one_line
 
@@ -65,6 +76,7 @@ app.command(name="stop")(operate.stop)
 # So that -1 is a number, which is refused as such.
 app.command(name="scale", context_settings={"ignore_unknown_options": True})(scale.scale)
 app.command(name="restart")(restart.restart)
+app.command(name="leave")(hosts.leave)
 app.add_typer(dead.dead, name="dead")
 app.add_typer(cluster.cluster, name="cluster")
 app.command(name="check")(operate.check)

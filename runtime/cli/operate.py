@@ -16,6 +16,7 @@ import typer
 from skerry.errors import SkerryError, StoreLocked
 from skerry.runtime.app.control import Line
 from skerry.runtime.app.directory import find_data, is_running, load, running_app
+from skerry.runtime.cli.hosts import table
 from skerry.runtime.cli.settings import Data, Json
 from skerry.runtime.cli.workers import everywhere
 from skerry.runtime.printable import one_line
@@ -34,6 +35,7 @@ def status(data: Data = None, as_json_: Json = False) -> None:
     assert app is not None, "find_data has looked for the app"
     supervisor = _supervisor(folder) if is_running(folder) else {}
     stuck, moved = supervisor.get("stuck", []), supervisor.get("rebalancing")
+    hosts = supervisor.get("hosts", [])
     for one in () if as_json_ else stuck:
         # At once: it has nobody's answer before.
         print(
@@ -46,6 +48,8 @@ def status(data: Data = None, as_json_: Json = False) -> None:
     hot = _hot(shards)
     if as_json_:
         told = {"shards": shards, "hot": hot, "rebalancing": moved, "stuck": stuck}
+        if hosts:
+            told["hosts"] = hosts
         print(json.dumps({"app": app.app, "running": bool(shards)} | told))
         return
     if not shards:
@@ -57,6 +61,8 @@ def status(data: Data = None, as_json_: Json = False) -> None:
     for shard in shards:
         shown = {**shard, "busy": f"{shard['busy']:.0%}"}
         print("  ".join(f"{shown[name]:>9{',' * (name != 'busy')}}" for name in names))
+    if hosts:
+        print("\n".join(map(one_line, table(hosts))))
     for one in hot:
         print(
             one_line(
@@ -92,7 +98,7 @@ def status(data: Data = None, as_json_: Json = False) -> None:
 
 def _supervisor(folder: Path) -> dict[str, Any]:
     """Return what the supervisor says: what moves, and who is stuck. Empty: it does not say."""
-    with contextlib.suppress(SkerryError), Line(folder, running_app(folder)) as line:
+    with contextlib.suppress(SkerryError), Line(folder, running_app(folder), leader=True) as line:
         found: dict[str, Any] = line.ask("status")
         return found
     return {}

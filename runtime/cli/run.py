@@ -42,6 +42,7 @@ def run(
     hang: Annotated[float | None, option("hang", min=0.1)] = None,
     cluster: Annotated[str | None, option("cluster")] = None,
     host: Annotated[str | None, option("host")] = None,
+    address: Annotated[str | None, option("address")] = None,
     lease: Annotated[float | None, option("lease", min=1)] = None,
     serve: Annotated[
         bool, typer.Option("--serve", help="keep running when all sources have ended")
@@ -79,7 +80,7 @@ def run(
             storage=Storage(**_given(sync=sync, quota_bytes=quota, accept_loss=accept_loss)),
             limits=Limits(**_given(cache_bytes=cache)),
             supervision=Supervision(**_given(hang_s=hang, serve=serve, rebalance=not no_rebalance)),
-            cluster=_cluster(cluster, host, lease),
+            cluster=_cluster(cluster, host, address, lease),
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
@@ -93,16 +94,22 @@ def run(
     raise typer.Exit(code)
 
 
-def _cluster(servers: str | None, host: str | None, lease_s: float | None) -> Cluster | None:
+def _cluster(
+    servers: str | None, host: str | None, address: str | None, lease_s: float | None
+) -> Cluster | None:
     """Return the cluster to run in. Raises ValueError."""
     from skerry.runtime.config import Cluster
 
     if servers is None:
-        if host is not None or lease_s is not None:
-            raise ValueError("--host and --lease are for a host of a cluster: give --cluster, too")
+        if host is not None or address is not None or lease_s is not None:
+            raise ValueError(
+                "--host, --address and --lease are for a host of a cluster: give --cluster, too"
+            )
         return None
     urls = [url.strip() for url in servers.split(",") if url.strip()]
-    return Cluster(servers=urls, host=host or socket.gethostname(), **_given(lease_s=lease_s))
+    return Cluster(
+        servers=urls, host=host or socket.gethostname(), **_given(address=address, lease_s=lease_s)
+    )
 
 
 def _load(target: str, args: list[str]) -> tuple[App, Program]:

@@ -9,6 +9,7 @@ import typer
 
 from skerry.runtime.app.control import Line
 from skerry.runtime.app.directory import find_data, running_app
+from skerry.runtime.cli.hosts import on_host
 from skerry.runtime.cli.progress import followed
 from skerry.runtime.cli.settings import Data, Json, counted
 
@@ -23,10 +24,15 @@ def scale(
     """Change the number of workers while the app serves; returns when the slots have moved.
 
     Entities move a few at a time, and only these wait. If this command is interrupted, or the app is
-    stopped or killed, the change goes on with the app."""
+    stopped or killed, the change goes on with the app. In a cluster, the number is this host's."""
     folder = find_data(data)
-    with Line(folder, running_app(folder)) as line:
-        found = followed(line, "scale", workers, told=_told, of="scaling")
+    running = running_app(folder)
+    with Line(folder, running) as line:
+        if running.host:
+            line.ask("scale", workers)
+            found = on_host(folder, running, workers)
+        else:
+            found = followed(line, "scale", workers, told=told, of="scaling")
     if as_json_:
         print(
             json.dumps(
@@ -35,10 +41,10 @@ def scale(
             )
         )
     else:
-        print(f"{_told(found)}, in {found['seconds']:.1f} s")
+        print(f"{told(found)}, in {found['seconds']:.1f} s")
 
 
-def _told(found: dict[str, Any]) -> str:
+def told(found: dict[str, Any]) -> str:
     left = f" of {found['slots'] + found['left']:,}" if found["left"] else ""
     waits = f", waiting {found['waits']}" if found["waits"] else ""
     return (

@@ -72,10 +72,16 @@ SETTINGS = {
         ),
         Setting("host", "name", "this machine's name", "this host's name in the cluster"),
         Setting(
+            "address",
+            "ip[:port]",
+            "by the way to NATS",
+            "where other hosts of the cluster reach this one",
+        ),
+        Setting(
             "lease",
             "seconds",
             "10",
-            "how long a host of a cluster may be silent before another takes its place",
+            "how long a host of a cluster may be silent before its shards go on elsewhere",
         ),
         Setting("hang", "seconds", "10", "how long a handler may take before its worker is killed"),
     )

@@ -1,6 +1,6 @@
 """An app's bucket in NATS: a few keys, each changed by compare-and-set.
 
-    look(key) -> Entry                      its value and revision
+    look(key) -> Entry                      its value and revision; look_all: of many
     change(key, value, revision) -> Change  one change of it, tried until its outcome is known
 
 A change names the revision that it replaces. An answer that is late, lost or refused does not tell
@@ -12,6 +12,7 @@ Does network I/O and decides nothing. Idea: docs/ideas/hosts.md.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Callable, Coroutine
@@ -20,6 +21,7 @@ from typing import Any, TypeVar
 from msgspec import Struct
 from nats.aio.client import Client
 from nats.errors import Error
+from nats.js import JetStreamContext
 from nats.js.errors import APIError, NotFoundError
 
 from skerry.errors import SkerryError
@@ -80,18 +82,31 @@ class Bucket:
         """Read a key once. Raises Away."""
 
         async def ask(client: Client) -> Entry:
-            try:
-                found = await client.jetstream(timeout=timeout_s).get_msg(
-                    self.stream, subject=self.subject(key)
-                )
-            except NotFoundError as error:
-                if error.err_code == NO_MESSAGE:
-                    return Entry(None, 0, "")
-                raise
-            headers = found.headers or {}
-            deleted = headers.get(_OPERATION) is not None
-            value = None if deleted else found.data or b""
-            return Entry(value, found.seq or 0, headers.get(WRITE, ""))
+            return await self._look(client.jetstream(timeout=timeout_s), key)
+
+        return self.run(ask, timeout_s)
+
+    async def _look(self, context: JetStreamContext, key: str) -> Entry:
+        try:
+            found = await context.get_msg(self.stream, subject=self.subject(key))
+        except NotFoundError as error:
+            if error.err_code == NO_MESSAGE:
+                return Entry(None, 0, "")
+            raise
+        headers = found.headers or {}
+        deleted = headers.get(_OPERATION) is not None
+        value = None if deleted else found.data or b""
+        return Entry(value, found.seq or 0, headers.get(WRITE, ""))
+
+    def look_all(self, prefix: str, timeout_s: float = ASK_S) -> dict[str, Entry]:
+        """Read all keys that begin with `prefix`, a dot behind it, once each. Raises Away."""
+
+        async def ask(client: Client) -> dict[str, Entry]:
+            context, mine = client.jetstream(timeout=timeout_s), self.subject("")
+            info = await context.stream_info(self.stream, subjects_filter=f"{mine}{prefix}.>")
+            keys = [subject.removeprefix(mine) for subject in info.state.subjects or ()]
+            found = await asyncio.gather(*(self._look(context, key) for key in keys))
+            return dict(zip(keys, found))
 
         return self.run(ask, timeout_s)
 

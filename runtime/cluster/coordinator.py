@@ -1,6 +1,6 @@
 """The coordinator of an app on several hosts: a bucket in NATS, and this host's data directory.
 
-    acquire:  local lock -> servers that will do -> bucket -> wait for the lease ("stand by") -> renew it
+    acquire:  local lock -> servers that will do -> bucket -> this host's lease, renewed from then on
 
 The bucket has the truth. The data directory has a copy of the description, by which tools and clients
 on this machine find the app, and the announcement for them.
@@ -11,52 +11,52 @@ Does network and file I/O; who counts as gone is decided in `lease.py`. Idea: do
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import zmq
 from msgspec import Struct
+from msgspec.structs import replace
 
-from skerry.errors import SkerryError, StoreDamaged
+from skerry.errors import StoreDamaged
 from skerry.runtime import as_json
-from skerry.runtime.app import directory
 from skerry.runtime.app.coordinator import DirectoryCoordinator
-from skerry.runtime.cluster import joining, lease
+from skerry.runtime.cluster import joining, lease, names
 from skerry.runtime.cluster.bucket import Bucket, Entry, Overtaken
+from skerry.runtime.cluster.described import Described
 from skerry.runtime.cluster.engine import Away, Closed, Engine
 from skerry.runtime.cluster.lease import NS, Judge, Lease
-from skerry.runtime.cluster.renewing import LEASE, Renewing, boottime_ns
-from skerry.runtime.description import Description, Running
+from skerry.runtime.cluster.presence import LOOK_S, Presence, boottime_ns
+from skerry.runtime.description import Description, Running, boot_id
 from skerry.runtime.printable import Say
-from skerry.runtime.store import sealed_file
 
 LEASE_S = 10.0
 """How long a host may be silent. Longer than the servers need to elect a leader."""
 
-LOOK_S = 0.5
-"""How often a host that stands by looks at the lease, at least."""
-
-DESCRIPTION, STANDBY = "description", "standby"
-"""Keys: the app's description; what hosts write that stand by, to see that they could renew a lease."""
+KEYS, JOINING = "keys", "joining"
+"""Keys: what an app's processes know of each other by; what hosts write that wait for their lease, to
+see that it could be renewed."""
 
 
-class Runs(Struct, frozen=True):
-    """The key `running`: which process runs the app, and serves."""
+class Keys(Struct, frozen=True):
+    """What an app's processes know of each other by. Whoever can read the bucket is one of them."""
 
-    host: str
-    pid: int
-    nonce: str
-    """That of its lease."""
+    secret: str
+    """What callers and listeners prove themselves by: `gateway/knock.py`."""
+    public: str
+    """Of the pair of keys by which clients reach the hosts' links."""
+    private: str
 
 
 class ClusterCoordinator:
     """Implements `ports.Coordinator` by a bucket in NATS.
 
     Args:
-        host: this host's name, for persons.
+        host: this host's name.
         data: this host's data directory.
-        say: told who runs the app whenever that changes, and what is waited for.
+        say: told what is waited for, whenever that changes.
         stop: whether `acquire` is to give up.
-        address: where this host is reached by others.
+        secret: what the app's processes prove themselves to each other by, if this host is the first.
     """
 
     def __init__(
@@ -68,66 +68,71 @@ class ClusterCoordinator:
         *,
         say: Say,
         stop: Callable[[], bool] = lambda: False,
-        address: str = "",
         lease_s: float = LEASE_S,
+        secret: str = "",
     ) -> None:
         self._engine, self._app, self._data = engine, app, data
-        self._say, self._stop = say, stop
+        self._say, self._stop, self._secret = say, stop, secret
         self._local = DirectoryCoordinator(data)
+        self.host = host
         self._ours = Lease(
             host=host,
             nonce=os.urandom(8).hex(),
             pid=os.getpid(),
-            address=address,
             lease_s=lease_s,
         )
         self._bucket: Bucket | None = None
-        self._renewing: Renewing | None = None
-        self._newest = Entry(None, 0, "")
-        """The newest description that was seen."""
+        self._presence: Presence | None = None
+        self._described: Described | None = None
         self.replicas = 0
         """How many servers keep what the app writes; known once the lease is held."""
 
     # ── the lease ──
 
     def acquire(self) -> None:
-        """Wait for the lease, and take it.
+        """Take the lease of this host, which another process may hold for a while.
 
         Raises StoreLocked: another process uses this data directory; Interrupted: told to stop;
         SkerryError: the servers, or the app's bucket there, won't do.
         """
         self._local.acquire()
         try:
+            self._ours = replace(self._ours, place=f"{boot_id()} {self._local.lock_id}")
             self.replicas = joining.reach(self._engine, self._say, self._stop)
             self._bucket = joining.bucket(
                 self._engine, self._app, self.replicas, self._say, self._stop
             )
-            self._renewing = self._stand_by(self._bucket)
+            self.keys = self._agreed_keys(self._bucket)
+            self._presence = self._join(self._bucket)
+            self._described = Described(
+                self._engine, self._bucket, self._presence, self._app, self._data, self._say
+            )
         except BaseException:
             self._local.release()
             raise
 
-    def _stand_by(self, bucket: Bucket) -> Renewing:
-        """Take the lease once nobody has it."""
-        ours = self._ours
+    def _join(self, bucket: Bucket) -> Presence:
+        """Take this host's lease once no other process has it."""
+        ours, key = self._ours, names.host_of(self.host)
         look_s = min(LOOK_S, ours.lease_s / 10)
         judge, told = Judge(int(2 * look_s * NS)), ""
         while True:
             holder = ""
             try:
-                bucket.set(STANDBY, ours.host.encode())
+                bucket.set(JOINING, ours.host.encode())
                 asked_ns = boottime_ns()
-                found = bucket.look(LEASE)
+                found = bucket.look(key)
                 if (held := self._held(found)) is not None:
                     judge.saw(found.revision, asked_ns=asked_ns, answered_ns=boottime_ns())
                 if held is None or judge.gone(held.lease_s):
                     asked_ns = boottime_ns()
-                    revision = bucket.change(LEASE, ours.encoded(), found.revision).attempt()
-                    return Renewing(bucket, ours, revision, asked_ns)
+                    revision = bucket.change(key, ours.encoded(), found.revision).attempt()
+                    return Presence(bucket, ours, revision, asked_ns)
                 holder = held.nonce
                 line = (
-                    f"standing by: {held.holder} runs {self._app}. This host takes over when that "
-                    f"one has not been heard of for {held.lease_s:g} s."
+                    f"waiting: {held.holder} runs {self._app} under this host's name. It is replaced "
+                    f"when it has not been heard of for {held.lease_s:g} s; if it is another machine, "
+                    f"give this one a name of its own with --host."
                 )
             except Overtaken:
                 continue
@@ -135,7 +140,7 @@ class ClusterCoordinator:
                 raise
             except Away as away:
                 judge.missed()
-                holder, line = "?", f"standing by: {away}"
+                holder, line = "?", f"waiting: {away}"
             if holder != told:
                 self._say(line)
                 told = holder
@@ -147,157 +152,132 @@ class ClusterCoordinator:
             return None
         held = lease.decoded(found.value)
         if held is None:  # Written by hand: whoever it is, they renew it or not.
-            return Lease(host="?", nonce="?", pid=0, address="", lease_s=self._ours.lease_s)
-        return None if held.nonce == self._ours.nonce else held
+            return Lease(host="?", nonce="?", pid=0, lease_s=self._ours.lease_s)
+        # One that had the lock that we have now has ended.
+        over = held.ended or held.nonce == self._ours.nonce or held.place == self._ours.place
+        return None if over else held
+
+    def _agreed_keys(self, bucket: Bucket) -> Keys:
+        """Return the app's keys, which the first host makes. Raises Away, StoreDamaged."""
+        while (found := bucket.get(KEYS)).value is None:
+            public, private = (raw.decode() for raw in zmq.curve_keypair())
+            new = Keys(self._secret, public, private)
+            try:
+                bucket.change(KEYS, as_json.encode(new), found.revision).finish()
+            except Overtaken:
+                continue
+        try:
+            return as_json.decode(found.value, Keys)
+        except ValueError as error:
+            raise StoreDamaged(
+                f"The key {KEYS} of the bucket {bucket.name} in NATS does not read: {error}. Stop the "
+                f"app on all hosts, delete that key, and start it again."
+            ) from error
 
     def holds(self) -> bool:
         """Tell whether the lease is ours for sure, and our data directory too."""
-        assert self._renewing is not None, "the lease was taken"
-        return self._renewing.holds() and self._local.holds()
+        return self._present.holds() and self._local.holds()
 
     @property
     def lost(self) -> bool:
-        """Whether another host has the lease, or somebody has removed it or our data directory."""
+        """Whether this host was evicted or replaced, or its data directory is not ours any more."""
         return not self.until_ns or not self._local.holds()
 
     @property
     def until_ns(self) -> int:
         """Up to when the lease is ours for sure, by CLOCK_BOOTTIME; 0: it was lost."""
-        assert self._renewing is not None, "the lease was taken"
-        return self._renewing.until_ns
+        return self._present.until_ns
 
     def release(self) -> None:
-        """Give the lease back, so that the next host need not wait for its end."""
-        assert self._renewing is not None, "the lease was taken"
-        self._renewing.release()
-        self._renewing = None
+        """Let the lease run out; the next process of this host need not wait for that."""
+        self._present.release()
+        self._presence = None
         self._local.release()
+
+    def leave(self) -> None:
+        """Give the lease back for good, before `release`: this host has no shard."""
+        self._present.leave()
+
+    # ── hosts ──
+
+    @property
+    def hosts(self) -> Mapping[str, Lease]:
+        """The hosts that are present, by name."""
+        return self._present.hosts
+
+    @property
+    def nonce(self) -> str:
+        """What tells this process from others of the same host."""
+        return self._ours.nonce
+
+    def is_absent(self, host: str) -> bool:
+        """Tell whether a host has no lease, for sure: its key is written to say so. Blocks for a moment."""
+        assert self._bucket is not None, "the lease was taken"
+        bucket, key = self._bucket, names.host_of(host)
+        try:
+            found = bucket.look(key)
+            if found.value is None:
+                bucket.change(key, None, found.revision).attempt()
+        except (Away, Overtaken):
+            return False
+        return found.value is None
+
+    @property
+    def leads(self) -> bool:
+        """Whether this host alone may change the description."""
+        return self._present.leads
+
+    @property
+    def leader(self) -> lease.Leader | None:
+        """Which process leads, as of the last look; None: none."""
+        return self._present.leader
+
+    @property
+    def secret(self) -> str:
+        """What callers and listeners prove themselves by."""
+        return self.keys.secret
+
+    def tell(self, **fields: object) -> None:
+        """Tell the other hosts something of this one, by the fields of its lease."""
+        self._present.tell(**fields)
 
     # ── the description ──
 
     def read(self) -> Description | None:
-        """Read the description; None: the app was never started.
+        """Read the description, which `replace` replaces from then on; None: the app was never started.
 
         Raises StoreDamaged; SkerryError: the data directory is another app's; Away.
         """
-        newest, mine = self._read(), self._mine()
-        if newest.value is None:
-            if mine is not None:
-                raise SkerryError(
-                    f"{self._data} holds the app {mine.app!r}, which NATS at "
-                    f"{', '.join(self._engine.servers)} does not know: it was not made there. Choose "
-                    f"another folder with --data, or other servers with --cluster."
-                )
-            return None
-        app = self._decoded(newest.value)
-        if mine is not None and (mine.app, mine.directory) != (app.app, app.directory):
-            raise SkerryError(
-                f"{self._data} holds another app than {app.app!r} in NATS, or an earlier life of it. "
-                f"Choose another folder with --data."
-            )
-        if mine is not None and _age(mine) > _age(app):
-            raise StoreDamaged(
-                f"The description of {app.app!r} in NATS is of start {app.generation}, version "
-                f"{app.placement.version}; {self._data} has seen start {mine.generation}, version "
-                f"{mine.placement.version}. NATS has lost what it acknowledged. Bring back the "
-                f"servers that have it, or restore the app's last backup. Nothing was changed."
-            )
-        if mine != app:
-            self._copy(app)
-        return app
+        return self._known.read()
 
-    def _read(self) -> Entry:
-        """Read the newest description. Raises StoreDamaged, Away."""
-        bucket = self._opened()
-        found = bucket.get(DESCRIPTION)
-        if found.revision < self._newest.revision:
-            return self._newest  # From a server that lags behind.
-        if found.value is None and (left := self._left()):
-            raise StoreDamaged(
-                f"The bucket {bucket.name} in NATS has no description of the app {self._app!r}, but "
-                f"{left}. Restore the app's last backup; if it is to begin anew, remove what is left "
-                f"with `nats stream rm`. Nothing was changed."
-            )
-        self._newest = found
-        return found
-
-    def _left(self) -> str:
-        """Say what shows that there was a description; empty: nothing does. Raises Away."""
-        if self._newest.value is not None:
-            return "it had one before"
-        logs = joining.logs(self._engine, self._app)
-        return f"its logs are there: {', '.join(logs)}" if logs else ""
+    def newest(self) -> Description | None:
+        """Return the newest description that this host has heard of, without asking; None: none yet."""
+        return self._known.newest()
 
     def replace(self, new: Description, *, generation: int) -> None:
-        """Replace the description of this generation, durably.
+        """Replace the description of this generation, durably; see `Described.replace`."""
+        self._known.replace(new, generation=generation)
 
-        Raises SkerryError: another one is there by now; StoreDamaged. Nothing was changed then.
-        Away: whether it was replaced is unknown.
-        """
-        bucket, before = self._opened(), self._read()
-        there = self._decoded(before.value).generation if before.value is not None else 0
-        if there != generation:
-            raise SkerryError(self._changed(generation, f"it describes start {there}"))
-        value = sealed_file.encoded(new, indent=1)
-        try:
-            revision = bucket.change(DESCRIPTION, value, before.revision).finish()
-        except Overtaken:
-            raise SkerryError(self._changed(generation, "it describes another one now")) from None
-        self._newest = Entry(value, revision, "")
-        self._copy(new)
+    @property
+    def _known(self) -> Described:
+        assert self._described is not None, "the lease was taken"
+        return self._described
 
-    def _mine(self) -> Description | None:
-        """Return this host's copy; None: there is none that can be read."""
-        try:
-            return directory.load(self._data)
-        except StoreDamaged as damage:
-            self._say(f"{damage} It is a copy, and is made anew from the cluster.")
-            return None
-
-    def _copy(self, app: Description) -> None:
-        """Keep a copy in the data directory. The app does not depend on it, and goes on without."""
-        try:
-            directory.save(self._data, app)
-        except SkerryError as error:
-            self._say(f"{error} Tools on this machine read an older description until then.")
-
-    def _changed(self, generation: int, instead: str) -> str:
-        return (
-            f"The description of {self._app!r} in NATS was changed by somebody else: start "
-            f"{generation} has been, and {instead}. Nothing was written."
-        )
-
-    def _decoded(self, value: bytes) -> Description:
-        bucket = self._opened()
-        return directory.decoded(
-            value,
-            f"The key {DESCRIPTION} of the bucket {bucket.name} in NATS",
-            "Restore the app's last backup.",
-        )
-
-    def _opened(self) -> Bucket:
-        assert self._bucket is not None, "the lease was taken"
-        return self._bucket
+    @property
+    def _present(self) -> Presence:
+        assert self._presence is not None, "the lease was taken"
+        return self._presence
 
     # ── the announcement ──
 
     def announce(self, running: Running) -> None:
-        """Tell clients on this machine where the shards are reached, and others which host it is."""
-        assert self._renewing is not None, "the lease was taken"
+        """Tell clients on this machine where the shards are reached."""
         self._local.announce(running)
-        told = Runs(host=self._ours.host, pid=running.pid, nonce=self._ours.nonce)
-        self._renewing.tell(as_json.encode(told))
 
     def withdraw(self) -> None:
         """Take the announcement back: nobody runs the app here."""
         self._local.withdraw()
-        if self._renewing is not None:
-            self._renewing.tell(None)
 
     def last_running(self) -> Running | None:
         """Read the last announcement of this machine that was not withdrawn; None: there is none."""
         return self._local.last_running()
-
-
-def _age(app: Description) -> tuple[int, int]:
-    return app.generation, app.placement.version

@@ -1,11 +1,15 @@
-"""Who runs an app: what the key of the lease says, and when its holder counts as gone.
+"""Which hosts an app has: what a host's key says, when its host counts as gone, and who leads.
 
-    every look at the key -> Judge: has the holder had a lease's time to renew it, and has not?
+    every look at a key -> Judge: has the host had a lease's time to renew it, and has not?
+    gone                -> evicted: its key is deleted, by compare-and-set
 
-The holder renews a lease by writing the key again, which gives it another revision. A judge trusts
-no clock but its own: the holder is gone when one revision has stood for a lease's time. It counts
+Each host renews its lease by writing its key again, which gives it another revision. A judge trusts
+no clock but its own: a host is gone when one revision has stood for a lease's time. It counts
 only time in which it could itself write to the same bucket. While the servers elect a leader nobody
 can renew, and that is held against nobody. Nor is time in which the judge itself was stopped.
+
+Any host may evict another. One that comes back a moment too late can't renew a key that is gone, and
+ends its workers. One that leads is named by a key of its own; its place is vacant when its lease is.
 
 The holder counts from before it asked for a renewal, and gives its lease up earlier by a margin. The
 judge counts from after it first saw the revision. So the holder always stops first.
@@ -17,6 +21,8 @@ Pure. Idea: docs/ideas/hosts.md.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from msgspec import Struct
 
 from skerry.runtime import as_json
@@ -27,15 +33,25 @@ MARGIN = 0.1
 
 
 class Lease(Struct, frozen=True, kw_only=True):
-    """What the key says."""
+    """What a host's key says."""
 
     host: str
     nonce: str
     """Drawn by the process that holds it: a host's next process is another holder."""
     pid: int
-    address: str
-    """Where the host is reached; empty: not at all from other machines."""
     lease_s: float
+    place: str = ""
+    """The lock that the process holds, as a file of a machine that runs since one boot."""
+    address: str = ""
+    """Where the host's link is reached: IP:PORT; empty: nowhere, as yet."""
+    key: str = ""
+    """The public key of that link."""
+    workers: int = 0
+    """How many the host wants."""
+    leaves: bool = False
+    """Whether it gives all its slots away."""
+    ended: bool = False
+    """Whether its process has ended in order. It may be started again within the time of its lease."""
 
     def encoded(self) -> bytes:
         """Return the value of the key."""
@@ -48,10 +64,37 @@ class Lease(Struct, frozen=True, kw_only=True):
         return f"host {self.host}{where} (process {self.pid})"
 
 
+class Leader(Struct, frozen=True):
+    """Which process leads: it alone changes the description."""
+
+    host: str
+    nonce: str
+
+
+def vacant(leader: Leader | None, present: Mapping[str, Lease]) -> bool:
+    """Whether nobody leads: the one that did has no lease any more.
+
+    Args:
+        present: the hosts that have one.
+    """
+    if leader is None:
+        return True
+    held = present.get(leader.host)
+    return held is None or held.nonce != leader.nonce or held.ended
+
+
 def decoded(value: bytes) -> Lease | None:
     """Return the lease in a key's value; None: no release of skerry has written it."""
     try:
         return as_json.decode(value, Lease)
+    except ValueError:
+        return None
+
+
+def leader_of(value: bytes) -> Leader | None:
+    """Return who leads, by a key's value; None: no release of skerry has written it."""
+    try:
+        return as_json.decode(value, Leader)
     except ValueError:
         return None
 

@@ -1,6 +1,6 @@
 """What an app's streams, subjects and keys are called in NATS.
 
-    skerry-shop                  bucket: description, lease, announcement, snapshot.1f0c9a27.3
+    skerry-shop                  bucket: description, keys, leader, host.h1, snapshot.1f0c9a27.3
     skerry-shop-1f0c9a27-3       stream: the log of shard 3 in that incarnation
     skerry-shop-snapshots        stream: snapshots of all shards, in parts:
         skerry-shop-snapshots.1f0c9a27.3.<snapshot>.<part>
@@ -20,10 +20,23 @@ import xxhash
 _PLAIN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
+HOSTS = "host"
+"""What the keys of hosts begin with."""
+
+
 def of_app(app: str) -> str:
     """Return what all names of an app begin with. Names that NATS does not take are hashed."""
-    plain = app if _PLAIN.fullmatch(app) else f"x{xxhash.xxh3_64_hexdigest(app.encode())}"
-    return f"skerry-{plain}"
+    return f"skerry-{_plain(app)}"
+
+
+def host_of(host: str) -> str:
+    """Return the key of a host, in the app's bucket."""
+    return f"{HOSTS}.{_plain(host)}"
+
+
+def _plain(name: str) -> str:
+    """Return a name as NATS takes it: as it is, or hashed."""
+    return name if _PLAIN.fullmatch(name) else f"x{xxhash.xxh3_64_hexdigest(name.encode())}"
 
 
 def log_of(app: str, incarnation: str, shard: int) -> str:

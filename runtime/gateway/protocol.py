@@ -189,7 +189,13 @@ class Restart(Struct, array_like=True, tag_field="says", tag="restart"):
     n: int
 
 
-_Told = Steer | Place | Scale | Hold | Restart
+class Leave(Struct, array_like=True, tag_field="says", tag="leave"):
+    """Tell a supervisor to give all slots of its host away, and to end."""
+
+    n: int
+
+
+_Told = Leave | Steer | Place | Scale | Hold | Restart
 Call = Hello | Asks | Confirm | Get | Scan | Count | Status | Dead | Backup | _Told
 
 
@@ -327,6 +333,8 @@ def events(caller: Caller, call: Call, size: int) -> Iterator[Requested | Confir
             control = Control(caller, n, "hold", ())
         case Restart(n):
             control = Control(caller, n, "restart")
+        case Leave(n):
+            control = Control(caller, n, "leave")
     return iter((control,))
 
 

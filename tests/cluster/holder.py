@@ -14,7 +14,7 @@ from pathlib import Path
 
 from skerry.runtime.cluster.coordinator import ClusterCoordinator
 from skerry.runtime.cluster.engine import Engine
-from skerry.runtime.cluster.renewing import boottime_ns
+from skerry.runtime.cluster.presence import boottime_ns
 
 
 def main(servers: str, app: str, host: str, data: str, lease_s: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import signal
 import subprocess
+import time
+from collections import Counter
 from pathlib import Path
 
 import psutil
@@ -16,6 +18,10 @@ from tests.processes.started import CLI, ROOT
 
 LEASE_S = "4"
 """Shorter than by default, so that tests need not wait as long, and than an election may take."""
+
+
+MOVES_S = 90.0
+"""After how long a test that waits for slots to move tells what there is, and fails."""
 
 
 class Host:
@@ -70,6 +76,26 @@ class Host:
         assert found is not None, "it has run"
         return found
 
+    def await_homes(self, **wanted: int) -> None:
+        """Wait until each host has so many shards, as this one knows, and nothing moves."""
+        deadline_s = time.monotonic() + MOVES_S
+        while self.homes != wanted:
+            self._await_a_moment()
+            if time.monotonic() > deadline_s:
+                raise AssertionError(f"{self._described}\n{self.said}")
+
+    @property
+    def homes(self) -> dict[str, int]:
+        """How many shards each host has; empty: something moves, or it has not heard yet."""
+        found = directory.load(self.data)
+        moves = found is None or found.goal or found.placement.coming
+        return {} if found is None or moves else dict(Counter(found.homes.values()))
+
+    @property
+    def version(self) -> int:
+        """The version of the placement."""
+        return self._described.placement.version
+
     def await_serving(self) -> None:
         """Wait until it runs the app."""
         while not (self.data / "run.json").exists():
@@ -114,6 +140,17 @@ class Host:
         """Let them go on."""
         for process in reversed(self._processes()):
             process.resume()
+
+    def await_end(self) -> int:
+        """Wait until it has ended; return its exit code."""
+        assert self._process is not None, "it was started"
+        return self._process.wait(60)
+
+    def end(self) -> None:
+        """Kill it, if it runs."""
+        if self._process is not None and self._process.poll() is None:
+            self.thaw()
+            self.kill()
 
     def stop(self) -> str:
         """Stop it in order; returns all that it has said."""

@@ -1,8 +1,7 @@
-"""Which host runs an app, when hosts and servers end, freeze and come back: one at a time."""
+"""Which process is a host, who leads, and what hosts agree on, when any of them ends or freezes."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -18,18 +17,20 @@ from msgspec.structs import replace
 from skerry.errors import SkerryError, StoreDamaged
 from skerry.runtime.app import directory
 from skerry.runtime.cluster import bucket as buckets
+from skerry.runtime.cluster import names
 from skerry.runtime.cluster.bucket import Bucket
-from skerry.runtime.cluster.coordinator import DESCRIPTION, ClusterCoordinator
+from skerry.runtime.cluster.coordinator import ClusterCoordinator
 from skerry.runtime.cluster.engine import Away, Engine
 from skerry.runtime.cluster.lease import NS
-from skerry.runtime.cluster.renewing import LEASE, RUNNING, boottime_ns
-from skerry.runtime.description import Running
-from skerry.runtime.ports import Interrupted
+from skerry.runtime.cluster.presence import DESCRIPTION, boottime_ns
+from skerry.runtime.ports import Deposed, Interrupted
 from tests.cluster.servers import Servers
 from tests.processes.started import ROOT
 from tests.store import described
 
 LEASE_S = 2.0
+HOST = "h"
+"""The name of all hosts here that are to exclude each other."""
 
 
 class Hosts:
@@ -53,16 +54,17 @@ class Hosts:
         name: str,
         say: Callable[[str], None] = print,
         stop: Callable[[], bool] = lambda: False,
+        host: str = HOST,
     ) -> ClusterCoordinator:
-        """A host in this process."""
+        """A host in this process; `name` is that of its folder."""
         data = self.folder / name
         return ClusterCoordinator(
-            self.engine(), self.app, name, data, say=say, stop=stop, lease_s=LEASE_S
+            self.engine(), self.app, host, data, say=say, stop=stop, lease_s=LEASE_S
         )
 
-    def made(self, name: str) -> ClusterCoordinator:
+    def made(self, name: str, host: str = HOST) -> ClusterCoordinator:
         """A host in this process, which has made the app."""
-        first = self.here(name)
+        first = self.here(name, host=host)
         first.acquire()
         first.replace(described.make(self.folder / "made"), generation=0)
         return first
@@ -82,7 +84,7 @@ class Holder:
 
     def __init__(self, data: Path, url: str, app: str) -> None:
         self._claims, self._said = Path(f"{data}.claims"), Path(f"{data}.said")
-        command = [sys.executable, "-m", "tests.cluster.holder", url, app, data.name, str(data)]
+        command = [sys.executable, "-m", "tests.cluster.holder", url, app, HOST, str(data)]
         self._process = subprocess.Popen([*command, str(LEASE_S)], cwd=ROOT)
 
     def claims(self) -> list[int]:
@@ -98,8 +100,8 @@ class Holder:
     def until_held(self) -> None:
         self.until(lambda: len(self.claims()) > 0)
 
-    def until_standing_by(self) -> None:
-        self.until(lambda: self._said.exists() and "standing by" in self._said.read_text())
+    def until_waiting(self) -> None:
+        self.until(lambda: self._said.exists() and "waiting: " in self._said.read_text())
 
     def lost(self) -> bool:
         return self._claims.exists() and self._claims.read_text().endswith("lost\n")
@@ -132,7 +134,7 @@ def test_a_holder_that_is_killed_is_replaced_once_its_lease_is_over(hosts: Hosts
     first = hosts.start("a")
     first.until_held()
     second = hosts.start("b")
-    second.until_standing_by()
+    second.until_waiting()
     first.kill()
     second.until_held()
     assert not overlap(first, second)
@@ -144,7 +146,7 @@ def test_a_holder_that_was_frozen_past_its_lease_never_holds_it_again(hosts: Hos
     first = hosts.start("a")
     first.until_held()
     second = hosts.start("b")
-    second.until_standing_by()
+    second.until_waiting()
     first.send(signal.SIGSTOP)
     second.until_held()
     first.send(signal.SIGCONT)
@@ -153,14 +155,16 @@ def test_a_holder_that_was_frozen_past_its_lease_never_holds_it_again(hosts: Hos
     assert not second.lost()
 
 
-def test_the_next_process_of_a_host_waits_for_the_lease_of_the_one_before(hosts: Hosts) -> None:
+def test_the_next_process_of_a_machine_does_not_wait_for_the_lease_of_the_one_before(
+    hosts: Hosts,
+) -> None:
     first = hosts.start("a")
     first.until_held()
     first.kill()
     lines: list[str] = []
     second = hosts.here("a", lines.append)
     second.acquire()
-    assert [line for line in lines if "standing by: host a " in line]
+    assert second.holds() and lines == []
     second.release()
 
 
@@ -174,7 +178,7 @@ def test_a_lease_that_is_given_back_is_taken_without_its_end(hosts: Hosts) -> No
     second.release()
 
 
-def test_a_host_that_stands_by_says_once_who_runs_the_app_and_stops_when_told_to(
+def test_a_host_whose_name_is_taken_says_so_once_and_stops_when_told_to(
     hosts: Hosts,
 ) -> None:
     first = hosts.made("a")
@@ -184,12 +188,13 @@ def test_a_host_that_stands_by_says_once_who_runs_the_app_and_stops_when_told_to
     with pytest.raises(Interrupted):
         second.acquire()
     assert len(lines) == 1
-    assert lines[0].startswith(f"standing by: host a (process {os.getpid()}) runs {hosts.app}.")
+    assert lines[0].startswith(f"waiting: host h (process {os.getpid()}) runs {hosts.app}")
+    assert "--host" in lines[0]
     assert not directory.is_running(hosts.folder / "b")
     first.release()
 
 
-def stands_by(hosts: Hosts, name: str) -> tuple[ClusterCoordinator, threading.Thread]:
+def waits(hosts: Hosts, name: str) -> tuple[ClusterCoordinator, threading.Thread]:
     said = threading.Event()
     second = hosts.here(name, lambda line: said.set())
     thread = threading.Thread(target=second.acquire)
@@ -200,7 +205,7 @@ def stands_by(hosts: Hosts, name: str) -> tuple[ClusterCoordinator, threading.Th
 
 def test_an_election_takes_the_lease_from_nobody(hosts: Hosts, nats: Servers) -> None:
     first = hosts.made("a")
-    second, thread = stands_by(hosts, "b")
+    second, thread = waits(hosts, "b")
     stream = f"KV_skerry-{hosts.app}"
     for _ in range(2):
         led = nats.leader(stream)
@@ -220,7 +225,7 @@ def test_servers_that_were_all_down_find_the_lease_where_it_was(
     hosts: Hosts, nats: Servers
 ) -> None:
     first = hosts.made("a")
-    second, thread = stands_by(hosts, "b")
+    second, thread = waits(hosts, "b")
     for i in nats.indexes:
         nats.kill(i)
     while first.holds():
@@ -238,7 +243,7 @@ def test_a_leader_that_still_answers_but_writes_nothing_takes_the_lease_from_nob
     hosts: Hosts, nats: Servers
 ) -> None:
     first = hosts.made("a")
-    second, thread = stands_by(hosts, "b")
+    second, thread = waits(hosts, "b")
     led = nats.leader(f"KV_skerry-{hosts.app}")
     for i in set(nats.indexes) - {led}:
         nats.kill(i)
@@ -261,7 +266,7 @@ def test_a_host_that_could_not_renew_a_lease_itself_takes_none(
     hosts.made("made").release()
     first = hosts.start("a")
     first.until_held()
-    second, thread = stands_by(hosts, "b")
+    second, thread = waits(hosts, "b")
     with monkeypatch.context() as patch:
         patch.setattr(Bucket, "set", away)
         first.kill()
@@ -280,12 +285,14 @@ def away(*_: object) -> None:
 
 def test_a_lease_that_is_overwritten_by_hand_is_lost_at_the_next_renewal(hosts: Hosts) -> None:
     first = hosts.made("a")
-    hosts.bucket.set(LEASE, b"mine")
+    hosts.bucket.set(names.host_of(HOST), b"mine")
     while first.until_ns:
         os.sched_yield()
     assert not first.holds()
     first.release()
-    assert hosts.bucket.get(LEASE).value == b"mine", "what is there now is somebody else's"
+    assert hosts.bucket.get(names.host_of(HOST)).value == b"mine", (
+        "what is there now is somebody else's"
+    )
 
 
 def test_many_hosts_at_once_hold_the_lease_one_after_the_other(hosts: Hosts) -> None:
@@ -326,21 +333,37 @@ def test_the_next_host_finds_the_description_and_has_a_copy(hosts: Hosts) -> Non
     second.release()
 
 
-def test_a_host_that_was_replaced_changes_nothing(hosts: Hosts) -> None:
-    first = hosts.made("a")
+def test_a_host_that_was_deposed_changes_nothing(hosts: Hosts) -> None:
+    first = hosts.made("a", "a")
     app = first.read()
     assert app is not None
-    first.release()
-    second = hosts.here("b")
+    second = hosts.here("b", host="b")
     second.acquire()
     started = second.read()
     assert started is not None
     started.generation += 1
     second.replace(started, generation=app.generation)
-    app.target = "of the zombie"
-    with pytest.raises(SkerryError, match=f"it describes start {started.generation}"):
+    app.target = "of the one before"
+    with pytest.raises(Deposed, match=f"it describes start {started.generation}"):
         first.replace(app, generation=app.generation)
     assert second.read() == started
+    first.release()
+    second.release()
+
+
+def test_a_change_that_is_based_on_an_older_description_is_refused(hosts: Hosts) -> None:
+    first = hosts.made("a", "a")
+    second = hosts.here("b", host="b")
+    second.acquire()
+    one, other = first.read(), second.read()
+    assert one is not None and other is not None
+    one.target, other.target = "one", "other"
+    first.replace(one, generation=one.generation)
+    with pytest.raises(Deposed, match="it describes another one now"):
+        second.replace(other, generation=other.generation)
+    first.replace(one, generation=one.generation)  # As after an answer that was lost.
+    assert second.read() == one
+    first.release()
     second.release()
 
 
@@ -412,16 +435,106 @@ def test_an_older_description_than_one_that_was_seen_is_ignored(
     first.release()
 
 
-def test_the_bucket_says_which_host_runs_the_app(hosts: Hosts) -> None:
-    first = hosts.made("a")
-    bucket = hosts.bucket
-    first.announce(Running(pid=7, app=hosts.app, sockets="/somewhere", shards=[0]))
-    while (told := bucket.get(RUNNING).value) is None:
+# ── who is there, and who leads ──
+
+
+def present(hosts: Hosts, *names: str) -> list[ClusterCoordinator]:
+    """Hosts in this process, which know of each other."""
+    found = [hosts.here(name, host=name) for name in names]
+    for host in found:
+        host.acquire()
+    for host in found:
+        while host.hosts.keys() != set(names):
+            os.sched_yield()
+    return found
+
+
+def leader(hosts: list[ClusterCoordinator]) -> ClusterCoordinator:
+    """The one that leads, once there is one."""
+    while not any(host.leads for host in hosts):
         os.sched_yield()
-    assert (json.loads(told)["host"], json.loads(told)["pid"]) == ("a", 7)
+    assert [host.leads for host in hosts].count(True) == 1
+    return next(host for host in hosts if host.leads)
+
+
+def test_one_host_leads_and_another_one_when_that_has_ended(hosts: Hosts) -> None:
+    three = present(hosts, "a", "b", "c")
+    first = leader(three)
+    three.remove(first)
     first.release()
-    assert bucket.get(RUNNING).value is None
-    assert bucket.get(LEASE).value is None
+    second = leader(three)
+    assert second.host != first.host
+    for host in three:
+        host.release()
+
+
+def test_a_host_that_is_killed_is_evicted_once_its_lease_is_over_and_another_one_leads(
+    hosts: Hosts,
+) -> None:
+    killed = hosts.start("k")
+    killed.until_held()
+    (other,) = present_with(hosts, "b")
+    killed.kill()
+    killed_ns = boottime_ns()
+    while HOST in other.hosts:
+        assert not other.is_absent(HOST) or boottime_ns() > killed_ns + LEASE_S / 2 * NS
+    while not other.leads:
+        os.sched_yield()
+    assert other.is_absent(HOST)
+    other.release()
+
+
+def present_with(hosts: Hosts, *names: str) -> list[ClusterCoordinator]:
+    """Hosts in this process beside one of another."""
+    found = [hosts.here(name, host=name) for name in names]
+    for host in found:
+        host.acquire()
+        while host.hosts.keys() != {*names, HOST}:
+            os.sched_yield()
+    return found
+
+
+def test_a_host_that_was_evicted_never_holds_its_lease_again(hosts: Hosts) -> None:
+    frozen = hosts.start("k")
+    frozen.until_held()
+    (other,) = present_with(hosts, "b")
+    frozen.send(signal.SIGSTOP)
+    while HOST in other.hosts:
+        os.sched_yield()
+    evicted_ns = boottime_ns()
+    frozen.send(signal.SIGCONT)
+    frozen.until(frozen.lost)
+    assert max(frozen.claims()) < evicted_ns
+    other.release()
+
+
+def test_a_host_that_ended_in_order_is_there_until_its_lease_is_over(hosts: Hosts) -> None:
+    one, other = present(hosts, "a", "b")
+    one.release()
+    while not other.hosts["a"].ended:
+        os.sched_yield()
+    assert not other.is_absent("a")
+    while "a" in other.hosts:
+        os.sched_yield()
+    other.release()
+
+
+def test_a_host_that_has_left_is_gone_at_once(hosts: Hosts) -> None:
+    one, other = present(hosts, "a", "b")
+    one.leave()
+    assert other.is_absent("a")
+    one.release()
+    other.release()
+
+
+def test_hosts_agree_on_keys_and_tell_each_other_where_they_are(hosts: Hosts) -> None:
+    one, other = present(hosts, "a", "b")
+    assert one.keys == other.keys
+    one.tell(address="127.0.0.1:7", key="k")
+    while other.hosts["a"].address != "127.0.0.1:7":
+        os.sched_yield()
+    one.release()
+    other.release()
 
 
 # ── compare-and-set ──

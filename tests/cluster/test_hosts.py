@@ -1,7 +1,9 @@
-"""An app in a cluster, with real processes and real NATS servers: what outlives which end of what."""
+"""An app on several hosts, with real processes and real NATS servers: what outlives which end of what."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import random
 import shutil
 import zlib
@@ -43,7 +45,7 @@ def host(nats: Servers, tmp_path: Path, request: pytest.FixtureRequest) -> Itera
 
     yield new
     for each in made:
-        each.stop()
+        each.end()
 
 
 def added(client: Client, times: int) -> dict[str, int]:
@@ -51,7 +53,7 @@ def added(client: Client, times: int) -> dict[str, int]:
     found: dict[str, int] = {}
     for _ in range(times):
         for n in range(COUNTERS):
-            found[f"c{n}"] = client.ask(Counter.at(f"c{n}").add, 1)
+            found[f"c{n}"] = client.options(timeout=60).ask(Counter.at(f"c{n}").add, 1)
     return found
 
 
@@ -59,118 +61,246 @@ def totals(client: Client) -> dict[str, int]:
     return {f"c{n}": client.ask(Counter.at(f"c{n}").total) for n in range(COUNTERS)}
 
 
-def seen_after_another_burst(client: Client) -> tuple[int, list[int]]:
-    """Send the second 500 numbers; what the receiver has seen once all have come: how many, and those
-    out of order."""
-    client.ask(Sender.at("s").burst, 500)
-    while client.ask(Receiver.at("to-s").seen)[0] < 1000:
+PAIRS = 12
+"""Senders, each with a receiver: enough that some are on different hosts."""
+
+
+def burst(client: Client, count: int = 500) -> None:
+    """Have each sender send the next numbers."""
+    for n in range(PAIRS):
+        client.ask(Sender.at(f"s{n}").burst, count)
+
+
+def seen(client: Client, count: int) -> list[tuple[int, list[int]]]:
+    """What the receivers have seen once all numbers have come: how many, and those out of order."""
+    receivers = [Receiver.at(f"to-s{n}") for n in range(PAIRS)]
+    while any(client.ask(receiver.seen)[0] < count for receiver in receivers):
         pass
-    return client.ask(Receiver.at("to-s").seen)
+    return [client.ask(receiver.seen) for receiver in receivers]
+
+
+def in_order(count: int) -> list[tuple[int, list[int]]]:
+    """What they have seen if nothing is lost, doubled or out of order."""
+    return [(count, [])] * PAIRS
+
+
+def three(host: NewHost) -> list[Host]:
+    """Three hosts with two shards each."""
+    found = [host("a")]
+    found[0].await_homes(a=2)
+    found += [host("b"), host("c")]
+    for each in found:
+        each.await_homes(a=2, b=2, c=2)
+    return found
+
+
+# ── hosts come, and share ──
+
+
+def test_hosts_that_join_take_their_share_while_the_app_serves(host: NewHost) -> None:
+    first = host("a")
+    first.await_homes(a=2)
+    with first.client() as client:
+        wanted = added(client, 3)
+        burst(client)
+        second = host("b")
+        first.await_homes(a=2, b=2)
+        wanted = added(client, 1)
+        burst(client)
+        assert seen(client, 1000) == in_order(1000)
+    with second.client() as client:
+        assert totals(client) == wanted
+        burst(client)
+        assert seen(client, 1500) == in_order(1500)
+    told = json.loads(launcher("status", "--json", "--data", str(second.data)).stdout)
+    assert [(one["name"], one["alive"], len(one["shards"])) for one in told["hosts"]] == [
+        ("a", True, 2),
+        ("b", True, 2),
+    ]
+
+
+def test_a_host_that_leaves_gives_all_away_and_ends(host: NewHost) -> None:
+    first, second, third = three(host)
+    with second.client() as client:
+        wanted = added(client, 2)
+        burst(client)
+        told = launcher("leave", "--data", str(first.data))  # The one that leads.
+        assert told.returncode == 0, told.stderr
+        assert first.await_end() == 0
+        second.await_homes(b=2, c=2)
+        assert totals(client) == wanted
+        burst(client)
+        assert seen(client, 1000) == in_order(1000)
+    first.start()
+    third.await_homes(a=2, b=2, c=2)
+
+
+def test_the_last_host_does_not_leave(host: NewHost) -> None:
+    first = host("a")
+    first.await_homes(a=2)
+    told = launcher("leave", "--data", str(first.data))
+    assert told.returncode == 1
+    assert "last host" in told.stderr and "skerry stop" in told.stderr
+    with first.client() as client:
+        added(client, 1)
+
+
+def test_each_host_has_as_many_workers_as_it_is_told_to(host: NewHost) -> None:
+    first = host("a")
+    first.await_homes(a=2)
+    second = host("b")
+    second.await_homes(a=2, b=2)
+    with first.client() as client:
+        wanted = added(client, 2)
+        for each, workers in ((second, 3), (first, 1)):
+            told = launcher("scale", str(workers), "--json", "--data", str(each.data))
+            assert told.returncode == 0, told.stderr
+            assert json.loads(told.stdout)["workers"] == workers
+            wanted = added(client, 1)
+        first.await_homes(a=1, b=3)
+        assert totals(client) == wanted
+    told = launcher("scale", "0", "--data", str(first.data))
+    assert told.returncode != 0
+
+
+# ── hosts end ──
+
+
+@pytest.mark.parametrize("killed", ["a", "b"])
+def test_the_shards_of_a_host_that_is_killed_go_on_elsewhere_until_it_is_back(
+    host: NewHost, killed: str
+) -> None:
+    hosts = {each.data.name: each for each in three(host)}
+    other = hosts["c"]
+    with other.client() as client:
+        patient = client.options(timeout=60)
+        wanted = added(client, 3)
+        burst(patient)
+        hosts[killed].kill()
+        assert added(client, 1) == {key: value + 1 for key, value in wanted.items()}
+        burst(patient)
+        assert seen(patient, 1000) == in_order(1000)
+        homes = other.homes
+        assert killed not in homes and sorted(homes.values()) == [3, 3]
+        hosts[killed].start()
+        other.await_homes(a=2, b=2, c=2)
+        assert added(client, 1) == {key: value + 2 for key, value in wanted.items()}
+        burst(patient)
+        assert seen(patient, 1500) == in_order(1500)
+
+
+def test_two_hosts_of_three_killed_at_once_lose_nothing(host: NewHost) -> None:
+    first, second, third = three(host)
+    with third.client() as client:
+        patient = client.options(timeout=60)
+        wanted = added(client, 3)
+        burst(patient)
+        first.kill()
+        second.kill()
+        assert added(client, 1) == {key: value + 1 for key, value in wanted.items()}
+        burst(patient)
+        assert seen(patient, 1000) == in_order(1000)
+        assert third.homes == {"c": 6}
+
+
+def test_a_host_that_was_frozen_past_its_lease_answers_nothing_and_joins_again(
+    host: NewHost,
+) -> None:
+    _, second, third = three(host)
+    with second.client() as old, third.client() as client:
+        added(old, 1)
+        second.freeze()
+        while "b" in third.homes or not third.homes:
+            pass
+        wanted = added(client, 1)
+        assert set(wanted.values()) == {2}
+        second.thaw()
+        for n in range(COUNTERS):
+            with contextlib.suppress(TimedOut, Unavailable):
+                assert old.options(timeout=0.2).ask(Counter.at(f"c{n}").total) == 2
+        second.await_said("joins again")
+        third.await_homes(a=2, b=2, c=2)
+        assert added(client, 1) == dict.fromkeys(wanted, 3)
+
+
+def test_a_host_that_is_stopped_and_started_again_at_once_keeps_its_shards(host: NewHost) -> None:
+    _, second, third = three(host)
+    with third.client() as client:
+        wanted = added(client, 2)
+        version = third.version
+        second.stop()
+        assert second.code == 0
+        second.start()
+        second.await_serving()
+        assert added(client, 1) == {key: value + 1 for key, value in wanted.items()}
+    assert third.homes == {"a": 2, "b": 2, "c": 2}
+    assert third.version == version
 
 
 def test_a_host_whose_data_are_deleted_finds_them_in_the_cluster(host: NewHost) -> None:
     first = host("a")
-    first.await_serving()
+    first.await_homes(a=2)
     with first.client() as client:
         wanted = added(client, 3)
-        client.ask(Sender.at("s").burst, 500)
+        burst(client)
     first.stop()
     shutil.rmtree(first.data)
     first.start()
     first.await_serving()
     with first.client() as client:
         assert totals(client) == wanted
-        assert seen_after_another_burst(client) == (1000, [])
+        burst(client)
+        assert seen(client, 1000) == in_order(1000)
 
 
-def test_a_host_that_is_killed_is_replaced_by_the_one_that_stands_by(host: NewHost) -> None:
-    first = host("a")
-    first.await_serving()
-    second = host("b")
-    second.await_said("standing by: host a")
-    with first.client() as client:
-        wanted = added(client, 3)
-        client.ask(Sender.at("s").burst, 500)
-        first.kill()
-    second.await_serving()
-    with second.client() as client:
-        assert totals(client) == wanted
-        assert seen_after_another_burst(client) == (1000, [])
-
-
-def test_a_host_that_was_frozen_past_its_lease_answers_nothing_and_joins_again(
-    host: NewHost,
+def test_another_machine_under_a_host_s_name_waits_until_that_one_is_gone(
+    host: NewHost, tmp_path: Path
 ) -> None:
     first = host("a")
-    first.await_serving()
-    second = host("b")
-    second.await_said("standing by: host a")
-    with first.client() as old:
-        added(old, 1)
-        first.freeze()
-        second.await_serving()
-        with second.client() as client:
-            wanted = added(client, 1)
-            assert set(wanted.values()) == {2}
-            first.thaw()
-            for n in range(COUNTERS):
-                with pytest.raises((TimedOut, Unavailable)):
-                    old.options(timeout=0.2).ask(Counter.at(f"c{n}").total)
-            first.await_said("standing by: host b")
-            assert added(client, 1) == dict.fromkeys(wanted, 3)
-
-
-def test_the_number_of_workers_changes_in_a_cluster_and_outlives_its_host(host: NewHost) -> None:
-    first = host("a")
-    first.await_serving()
+    first.await_homes(a=2)
+    second = host("elsewhere", "--host", "a", "--workers", "2")
+    second.await_said("under this host's name")
     with first.client() as client:
-        wanted = added(client, 2)
-        for workers in ("4", "1", "3"):
-            told = launcher("scale", workers, "--data", str(first.data))
-            assert told.returncode == 0, told.stderr
-            wanted = added(client, 1)
+        wanted = added(client, 1)
     first.kill()
-    second = host("b", "--serve")
     second.await_serving()
     with second.client() as client:
         assert totals(client) == wanted
-    assert second.shards == 3
 
 
-def test_an_election_that_outlasts_the_lease_replaces_nobody_and_loses_nothing(
+# ── servers end ──
+
+
+def test_an_election_that_outlasts_the_lease_moves_nothing_and_loses_nothing(
     host: NewHost, nats: Servers
 ) -> None:
-    first = host("a")
-    first.await_serving()
-    second = host("b")
-    second.await_said("standing by: host a")
-    with first.client() as client:
-        patient = client.options(timeout=60)
-        before = added(patient, 1)
+    first, second, third = three(host)
+    with second.client() as client:
+        before, version = added(client, 1), first.version
         for _ in range(2):
             i = nats.leader(f"KV_{names.of_app(first.app)}")
             nats.kill(i)
             before = {key: value + 1 for key, value in before.items()}
-            assert added(patient, 1) == before
+            assert added(client, 1) == before
             nats.start(i)
-    assert "joins again" not in first.said + second.said
+    assert "joins again" not in first.said + second.said + third.said
+    assert first.version == version
 
 
 def test_servers_that_were_all_down_stop_nobody_and_commits_go_on(
     host: NewHost, nats: Servers
 ) -> None:
-    first = host("a")
-    first.await_serving()
+    first, second, third = three(host)
     with first.client() as client:
-        patient = client.options(timeout=60)
-        before = added(patient, 1)
+        before, version = added(client, 1), first.version
         for i in nats.indexes:
             nats.kill(i)
         with pytest.raises((TimedOut, Unavailable)):
             client.options(timeout=1).ask(Counter.at("beside").add, 1)
         nats.heal()
-        assert added(patient, 1) == {key: value + 1 for key, value in before.items()}
-    assert "joins again" not in first.said
+        assert added(client, 1) == {key: value + 1 for key, value in before.items()}
+    assert "joins again" not in first.said + second.said + third.said
+    assert first.version == version
 
 
 def test_much_that_was_appended_is_in_a_snapshot_and_the_log_is_short(
@@ -198,33 +328,14 @@ def test_much_that_was_appended_is_in_a_snapshot_and_the_log_is_short(
         engine.close()
 
 
-def test_a_host_that_stands_by_is_stopped_in_order_and_one_that_gives_the_lease_back_is_replaced_at_once(
-    host: NewHost,
-) -> None:
-    first = host("a")
-    first.await_serving()
-    second, third = host("b"), host("c")
-    for each in (second, third):
-        each.await_said("standing by: host a")
-    second.stop()
-    assert second.code == 0
-    with first.client() as client:
-        wanted = added(client, 1)
-    first.stop()
-    assert first.code == 0
-    third.await_serving()
-    with third.client() as client:
-        assert totals(client) == wanted
-
-
 def test_a_backup_of_an_app_in_a_cluster_is_restored_on_one_machine(
     host: NewHost, tmp_path: Path
 ) -> None:
-    first = host("a")
-    first.await_serving()
+    first, second = host("a"), host("b")
+    second.await_homes(a=2, b=2)
     with first.client() as client:
         wanted = added(client, 2)
-        told = launcher("backup", str(tmp_path / "kept"), "--data", str(first.data))
+        told = launcher("backup", str(tmp_path / "kept"), "--data", str(second.data))
         assert told.returncode == 0, told.stderr
     alone = tmp_path / "alone"
     told = launcher("restore", str(tmp_path / "kept"), "--data", str(alone))

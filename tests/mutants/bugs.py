@@ -31,6 +31,7 @@ ROOMS = (
     "cluster",
     "core",
     "gateway",
+    "homes",
     "hosts",
     "moves",
     "replicated",

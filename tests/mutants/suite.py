@@ -36,13 +36,19 @@ QUICK = [
 ]
 MOVES = ["tests/simulation/test_moving.py", "tests/simulation/test_moves.py"]
 DESCRIPTION = "tests/store/test_description.py"
+HOUSING = "tests/cluster/test_housing.py"
 STORE = [
     *("tests/store/test_store.py", "tests/ports", "tests/store/test_segments.py", DESCRIPTION),
     "tests/store/test_stopped_moves.py",
 ]
 FIRST = {
     "client": ["tests/client", *QUICK],
-    "cluster/lease.py": ["tests/cluster/test_lease.py"],
+    "app/homes.py": ["tests/simulation/test_homes.py"],
+    "app/housing.py": [HOUSING],
+    "app/register.py": [HOUSING],
+    "description.py": [HOUSING],
+    "link": ["tests/link/test_talks.py"],
+    "cluster/lease.py": ["tests/cluster/test_lease.py", HOUSING],
     "gateway": ["tests/gateway/test_inquiries.py", *QUICK],
     "store/memtable.py": ["tests/store/test_memtable.py", "tests/store/test_pages.py", *STORE],
     "store/committer.py": ["tests/store/test_power.py", *STORE],
