@@ -4,7 +4,7 @@ import math
 from collections import deque
 from unittest.mock import patch
 
-from skerry.runtime.client import pending, window
+from skerry.runtime.client import window
 from tests.mutants.bugs import bug
 
 
@@ -125,8 +125,7 @@ def _(number, self, call, in_flight, now_ns):
 def _(number, self, call, in_flight, now_ns):
     number(self, call, in_flight, now_ns)
     if call.named:
-        self.newest += 1
-        call.number = pending.NAMED | self.newest
+        call.number = self.newest = self.newest + 1
 
 
 @bug(

@@ -96,12 +96,9 @@ def _(judge, self, packet):
     return verdict
 
 
-@bug("a stale epoch of a sender is accepted", "core.streams.inbound:Inbound.judge")
-def _(judge, self, packet):
-    epoch, self.epoch = self.epoch, packet.src_epoch
-    verdict = judge(self, packet)
-    self.epoch = epoch
-    return verdict
+@bug("a stale epoch of a sender is accepted", "core.streams.handshake:reaction")
+def _(reaction, kind, *, sender, known, receiver, ours):
+    return reaction(kind, sender=max(sender, known), known=known, receiver=receiver, ours=ours)
 
 
 @bug("credit counts what was taken, not what is durable", "core.streams.inbound:Inbound.credit")

@@ -1,6 +1,6 @@
 """The receiving end of one stream: which frame is next, and what may be acked.
 
-Each frame is judged by its number and its sender's epoch only. Five verdicts are
+Each frame of the sender's life that we know is judged by its number only. Three verdicts are
 possible and each has one answer, so the shard needs no other rule.
 
 Three positions move: `received` is what waits in memory, `taken` is what turns have run
@@ -39,8 +39,6 @@ class Verdict(enum.Enum):
     TAKE = "the next one: run its turns"
     REPEAT = "taken before: drop it, ack again"
     GAP = "one before it is missing: ask for that one"
-    FENCED = "its sender was replaced: refuse, say so"
-    STRANGER = "its sender has not said HELLO in this epoch: refuse, say HELLO"
 
 
 class InboundRow(Struct, array_like=True, frozen=True):
@@ -99,10 +97,6 @@ class Inbound:
 
     def judge(self, packet: Packet) -> Verdict:
         """What this frame is to us; changes nothing."""
-        if packet.src_epoch > self.epoch or not self.epoch:
-            return Verdict.STRANGER
-        if packet.src_epoch < self.epoch:
-            return Verdict.FENCED
         if packet.seq <= self.received:
             return Verdict.REPEAT
         if packet.seq > self.received + 1:

@@ -285,10 +285,6 @@ class Streams:
                 if stream.gap_asked != stream.received:
                     stream.gap_asked = stream.received
                     return [*self._heard(packet), self._speech.resume(peer, packet.seq)]
-            case Verdict.FENCED:
-                return [self._speech.say(Kind.FENCED, peer, seq=stream.epoch)]
-            case Verdict.STRANGER:
-                return self._speech.hello(peer)
         return self._heard(packet)
 
     def _heard(self, packet: Packet) -> list[Effect]:
