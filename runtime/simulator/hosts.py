@@ -28,7 +28,7 @@ from skerry.runtime.simulator.presence import DESCRIPTION, HOST
 from skerry.runtime.simulator.servers import Servers
 from skerry.runtime.simulator.tenant import Tenant
 
-RATE_MAX = 0.02
+RATE_MAX = 0.04
 """By what part a host's clock runs fast or slow."""
 
 HEARD = 0.03
@@ -168,8 +168,17 @@ class Hosted(Cluster):
             for tenant in list(host.tenants.values()) if host.runs else ():
                 self._go_on(tenant)
             self._leave(host)
+        self._check_leases()
         if self._truth is not self._seen:
             self._rewire(self._truth)
+
+    def _check_leases(self) -> None:
+        """Assert that nobody was evicted within the lease, as it counts by its host's own clock."""
+        for host in self.hosts:
+            if host.holds:
+                lease = self.servers.truth(HOST + host.name)
+                theirs = lease is None or lease.nonce != host.presence.nonce
+                assert not theirs, f"I5: {host.name} was evicted while its lease held"
 
     def _go_on(self, tenant: Tenant) -> None:
         if not tenant.up:
@@ -225,7 +234,7 @@ class Hosted(Cluster):
         host.left = True
         host.killed(power=False)
 
-    def settle(self, *, steps_max: int = 100_000) -> None:
+    def settle(self, *, steps_max: int = 60_000) -> None:
         """Faults are over: hosts come back, and everything drains."""
         self.servers.away_until = 0
         self.cut_until.clear()
