@@ -106,6 +106,10 @@ class Launch(Protocol):
         """Start an app on simulated shards."""
         ...
 
+    async def connect_to(self, cluster: str, app: str) -> Session:
+        """Open a session with an app in a cluster. Raises Unavailable."""
+        ...
+
     async def connect(self, data: str | Path | None) -> Session:
         """Connect to the app that runs on a data directory."""
         ...

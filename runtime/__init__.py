@@ -123,6 +123,7 @@ runtime/client/    A caller's end of the lines.
     window.py      One shard as a caller sees it: which requests wait, which are in flight, how many may be.
     connection.py  A caller's connection to a running app, on an asyncio loop.
     line.py        One line to one worker's listener, on an asyncio loop: sends, hears, and connects again.
+    outpost.py     A folder in which a client of a cluster finds the app as if it ran here.
     reads.py       What a caller reads: states, counts and dead letters, while slots move between the shards.
     walk.py        A walk over slots, each read once, wherever they are by then.
 
@@ -228,6 +229,7 @@ runtime/cluster/    An app on several machines, over NATS JetStream.
     lease.py             Which hosts an app has: what a host's key says, when its host counts as gone, and who leads.
     presence.py          A host's presence in a cluster: its lease is renewed, and the other hosts are looked at.
     described.py         The description of an app in its bucket, and this host's copy of it.
+    keys.py              What an app's processes know of each other by, in the app's bucket.
     bucket.py            An app's bucket in NATS: a few keys, each changed by compare-and-set.
     snapshots.py         Snapshots of a shard's store in NATS, and the pointer that says which of them count.
     snapshot_pointer.py  The key that says which snapshots of a shard count: it moves forward only.

@@ -38,9 +38,12 @@ class AsyncClient:
 
     Args:
         data: the path of the app's data directory. Default: that of the one app in ./.skerry.
+        cluster: instead of `data`: the URLs of NATS servers of a cluster, with commas between.
+        app: the app's name in that cluster.
 
     Raises:
-        Unavailable: on entry, no app runs on the data directory.
+        ValueError: `cluster` and `app` are not given together, or `data` is as well.
+        Unavailable: on entry, no app runs there.
 
     Example:
         >>> async with AsyncClient() as client:
@@ -48,8 +51,19 @@ class AsyncClient:
         10
     """
 
-    def __init__(self, data: str | Path | None = None) -> None:
-        self._data = data
+    def __init__(
+        self,
+        data: str | Path | None = None,
+        *,
+        cluster: str | None = None,
+        app: str | None = None,
+    ) -> None:
+        if (cluster is None) != (app is None) or (cluster is not None and data is not None):
+            raise ValueError(
+                "a client is of an app on this machine, by `data`, or of one in a cluster, by "
+                "`cluster` and `app`"
+            )
+        self._data, self._cluster, self._app = data, cluster, app
         self._timeout = TIMEOUT_S
         self._idempotency_key: str | None = None
         self._opened: list[tuple[Session, int]] = []
@@ -57,7 +71,11 @@ class AsyncClient:
 
     async def __aenter__(self) -> Self:
         self._let_go_of_parents()
-        self._opened.append((await launch().connect(self._data), os.getpid()))
+        if self._cluster is not None and self._app is not None:
+            session = await launch().connect_to(self._cluster, self._app)
+        else:
+            session = await launch().connect(self._data)
+        self._opened.append((session, os.getpid()))
         return self
 
     async def __aexit__(self, *error: object) -> None:
@@ -103,7 +121,7 @@ class AsyncClient:
         """
         if idempotency_key == "":
             raise ValueError("an idempotency_key names one request; '' names none")
-        other = type(self)(self._data)
+        other = type(self)(self._data, cluster=self._cluster, app=self._app)
         other._opened = self._opened
         other._timeout = self._timeout if timeout is None else _positive(timeout)
         other._idempotency_key = idempotency_key or self._idempotency_key

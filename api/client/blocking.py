@@ -35,9 +35,12 @@ class Client:
 
     Args:
         data: the path of the app's data directory. Default: that of the one app in ./.skerry.
+        cluster: instead of `data`: the URLs of NATS servers of a cluster, with commas between.
+        app: the app's name in that cluster.
 
     Raises:
-        Unavailable: on entry, no app runs on the data directory.
+        ValueError: `cluster` and `app` are not given together, or `data` is as well.
+        Unavailable: on entry, no app runs there.
 
     Example:
         >>> with Client() as client:
@@ -45,8 +48,14 @@ class Client:
         10
     """
 
-    def __init__(self, data: str | Path | None = None) -> None:
-        self._client = AsyncClient(data)
+    def __init__(
+        self,
+        data: str | Path | None = None,
+        *,
+        cluster: str | None = None,
+        app: str | None = None,
+    ) -> None:
+        self._client = AsyncClient(data, cluster=cluster, app=app)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._opened_by = 0

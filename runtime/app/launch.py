@@ -5,6 +5,7 @@ Implements `skerry.host.Launch`: what programs ask for in `skerry` is done here.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import signal
@@ -25,6 +26,7 @@ from skerry.host import Session, SimulatedCluster
 from skerry.runtime import as_json
 from skerry.runtime.app.directory import find_data, is_running
 from skerry.runtime.app.load import absolute_path, check, current_folder, hidden, not_while_loading
+from skerry.runtime.app.premises import WITHOUT_NATS
 from skerry.runtime.app.questions import Progress
 from skerry.runtime.app.supervisor import LAPSED, Supervisor
 from skerry.runtime.causes import exit_code, explained
@@ -35,7 +37,7 @@ from skerry.runtime.printable import Say, say
 from skerry.runtime.worker.assignment import DAMAGED
 from skerry.testing import Faults
 
-__all__ = ["Progress", "connect", "run_app", "running", "simulate", "supervise"]
+__all__ = ["Progress", "connect", "connect_to", "run_app", "running", "simulate", "supervise"]
 
 START_S = 30.0
 """How long an app may take to come up under `app.running()`."""
@@ -222,3 +224,20 @@ def simulate(
 async def connect(data: str | Path | None) -> Session:
     """Open a session with the app that runs on a data directory. Raises Unavailable."""
     return await Connection.open(find_data(data))
+
+
+async def connect_to(cluster: str, app: str) -> Session:
+    """Open a session with an app in a cluster, by the URLs of its servers. Raises Unavailable."""
+    try:
+        from skerry.runtime.client.outpost import Outpost
+    except ModuleNotFoundError as error:
+        if error.name != "nats":
+            raise
+        raise SkerryError(WITHOUT_NATS) from None
+    servers = [url.strip() for url in cluster.split(",") if url.strip()]
+    outpost = await asyncio.to_thread(Outpost, servers, app)
+    try:
+        return await Connection.open(outpost.folder, after=outpost.close)
+    except BaseException:
+        await asyncio.to_thread(outpost.close)
+        raise

@@ -21,6 +21,8 @@ from skerry.runtime.printable import Say
 if TYPE_CHECKING:
     from skerry.runtime.cluster.coordinator import ClusterCoordinator
 
+WITHOUT_NATS = "A cluster needs the client library of NATS: pip install 'skerry[cluster]'."
+
 
 class Premises(NamedTuple):
     """Where an app lives."""
@@ -49,9 +51,7 @@ def premises(config: Config, data: Path, say: Say, stop: Callable[[], bool]) -> 
     except ModuleNotFoundError as error:
         if error.name != "nats":
             raise
-        raise SkerryError(
-            "--cluster needs the client library of NATS: pip install 'skerry[cluster]'."
-        ) from None
+        raise SkerryError(WITHOUT_NATS) from None
     coordinator, members, close = in_cluster(config.cluster, config.program.app, data, say, stop)
     return Premises(coordinator, members, close, coordinator)
 

@@ -15,6 +15,7 @@ import asyncio
 import logging
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -62,10 +63,17 @@ class Connection:
         self._tick_s = 0.0
         """When the timer rings."""
         self._closed = False
+        self._after: Callable[[], None] | None = None
 
     @classmethod
-    async def open(cls, data: Path) -> Connection:
-        """Connect to the app that runs on a data directory. Raises Unavailable."""
+    async def open(cls, data: Path, *, after: Callable[[], None] | None = None) -> Connection:
+        """Connect to the app that runs on a data directory.
+
+        Args:
+            after: called on a thread when the connection has been closed.
+
+        Raises Unavailable; `after` is not called then.
+        """
         self = cls(data, running_app(data))
         self._connect()
         try:
@@ -87,6 +95,7 @@ class Connection:
         finally:
             if self._session.greeting is None:
                 await self.close()
+        self._after = after
         return self
 
     @property
@@ -273,6 +282,8 @@ class Connection:
         for line in self._lines.values():
             line.close()
         self._questions.close()
+        if self._after is not None:
+            await asyncio.to_thread(self._after)
 
 
 def _doors(running: Running) -> tuple[str, str]:

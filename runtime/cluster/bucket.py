@@ -78,6 +78,18 @@ class Bucket:
         """Return the subject of a key's messages."""
         return f"$KV.{self.name}.{key}"
 
+    def is_there(self, timeout_s: float = ASK_S) -> bool:
+        """Tell whether there is such a bucket. Raises Away."""
+
+        async def ask(client: Client) -> bool:
+            try:
+                await client.jetstream(timeout=timeout_s).stream_info(self.stream)
+            except NotFoundError:
+                return False
+            return True
+
+        return self.run(ask, timeout_s)
+
     def look(self, key: str, timeout_s: float = ASK_S) -> Entry:
         """Read a key once. Raises Away."""
 

@@ -12,19 +12,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import zmq
-from msgspec import Struct
 from msgspec.structs import replace
 
-from skerry.errors import StoreDamaged
 from skerry.runtime import as_json
 from skerry.runtime.app.coordinator import DirectoryCoordinator
-from skerry.runtime.cluster import joining, lease, names
+from skerry.runtime.cluster import joining, keys, lease, names
 from skerry.runtime.cluster.bucket import Bucket, Entry, Overtaken
 from skerry.runtime.cluster.described import Described
 from skerry.runtime.cluster.engine import Away, Closed, Engine
+from skerry.runtime.cluster.keys import Keys
 from skerry.runtime.cluster.lease import NS, Judge, Lease
 from skerry.runtime.cluster.presence import LOOK_S, Presence, boottime_ns
 from skerry.runtime.description import Description, Running, boot_id
@@ -33,19 +33,8 @@ from skerry.runtime.printable import Say
 LEASE_S = 10.0
 """How long a host may be silent. Longer than the servers need to elect a leader."""
 
-KEYS, JOINING = "keys", "joining"
-"""Keys: what an app's processes know of each other by; what hosts write that wait for their lease, to
-see that it could be renewed."""
-
-
-class Keys(Struct, frozen=True):
-    """What an app's processes know of each other by. Whoever can read the bucket is one of them."""
-
-    secret: str
-    """What callers and listeners prove themselves by: `gateway/knock.py`."""
-    public: str
-    """Of the pair of keys by which clients reach the hosts' links."""
-    private: str
+JOINING = "joining"
+"""Key: what hosts write that wait for their lease, to see that it could be renewed."""
 
 
 class ClusterCoordinator:
@@ -159,20 +148,12 @@ class ClusterCoordinator:
 
     def _agreed_keys(self, bucket: Bucket) -> Keys:
         """Return the app's keys, which the first host makes. Raises Away, StoreDamaged."""
-        while (found := bucket.get(KEYS)).value is None:
+        while (found := bucket.get(keys.KEY)).value is None:
             public, private = (raw.decode() for raw in zmq.curve_keypair())
             new = Keys(self._secret, public, private)
-            try:
-                bucket.change(KEYS, as_json.encode(new), found.revision).finish()
-            except Overtaken:
-                continue
-        try:
-            return as_json.decode(found.value, Keys)
-        except ValueError as error:
-            raise StoreDamaged(
-                f"The key {KEYS} of the bucket {bucket.name} in NATS does not read: {error}. Stop the "
-                f"app on all hosts, delete that key, and start it again."
-            ) from error
+            with suppress(Overtaken):
+                bucket.change(keys.KEY, as_json.encode(new), found.revision).finish()
+        return keys.decoded(found.value, bucket.name)
 
     def holds(self) -> bool:
         """Tell whether the lease is ours for sure, and our data directory too."""

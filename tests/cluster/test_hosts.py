@@ -268,6 +268,33 @@ def test_another_machine_under_a_host_s_name_waits_until_that_one_is_gone(
         assert totals(client) == wanted
 
 
+# ── clients elsewhere ──
+
+
+def test_a_client_of_the_cluster_follows_slots_and_hosts(host: NewHost, nats: Servers) -> None:
+    first = host("a")
+    first.await_homes(a=2)
+    with Client(cluster=nats.url, app=first.app) as client:
+        wanted = added(client, 2)
+        second = host("b")
+        second.await_homes(a=2, b=2)
+        wanted = added(client, 1)
+        burst(client)
+        first.kill()
+        assert added(client, 1) == {key: value + 1 for key, value in wanted.items()}
+        patient = client.options(timeout=60)
+        assert seen(patient, 500) == in_order(500)
+
+
+def test_a_client_says_what_is_missing(nats: Servers) -> None:
+    with pytest.raises(Unavailable, match=r"No app 'nowhere' is in the cluster of nats://"):
+        Client(cluster=nats.url, app="nowhere").__enter__()
+    with pytest.raises(ValueError, match="by `cluster` and `app`"):
+        Client(cluster=nats.url)
+    with pytest.raises(ValueError, match="by `cluster` and `app`"):
+        Client("data", cluster=nats.url, app="shop")
+
+
 # ── servers end ──
 
 

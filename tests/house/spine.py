@@ -101,7 +101,17 @@ WALK = (
         "ports",
     ),
     # A client comes in.
-    *("session", "catalogue", "pending", "window", "connection", "questions", "line", "channel"),
+    *(
+        "session",
+        "catalogue",
+        "pending",
+        "window",
+        "connection",
+        "questions",
+        "line",
+        "outpost",
+        "channel",
+    ),
     *("knock", "protocol", "listener"),
     "inquiries",
     # The core.
@@ -174,7 +184,7 @@ WALK = (
     # What hosts share.
     *("engine", "nodes", "node", "server", "addresses", "monitor", "probe"),
     *("link", "line", "table", "wire", "talks", "doors", "zap", "canary"),
-    *("joining", "settings", "lease", "presence", "described", "bucket"),
+    *("joining", "settings", "lease", "presence", "described", "keys", "bucket"),
     *("snapshots", "snapshot_pointer", "snapshot_stream", "asking"),
     *("hosts", "outages", "host", "presence", "leading", "tenant", "servers"),
     *("tree", "environment", "lock", "quota", "disk", "label", "sealed_file", "check", "pipe"),
