@@ -125,6 +125,11 @@ class Worker:
         shard = Shard(settings, self._store, self._store.last, self._heartbeat.running)
         placement = shard.placement
         if placement.version > description.placement.version:
+            if assignment.config.cluster is not None:  # Its host hears late of what others wrote.
+                raise Unavailable(
+                    f"Shard {assignment.shard} has seen version {placement.version} of the placement, "
+                    f"and this host knows {description.placement.version} so far."
+                )
             raise StoreDamaged(
                 f"{Path(assignment.config.data) / 'app.json'} is older than the store "
                 f"{assignment.store}: it describes version {description.placement.version} of the "
