@@ -197,10 +197,16 @@ class Part:
         if self._scaler is not None:
             self._scaler.weigh(loads)
 
-    def end(self) -> None:
-        """Tell the other hosts that the app has come to its end. Raises SkerryError."""
-        if self._cluster is not None:
+    def ended(self) -> bool:
+        """Tell the other hosts that the app has come to its end; tell whether they can know it now."""
+        if self._cluster is None:
+            return True
+        try:
             self._register.put(ended=True)
+        except SkerryError as error:
+            self._say(f"the app has come to its end, and other hosts can't be told so yet: {error}")
+            return False
+        return True
 
     # ── what it is told to do ──
 

@@ -192,8 +192,7 @@ class Supervisor:
         if part.over:
             self._stop(0)
         elif self._questions.step(self._children):
-            if part.leads:
-                part.end()
+            if part.leads and part.ended():
                 self._stop(0)
         elif (loads := self._questions.take_loads()) and not self._restarter.busy:
             part.weigh(loads)

@@ -31,13 +31,15 @@ class Host:
         data: its data directory.
     """
 
-    def __init__(self, data: Path, url: str, *options: str, target: str) -> None:
+    def __init__(
+        self, data: Path, url: str, *options: str, target: str, serve: bool = True
+    ) -> None:
         self.data, self.target = data, target
         self._said = data.with_name(data.name + ".said")
         self._process: subprocess.Popen[bytes] | None = None
         self._command = [
             *(*CLI, "run", target, "--data", str(data), "--cluster", url, "--host", data.name),
-            *("--lease", LEASE_S, "--serve", *options),
+            *("--lease", LEASE_S, *(["--serve"] if serve else []), *options),
         ]
 
     def start(self) -> None:

@@ -379,3 +379,29 @@ def test_another_app_s_folder_and_a_copy_without_its_cluster_are_refused(host: N
     told = launcher("check", str(first.data))
     assert told.returncode != 0
     assert "whose data are in a cluster" in told.stderr
+
+
+def test_a_finite_app_ends_on_all_hosts_when_all_is_done(
+    nats: Servers, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    program = tmp_path / "finite.py"
+    name = f"finite-{zlib.crc32(request.node.nodeid.encode())}"
+    program.write_text(
+        "import skerry\nfrom skerry import App, Generate\nfrom tests.cluster import apps\n"
+        f"app = App({name!r}, entities=apps.ENTITIES)\n"
+        "numbers = Generate(lambda partition, at: at, count=20_000)\n"
+        "app.source(numbers).key_by(lambda n: str(n % 100)).to(apps.Counter.add)\n"
+    )
+    hosts = [
+        Host(tmp_path / each, nats.url, "--workers", "2", target=str(program), serve=False)
+        for each in "ab"
+    ]
+    try:
+        for each in hosts:
+            each.start()
+        assert [each.await_end() for each in hosts] == [0, 0]
+        told = launcher("run", str(program), "--data", str(tmp_path / "a"))
+        assert told.returncode == 1 and "--cluster" in told.stderr
+    finally:
+        for each in hosts:
+            each.end()
