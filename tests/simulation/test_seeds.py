@@ -17,7 +17,7 @@ from tests.simulation import campaign, workload
 from tests.simulation.apps import Account, Alarm, Memo, app
 from tests.simulation.world import drawn
 
-SEEDS = int(os.environ.get("SKERRY_TEST_SEEDS", "50"))
+SEEDS = int(os.environ.get("SKERRY_TEST_SEEDS", "40"))
 
 
 @pytest.mark.timeout(0)
