@@ -42,7 +42,7 @@ class Described(Struct, frozen=True):
     homes: Homes
     goal: tuple[int, ...] = ()
     """The members that the slots are on their way to; empty: they stay."""
-    processes: dict[str, int] = {}
+    processes: dict[str, str] = {}
     """The process of each host that may run its shards, by its nonce. The one that a host has next may
     not until the description says so: the leader may be about to re-home the shards of the last."""
     next_id: int = 0

@@ -4,7 +4,7 @@
     who leads -> take a place that is vacant
     the description
 
-Who is gone is judged by `cluster/lease.py`.
+Who is gone, and whether anybody leads, is judged by `cluster/lease.py`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, Protocol
 
-from msgspec import Struct
-
-from skerry.runtime.cluster.lease import NS, Judge, holds_until
+from skerry.runtime.cluster.lease import NS, Judge, Leader, Lease, holds_until, vacant
 from skerry.runtime.simulator.servers import NO_ANSWER, Change, Entry, Question, Servers
 
 LEASE_S = 0.1
@@ -30,14 +28,6 @@ HOST, LEADER, DESCRIPTION = "host.", "leader", "description"
 
 Asking = Generator[None, None, Any]
 """A loop that goes on once per step, or a part of one that returns an answer."""
-
-
-class Lease(Struct, frozen=True):
-    """What a host's key says."""
-
-    host: str
-    nonce: int
-    workers: int
 
 
 class Overtaken(Exception):
@@ -102,7 +92,7 @@ class Presence:
 
     def __init__(self, host: Host, servers: Servers, points: Counter[str]) -> None:
         self._host, self._servers, self._points = host, servers, points
-        self.nonce = servers.change("", None, 0).write
+        self.nonce = str(servers.change("", None, 0).write)
         """Tells this process of the host from all others."""
         self._revision = self._asked_ns = 0
         self.until_ns = 0
@@ -112,7 +102,13 @@ class Presence:
         self._judges: dict[str, Judge] = {}
 
     def _lease(self) -> Lease:
-        return Lease(self._host.name, self.nonce, self._host.workers)
+        return Lease(
+            host=self._host.name,
+            nonce=self.nonce,
+            pid=0,
+            lease_s=LEASE_S,
+            workers=self._host.workers,
+        )
 
     def _join(self) -> Asking:
         """Take the host's own key; return its revision."""
@@ -198,12 +194,12 @@ class Presence:
         found = yield from asked(self._host, lambda: self._servers.read(LEADER))
         if found is NO_ANSWER:
             return
-        self.leads = found.value == (self._host.name, self.nonce)
-        if self.leads or not self._vacant(found.value):
+        ours = Leader(self._host.name, self.nonce)
+        self.leads = found.value == ours
+        if self.leads or not vacant(found.value, self.present):
             return
         yield from self._look_at_hosts()  # The one that leads may be newer than our last look.
-        if self._vacant(found.value):
-            ours = self._host.name, self.nonce
+        if vacant(found.value, self.present):
             change = self._servers.change(LEADER, ours, found.revision)
             try:
                 taken = yield from attempt(self._host, self._servers, change)
@@ -211,9 +207,3 @@ class Presence:
                 taken = None
             self.leads = taken is not None
             self._points["began to lead"] += self.leads
-
-    def _vacant(self, leader: tuple[str, int] | None) -> bool:
-        if leader is None:
-            return True
-        lease = self.present.get(leader[0])
-        return lease is None or lease.nonce != leader[1]
