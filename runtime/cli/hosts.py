@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from skerry.errors import SkerryError, Unavailable
 from skerry.runtime.app.control import Line
 from skerry.runtime.app.directory import find_data, is_running, running_app
+from skerry.runtime.cli.progress import Shown
 from skerry.runtime.cli.settings import Data
 from skerry.runtime.description import Running
 
@@ -28,7 +28,7 @@ def leave(data: Data = None) -> None:
     running = running_app(folder)
     with Line(folder, running) as line:
         line.ask("leave")
-    shown = _Shown()
+    shown = Shown()
     while is_running(folder):
         with contextlib.suppress(SkerryError):
             host = _host(folder, running.host)
@@ -40,7 +40,7 @@ def leave(data: Data = None) -> None:
 
 def on_host(folder: Path, running: Running, workers: int) -> dict[str, Any]:
     """Wait until a host has so many workers; return what the change was."""
-    shown = _Shown()
+    shown = Shown()
     try:
         while True:
             with contextlib.suppress(Unavailable):
@@ -84,21 +84,3 @@ def _named(told: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _host(folder: Path, name: str) -> dict[str, Any]:
     return _named(_status(folder), name)
-
-
-class _Shown:
-    """A line on a terminal that is written again and again."""
-
-    def __init__(self) -> None:
-        self._write: Callable[[str], object] = (
-            sys.stderr.write if sys.stderr.isatty() else lambda text: None
-        )
-
-    def show(self, text: str) -> None:
-        """Show it."""
-        self._write(f"\r{text}\033[K")
-        sys.stderr.flush()
-
-    def end(self) -> None:
-        """Clear the line."""
-        self._write("\r\033[K")

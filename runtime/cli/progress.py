@@ -45,18 +45,32 @@ def followed(
 def _followed(
     line: Line, found: dict[str, Any], told: Callable[[dict[str, Any]], str], of: str
 ) -> dict[str, Any]:
-    waits = ""
+    waits, shown = "", Shown()
     while not found["done"]:
         time.sleep(LOOK_S)
         found = line.ask("status")[of]
         if found.get("waits", "") not in ("", waits):
             waits = found["waits"]
             print(told(found), file=sys.stderr)
-        if sys.stderr.isatty():
-            print(f"\r{told(found)}\033[K", end="", file=sys.stderr, flush=True)
-    if sys.stderr.isatty():
-        print("\r\033[K", end="", file=sys.stderr)
+        shown.show(told(found))
+    shown.end()
     return found
+
+
+class Shown:
+    """A line on a terminal that is written again and again; elsewhere, nothing."""
+
+    def __init__(self) -> None:
+        self._on = sys.stderr.isatty()
+
+    def show(self, text: str) -> None:
+        """Show it."""
+        if self._on:
+            print(f"\r{text}\033[K", end="", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        """Clear the line."""
+        self.show("")
 
 
 class Lines:
