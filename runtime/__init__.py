@@ -130,6 +130,7 @@ runtime/client/    A caller's end of the lines.
 runtime/gateway/    A worker's end of them.
     channel.py    Messages over a stream socket, each sent and received whole, without ever blocking.
     knock.py      Proof of who is at the other end of a line: both ends know the app's secret.
+    places.py     Where the processes of a host listen for callers: names in its folder of sockets.
     protocol.py   The protocol between callers and workers: its messages, and what they mean to a worker.
     listener.py   The worker's end of the clients' lines: many callers, one list of events for the shard.
     inquiries.py  Questions to a worker that are no messages to an entity: states, counts, dead letters.
@@ -242,7 +243,8 @@ runtime/cluster/    An app on several machines, over NATS JetStream.
     stream.py            A log in JetStream: one stream with one subject, replicated, appended to by expectation.
 
 runtime/transport/    Across to the next shard.
-    pipe.py  ZeroMQ as a mere pipe between shards: bytes in, maybe bytes out.
+    pipe.py   ZeroMQ as a mere pipe between shards: bytes in, maybe bytes out.
+    curve.py  Keys by which ZeroMQ encrypts a connection and its ends know each other: CURVE.
 
 runtime/cli/    The launcher, a file a command.
     message.py   `skerry ask` and `skerry send`: send one message to a running app from the shell.

@@ -110,6 +110,11 @@ class Supervision(Struct, frozen=True, kw_only=True):
             raise ValueError(f"the load can't be looked at every {self.look_s:g} s")
 
 
+def urls_of(servers: str) -> list[str]:
+    """Return the URLs in a text that has commas between them."""
+    return [url.strip() for url in servers.split(",") if url.strip()]
+
+
 class Cluster(Struct, frozen=True, kw_only=True):
     """The cluster that an app runs in, by way of NATS."""
 

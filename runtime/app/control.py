@@ -15,17 +15,11 @@ from typing import Any, Protocol
 from skerry.errors import SkerryError, Unavailable
 from skerry.runtime.app.questions import ANSWER_BYTES_MAX
 from skerry.runtime.description import Running
-from skerry.runtime.gateway import knock, protocol
+from skerry.runtime.gateway import knock, places, protocol
 from skerry.runtime.gateway.channel import Broken, Channel
 from skerry.runtime.gateway.listener import Listener
 from skerry.runtime.gateway.protocol import Control
 from skerry.runtime.private import doubt_of, trusted
-
-NAME = "control"
-"""The name of the socket in the sockets' folder."""
-
-LEADER = "leader"
-"""The name of the socket by which the one that leads is reached, on a host that does not."""
 
 CALLERS_MAX = 32
 """Callers at once: commands of people, and of their scripts."""
@@ -67,7 +61,7 @@ class Door:
     """Answers what callers ask of a supervisor."""
 
     def __init__(self, folder: Path, secret: str) -> None:
-        self._listener = Listener(folder / NAME, secret, callers_max=CALLERS_MAX)
+        self._listener = Listener(folder / places.CONTROL, secret, callers_max=CALLERS_MAX)
         self.fd = self._listener.fd
         """Readable when `serve` has something to do."""
 
@@ -119,7 +113,7 @@ class Line:
     def __init__(self, data: Path, running: Running, *, leader: bool = False) -> None:
         self._data, self._pid, self._number = data, running.pid, 0
         folder, owners = running.folder, trusted(data, data / "run.json")
-        name = LEADER if leader and not running.leads else NAME
+        name = places.LEADER if leader and not running.leads else places.CONTROL
         channel = Channel.to(str(folder / name), message_bytes_max=ANSWER_BYTES_MAX)
         if channel is None:
             raise Unavailable(f"The supervisor of the app in {data} can't be reached in {folder}.")

@@ -34,7 +34,6 @@ from skerry.runtime.cluster.snapshots import Snapshots
 from skerry.runtime.cluster.stream import JetStream
 from skerry.runtime.config import Cluster, Config
 from skerry.runtime.description import Description, boot_id
-from skerry.runtime.gateway import knock
 from skerry.runtime.printable import Say
 
 
@@ -153,14 +152,7 @@ def in_cluster(
     check_folder(data, app)
     engine = Engine(cluster.servers, name=f"skerry {app} {cluster.host}")
     coordinator = ClusterCoordinator(
-        engine,
-        app,
-        cluster.host,
-        data,
-        say=say,
-        stop=stop,
-        lease_s=cluster.lease_s,
-        secret=knock.new_secret(),
+        engine, app, cluster.host, data, say=say, stop=stop, lease_s=cluster.lease_s
     )
     return coordinator, ClusterMembers(data, coordinator, engine, say, stop), engine.close
 

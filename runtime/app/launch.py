@@ -31,7 +31,7 @@ from skerry.runtime.app.questions import Progress
 from skerry.runtime.app.supervisor import LAPSED, Supervisor
 from skerry.runtime.causes import exit_code, explained
 from skerry.runtime.client.connection import Connection
-from skerry.runtime.config import Config, Program, Supervision
+from skerry.runtime.config import Config, Program, Supervision, urls_of
 from skerry.runtime.ports import Interrupted
 from skerry.runtime.printable import Say, say
 from skerry.runtime.worker.assignment import DAMAGED
@@ -234,8 +234,7 @@ async def connect_to(cluster: str, app: str) -> Session:
         if error.name != "nats":
             raise
         raise SkerryError(WITHOUT_NATS) from None
-    servers = [url.strip() for url in cluster.split(",") if url.strip()]
-    outpost = await asyncio.to_thread(Outpost, servers, app)
+    outpost = await asyncio.to_thread(Outpost, urls_of(cluster), app)
     try:
         return await Connection.open(outpost.folder, after=outpost.close)
     except BaseException:

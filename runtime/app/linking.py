@@ -14,7 +14,6 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -24,12 +23,12 @@ from skerry.runtime import as_json
 from skerry.runtime.app import children
 from skerry.runtime.config import Cluster
 from skerry.runtime.description import Description
-from skerry.runtime.link.table import Assignment, Peer, Ready, Table, Unreachable
+from skerry.runtime.link.lines import Lines
+from skerry.runtime.link.table import Assignment, Ready, Table, Unreachable, peers_of
 from skerry.runtime.printable import Say
 
 if TYPE_CHECKING:
     from skerry.runtime.cluster.coordinator import ClusterCoordinator
-    from skerry.runtime.cluster.lease import Lease
 
 AGAIN_S = 1.0
 """How long to wait before a link is started again that has ended."""
@@ -46,8 +45,7 @@ class Linking:
         self._process: subprocess.Popen[bytes] | None = None
         self._table = Table()
         self._again_s = 0.0
-        self._part = b""
-        self.unreachable: list[str] = []
+        self._unreachable: list[str] = []
         """Hosts whose links do not answer ours."""
         self._start()
 
@@ -56,7 +54,6 @@ class Linking:
         bind = _bind(self._cluster)
         told = Assignment(
             host=self._coordinator.host,
-            nonce=self._coordinator.nonce,
             sockets=os.fsencode(self._folder).decode(errors="surrogateescape"),
             bind=bind,
             clients_key=self._coordinator.keys.public,
@@ -73,8 +70,8 @@ class Linking:
                 f"The link of this host to others does not start at {bind}: {why[-400:]} Give an "
                 f"address of this machine with --address."
             ) from None
-        os.set_blocking(process.stdout.fileno(), False)
-        self._process, self._table, self._part = process, Table(), b""
+        self._process, self._table = process, Table()
+        self._lines = Lines(process.stdout.fileno())
         self._coordinator.tell(address=ready.address, key=ready.key)
 
     def step(self, app: Description, leader: str) -> None:
@@ -87,30 +84,24 @@ class Linking:
                 self.close()
                 self._start()
             return
-        self._hear(process)
-        table = Table(_peers(self._coordinator.hosts), dict(app.homes), leader)
+        self._hear()
+        table = Table(peers_of(self._coordinator.hosts.values()), dict(app.homes), leader)
         if table != self._table:
             self._table = table
             children.tell(process, as_json.encode(table) + b"\n")
 
-    def _hear(self, process: subprocess.Popen[bytes]) -> None:
-        assert process.stdout is not None, "it is a pipe"
-        try:
-            self._part += os.read(process.stdout.fileno(), 1 << 16)
-        except BlockingIOError:
-            return
-        *lines, self._part = self._part.split(b"\n")
-        for line in lines:
+    def _hear(self) -> None:
+        for line in self._lines.read():
             try:
                 now = as_json.decode(line, Unreachable).hosts
             except ValueError:
                 self._say(f"[link] {line.decode(errors='replace')}")
                 continue
-            for host in set(now) - set(self.unreachable):
+            for host in set(now) - set(self._unreachable):
                 self._say(f"host {host} does not answer this one; it may answer others")
-            for host in set(self.unreachable) - set(now):
+            for host in set(self._unreachable) - set(now):
                 self._say(f"host {host} answers")
-            self.unreachable = now
+            self._unreachable = now
 
     def move(self, folder: Path) -> None:
         """Serve another folder. Raises SkerryError."""
@@ -124,14 +115,6 @@ class Linking:
             self._process.kill()
             self._process.communicate()
             self._process = None
-
-
-def _peers(hosts: Mapping[str, Lease]) -> list[Peer]:
-    return [
-        Peer(lease.host, lease.nonce, lease.address, lease.key)
-        for _, lease in sorted(hosts.items())
-        if lease.address
-    ]
 
 
 def _bind(cluster: Cluster) -> str:

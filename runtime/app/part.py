@@ -13,16 +13,17 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from skerry.errors import SkerryError, Unavailable
 from skerry.runtime.app.children import Child
+from skerry.runtime.app.homes import shards_at
 from skerry.runtime.app.housing import Housing
 from skerry.runtime.app.linking import Linking
 from skerry.runtime.app.premises import Premises
 from skerry.runtime.app.questions import Questions
 from skerry.runtime.app.register import Register
-from skerry.runtime.app.scaler import Held, Scaler
+from skerry.runtime.app.scaler import Hands, Held, Scaler
 from skerry.runtime.config import Config, check_workers
 from skerry.runtime.core.demand import Load
 from skerry.runtime.description import Description
@@ -30,14 +31,6 @@ from skerry.runtime.printable import Say
 
 AGAIN_S = 0.2
 """How long a worker waits that could not go on for what another host does."""
-
-
-class Hands(Protocol):
-    """What a supervisor does for its part."""
-
-    def house(self) -> None:
-        """Keep a worker of each shard that lives here, and of no other."""
-        ...
 
 
 class Part:
@@ -89,9 +82,7 @@ class Part:
     @property
     def over(self) -> bool:
         """Whether this host is to end: the app has, or this host has left it."""
-        if self._register.app.ended and not self.leads:
-            return True
-        return self.left
+        return self.left or (self._register.app.ended and not self.leads)
 
     @property
     def left(self) -> bool:
@@ -225,12 +216,8 @@ class Part:
         """Begin to give all slots away. Raises SkerryError."""
         if self._cluster is None:
             raise SkerryError("This app runs on one machine. Stop it with `skerry stop`.")
-        others = [
-            seen
-            for name, seen in self._cluster.hosts.items()
-            if name != self._cluster.host and not seen.leaves
-        ]
-        if not others:
+        hosts, here = self._cluster.hosts, self._cluster.host
+        if all(seen.leaves for name, seen in hosts.items() if name != here):
             raise SkerryError(
                 "This is the last host of the app, and somebody has to keep its slots. Start another "
                 "one first; or stop this one with `skerry stop`, and nothing moves."
@@ -268,7 +255,7 @@ class Part:
                     "alive": name in hosts and not hosts[name].ended,
                     "leaves": name in hosts and hosts[name].leaves,
                     "leads": name == self._cluster.host and self.leads,
-                    "shards": [s for s, home in sorted(app.homes.items()) if home == name],
+                    "shards": shards_at(app.homes, name),
                     "workers": hosts[name].workers if name in hosts else 0,
                 }
                 for name in names

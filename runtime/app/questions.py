@@ -27,7 +27,7 @@ from skerry.runtime.app.children import Child
 from skerry.runtime.app.watch import Rounds
 from skerry.runtime.core.demand import Load, Standing
 from skerry.runtime.core.placement import Placement
-from skerry.runtime.gateway import knock, protocol
+from skerry.runtime.gateway import knock, places, protocol
 from skerry.runtime.gateway.channel import Broken, Channel
 
 T = TypeVar("T")
@@ -66,13 +66,12 @@ class Progress(Struct):
 class Questions:
     """The conversation with the workers of all shards."""
 
-    def __init__(
-        self, shards: Sequence[int], secret: str, *, serve: bool, weigh_s: float | None = None
-    ) -> None:
+    def __init__(self, secret: str, *, serve: bool, weigh_s: float | None = None) -> None:
         self.folder = Path()
         """Where the workers' sockets are."""
         self.progress = Progress()
-        self._shards, self._secret, self._serve = shards, secret, serve
+        self._shards: list[int] = []
+        self._secret, self._serve = secret, serve
         self._channels: dict[int, Channel] = {}
         self._challenges: dict[int, bytes] = {}
         """The number that a worker has yet to prove itself by, by shard."""
@@ -93,9 +92,9 @@ class Questions:
         """How far each worker is with the placement, as it last said."""
         self._placing: dict[int, int] = {}
         """The version that a worker was told of and has not finished, by shard."""
-        self._ended = dict.fromkeys(shards, (0,) * len(COUNTS))
+        self._ended: dict[int, tuple[int, ...]] = {}
         """What earlier processes of each shard did."""
-        self._counts = dict(self._ended)
+        self._counts: dict[int, tuple[int, ...]] = {}
         """What the running process of each shard has done."""
 
     # ── rounds ──
@@ -210,16 +209,16 @@ class Questions:
 
     # ── workers come and go ──
 
-    def members(self, shards: Sequence[int]) -> None:
+    def members(self, shards: list[int]) -> None:
         """Speak with the workers of these shards from now on."""
-        if list(shards) == list(self._shards):
+        if shards == self._shards:
             return
         for shard in set(self._shards) - set(shards):
             self._close(shard)
         for shard in shards:
             self._ended.setdefault(shard, (0,) * len(COUNTS))
             self._counts.setdefault(shard, (0,) * len(COUNTS))
-        self._shards = list(shards)
+        self._shards = shards
         self._answers.clear()
         self._loads.clear()
         self._rounds.interrupted()
@@ -278,8 +277,8 @@ class Questions:
     def _connect(self, shard: int) -> Channel | None:
         """Open a channel to a worker. The worker is told things at once, and believed once it has proven
         that it is the app's own."""
-        place = f"{self.folder}/door-{shard}"
-        channel = Channel.to(place, message_bytes_max=ANSWER_BYTES_MAX)
+        place = places.listener(self.folder, shard)
+        channel = Channel.to(str(place), message_bytes_max=ANSWER_BYTES_MAX)
         if channel is not None:
             self._channels[shard], self._challenges[shard] = channel, knock.drawn()
             raw = knock.knock(self._secret, self._challenges[shard])

@@ -17,6 +17,7 @@ from pathlib import Path
 from skerry.runtime.app import control
 from skerry.runtime.config import Config
 from skerry.runtime.description import Running
+from skerry.runtime.gateway import places
 from skerry.runtime.ports import Coordinator
 from skerry.runtime.private import SocketsFolder
 from skerry.runtime.worker.leased import LeasePage
@@ -82,7 +83,7 @@ class Sockets:
     def whole(self, serving: Iterable[int]) -> bool:
         """Whether the folder is ours still, and has the sockets of all that serve."""
         names = [f"{of}-{shard}" for shard in serving for of in ("door", "pipe", "beat")]
-        there = all((self.path / name).exists() for name in [*names, control.NAME])
+        there = all((self.path / name).exists() for name in [*names, places.CONTROL])
         return there and self._folder.stands()
 
     def make_again(self) -> None:

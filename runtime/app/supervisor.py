@@ -12,7 +12,7 @@ Runs in the main thread of its process, since a child dies with the thread that 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -107,9 +107,7 @@ class Supervisor:
             supervision = self._config.supervision
             weigh_s = supervision.look_s if supervision.rebalance else None
             sockets = Sockets(self._data, self._config, self._coordinator)
-            self._questions = Questions(
-                [], sockets.secret, serve=supervision.serve, weigh_s=weigh_s
-            )
+            self._questions = Questions(sockets.secret, serve=supervision.serve, weigh_s=weigh_s)
             self._questions.folder = sockets.path
             self.progress = self._questions.progress
             self._restarter = Restarter(self._children, self._questions, self, logs, self._say)
@@ -128,10 +126,6 @@ class Supervisor:
         finally:
             self._clean_up()
             self._coordinator.release()
-
-    def announce(self, shards: Sequence[int]) -> None:
-        """Tell clients and workers which shards there are, and where."""
-        self._meeting.announce(shards, leads=self._part.leads)
 
     @property
     def _meeting(self) -> Sockets:
@@ -266,7 +260,8 @@ class Supervisor:
     # ── workers ──
 
     def house(self) -> None:
-        """Keep a worker of each shard that lives here, and of no other."""
+        """Keep a worker of each shard that lives here, and of no other; tell clients and workers which
+        shards there are, and where."""
         app, here = self._register.app, self._part.here
         for shard in [child.shard for child in self._children if child.shard not in here]:
             self._crew.dismiss(shard)
@@ -274,7 +269,7 @@ class Supervisor:
             self._crew.hire(shard)
         everybody = sorted({*app.placement.members, *app.goal})
         self._questions.members(everybody if self._part.leads else here)
-        self.announce(everybody)
+        self._meeting.announce(everybody, leads=self._part.leads)
 
     def assignment(self, child: Child) -> Assignment:
         """Return the assignment of a worker that is started now."""

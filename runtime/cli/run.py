@@ -98,7 +98,7 @@ def _cluster(
     servers: str | None, host: str | None, address: str | None, lease_s: float | None
 ) -> Cluster | None:
     """Return the cluster to run in. Raises ValueError."""
-    from skerry.runtime.config import Cluster
+    from skerry.runtime.config import Cluster, urls_of
 
     if servers is None:
         if host is not None or address is not None or lease_s is not None:
@@ -106,9 +106,10 @@ def _cluster(
                 "--host, --address and --lease are for a host of a cluster: give --cluster, too"
             )
         return None
-    urls = [url.strip() for url in servers.split(",") if url.strip()]
     return Cluster(
-        servers=urls, host=host or socket.gethostname(), **_given(address=address, lease_s=lease_s)
+        servers=urls_of(servers),
+        host=host or socket.gethostname(),
+        **_given(address=address, lease_s=lease_s),
     )
 
 

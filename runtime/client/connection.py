@@ -27,7 +27,7 @@ from skerry.runtime.client.questions import Questions
 from skerry.runtime.client.reads import Reads
 from skerry.runtime.client.session import Session
 from skerry.runtime.description import Running
-from skerry.runtime.gateway import protocol
+from skerry.runtime.gateway import places, protocol
 from skerry.runtime.private import doubt_of, trusted
 
 TICK_S = 0.25
@@ -162,7 +162,11 @@ class Connection:
         if line is None:
             line = self._lines[shard] = Line(
                 self._loop,
-                Way(str(self._folder / f"door-{shard}"), self._running.secret, self._doubted_user),
+                Way(
+                    str(places.listener(self._folder, shard)),
+                    self._running.secret,
+                    self._doubted_user,
+                ),
                 lambda raw: self._heard(shard, raw),
                 lambda: self._connected(shard),
                 self._doubted,

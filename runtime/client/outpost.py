@@ -27,13 +27,12 @@ from skerry.runtime.cluster import lease, names
 from skerry.runtime.cluster.bucket import Bucket, patiently
 from skerry.runtime.cluster.engine import Engine
 from skerry.runtime.cluster.keys import Keys
-from skerry.runtime.cluster.lease import Lease
 from skerry.runtime.cluster.presence import DESCRIPTION
 from skerry.runtime.description import Description, Running
 from skerry.runtime.link.line import BEAT_S
-from skerry.runtime.link.line import Keys as Pair
 from skerry.runtime.link.link import Link
-from skerry.runtime.link.table import Peer, Table
+from skerry.runtime.link.table import Table, peers_of
+from skerry.runtime.transport.curve import Pair
 
 LOOK_S = 0.5
 """How often the servers are asked where everything is."""
@@ -86,7 +85,7 @@ class Outpost:
             raise Unavailable(f"The app {self._app!r} has not been started yet.")
         app = directory.decoded(found.value, f"The description of {self._app!r} in NATS")
         leases = [lease.decoded(entry.value) for entry in hosts.values() if entry.value is not None]
-        table = Table([_peer(each) for each in leases if each and each.address], app.homes)
+        table = Table(peers_of(filter(None, leases)), app.homes)
         if self._told == (app, table):
             return
         self._told = app, table
@@ -131,7 +130,3 @@ class Outpost:
         for fd in (self._bell, self._rung, *([self._lock] if self._lock is not None else [])):
             os.close(fd)
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def _peer(of: Lease) -> Peer:
-    return Peer(of.host, of.nonce, of.address, of.key)

@@ -78,8 +78,7 @@ class Appending:
     """
 
     def __init__(self, log: str, expected: int, payload: bytes) -> None:
-        self._log, self._payload = log, payload
-        self._expected = expected
+        self._log, self._expected, self._payload = log, expected, payload
         self.step = Step.PUBLISH
         self.tries = 0
         """Answers that have settled nothing."""

@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-import zmq
 from msgspec.structs import replace
 
 from skerry.runtime import as_json
@@ -29,6 +28,7 @@ from skerry.runtime.cluster.lease import NS, Judge, Lease
 from skerry.runtime.cluster.presence import LOOK_S, Presence, boottime_ns
 from skerry.runtime.description import Description, Running, boot_id
 from skerry.runtime.printable import Say
+from skerry.runtime.transport.curve import Pair
 
 LEASE_S = 10.0
 """How long a host may be silent. Longer than the servers need to elect a leader."""
@@ -45,7 +45,6 @@ class ClusterCoordinator:
         data: this host's data directory.
         say: told what is waited for, whenever that changes.
         stop: whether `acquire` is to give up.
-        secret: what the app's processes prove themselves to each other by, if this host is the first.
     """
 
     def __init__(
@@ -58,10 +57,9 @@ class ClusterCoordinator:
         say: Say,
         stop: Callable[[], bool] = lambda: False,
         lease_s: float = LEASE_S,
-        secret: str = "",
     ) -> None:
         self._engine, self._app, self._data = engine, app, data
-        self._say, self._stop, self._secret = say, stop, secret
+        self._say, self._stop = say, stop
         self._local = DirectoryCoordinator(data)
         self.host = host
         self._ours = Lease(
@@ -149,8 +147,7 @@ class ClusterCoordinator:
     def _agreed_keys(self, bucket: Bucket) -> Keys:
         """Return the app's keys, which the first host makes. Raises Away, StoreDamaged."""
         while (found := bucket.get(keys.KEY)).value is None:
-            public, private = (raw.decode() for raw in zmq.curve_keypair())
-            new = Keys(self._secret, public, private)
+            new = Keys(self._local.secret, *Pair.new())
             with suppress(Overtaken):
                 bucket.change(keys.KEY, as_json.encode(new), found.revision).finish()
         return keys.decoded(found.value, bucket.name)

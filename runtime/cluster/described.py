@@ -69,14 +69,13 @@ class Described:
 
     def _read(self) -> Entry:
         """Read the newest description. Raises StoreDamaged, Away."""
-        bucket = self._bucket
-        found = bucket.get(DESCRIPTION)
+        found = self._bucket.get(DESCRIPTION)
         newest = self._presence.description
         if found.revision < newest.revision:
             return newest  # From a server that lags behind.
         if found.value is None and (left := self._left()):
             raise StoreDamaged(
-                f"The bucket {bucket.name} in NATS has no description of the app {self._app!r}, but "
+                f"The bucket {self._bucket.name} in NATS has no description of the app {self._app!r}, but "
                 f"{left}. Restore the app's last backup; if it is to begin anew, remove what is left "
                 f"with `nats stream rm`. Nothing was changed."
             )
@@ -109,7 +108,7 @@ class Described:
         Raises Deposed: another host leads by now; StoreDamaged. Nothing was changed then. Away:
         whether it was replaced is unknown; the same one is to be tried again.
         """
-        bucket, value = self._bucket, sealed_file.encoded(new, indent=1)
+        value = sealed_file.encoded(new, indent=1)
         before = self._read()
         if before.value != value:
             there = self._decoded(before.value).generation if before.value is not None else 0
@@ -118,7 +117,7 @@ class Described:
             if before.revision != self._based:
                 raise Deposed(self._changed(generation, "it describes another one now"))
             try:
-                revision = bucket.change(DESCRIPTION, value, before.revision).finish()
+                revision = self._bucket.change(DESCRIPTION, value, before.revision).finish()
             except Overtaken:
                 raise Deposed(self._changed(generation, "it describes another one now")) from None
             before = Entry(value, revision, "")
@@ -148,10 +147,9 @@ class Described:
         )
 
     def _decoded(self, value: bytes) -> Description:
-        bucket = self._bucket
         return directory.decoded(
             value,
-            f"The key {DESCRIPTION} of the bucket {bucket.name} in NATS",
+            f"The key {DESCRIPTION} of the bucket {self._bucket.name} in NATS",
             "Restore the app's last backup.",
         )
 

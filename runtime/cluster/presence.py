@@ -101,24 +101,20 @@ class Presence:
 
     def release(self) -> None:
         """Renew no more, and note that this process has ended."""
-        self._ended = True
-        self._bell.set()
-        self._thread.join()
-        if self.until_ns:
-            self.until_ns = 0
-            ended = replace(self.lease, ended=True)
-            with suppress(Away, Overtaken):  # It runs out by itself.
-                self._bucket.change(self._key, ended.encoded(), self._revision).attempt(self._ask_s)
+        self._end(replace(self.lease, ended=True).encoded())
 
     def leave(self) -> None:
         """Renew no more, and delete the host's key: it has no shard."""
+        self._end(None)
+
+    def _end(self, value: bytes | None) -> None:
         self._ended = True
         self._bell.set()
         self._thread.join()
         if self.until_ns:
             self.until_ns = 0
-            with suppress(Away, Overtaken):
-                self._bucket.change(self._key, None, self._revision).attempt(self._ask_s)
+            with suppress(Away, Overtaken):  # It runs out by itself.
+                self._bucket.change(self._key, value, self._revision).attempt(self._ask_s)
 
     # ── the thread ──
 

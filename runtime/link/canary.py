@@ -14,12 +14,14 @@ import zmq
 
 from skerry.errors import SkerryError
 from skerry.runtime.link.zap import Gate
+from skerry.runtime.transport.curve import Pair
+from skerry.runtime.transport.pipe import context
 
 TRY_S = 0.3
 """How long a stranger has. On this machine a friend is in after a few milliseconds."""
 
 
-def check(router: zmq.Socket[bytes], address: str, gate: Gate, public: bytes) -> None:
+def check(router: zmq.Socket[bytes], address: str, gate: Gate, public: str) -> None:
     """Raises SkerryError: a stranger is let in."""
     strangers = [_stranger(address, None), _stranger(address, public)]
     before = gate.refused
@@ -48,14 +50,11 @@ def check(router: zmq.Socket[bytes], address: str, gate: Gate, public: bytes) ->
             stranger.close(0)
 
 
-def _stranger(address: str, server: bytes | None) -> zmq.Socket[bytes]:
-    socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
+def _stranger(address: str, server: str | None) -> zmq.Socket[bytes]:
+    socket = context().socket(zmq.DEALER)
     socket.setsockopt(zmq.LINGER, 0)
     if server is not None:
-        public, private = zmq.curve_keypair()
-        socket.setsockopt(zmq.CURVE_SERVERKEY, server)
-        socket.setsockopt(zmq.CURVE_PUBLICKEY, public)
-        socket.setsockopt(zmq.CURVE_SECRETKEY, private)
+        Pair.new().call(socket, server)
     socket.connect(f"tcp://{address}")
     socket.send(b"let me in", zmq.NOBLOCK)
     return socket

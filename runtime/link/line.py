@@ -12,7 +12,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from functools import partial
 
 import zmq
 
@@ -22,6 +22,7 @@ from skerry.runtime.link.doors import End
 from skerry.runtime.link.table import Peer
 from skerry.runtime.link.talks import Numbers
 from skerry.runtime.link.wire import BEAT, COUNT, DATA, END, FRAME, OPEN, TAKEN, TALK
+from skerry.runtime.transport.curve import Pair
 from skerry.runtime.transport.pipe import QUEUED_MESSAGES, context
 
 BEAT_S = 0.5
@@ -36,34 +37,21 @@ DRAIN_MESSAGES = 256
 Parts = list[bytes]
 
 
-class Keys(NamedTuple):
-    """A pair of keys, as Z85."""
-
-    public: str
-    private: str
-
-    @classmethod
-    def new(cls) -> Keys:
-        """Draw a pair."""
-        public, private = zmq.curve_keypair()
-        return cls(public.decode(), private.decode())
-
-
 class Talk:
     """The conversations of one connection, at one of its ends.
 
     Args:
-        send: sends a message to the other end; False: it is not there.
+        send: sends a message to the other end, if it is there.
     """
 
-    def __init__(self, send: Callable[[Parts], bool]) -> None:
+    def __init__(self, send: Callable[[Parts], None]) -> None:
         self._send, self._numbers = send, Numbers()
         self.ends: dict[bytes, End] = {}
         self.heard_s = time.monotonic()
 
-    def say(self, kind: bytes, conversation: bytes, data: bytes) -> bool:
-        """Say something to the other end; False: it is not there."""
-        return self._send([TALK, self._numbers.next(), kind, conversation, data])
+    def say(self, kind: bytes, conversation: bytes, data: bytes) -> None:
+        """Say something to the other end, if it is there."""
+        self._send([TALK, self._numbers.next(), kind, conversation, data])
 
     def fits(self, number: bytes) -> bool:
         """Whether a message with this number is the next one."""
@@ -123,11 +111,11 @@ class Talk:
 class Line:
     """The connections to one other host, which this link has opened."""
 
-    def __init__(self, peer: Peer, me: str, keys: Keys) -> None:
+    def __init__(self, peer: Peer, me: str, keys: Pair) -> None:
         self.peer, self._me, self._keys = peer, me, keys
         self._connect_packets()
         self._connect_talk()
-        self._beats, self._beat_s = 0, 0.0
+        self._beat_s = 0.0
         self.heard_s = time.monotonic()
         """When the other end last answered, or the line was made."""
 
@@ -141,9 +129,7 @@ class Line:
         socket.setsockopt(zmq.RECONNECT_IVL, 100)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
         socket.setsockopt(zmq.HANDSHAKE_IVL, 5000)
-        socket.setsockopt(zmq.CURVE_SERVERKEY, self.peer.key.encode())
-        socket.setsockopt(zmq.CURVE_PUBLICKEY, self._keys.public.encode())
-        socket.setsockopt(zmq.CURVE_SECRETKEY, self._keys.private.encode())
+        self._keys.call(socket, self.peer.key)
         socket.connect(f"tcp://{self.peer.address}")
         return socket
 
@@ -153,20 +139,17 @@ class Line:
 
     def _connect_talk(self) -> None:
         self._talking = self._connect("talk")
-        self.talk = Talk(self._say)
+        self.talk = Talk(partial(send, self._talking))
         self._opened = 0
-
-    def _say(self, parts: Parts) -> bool:
-        return sent(self._talking, parts)
 
     @property
     def sockets(self) -> list[zmq.Socket[bytes]]:
         """The sockets to poll."""
         return [self._packets, self._talking]
 
-    def packet(self, shard: bytes, raw: bytes) -> bool:
-        """Send a packet; False: it is dropped."""
-        return sent(self._packets, [FRAME, shard, raw])
+    def packet(self, shard: bytes, raw: bytes) -> None:
+        """Send a packet, or drop it."""
+        send(self._packets, [FRAME, shard, raw])
 
     def open(self, shard: int, end: End) -> None:
         """Begin a conversation with a door at the other host."""
@@ -198,9 +181,8 @@ class Line:
         if now_s < self._beat_s + BEAT_S:
             return
         self._beat_s = now_s
-        self._beats += 1
         for socket in self.sockets:
-            sent(socket, [BEAT, COUNT.pack(self._beats)])
+            send(socket, [BEAT])
         # ZeroMQ gives up where it was refused: the other end may not have known us yet.
         if now_s > max(self.heard_s, self._connected_s) + SILENT_S:
             self._packets.close(0)
@@ -226,13 +208,10 @@ class Line:
             socket.close(0)
 
 
-def sent(socket: zmq.Socket[bytes], parts: Parts) -> bool:
-    """Send a message, if the socket takes it now; tell whether it did."""
-    try:
+def send(socket: zmq.Socket[bytes], parts: Parts) -> None:
+    """Send a message, if the queue is not full and the other end is there."""
+    with contextlib.suppress(zmq.ZMQError):
         socket.send_multipart(parts, zmq.NOBLOCK)
-    except zmq.ZMQError:  # The queue is full, or the other end is not there.
-        return False
-    return True
 
 
 def received(socket: zmq.Socket[bytes]) -> Iterator[Parts]:

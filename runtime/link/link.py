@@ -5,7 +5,7 @@
 
 So workers and clients connect to paths in a folder, on one host as on many. Packets may be lost on
 the way: streams number, keep and resend them. What is said to doors is kept in order, and a
-conversation of which anything is lost ends at both sides.
+conversation ends at both sides once a message shows that one before it was lost.
 
 Each host binds one ROUTER; each other host connects to it with two DEALERs: one for packets, which
 drops when its queue is full, and one for conversations, which are bounded by their credit. A client
@@ -24,23 +24,20 @@ import zmq
 from zmq.utils import z85
 
 from skerry.runtime.core.wire import FRAME_BYTES_MAX
+from skerry.runtime.gateway import places
 from skerry.runtime.link import canary, wire
 from skerry.runtime.link.doors import Door, End, put, withdraw
-from skerry.runtime.link.line import BEAT_S, SILENT_S, Keys, Line, Parts, Talk, received, sent
+from skerry.runtime.link.line import BEAT_S, SILENT_S, Line, Parts, Talk, received, send
 from skerry.runtime.link.table import Peer, Table
 from skerry.runtime.link.wire import BEAT, END, FRAME, OPEN, RESET, TALK
 from skerry.runtime.link.zap import DOMAIN, Gate
+from skerry.runtime.transport.curve import Pair
 from skerry.runtime.transport.pipe import QUEUED_MESSAGES, Inlet, Outlets, context, place
-
-LEADER = "leader"
-"""The door of the supervisor that leads, on a host that follows; its own is called `CONTROL`."""
-
-CONTROL = "control"
 
 
 def door(folder: Path, shard: int) -> Path:
     """Return where callers reach a shard, or the supervisor that leads."""
-    return folder / (f"door-{shard}" if shard != wire.LEADER else LEADER)
+    return folder / places.LEADER if shard == wire.LEADER else places.listener(folder, shard)
 
 
 class Standing:
@@ -76,7 +73,7 @@ class Link:
         admitted: public keys that are let in beside those of the peers.
     """
 
-    def __init__(self, me: str, folder: Path, keys: Keys, *, bind: str, admitted: set[str]) -> None:
+    def __init__(self, me: str, folder: Path, keys: Pair, *, bind: str, admitted: set[str]) -> None:
         self._me, self._folder, self._keys, self._admitted = me, folder, keys, admitted
         self._outlets = Outlets(folder)
         self._table = Table()
@@ -114,7 +111,7 @@ class Link:
     def check(self) -> None:
         """Try whether strangers are let in. Raises SkerryError: they are."""
         assert self._router is not None, "it can be reached"
-        canary.check(self._router, self.address, self._gate, self._keys.public.encode())
+        canary.check(self._router, self.address, self._gate, self._keys.public)
 
     # ── the table ──
 
@@ -228,13 +225,13 @@ class Link:
                 if self._table.homes.get(shard) == self._me:
                     self._outlets.send(shard, parts[2])
             elif parts[0] == BEAT:
-                sent(router, [identity, *parts])
+                send(router, [identity, *parts])
                 if identity in self._talks:
                     self._talks[identity].heard_s = time.monotonic()
             elif parts[0] == TALK and not self._talked(router, identity, parts):
                 if identity in self._talks:
                     self._talks.pop(identity).close()
-                sent(router, [identity, RESET])
+                send(router, [identity, RESET])
 
     def _talked(self, router: zmq.Socket[bytes], identity: bytes, parts: Parts) -> bool:
         """Take in a part of a conversation; False: it makes no sense, or something was lost."""
@@ -242,7 +239,7 @@ class Link:
             return False
         talk = self._talks.get(identity)
         if talk is None:
-            talk = Talk(lambda parts: sent(router, [identity, *parts]))
+            talk = Talk(lambda parts: send(router, [identity, *parts]))
         _, number, kind, conversation, data = parts
         if not talk.fits(number):
             return False
@@ -263,7 +260,7 @@ class Link:
     def _door(self, shard: int) -> End | None:
         """Connect to a door of this host; None: it is not here, or does not open."""
         if shard == wire.LEADER:
-            return End.at(self._folder / CONTROL)
+            return End.at(self._folder / places.CONTROL)
         if self._table.homes.get(shard) != self._me:
             return None  # To carry it on might send it round in circles.
         return End.at(door(self._folder, shard))

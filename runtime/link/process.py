@@ -7,7 +7,6 @@ Idea: docs/ideas/hosts.md.
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -16,10 +15,12 @@ import zmq
 from skerry.errors import SkerryError
 from skerry.runtime import as_json, forks
 from skerry.runtime.gateway.listener import raise_limit
-from skerry.runtime.link.line import BEAT_S, Keys
+from skerry.runtime.link.line import BEAT_S
+from skerry.runtime.link.lines import Lines
 from skerry.runtime.link.link import Link
 from skerry.runtime.link.table import Assignment, Ready, Table, Unreachable
 from skerry.runtime.printable import say
+from skerry.runtime.transport.curve import Pair
 from skerry.runtime.transport.pipe import context
 
 HOPELESS = 5
@@ -36,7 +37,7 @@ def main() -> int:
     raise_limit()
     told = sys.stdin.buffer
     assignment = as_json.decode(told.readline(), Assignment)
-    keys = Keys.new()
+    keys = Pair.new()
     try:
         link = Link(
             assignment.host,
@@ -50,7 +51,7 @@ def main() -> int:
         say(str(error))
         return HOPELESS
     _say(as_json.encode(Ready(link.address, keys.public)))
-    lines, unreachable = _Lines(told.fileno()), Unreachable()
+    lines, unreachable = Lines(told.fileno()), Unreachable()
     while True:
         link.round(told.fileno(), BEAT_S)
         if lines.ended:
@@ -65,26 +66,6 @@ def main() -> int:
 def _say(line: bytes) -> None:
     sys.stdout.buffer.write(line + b"\n")
     sys.stdout.buffer.flush()
-
-
-class _Lines:
-    """Whole lines of a descriptor, read without waiting."""
-
-    def __init__(self, fd: int) -> None:
-        os.set_blocking(fd, False)
-        self._fd, self._part = fd, b""
-        self.ended = False
-
-    def read(self) -> list[bytes]:
-        """Return the lines that have come."""
-        try:
-            while raw := os.read(self._fd, 1 << 16):
-                self._part += raw
-            self.ended = True
-        except BlockingIOError:
-            pass
-        *lines, self._part = self._part.split(b"\n")
-        return lines
 
 
 if __name__ == "__main__":

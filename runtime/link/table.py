@@ -7,7 +7,11 @@ Data and its rules; does nothing. Idea: docs/ideas/hosts.md.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from msgspec import Struct
+
+from skerry.runtime.cluster.lease import Lease
 
 
 class Peer(Struct, frozen=True):
@@ -20,6 +24,12 @@ class Peer(Struct, frozen=True):
     """IP:PORT."""
     key: str
     """The public half of its keys, as Z85."""
+
+
+def peers_of(leases: Iterable[Lease]) -> list[Peer]:
+    """Return the links of hosts by their leases, in the order of their names."""
+    hosts = sorted((lease for lease in leases if lease.address), key=lambda lease: lease.host)
+    return [Peer(lease.host, lease.nonce, lease.address, lease.key) for lease in hosts]
 
 
 class Table(Struct, frozen=True):
@@ -48,7 +58,6 @@ class Assignment(Struct, frozen=True, kw_only=True):
     """One start of one link."""
 
     host: str
-    nonce: str
     sockets: str
     """The folder of the host's sockets."""
     bind: str

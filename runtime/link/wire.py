@@ -1,7 +1,7 @@
 """Messages between links: a few parts, the first of which says what they are.
 
     FRAME   shard | packet                      a packet for a shard's inlet; it may be lost
-    BEAT    count                               the other end answers it with what it heard
+    BEAT                                        the other end answers it with another
     TALK    number | kind | conversation | data   numbered, so that a loss is seen
 
 Talk is of conversations with doors: OPEN (data: which door), DATA, TAKEN (data: how many bytes the

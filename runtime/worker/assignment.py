@@ -13,6 +13,7 @@ from skerry.runtime.config import Config
 from skerry.runtime.core.events import Identity
 from skerry.runtime.core.placement import Placement
 from skerry.runtime.description import Description
+from skerry.runtime.gateway import places
 
 DAMAGED, HOPELESS = 3, 5
 """Exit codes after which a worker is not started again."""
@@ -63,7 +64,7 @@ class Assignment(Struct, frozen=True, kw_only=True):
     @property
     def listener(self) -> Path:
         """The socket on which clients reach the worker."""
-        return Path(self.sockets) / f"door-{self.shard}"
+        return places.listener(Path(self.sockets), self.shard)
 
     @property
     def log(self) -> Path:

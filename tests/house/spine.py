@@ -112,7 +112,7 @@ WALK = (
         "outpost",
         "channel",
     ),
-    *("knock", "protocol", "listener"),
+    *("knock", "places", "protocol", "listener"),
     "inquiries",
     # The core.
     *(
@@ -183,11 +183,22 @@ WALK = (
     ),
     # What hosts share.
     *("engine", "nodes", "node", "server", "addresses", "monitor", "probe"),
-    *("link", "line", "table", "wire", "talks", "doors", "zap", "canary"),
+    *("link", "line", "lines", "table", "wire", "talks", "doors", "zap", "canary"),
     *("joining", "settings", "lease", "presence", "described", "keys", "bucket"),
     *("snapshots", "snapshot_pointer", "snapshot_stream", "asking"),
     *("hosts", "outages", "host", "presence", "leading", "tenant", "servers"),
-    *("tree", "environment", "lock", "quota", "disk", "label", "sealed_file", "check", "pipe"),
+    *(
+        "tree",
+        "environment",
+        "lock",
+        "quota",
+        "disk",
+        "label",
+        "sealed_file",
+        "check",
+        "pipe",
+        "curve",
+    ),
 )
 
 

@@ -15,10 +15,10 @@ from pathlib import Path
 import zmq
 
 from skerry.runtime import as_json
-from skerry.runtime.link.line import Keys
 from skerry.runtime.link.table import Assignment, Peer, Ready, Table
+from skerry.runtime.transport.curve import Pair
 
-CLIENTS = Keys.new()
+CLIENTS = Pair.new()
 
 
 class Linked:
@@ -40,7 +40,6 @@ class Linked:
         )
         told = Assignment(
             host=self.host,
-            nonce=self.nonce,
             sockets=str(self.folder),
             bind="127.0.0.1:0",
             clients_key=CLIENTS.public,
@@ -162,13 +161,11 @@ def _say(caller: socket.socket, said: bytes) -> None:
         return
 
 
-def stranger(link: Linked, keys: Keys | None) -> zmq.Socket[bytes]:
+def stranger(link: Linked, keys: Pair | None) -> zmq.Socket[bytes]:
     """A connection by somebody who is not one of the app's; None: without any encryption."""
     socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
     socket.setsockopt(zmq.LINGER, 0)
     if keys is not None:
-        socket.setsockopt(zmq.CURVE_SERVERKEY, link.ready.key.encode())
-        socket.setsockopt(zmq.CURVE_PUBLICKEY, keys.public.encode())
-        socket.setsockopt(zmq.CURVE_SECRETKEY, keys.private.encode())
+        keys.call(socket, link.ready.key)
     socket.connect(f"tcp://{link.ready.address}")
     return socket

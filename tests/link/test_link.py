@@ -17,9 +17,9 @@ import zmq
 
 from skerry.errors import SkerryError
 from skerry.runtime.link import canary, wire
-from skerry.runtime.link.line import Keys
 from skerry.runtime.link.link import Link
 from skerry.runtime.link.zap import Gate
+from skerry.runtime.transport.curve import Pair
 from skerry.runtime.transport.pipe import Pipe, context
 from tests.link.linked import CLIENTS, Echo, Linked, call, echoed, route, stranger, table
 
@@ -227,8 +227,8 @@ def test_places_that_somebody_has_removed_are_taken_again(links: list[Linked]) -
 # ── who is let in ──
 
 
-@pytest.mark.parametrize("keys", [None, Keys.new()], ids=["no encryption", "unknown keys"])
-def test_a_stranger_is_not_let_in(links: list[Linked], keys: Keys | None) -> None:
+@pytest.mark.parametrize("keys", [None, Pair.new()], ids=["no encryption", "unknown keys"])
+def test_a_stranger_is_not_let_in(links: list[Linked], keys: Pair | None) -> None:
     b = Pipe(links[1].folder, 1)
     outside = stranger(links[1], keys)
     for _ in range(20):
@@ -293,7 +293,7 @@ def test_messages_of_a_client_that_make_no_sense_harm_nobody(links: list[Linked]
 def test_a_link_that_would_let_strangers_in_does_not_serve(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    link = Link("a", tmp_path, Keys.new(), bind="127.0.0.1:0", admitted=set())
+    link = Link("a", tmp_path, Pair.new(), bind="127.0.0.1:0", admitted=set())
     try:
         link.check()
         monkeypatch.setattr(Gate, "serve", let_everybody_in)
@@ -315,7 +315,7 @@ def test_a_link_that_nobody_asks_who_may_come_in_does_not_serve(tmp_path: Path) 
     port = router.bind_to_random_port("tcp://127.0.0.1")
     try:
         with pytest.raises(SkerryError, match=r"lets strangers in|was not asked"):
-            canary.check(router, f"127.0.0.1:{port}", gate, Keys.new().public.encode())
+            canary.check(router, f"127.0.0.1:{port}", gate, Pair.new().public)
     finally:
         router.close(0)
         gate.close()
