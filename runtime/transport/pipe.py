@@ -87,7 +87,8 @@ class Outlets:
             if found is None or found == before:
                 continue
             self._places[peer] = found
-            if before is not None:
+            if before is not None:  # The next packet for it connects, and looks anew.
+                del self._places[peer]
                 self._peers.pop(peer).close(LINGER_MS)
 
     def _place(self, peer: int) -> tuple[int, int] | None:

@@ -29,6 +29,23 @@ def test_a_peer_that_has_bound_anew_is_reached_though_somebody_holds_the_old_con
         each.close()
 
 
+def test_a_peer_that_binds_anew_twice_while_nothing_is_said_to_it_is_reached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipe, "LOOK_S", 0.0)
+    sender, first = Pipe(tmp_path, 0), Pipe(tmp_path, 1)
+    sender.send(1, b"before")
+    second = Pipe(tmp_path, 1)
+    sender.send(2, b"to another one")
+    third = Pipe(tmp_path, 1)
+    sender.send(2, b"to another one")
+    while not third.receive():
+        sender.send(1, b"after")
+        os.sched_yield()
+    for each in (sender, first, second, third):
+        each.close()
+
+
 def test_the_largest_state_arrives_with_what_goes_beside_it(tmp_path: Path) -> None:
     sender, receiver = Pipe(tmp_path, 0), Pipe(tmp_path, 1)
     packet = bytes(STATE_BYTES_MAX + 2 * CHUNK_BYTES)
