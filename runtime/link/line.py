@@ -42,10 +42,11 @@ class Talk:
 
     Args:
         send: sends a message to the other end, if it is there.
+        key: the public key of the other end.
     """
 
-    def __init__(self, send: Callable[[Parts], None]) -> None:
-        self._send, self._numbers = send, Numbers()
+    def __init__(self, send: Callable[[Parts], None], key: str) -> None:
+        self._send, self.key, self._numbers = send, key, Numbers()
         self.ends: dict[bytes, End] = {}
         self.heard_s = time.monotonic()
 
@@ -53,9 +54,16 @@ class Talk:
         """Say something to the other end, if it is there."""
         self._send([TALK, self._numbers.next(), kind, conversation, data])
 
-    def fits(self, number: bytes) -> bool:
-        """Whether a message with this number is the next one."""
-        return self._numbers.fits(number)
+    def beat(self) -> None:
+        """Tell the other end how much was said: nothing else would show that the last of it was lost."""
+        self._send([BEAT, self._numbers.last])
+
+    def heard(self, parts: Parts) -> bool:
+        """Note that the other end is there; False: it makes no sense, or something was lost."""
+        self.heard_s = time.monotonic()
+        if parts[0] == TALK:
+            return len(parts) == 5 and self._numbers.fits(parts[1])
+        return parts[0] == BEAT and len(parts) == 2 and self._numbers.whole(parts[1])
 
     def hear(self, kind: bytes, conversation: bytes, data: bytes) -> bool:
         """Take in what the other end says of a conversation that is open; False: it makes no sense."""
@@ -139,7 +147,7 @@ class Line:
 
     def _connect_talk(self) -> None:
         self._talking = self._connect("talk")
-        self.talk = Talk(partial(send, self._talking))
+        self.talk = Talk(partial(send, self._talking), self.peer.key)
         self._opened = 0
 
     @property
@@ -164,25 +172,18 @@ class Line:
             if parts[0] == BEAT:
                 self.heard_s = time.monotonic()
         for parts in received(self._talking):
-            self.talk.heard_s = time.monotonic()
-            if parts[0] == BEAT:
-                continue
-            if parts[0] != TALK or not self._hear(parts):
+            sense = self.talk.heard(parts) and (parts[0] == BEAT or self.talk.hear(*parts[2:]))
+            if not sense:
                 self._renew_talk()
                 return
-
-    def _hear(self, parts: Parts) -> bool:
-        if len(parts) != 5 or not self.talk.fits(parts[1]):
-            return False
-        return self.talk.hear(*parts[2:])
 
     def beat(self, now_s: float) -> None:
         """Try the connections; make what is broken anew."""
         if now_s < self._beat_s + BEAT_S:
             return
         self._beat_s = now_s
-        for socket in self.sockets:
-            send(socket, [BEAT])
+        send(self._packets, [BEAT])
+        self.talk.beat()
         # ZeroMQ gives up where it was refused: the other end may not have known us yet.
         if now_s > max(self.heard_s, self._connected_s) + SILENT_S:
             self._packets.close(0)

@@ -5,7 +5,7 @@
 
 So workers and clients connect to paths in a folder, on one host as on many. Packets may be lost on
 the way: streams number, keep and resend them. What is said to doors is kept in order, and a
-conversation ends at both sides once a message shows that one before it was lost.
+conversation ends at both sides when something of it was lost.
 
 Each host binds one ROUTER; each other host connects to it with two DEALERs: one for packets, which
 drops when its queue is full, and one for conversations, which are bounded by their credit. A client
@@ -16,6 +16,7 @@ One loop and no thread of its own. Does network and file I/O. Idea: docs/ideas/h
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,9 +28,9 @@ from skerry.runtime.core.wire import FRAME_BYTES_MAX
 from skerry.runtime.gateway import places
 from skerry.runtime.link import canary, wire
 from skerry.runtime.link.doors import Door, End, put, withdraw
-from skerry.runtime.link.line import BEAT_S, SILENT_S, Line, Parts, Talk, received, send
+from skerry.runtime.link.line import BEAT_S, DRAIN_MESSAGES, SILENT_S, Line, Parts, Talk, send
 from skerry.runtime.link.table import Peer, Table
-from skerry.runtime.link.wire import BEAT, END, FRAME, OPEN, RESET, TALK
+from skerry.runtime.link.wire import BEAT, END, FRAME, OPEN, RESET
 from skerry.runtime.link.zap import DOMAIN, Gate
 from skerry.runtime.transport.curve import Pair
 from skerry.runtime.transport.pipe import QUEUED_MESSAGES, Inlet, Outlets, context, place
@@ -123,6 +124,9 @@ class Link:
             self._lines.pop(nonce).close()
         if self._router is not None:
             self._gate.admit({*self._admitted, *(peer.key for peer in peers.values())})
+            gone = [who for who, talk in self._talks.items() if not self._gate.admits(talk.key)]
+            for identity in gone:
+                self._talks.pop(identity).close()
         for nonce, peer in peers.items():
             if nonce not in self._lines and peer.address and len(z85.decode(peer.key)) == 32:
                 self._lines[nonce] = Line(peer, self._me, self._keys)
@@ -217,34 +221,40 @@ class Link:
 
     def _serve(self, router: zmq.Socket[bytes]) -> None:
         """Take in what the links of others say."""
-        for identity, *parts in received(router):
-            if not parts:
-                continue
+        for identity, key, parts in self._said(router):
             if parts[0] == FRAME and len(parts) == 3 and len(parts[1]) == wire.SHARD.size:
                 shard = wire.SHARD.unpack(parts[1])[0]
                 if self._table.homes.get(shard) == self._me:
                     self._outlets.send(shard, parts[2])
-            elif parts[0] == BEAT:
-                send(router, [identity, *parts])
-                if identity in self._talks:
-                    self._talks[identity].heard_s = time.monotonic()
-            elif parts[0] == TALK and not self._talked(router, identity, parts):
+            elif parts == [BEAT]:
+                send(router, [identity, BEAT])
+            elif not self._talked(router, identity, key, parts):
                 if identity in self._talks:
                     self._talks.pop(identity).close()
                 send(router, [identity, RESET])
 
-    def _talked(self, router: zmq.Socket[bytes], identity: bytes, parts: Parts) -> bool:
+    def _said(self, router: zmq.Socket[bytes]) -> Iterator[tuple[bytes, str, Parts]]:
+        """Yield what links and clients have said that are admitted now, with their keys."""
+        with contextlib.suppress(zmq.Again):
+            for _ in range(DRAIN_MESSAGES):
+                identity = router.recv(zmq.NOBLOCK, copy=False)
+                parts = router.recv_multipart() if identity.more else []
+                key = str(identity.get("User-Id"))
+                if parts and self._gate.admits(key):
+                    yield identity.bytes, key, parts
+
+    def _talked(self, router: zmq.Socket[bytes], identity: bytes, key: str, parts: Parts) -> bool:
         """Take in a part of a conversation; False: it makes no sense, or something was lost."""
-        if len(parts) != 5:
-            return False
         talk = self._talks.get(identity)
         if talk is None:
-            talk = Talk(lambda parts: send(router, [identity, *parts]))
-        _, number, kind, conversation, data = parts
-        if not talk.fits(number):
+            talk = Talk(lambda parts: send(router, [identity, *parts]), key)
+        if not talk.heard(parts):
             return False
+        if parts[0] == BEAT:
+            talk.beat()
+            return True
         self._talks[identity] = talk
-        talk.heard_s = time.monotonic()
+        _, _, kind, conversation, data = parts
         if kind != OPEN:
             return talk.hear(kind, conversation, data)
         if len(data) != wire.SHARD.size:

@@ -3,9 +3,10 @@
     opener:  a caller at the local door -> OPEN ... DATA ... -> the other link -> the real door
              <- DATA, END
 
-Each message of a connection has a number. When one is missing, all conversations of that connection
-end on both sides, and callers ask again. A reader that does not read holds at most `WINDOW_BYTES` of
-each direction: the sender waits for TAKEN before it reads on from its own socket.
+Each message of a connection has a number, and each beat tells the last one. When one is missing, all
+conversations of that connection end on both sides, and callers ask again. A reader that does not read
+holds at most `WINDOW_BYTES` of each direction: the sender waits for TAKEN before it reads on from its own
+socket.
 
 Pure bookkeeping of numbers and credit. Idea: docs/ideas/hosts.md.
 """
@@ -41,6 +42,15 @@ class Numbers:
             return False
         self._heard += 1
         return True
+
+    @property
+    def last(self) -> bytes:
+        """The number of the message that was sent last."""
+        return COUNT.pack(self._sent)
+
+    def whole(self, last: bytes) -> bool:
+        """Whether all has come that the other end has sent, when it says that this was the last."""
+        return last == COUNT.pack(self._heard)
 
 
 class Credit:

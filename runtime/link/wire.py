@@ -2,6 +2,7 @@
 
     FRAME   shard | packet                      a packet for a shard's inlet; it may be lost
     BEAT                                        the other end answers it with another
+    BEAT    number                              on a connection of talk: that of the last message sent
     TALK    number | kind | conversation | data   numbered, so that a loss is seen
 
 Talk is of conversations with doors: OPEN (data: which door), DATA, TAKEN (data: how many bytes the

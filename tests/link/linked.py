@@ -161,6 +161,69 @@ def _say(caller: socket.socket, said: bytes) -> None:
         return
 
 
+class Way:
+    """What lies between two links: it carries all, until it is told to lose what the far end says."""
+
+    def __init__(self, to: str) -> None:
+        self._to = to
+        self._losing, self._lost = False, 0
+        self._enough = threading.Condition()
+        self._ends: list[socket.socket] = []
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._socket.getsockname()[1]}"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        ip, port = self._to.split(":")
+        with contextlib.suppress(OSError):
+            while True:
+                near = self._socket.accept()[0]
+                far = socket.create_connection((ip, int(port)))
+                self._ends += [near, far]
+                threading.Thread(target=self._carry, args=(near, far), daemon=True).start()
+                threading.Thread(target=self._answer, args=(far, near), daemon=True).start()
+
+    def _carry(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                target.sendall(data)
+        _break(source, target)
+
+    def _answer(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                if not self._losing:
+                    target.sendall(data)
+                    continue
+                with self._enough:
+                    self._lost += len(data)
+                    self._enough.notify()
+        _break(source, target)
+
+    def lose(self) -> None:
+        """Lose what the far end says, from now on."""
+        self._losing = True
+
+    def break_off(self, lost: int) -> None:
+        """Once so many bytes were lost: cut all connections. Those that come then lose nothing."""
+        with self._enough:
+            assert self._enough.wait_for(lambda: self._lost >= lost, timeout=60)
+        _break(*self._ends)
+        self._losing = False
+
+    def close(self) -> None:
+        """Carry nothing any more."""
+        _break(self._socket, *self._ends)
+        for end in (self._socket, *self._ends):
+            end.close()
+
+
+def _break(*ends: socket.socket) -> None:
+    for end in ends:
+        with contextlib.suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
+
+
 def stranger(link: Linked, keys: Pair | None) -> zmq.Socket[bytes]:
     """A connection by somebody who is not one of the app's; None: without any encryption."""
     socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)

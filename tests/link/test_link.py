@@ -18,10 +18,11 @@ import zmq
 from skerry.errors import SkerryError
 from skerry.runtime.link import canary, wire
 from skerry.runtime.link.link import Link
+from skerry.runtime.link.table import Peer, Table
 from skerry.runtime.link.zap import Gate
 from skerry.runtime.transport.curve import Pair
 from skerry.runtime.transport.pipe import Pipe, context
-from tests.link.linked import CLIENTS, Echo, Linked, call, echoed, route, stranger, table
+from tests.link.linked import CLIENTS, Echo, Linked, Way, call, echoed, route, stranger, table
 
 HOMES = {0: "a", 1: "b"}
 
@@ -242,9 +243,9 @@ def test_a_stranger_is_not_let_in(links: list[Linked], keys: Pair | None) -> Non
 
 def test_a_client_is_let_in(links: list[Linked]) -> None:
     inside = stranger(links[1], CLIENTS)
-    inside.send_multipart([wire.BEAT, wire.COUNT.pack(1)])
+    inside.send_multipart([wire.BEAT])
     assert inside.poll(10_000)
-    assert inside.recv_multipart()[0] == wire.BEAT
+    assert inside.recv_multipart() == [wire.BEAT]
     inside.close(0)
 
 
@@ -262,6 +263,51 @@ def test_a_host_whose_keys_become_known_later_is_let_in_then(links: list[Linked]
         b.close()
     finally:
         late.close()
+
+
+def test_a_host_that_is_dropped_gets_in_no_more_over_the_connections_that_it_has(
+    links: list[Linked],
+) -> None:
+    a, b = Pipe(links[0].folder, 0), Pipe(links[1].folder, 1)
+    echo = Echo(links[0].folder / "door-0")
+    carried(b, 0, a, b"while it is one of them")
+    with call(links[1].folder / "door-0") as caller:
+        caller.settimeout(60)
+        caller.sendall(b"x")
+        assert caller.recv(1) == b"x"
+        links[0].route(Table([links[0].peer], {0: "a", 1: "a"}))
+        assert caller.recv(1) == b"", "its conversations end"
+    for _ in range(20):
+        b.send(0, b"when it is none any more")
+        assert not a.socket.poll(50)
+    with call(links[1].folder / "door-0") as caller:
+        caller.settimeout(60)
+        caller.sendall(b"x")
+        assert caller.recv(1) == b""
+    route(links, HOMES)
+    carried(b, 0, a, b"once it is one of them again")
+    echo.close()
+    for each in (a, b):
+        each.close()
+
+
+def test_a_conversation_whose_last_message_was_lost_ends(links: list[Linked]) -> None:
+    way = Way(links[0].ready.address)
+    there = Peer("a", links[0].nonce, way.address, links[0].ready.key)
+    links[1].route(Table([there, links[1].peer], HOMES))
+    echo = Echo(links[0].folder / "door-0")
+    assert echoed(links[1].folder / "door-0", b"hello") == b"hello"
+    with call(links[1].folder / "door-0") as caller:
+        caller.settimeout(60)
+        caller.sendall(b"x")
+        assert caller.recv(1) == b"x"
+        way.lose()
+        caller.sendall(bytes(5000))
+        way.break_off(lost=5000)
+        assert caller.recv(1) == b"", "its answer was lost, and nothing follows"
+    assert echoed(links[1].folder / "door-0", b"again") == b"again"
+    echo.close()
+    way.close()
 
 
 def test_bytes_that_are_no_zeromq_harm_nobody(links: list[Linked]) -> None:

@@ -3,6 +3,8 @@
 from skerry.runtime.app.homes import Homes
 from tests.mutants.bugs import bug
 
+_put: set[str] = set()
+
 # Where shards live.
 
 
@@ -116,3 +118,48 @@ def _(taken, self, size):
 @bug("a link carries packets for its own shards", "link.table:Table.remote")
 def _(remote, self, me):
     return remote(self, "")
+
+
+@bug("the last message may be lost", "link.talks:Numbers.whole")
+def _(whole, self, last):
+    return True
+
+
+@bug("a host that is dropped is let in over what it has", "link.zap:Gate.admits")
+def _(admits, self, key):
+    self._ever = getattr(self, "_ever", set()) | self._keys
+    return key in self._ever
+
+
+@bug("whoever has keys is let in", "link.zap:Gate.admits")
+def _(admits, self, key):
+    return bool(key)
+
+
+@bug("a connection that was refused is not made anew", "link.line:Line.up")
+def _(up, self):
+    self._connected_s = float("inf")
+    return up(self)
+
+
+@bug("a connection over which something was lost is kept", "link.line:Line._renew_talk")
+def _(renew, self):
+    pass
+
+
+@bug("a place that somebody has removed stays lost", "link.doors:put")
+def _(put, own, place):
+    if own.name not in _put:
+        put(own, place)
+    _put.add(own.name)
+
+
+@bug("a conversation whose caller has gone stays open", "link.line:Talk._end")
+def _(end, self, conversation):
+    self._close(conversation)
+
+
+@bug("what a caller has not read yet is thrown away at the end", "link.doors:End.finish")
+def _(finish, self):
+    finish(self)
+    return True

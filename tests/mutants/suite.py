@@ -47,7 +47,7 @@ FIRST = {
     "app/housing.py": [HOUSING],
     "app/register.py": [HOUSING],
     "description.py": [HOUSING],
-    "link": ["tests/link/test_talks.py"],
+    "link": ["tests/link/test_talks.py", "tests/link/test_link.py"],
     "cluster/lease.py": ["tests/cluster/test_lease.py", HOUSING],
     "gateway": ["tests/gateway/test_inquiries.py", *QUICK],
     "store/memtable.py": ["tests/store/test_memtable.py", "tests/store/test_pages.py", *STORE],
