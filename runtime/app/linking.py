@@ -24,7 +24,7 @@ from skerry.runtime.app import children
 from skerry.runtime.config import Cluster
 from skerry.runtime.description import Description
 from skerry.runtime.link.lines import Lines
-from skerry.runtime.link.table import Assignment, Ready, Table, Unreachable, peers_of
+from skerry.runtime.link.table import Assignment, Reach, Ready, Table, peers_of
 from skerry.runtime.printable import Say
 
 if TYPE_CHECKING:
@@ -38,15 +38,15 @@ class Linking:
     """The link's process."""
 
     def __init__(
-        self, cluster: Cluster, coordinator: ClusterCoordinator, folder: Path, say: Say
+        self, cluster: Cluster, coordinator: ClusterCoordinator, app: str, folder: Path, say: Say
     ) -> None:
         self._cluster, self._coordinator, self._say = cluster, coordinator, say
+        self._app = app
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
         self._table = Table()
         self._again_s = 0.0
-        self._unreachable: list[str] = []
-        """Hosts whose links do not answer ours."""
+        self._reach = Reach()
         self._start()
 
     def _start(self) -> None:
@@ -57,6 +57,8 @@ class Linking:
             sockets=os.fsencode(self._folder).decode(errors="surrogateescape"),
             bind=bind,
             clients_key=self._coordinator.keys.public,
+            app=self._app,
+            servers=self._cluster.servers,
         )
         process = children.start("skerry.runtime.link.process", as_json.encode(told) + b"\n")
         assert process.stdout is not None, "its output is a pipe"
@@ -93,15 +95,20 @@ class Linking:
     def _hear(self) -> None:
         for line in self._lines.read():
             try:
-                now = as_json.decode(line, Unreachable).hosts
+                now = as_json.decode(line, Reach)
             except ValueError:
                 self._say(f"[link] {line.decode(errors='replace')}")
                 continue
-            for host in set(now) - set(self._unreachable):
+            before, self._reach = self._reach, now
+            for host in set(now.silent) - set(before.silent):
                 self._say(f"host {host} does not answer this one; it may answer others")
-            for host in set(self._unreachable) - set(now):
+            for host in set(now.detours) - set(before.detours):
+                self._say(
+                    f"host {host} does not answer directly: what is said to it goes by way of NATS"
+                )
+            for host in {*before.silent, *before.detours} - {*now.silent, *now.detours}:
                 self._say(f"host {host} answers")
-            self._unreachable = now
+            self._coordinator.tell(detours=now.detours, silent=now.silent)
 
     def move(self, folder: Path) -> None:
         """Serve another folder. Raises SkerryError."""

@@ -24,6 +24,7 @@ from skerry.runtime.app.premises import Premises
 from skerry.runtime.app.questions import Questions
 from skerry.runtime.app.register import Register
 from skerry.runtime.app.scaler import Hands, Held, Scaler
+from skerry.runtime.cluster.lease import Lease
 from skerry.runtime.config import Config, check_workers
 from skerry.runtime.core.demand import Load
 from skerry.runtime.description import Description
@@ -122,7 +123,8 @@ class Part:
             self._linking.move(folder)
             return
         assert self._config.cluster is not None, "it runs in a cluster"
-        self._linking = Linking(self._config.cluster, self._cluster, folder, self._say)
+        app = self._register.app.app
+        self._linking = Linking(self._config.cluster, self._cluster, app, folder, self._say)
 
     def close(self) -> None:
         """Let other hosts reach this one no more."""
@@ -246,18 +248,20 @@ class Part:
         if self._cluster is None:
             return told
         app, hosts = self._register.app, self._cluster.hosts
-        names = sorted({*hosts, *app.homes.values()})
-        return told | {
-            "hosts": [
+        found: list[dict[str, Any]] = []
+        for name in sorted({*hosts, *app.homes.values()}):
+            lease = hosts.get(name) or Lease(host=name, nonce="", pid=0, lease_s=0.0, ended=True)
+            found.append(
                 {
                     "name": name,
-                    "address": hosts[name].address if name in hosts else "",
-                    "alive": name in hosts and not hosts[name].ended,
-                    "leaves": name in hosts and hosts[name].leaves,
+                    "address": lease.address,
+                    "alive": not lease.ended,
+                    "leaves": lease.leaves,
                     "leads": name == self._cluster.host and self.leads,
                     "shards": shards_at(app.homes, name),
-                    "workers": hosts[name].workers if name in hosts else 0,
+                    "workers": lease.workers,
+                    "detours": [other for other in lease.detours if other in hosts],
+                    "silent": [other for other in lease.silent if other in hosts],
                 }
-                for name in names
-            ]
-        }
+            )
+        return told | {"hosts": found}

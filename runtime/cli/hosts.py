@@ -68,6 +68,12 @@ def table(hosts: list[dict[str, Any]]) -> list[str]:
             f"{host['name']:16}  {host['address'] or '-':21}  {state if host['alive'] else 'gone':8}  "
             f"{', '.join(map(str, host['shards'])) or '-'}"
         )
+    for host in hosts:
+        if host["detours"]:
+            others = ", ".join(host["detours"])
+            lines.append(f"{host['name']} reaches {others} by way of NATS, and not directly")
+        if host["silent"]:
+            lines.append(f"{host['name']} does not reach {', '.join(host['silent'])}")
     return lines
 
 

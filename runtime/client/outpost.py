@@ -111,6 +111,7 @@ class Outpost:
     def _carry(self) -> None:
         pair = Pair(self._keys.public, self._keys.private)
         link = Link("", self.folder, pair, bind="", admitted=set())
+        link.go_around(self._engine, self._app)
         while not self._ends.is_set():
             with suppress(queue.Empty):
                 while True:

@@ -117,6 +117,13 @@ class Engine:
         except concurrent.futures.CancelledError as error:
             raise Closed("The connection to NATS was closed.") from error
 
+    def post(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine on the engine's thread until it ends, or the connection is closed."""
+        try:
+            asyncio.run_coroutine_threadsafe(work, self._loop)
+        except RuntimeError:
+            work.close()
+
     def _silence(self, timeout_s: float, error: BaseException) -> str:
         where = ", ".join(self.servers)
         if "authorization" in self.complaint.lower():
@@ -151,13 +158,14 @@ class Engine:
         return answer
 
     async def _with_client(self, ask: Ask[T]) -> T:
-        return await ask(await self._connected())
+        return await ask(await self.connected())
 
-    async def _connected(self) -> Client:
-        """Return a client. The library's own closes for good after some errors: it is replaced then."""
+    async def connected(self) -> Client:
+        """Return a client, on the engine's thread."""
         if self._connecting is None:
             self._connecting = asyncio.Lock()
         async with self._connecting:
+            # The library's own closes for good after some errors.
             if self._client is None or self._client.is_closed:
                 self._client = await nats.connect(
                     self._urls,

@@ -48,6 +48,10 @@ class Lease(Struct, frozen=True, kw_only=True):
     """The public key of that link."""
     workers: int = 0
     """How many the host wants."""
+    detours: list[str] = []
+    """Hosts that its link reaches by way of NATS only."""
+    silent: list[str] = []
+    """Hosts that its link does not reach."""
     leaves: bool = False
     """Whether it gives all its slots away."""
     ended: bool = False

@@ -4,6 +4,7 @@
     skerry-shop-1f0c9a27-3       stream: the log of shard 3 in that incarnation
     skerry-shop-snapshots        stream: snapshots of all shards, in parts:
         skerry-shop-snapshots.1f0c9a27.3.<snapshot>.<part>
+    skerry-shop-link.<token>     subject, kept by no stream: what one link hears by way of NATS
 
 A log's name carries the incarnation: a stream that was deleted and made anew would take records
 that expect an empty one.
@@ -19,6 +20,8 @@ import xxhash
 
 _PLAIN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
+TOKEN = re.compile(rb"[0-9a-f]{32}")
+"""By which a link is reached by way of NATS."""
 
 HOSTS = "host"
 """What the keys of hosts begin with."""
@@ -52,6 +55,16 @@ def snapshots_of(app: str) -> str:
 def parts_of(app: str, incarnation: str, shard: int) -> str:
     """Return what the subjects of a shard's snapshots begin with."""
     return f"{snapshots_of(app)}.{incarnation[:8]}.{shard}"
+
+
+def token_of(key: str) -> str:
+    """Return by which token the link with this public key is reached."""
+    return xxhash.xxh3_128_hexdigest(key.encode())
+
+
+def link_of(app: str, token: str) -> str:
+    """Return the subject that one link hears."""
+    return f"{of_app(app)}-link.{token}"
 
 
 def pointer_of(incarnation: str, shard: int) -> str:

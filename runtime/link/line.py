@@ -18,6 +18,7 @@ import zmq
 
 from skerry.runtime.core.wire import FRAME_BYTES_MAX
 from skerry.runtime.link import wire
+from skerry.runtime.link.detour import Detour
 from skerry.runtime.link.doors import End
 from skerry.runtime.link.table import Peer
 from skerry.runtime.link.talks import Numbers
@@ -119,15 +120,18 @@ class Talk:
 class Line:
     """The connections to one other host, which this link has opened."""
 
-    def __init__(self, peer: Peer, me: str, keys: Pair) -> None:
-        self.peer, self._me, self._keys = peer, me, keys
+    def __init__(self, peer: Peer, me: str, keys: Pair, detour: Detour | None) -> None:
+        self.peer, self._me, self._keys, self._detour = peer, me, keys, detour
+        self._around: zmq.Socket[bytes] | None = None
+        """For packets by way of NATS, while the other end does not answer directly."""
+        self._around_heard_s = 0.0
         self._connect_packets()
         self._connect_talk()
         self._beat_s = 0.0
         self.heard_s = time.monotonic()
-        """When the other end last answered, or the line was made."""
+        """When the other end last answered directly, or the line was made."""
 
-    def _connect(self, what: str) -> zmq.Socket[bytes]:
+    def _connect(self, what: str, *, around: bool = False) -> zmq.Socket[bytes]:
         socket = context().socket(zmq.DEALER)
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.ROUTING_ID, f"{self._me} {what} {os.urandom(4).hex()}".encode())
@@ -138,7 +142,10 @@ class Line:
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
         socket.setsockopt(zmq.HANDSHAKE_IVL, 5000)
         self._keys.call(socket, self.peer.key)
-        socket.connect(f"tcp://{self.peer.address}")
+        if around and self._detour is not None:
+            socket.connect(self._detour.way(self.peer.key))
+        else:
+            socket.connect(f"tcp://{self.peer.address}")
         return socket
 
     def _connect_packets(self) -> None:
@@ -146,18 +153,19 @@ class Line:
         self._connected_s = time.monotonic()
 
     def _connect_talk(self) -> None:
-        self._talking = self._connect("talk")
+        self._talking = self._connect("talk", around=self._around is not None)
         self.talk = Talk(partial(send, self._talking), self.peer.key)
         self._opened = 0
 
     @property
     def sockets(self) -> list[zmq.Socket[bytes]]:
         """The sockets to poll."""
-        return [self._packets, self._talking]
+        around = [self._around] if self._around is not None else []
+        return [self._packets, self._talking, *around]
 
     def packet(self, shard: bytes, raw: bytes) -> None:
         """Send a packet, or drop it."""
-        send(self._packets, [FRAME, shard, raw])
+        send(self._around or self._packets, [FRAME, shard, raw])
 
     def open(self, shard: int, end: End) -> None:
         """Begin a conversation with a door at the other host."""
@@ -171,6 +179,10 @@ class Line:
         for parts in received(self._packets):
             if parts[0] == BEAT:
                 self.heard_s = time.monotonic()
+        if self._around is not None:
+            for parts in received(self._around):
+                if parts[0] == BEAT:
+                    self._around_heard_s = time.monotonic()
         for parts in received(self._talking):
             sense = self.talk.heard(parts) and (parts[0] == BEAT or self.talk.hear(*parts[2:]))
             if not sense:
@@ -183,18 +195,39 @@ class Line:
             return
         self._beat_s = now_s
         send(self._packets, [BEAT])
+        if self._around is not None:
+            send(self._around, [BEAT])
         self.talk.beat()
         # ZeroMQ gives up where it was refused: the other end may not have known us yet.
         if now_s > max(self.heard_s, self._connected_s) + SILENT_S:
             self._packets.close(0)
             self._connect_packets()
+        if self._detour is not None and self.up == (self._around is not None):
+            self._turn(self._detour)
         if now_s > self.talk.heard_s + SILENT_S:
             self._renew_talk()
 
+    def _turn(self, detour: Detour) -> None:
+        """Leave the direct way, or go back to it."""
+        if self._around is None:
+            self._around = self._connect("packets", around=True)
+        else:
+            self._around.close(0)
+            self._around = None
+            detour.forget(self.peer.key)
+        self._renew_talk()
+
     @property
     def up(self) -> bool:
-        """Whether the other end answers."""
+        """Whether the other end answers directly."""
         return time.monotonic() < self.heard_s + SILENT_S
+
+    @property
+    def detours(self) -> bool | None:
+        """Whether what is said goes by way of NATS; None: it does not arrive at all."""
+        if self._around is None:
+            return False if self.up else None
+        return True if time.monotonic() < self._around_heard_s + SILENT_S else None
 
     def _renew_talk(self) -> None:
         """End all conversations, and connect anew: something was lost."""
@@ -207,6 +240,8 @@ class Line:
         self.talk.close()
         for socket in self.sockets:
             socket.close(0)
+        if self._detour is not None and self._around is not None:
+            self._detour.forget(self.peer.key)
 
 
 def send(socket: zmq.Socket[bytes], parts: Parts) -> None:

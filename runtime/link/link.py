@@ -24,16 +24,21 @@ from pathlib import Path
 import zmq
 from zmq.utils import z85
 
+from skerry.runtime.cluster.engine import Engine
 from skerry.runtime.core.wire import FRAME_BYTES_MAX
 from skerry.runtime.gateway import places
 from skerry.runtime.link import canary, wire
+from skerry.runtime.link.detour import Detour
 from skerry.runtime.link.doors import Door, End, put, withdraw
 from skerry.runtime.link.line import BEAT_S, DRAIN_MESSAGES, SILENT_S, Line, Parts, Talk, send
-from skerry.runtime.link.table import Peer, Table
+from skerry.runtime.link.table import Peer, Reach, Table
 from skerry.runtime.link.wire import BEAT, END, FRAME, OPEN, RESET
 from skerry.runtime.link.zap import DOMAIN, Gate
 from skerry.runtime.transport.curve import Pair
 from skerry.runtime.transport.pipe import QUEUED_MESSAGES, Inlet, Outlets, context, place
+
+GONE_MS = 15_000
+"""After how long without an answer of ZeroMQ itself a connection to us is closed."""
 
 
 def door(folder: Path, shard: int) -> Path:
@@ -86,6 +91,7 @@ class Link:
         self._talks: dict[bytes, Talk] = {}
         """Those that others have opened, by the identity of their connection."""
         self._stay_s = 0.0
+        self._detour: Detour | None = None
         self._router: zmq.Socket[bytes] | None = None
         self.address = ""
         if bind:
@@ -102,6 +108,10 @@ class Link:
         socket.setsockopt(zmq.RCVHWM, QUEUED_MESSAGES)
         socket.setsockopt(zmq.MAXMSGSIZE, FRAME_BYTES_MAX)
         socket.setsockopt(zmq.HANDSHAKE_IVL, 5000)
+        socket.setsockopt(
+            zmq.HEARTBEAT_IVL, GONE_MS // 3
+        )  # Else one that has lost power stays for ever.
+        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, GONE_MS)
         socket.setsockopt(zmq.CURVE_SERVER, 1)
         socket.setsockopt(zmq.CURVE_SECRETKEY, self._keys.private.encode())
         socket.setsockopt(zmq.ZAP_DOMAIN, DOMAIN)
@@ -113,6 +123,16 @@ class Link:
         """Try whether strangers are let in. Raises SkerryError: they are."""
         assert self._router is not None, "it can be reached"
         canary.check(self._router, self.address, self._gate, self._keys.public)
+
+    def go_around(self, engine: Engine, app: str) -> None:
+        """Use NATS as the way to and from hosts that do not answer directly."""
+        self._detour = Detour(
+            engine,
+            app,
+            self._folder,
+            key=self._keys.public if self.address else "",
+            serves=self.address,
+        )
 
     # ── the table ──
 
@@ -129,7 +149,7 @@ class Link:
                 self._talks.pop(identity).close()
         for nonce, peer in peers.items():
             if nonce not in self._lines and peer.address and len(z85.decode(peer.key)) == 32:
-                self._lines[nonce] = Line(peer, self._me, self._keys)
+                self._lines[nonce] = Line(peer, self._me, self._keys, self._detour)
         self._remote = table.remote(self._me)
         for shard in self._standing.keys() - self._remote.keys():
             self._standing.pop(shard).close()
@@ -148,9 +168,13 @@ class Link:
         return self._lines.get(peer.nonce) if peer is not None else None
 
     @property
-    def unreachable(self) -> list[str]:
-        """The hosts whose links do not answer."""
-        return sorted(line.peer.host for line in self._lines.values() if not line.up)
+    def reach(self) -> Reach:
+        """The hosts that do not answer directly."""
+        found = {line.peer.host: line.detours for line in self._lines.values()}
+        return Reach(
+            detours=sorted(host for host, detours in found.items() if detours),
+            silent=sorted(host for host, detours in found.items() if detours is None),
+        )
 
     # ── rounds ──
 
@@ -296,6 +320,8 @@ class Link:
             standing.close()
         if self._leader is not None:
             self._leader.close()
+        if self._detour is not None:
+            self._detour.close()
         if self._router is not None:
             self._router.close(0)
             self._gate.close()

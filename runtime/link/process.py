@@ -1,6 +1,6 @@
 """A link's process: told on its standard input where everything is, until that ends.
 
-    assignment line -> Ready line -> table lines ...         <- which hosts do not answer, when it changes
+    assignment line -> Ready line -> table lines ...         <- which hosts do not answer, when that changes
 
 Idea: docs/ideas/hosts.md.
 """
@@ -14,11 +14,12 @@ import zmq
 
 from skerry.errors import SkerryError
 from skerry.runtime import as_json, forks
+from skerry.runtime.cluster.engine import Engine
 from skerry.runtime.gateway.listener import raise_limit
 from skerry.runtime.link.line import BEAT_S
 from skerry.runtime.link.lines import Lines
 from skerry.runtime.link.link import Link
-from skerry.runtime.link.table import Assignment, Ready, Table, Unreachable
+from skerry.runtime.link.table import Assignment, Reach, Ready, Table
 from skerry.runtime.printable import say
 from skerry.runtime.transport.curve import Pair
 from skerry.runtime.transport.pipe import context
@@ -47,20 +48,23 @@ def main() -> int:
             admitted={assignment.clients_key},
         )
         link.check()
+        if assignment.servers:
+            name = f"skerry link of {assignment.host}"
+            link.go_around(Engine(assignment.servers, name=name), assignment.app)
     except SkerryError as error:
         say(str(error))
         return HOPELESS
     _say(as_json.encode(Ready(link.address, keys.public)))
-    lines, unreachable = Lines(told.fileno()), Unreachable()
+    lines, reach = Lines(told.fileno()), Reach()
     while True:
         link.round(told.fileno(), BEAT_S)
         if lines.ended:
             return 0
         for line in lines.read():
             link.route(as_json.decode(line, Table))
-        if link.unreachable != unreachable.hosts:
-            unreachable = Unreachable(link.unreachable)
-            _say(as_json.encode(unreachable))
+        if link.reach != reach:
+            reach = link.reach
+            _say(as_json.encode(reach))
 
 
 def _say(line: bytes) -> None:

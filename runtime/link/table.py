@@ -64,6 +64,9 @@ class Assignment(Struct, frozen=True, kw_only=True):
     """IP:PORT; port 0: any."""
     clients_key: str
     """The public key by which clients come in, as Z85."""
+    app: str = ""
+    servers: list[str] = []
+    """URLs of NATS, for the way to hosts that do not answer directly; empty: there is none."""
 
 
 class Ready(Struct, frozen=True):
@@ -73,7 +76,10 @@ class Ready(Struct, frozen=True):
     key: str
 
 
-class Unreachable(Struct, frozen=True):
-    """What a link says whenever it changes: which hosts do not answer."""
+class Reach(Struct, frozen=True):
+    """What a link says whenever it changes: which hosts do not answer it directly."""
 
-    hosts: list[str] = []
+    detours: list[str] = []
+    """Hosts that answer by way of NATS."""
+    silent: list[str] = []
+    """Hosts that do not answer at all."""

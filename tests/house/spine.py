@@ -183,7 +183,7 @@ WALK = (
     ),
     # What hosts share.
     *("engine", "nodes", "node", "server", "addresses", "monitor", "probe"),
-    *("link", "line", "lines", "table", "wire", "talks", "doors", "zap", "canary"),
+    *("link", "line", "lines", "table", "wire", "talks", "doors", "detour", "zap", "canary"),
     *("joining", "settings", "lease", "presence", "described", "keys", "bucket"),
     *("snapshots", "snapshot_pointer", "snapshot_stream", "asking"),
     *("hosts", "outages", "host", "presence", "leading", "tenant", "servers"),

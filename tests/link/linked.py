@@ -15,17 +15,17 @@ from pathlib import Path
 import zmq
 
 from skerry.runtime import as_json
-from skerry.runtime.link.table import Assignment, Peer, Ready, Table
+from skerry.runtime.link.table import Assignment, Peer, Reach, Ready, Table
 from skerry.runtime.transport.curve import Pair
 
 CLIENTS = Pair.new()
 
 
 class Linked:
-    """The link of one host."""
+    """The link of one host; `servers`: with those of NATS as another way."""
 
-    def __init__(self, host: str) -> None:
-        self.host = host
+    def __init__(self, host: str, servers: list[str] | None = None) -> None:
+        self.host, self._servers = host, servers or []
         self.folder = Path(tempfile.mkdtemp(prefix="skerry-link-"))
         self._starts = 0
         self.start()
@@ -43,6 +43,8 @@ class Linked:
             sockets=str(self.folder),
             bind="127.0.0.1:0",
             clients_key=CLIENTS.public,
+            app="shop",
+            servers=self._servers,
         )
         self._tell(as_json.encode(told))
         assert self.process.stdout is not None
@@ -61,6 +63,11 @@ class Linked:
     def route(self, table: Table) -> None:
         """Tell it where everything is."""
         self._tell(as_json.encode(table))
+
+    def reach(self) -> Reach:
+        """Whom it does not reach directly, once that has changed."""
+        assert self.process.stdout is not None
+        return as_json.decode(self.process.stdout.readline(), Reach)
 
     def _tell(self, line: bytes) -> None:
         assert self.process.stdin is not None
@@ -162,11 +169,13 @@ def _say(caller: socket.socket, said: bytes) -> None:
 
 
 class Way:
-    """What lies between two links: it carries all, until it is told to lose what the far end says."""
+    """What lies between two links: it carries all, until it is told to lose what the far end says, or
+    all."""
 
     def __init__(self, to: str) -> None:
         self._to = to
         self._losing, self._lost = False, 0
+        self._cut = False
         self._enough = threading.Condition()
         self._ends: list[socket.socket] = []
         self._socket = socket.create_server(("127.0.0.1", 0))
@@ -174,14 +183,24 @@ class Way:
         threading.Thread(target=self._serve, daemon=True).start()
 
     def _serve(self) -> None:
-        ip, port = self._to.split(":")
         with contextlib.suppress(OSError):
             while True:
-                near = self._socket.accept()[0]
-                far = socket.create_connection((ip, int(port)))
-                self._ends += [near, far]
-                threading.Thread(target=self._carry, args=(near, far), daemon=True).start()
-                threading.Thread(target=self._answer, args=(far, near), daemon=True).start()
+                self._welcome(self._socket.accept()[0])
+
+    def _welcome(self, near: socket.socket) -> None:
+        ip, port = self._to.split(":")
+        self._ends.append(near)
+        if self._cut:
+            _break(near)
+            return
+        try:
+            far = socket.create_connection((ip, int(port)))
+        except OSError:
+            _break(near)
+            return
+        self._ends.append(far)
+        threading.Thread(target=self._carry, args=(near, far), daemon=True).start()
+        threading.Thread(target=self._answer, args=(far, near), daemon=True).start()
 
     def _carry(self, source: socket.socket, target: socket.socket) -> None:
         with contextlib.suppress(OSError):
@@ -210,6 +229,15 @@ class Way:
             assert self._enough.wait_for(lambda: self._lost >= lost, timeout=60)
         _break(*self._ends)
         self._losing = False
+
+    def cut(self) -> None:
+        """Carry nothing, until `heal` is called."""
+        self._cut = True
+        _break(*self._ends)
+
+    def heal(self) -> None:
+        """Carry all that comes from now on."""
+        self._cut = False
 
     def close(self) -> None:
         """Carry nothing any more."""
