@@ -92,6 +92,7 @@ runtime/app/    An app starts, and is watched.
     signals.py      Signals that tell an app to end, counted; and a bell that wakes whoever waits when one comes.
     reshard.py      Deals the slots of a stopped app out to new shards, when its shards have lost commits.
     backup.py       Backs a whole app up as of one moment, and restores apps from backups.
+    transfer.py     Takes an app into a cluster, from a backup: its data there are the backup's.
     children.py     The worker processes: starts, watches and reaps them.
     questions.py    The conversation of a supervisor with its workers: rounds of questions, and the word to stop.
     watch.py        The policy of a supervisor: when a worker is restarted, isolated or given up, and when all is over.

@@ -106,8 +106,10 @@ def back_up(data: Path, target: Path, say: Say) -> Made:
     return Made(str(target), len(copies.of), size, commits, time.time() - started)
 
 
-def restore(backup: Path, data: Path, say: Say) -> Description:
+def restore(backup: Path, data: Path, say: Say, *, cluster: str = "") -> Description:
     """Make the new data directory `data` from a backup.
+
+    `cluster`: the app's name in the cluster that it will be in; empty: it is one machine's.
 
     Raises SkerryError: there is no backup, or the folder is not new; StoreDamaged.
     """
@@ -125,7 +127,8 @@ def restore(backup: Path, data: Path, say: Say) -> Description:
                 f"The backup {backup} is damaged, and nothing was restored. "
                 f"{damage.replace(str(partial), str(backup))} Take another backup."
             )
-        app.backup, app.cluster, app.directory = None, "", os.urandom(16).hex()
+        app.backup, app.cluster, app.directory = None, cluster, os.urandom(16).hex()
+        app.homes, app.guests, app.tenants = {}, [], {}
         app.begin_anew()
         app.boot_id, app.clean = boot_id(), True
         membership.adopt(partial, app)

@@ -11,6 +11,7 @@ import typer
 
 from skerry.runtime.app.directory import find_data, load
 from skerry.runtime.cli.settings import Data, Json, option
+from skerry.runtime.description import Description
 from skerry.runtime.printable import say
 
 
@@ -40,19 +41,41 @@ def backup(
 def restore(
     directory: Annotated[Path, typer.Argument(help="a backup, as `skerry backup` makes it")],
     data: Annotated[Path | None, option("data", help="a new folder")] = None,
+    cluster: Annotated[
+        str | None, option("cluster", help="a cluster that is to have the app")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Make a data directory from a backup, from which the app goes on.
 
+    With --cluster, the app is made in a cluster that does not have it. The new folder is the data
+    directory of its first host there.
+
     \b
     Example: skerry restore /mnt/backups/bank-monday && skerry run bank.py
     """
-    from skerry.runtime.app.backup import restore as restored_from
-
     known = load(directory)
     folder = data or Path(".skerry") / (known.app if known else "app")
-    app = restored_from(directory, folder, say)
+    if cluster is not None:
+        app = _restored_into(cluster, directory, folder)
+    else:
+        from skerry.runtime.app.backup import restore as restored_from
+
+        app = restored_from(directory, folder, say)
     if as_json:
         print(json.dumps({"app": app.app, "data": str(folder)}))
     else:
-        print(f"{folder}: {app.app}, restored. Start it with `skerry run`.")
+        print(
+            f"{folder}: {app.app}, restored. Start it with `skerry run{' --cluster' * bool(cluster)}`."
+        )
+
+
+def _restored_into(cluster: str, backup: Path, data: Path) -> Description:
+    from skerry.runtime.app.transfer import restore_into
+    from skerry.runtime.config import urls_of
+
+    try:
+        servers = urls_of(cluster)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    return restore_into(servers, backup, data, say)

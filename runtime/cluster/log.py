@@ -345,3 +345,13 @@ class ReplicatedLog:
     def close(self) -> None:
         """Sync and close the segments."""
         self._local.close()
+
+
+class NewLog(ReplicatedLog):
+    """The log of a store that comes into a cluster with its rows: the stream is empty, and begins with
+    the next commit."""
+
+    def replay(self) -> Iterator[Decoded]:
+        """Yield the records on this host. Raises StoreDamaged."""
+        yield from self._local.replay()
+        self._local.resume()

@@ -376,6 +376,33 @@ def test_a_backup_of_an_app_in_a_cluster_is_restored_on_one_machine(
         assert totals(client) == wanted
 
 
+def test_an_app_of_one_machine_goes_on_in_a_cluster_by_a_backup(
+    host: NewHost, nats: Servers, tmp_path: Path
+) -> None:
+    kept, alone = str(tmp_path / "kept"), tmp_path / "alone"
+    target = f"{tmp_path / 'program.py'}:app"
+    with running(alone, "--serve", "--workers", "3", target=target), Client(alone) as client:
+        wanted = added(client, 2)
+        client.ask(Filled.at("f").fill, bytes(1 << 20))
+        assert launcher("backup", kept, "--data", str(alone)).returncode == 0
+    into = ("restore", kept, "--cluster", nats.url, "--data")
+    told = launcher(*into, str(tmp_path / "a"))
+    assert told.returncode == 0, told.stderr
+    second = host("b", "--workers", "1")  # It has nothing, and fetches all.
+    second.await_serving()
+    with second.client() as client:
+        assert totals(client) == wanted
+        assert client.ask(Filled.at("f").size) == 1 << 20
+    first = host("a", "--workers", "1")
+    second.await_homes(a=1, b=1)
+    with first.client() as client:
+        assert added(client, 1) == {name: total + 1 for name, total in wanted.items()}
+    told = launcher(*into, str(tmp_path / "again"))
+    assert told.returncode != 0
+    assert "has the app" in told.stderr
+    assert not (tmp_path / "again").exists()
+
+
 def test_another_app_s_folder_and_a_copy_without_its_cluster_are_refused(host: NewHost) -> None:
     first = host("a")
     first.await_serving()

@@ -85,6 +85,7 @@ WALK = (
         "signals",
         "reshard",
         "backup",
+        "transfer",
     ),
     *("children", "questions", "ends", "watch", "machine"),
     *(
