@@ -36,8 +36,8 @@ demo: .venv/.package ## count the words of the standard library's source, with a
 	$(BIN)/python -m examples.word_count
 
 .PHONY: test
-test: .venv/.dev ## run every test
-	$(BIN)/python -m pytest
+test: .venv/.dev ## run every test, in two processes
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 .PHONY: pythons
 pythons: .venv/.dev ## run tests on each other Python from 3.11 up that is found: TESTS=tests/core
