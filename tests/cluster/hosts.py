@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -29,16 +30,24 @@ class Host:
 
     Args:
         data: its data directory.
+        by: the words before its command, which then run it elsewhere; they keep the process.
     """
 
     def __init__(
-        self, data: Path, url: str, *options: str, target: str, serve: bool = True
+        self,
+        data: Path,
+        url: str,
+        *options: str,
+        target: str,
+        serve: bool = True,
+        by: Sequence[str] = (),
     ) -> None:
         self.data, self.target = data, target
         self._said = data.with_name(data.name + ".said")
         self._process: subprocess.Popen[bytes] | None = None
         self._command = [
-            *(*CLI, "run", target, "--data", str(data), "--cluster", url, "--host", data.name),
+            *(*by, *CLI, "run", target, "--data", str(data), "--cluster", url),
+            *("--host", data.name),
             *("--lease", LEASE_S, *(["--serve"] if serve else []), *options),
         ]
 

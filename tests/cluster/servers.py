@@ -37,7 +37,7 @@ class Servers:
     """A cluster whose nodes are numbered from 0; none runs before `heal` is called."""
 
     def __init__(self, folder: Path, program: Path, count: int = 3) -> None:
-        self._program = program
+        self.program = program
         self.cluster = nodes.made(folder, in_a_row(free_row(count), count))
         self.nodes = [node for node, _ in self.cluster.each()]
         self.indexes = range(count)
@@ -66,7 +66,7 @@ class Servers:
 
     def start(self, i: int) -> None:
         """Start a node that was killed, on its data; returns before it answers."""
-        self.cluster.start(self.nodes[i], self._program)
+        self.cluster.start(self.nodes[i], self.program)
 
     def leader(self, stream: str) -> int:
         """The node that leads a stream. Waits until there is one."""
@@ -99,16 +99,21 @@ class Servers:
             self.kill(i)
 
 
-@pytest.fixture(scope="session")
-def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    """Three NATS nodes on this machine, with JetStream; whole again after each test."""
+def servers_of(kind: type[Servers], folder: Path) -> Iterator[Servers]:
+    """Yield servers that keep streams together, which end after that. Skips where there is no server."""
     try:
         program = server.binary()
     except SkerryError as error:
         pytest.skip(f"needs real NATS servers. {error}")
-    servers = Servers(tmp_path_factory.mktemp("nats"), program)
+    servers = kind(folder, program)
     try:
         servers.heal()
         yield servers
     finally:
         servers.close()
+
+
+@pytest.fixture(scope="session")
+def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """Three NATS nodes on this machine, with JetStream; whole again after each test."""
+    yield from servers_of(Servers, tmp_path_factory.mktemp("nats"))

@@ -1,0 +1,112 @@
+"""An app on hosts with networks of their own, which are cut: what goes on, and what is whole again."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from skerry.runtime.cluster.addresses import LOOPBACK
+from skerry.runtime.cluster.server import Access, configuration
+from tests.cluster.hosts import Host
+from tests.cluster.namespaces import OUTSIDE, Network, needed
+from tests.cluster.servers import Servers, servers_of
+from tests.cluster.test_hosts import added, burst, in_order, seen, totals
+
+pytestmark = needed
+
+NAMES = ["a", "b", "c"]
+
+ROOM = 1 << 30
+"""Bytes that a server may keep."""
+
+NewHost = Callable[..., Host]
+
+
+class Reached(Servers):
+    """Servers that hosts reach at the address of this machine in their network."""
+
+    def start(self, i: int) -> None:
+        ports = [each for _, each in self.cluster.each()]
+        access = Access(self.cluster.name, urlsplit(self.servers[0]).password or "")
+        told = configuration(ports, i, access, max_file_store=ROOM)
+        local = f'listen: "{LOOPBACK}:{ports[i].clients}"'
+        assert local in told
+        everywhere = f'listen: "0.0.0.0:{ports[i].clients}"'
+        self.nodes[i].start(self.program, told.replace(local, everywhere))
+
+
+@pytest.fixture(scope="module")
+def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """Three NATS nodes on this machine; whole again after each test."""
+    yield from servers_of(Reached, tmp_path_factory.mktemp("nats"))
+
+
+@pytest.fixture
+def network() -> Iterator[Network]:
+    found = Network(NAMES)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def host(
+    nats: Servers, network: Network, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[NewHost]:
+    """Makes hosts of one app, which has a name of its own, each in its namespace."""
+    made: list[Host] = []
+    name = f"hosted-{zlib.crc32(request.node.nodeid.encode())}"
+    program = tmp_path / "program.py"
+    program.write_text(
+        "from skerry import App\nfrom tests.cluster import apps\n"
+        f"app = App({name!r}, entities=apps.ENTITIES)\n"
+    )
+    url = nats.url.replace(LOOPBACK, network.address(OUTSIDE))
+
+    def new(folder: str) -> Host:
+        options = ("--workers", "2", "--address", network.address(folder))
+        by = network.inside(folder)
+        made.append(Host(tmp_path / folder, url, *options, target=f"{program}:app", by=by))
+        made[-1].start()
+        return made[-1]
+
+    yield new
+    for each in made:
+        each.end()
+
+
+def started(host: NewHost, *names: str) -> list[Host]:
+    """These hosts, with two shards each; the first one leads."""
+    found = [host(names[0])]
+    found[0].await_serving()
+    found += [host(name) for name in names[1:]]
+    for each in found:
+        each.await_homes(**dict.fromkeys(names, 2))
+    return found
+
+
+def test_hosts_that_are_cut_apart_and_reach_nats_keep_their_shards_and_lose_nothing(
+    host: NewHost, network: Network
+) -> None:
+    first, second = started(host, "a", "b")
+    with first.client() as one, second.client() as other:
+        added(one, 1)
+        version = first.version
+        network.cut("a", "b")
+        burst(one.options(timeout=60))
+        assert set(added(other, 1).values()) == {2}
+        first.await_said("host b does not answer")
+        second.await_said("host a does not answer")
+        burst(other.options(timeout=60))
+        assert set(added(one, 1).values()) == {3}
+        network.heal()
+        first.await_said("host b answers")
+        second.await_said("host a answers")
+        assert set(added(other, 1).values()) == {4}
+        assert seen(one, 1000) == in_order(1000)
+        assert totals(one) == totals(other) == dict.fromkeys(totals(one), 4)
+    assert first.version == second.version == version
+    assert "joins again" not in first.said + second.said
