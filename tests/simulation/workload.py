@@ -135,7 +135,8 @@ def _run(
         cluster.ask(one)
     cluster.settle()
     # Clocks of hosts are set by an hour.
-    _check(cluster, plan, hours=bool(world.leaps or world.days or world.hosts))
+    set_on = cluster.points["host: clock set by an hour"]
+    _check(cluster, plan, hours=bool(world.leaps or world.days or set_on))
     events.check()
     letters = [error for entity, error in dead_letters(cluster) if entity == "Node"]
     program.check(cluster, expected, len(letters))
