@@ -47,6 +47,8 @@ class Linking:
         self._table = Table()
         self._again_s = 0.0
         self._reach = Reach()
+        self._far: set[str] = set()
+        """Hosts whose clocks are far from ours."""
         self._start()
 
     def _start(self) -> None:
@@ -87,6 +89,7 @@ class Linking:
                 self._start()
             return
         self._hear()
+        self._compare_clocks()
         table = Table(peers_of(self._coordinator.hosts.values()), dict(app.homes), leader)
         if table != self._table:
             self._table = table
@@ -109,6 +112,20 @@ class Linking:
             for host in {*before.silent, *before.detours} - {*now.silent, *now.detours}:
                 self._say(f"host {host} answers")
             self._coordinator.tell(detours=now.detours, silent=now.silent)
+
+    def _compare_clocks(self) -> None:
+        """Say whose clock is far from ours: no promise rests on clocks, but timers ring by them."""
+        for host, ahead_s in dict(self._coordinator.ahead_s).items():
+            far = bool(ahead_s)
+            if far and host not in self._far:
+                self._say(
+                    f"the clock of host {host} is {abs(ahead_s):,.0f} s {'ahead of' if ahead_s > 0 else 'behind'} "
+                    f"this one's, so timers ring at wrong times on one of them: set the clocks of all "
+                    f"hosts by NTP"
+                )
+            elif host in self._far and not far:
+                self._say(f"the clock of host {host} is right again")
+            (self._far.add if far else self._far.discard)(host)
 
     def move(self, folder: Path) -> None:
         """Serve another folder. Raises SkerryError."""

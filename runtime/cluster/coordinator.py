@@ -184,6 +184,11 @@ class ClusterCoordinator:
         return self._present.hosts
 
     @property
+    def ahead_s(self) -> Mapping[str, float]:
+        """How far the clocks of other hosts are ahead of this one's; 0.0: about the same."""
+        return self._present.ahead_s
+
+    @property
     def nonce(self) -> str:
         """What tells this process from others of the same host."""
         return self._ours.nonce

@@ -28,6 +28,9 @@ from msgspec import Struct
 from skerry.runtime import as_json
 
 NS = 1_000_000_000
+FAR_S = 10.0
+"""How far apart the clocks of two hosts may be before they are told of."""
+
 MARGIN = 0.1
 """The part of a lease that its holder does not use: clocks of two machines run apart a little."""
 
@@ -54,6 +57,8 @@ class Lease(Struct, frozen=True, kw_only=True):
     """Hosts that its link does not reach."""
     leaves: bool = False
     """Whether it gives all its slots away."""
+    time_s: float = 0.0
+    """When it was renewed, by the clock of the host."""
     ended: bool = False
     """Whether its process has ended in order. It may be started again within the time of its lease."""
 
@@ -108,6 +113,13 @@ def holds_until(asked_ns: int, lease_s: float) -> int:
     return asked_ns + int(lease_s * (1 - MARGIN) * NS)
 
 
+def ahead_s(lease: Lease, now_s: float) -> float:
+    """Return how far a host's clock is ahead of ours, by a lease that was renewed since the last look;
+    0.0: no farther than the time between looks explains."""
+    ahead = lease.time_s - now_s
+    return ahead if abs(ahead) > FAR_S else 0.0
+
+
 class Judge:
     """Judges the holder by the revisions of its key.
 
@@ -122,8 +134,10 @@ class Judge:
         self._since_ns: int | None = None
         """Up to when the revision is known to have stood, by a look that nothing came after but looks."""
 
-    def saw(self, revision: int, *, asked_ns: int, answered_ns: int) -> None:
-        """Note a look at the key, by a judge who could write to the bucket just before."""
+    def saw(self, revision: int, *, asked_ns: int, answered_ns: int) -> bool:
+        """Note a look at the key, by a judge who could write to the bucket just before. Tell whether
+        the key was written since the last look."""
+        new = bool(self._revision) and revision != self._revision and self._since_ns is not None
         if revision != self._revision:
             self._revision, self._stood_ns, self._since_ns = revision, 0, answered_ns
         elif self._since_ns is None:
@@ -131,6 +145,7 @@ class Judge:
         else:
             self._stood_ns += min(max(asked_ns - self._since_ns, 0), self._span_ns)
             self._since_ns = max(asked_ns, self._since_ns)
+        return new
 
     def missed(self) -> None:
         """Note that the bucket could not be reached: the time up to the next look counts for nothing."""

@@ -30,6 +30,7 @@ from skerry.runtime.cluster.lease import (
     Judge,
     Leader,
     Lease,
+    ahead_s,
     decoded,
     holds_until,
     leader_of,
@@ -64,6 +65,7 @@ class Presence:
         leader: which process leads, as of the last look.
         leads: whether this process leads, as far as it knows.
         description: the newest description that was seen.
+        ahead_s: how far the clocks of other hosts are ahead of ours, 0.0 for about the same.
     """
 
     def __init__(self, bucket: Bucket, lease: Lease, revision: int, asked_ns: int) -> None:
@@ -78,6 +80,7 @@ class Presence:
         self.leader: Leader | None = None
         self.leads = False
         self.description = Entry(None, 0, "")
+        self.ahead_s: dict[str, float] = {}
         self._judges: dict[str, Judge] = {}
         self._bell = threading.Event()
         self._ended = self._soon = False
@@ -124,7 +127,8 @@ class Presence:
         while not self._wait(retry=change is not None):
             if change is None and (self._soon or boottime_ns() >= self._asked_ns + self._period_ns):
                 asked_ns, self._soon = boottime_ns(), False
-                change = self._bucket.change(self._key, self.lease.encoded(), self._revision)
+                renewed = replace(self.lease, time_s=time.time())
+                change = self._bucket.change(self._key, renewed.encoded(), self._revision)
             try:
                 if change is not None:
                     self._revision = change.attempt(self._ask_s)
@@ -160,7 +164,8 @@ class Presence:
                 continue
             lease = decoded(entry.value) or self._unreadable(key)
             judge = self._judges.setdefault(key, Judge(2 * self._period_ns))
-            judge.saw(entry.revision, asked_ns=asked_ns, answered_ns=answered_ns)
+            if judge.saw(entry.revision, asked_ns=asked_ns, answered_ns=answered_ns):
+                self.ahead_s[lease.host] = ahead_s(lease, time.time())
             if key != self._key and judge.gone(lease.lease_s) and self._evict(key, entry.revision):
                 continue
             present[lease.host] = lease

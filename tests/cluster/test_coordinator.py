@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,7 +22,7 @@ from skerry.runtime.cluster import names
 from skerry.runtime.cluster.bucket import Bucket
 from skerry.runtime.cluster.coordinator import ClusterCoordinator
 from skerry.runtime.cluster.engine import Away, Engine
-from skerry.runtime.cluster.lease import NS
+from skerry.runtime.cluster.lease import NS, Lease
 from skerry.runtime.cluster.presence import DESCRIPTION, boottime_ns
 from skerry.runtime.ports import Deposed, Interrupted
 from tests.cluster.servers import Servers
@@ -538,6 +539,16 @@ def test_hosts_agree_on_keys_and_tell_each_other_where_they_are(hosts: Hosts) ->
 
 
 # ── compare-and-set ──
+
+
+def test_a_host_whose_clock_is_an_hour_ahead_is_seen(hosts: Hosts) -> None:
+    first = hosts.made("a")
+    bucket, key, revision = hosts.bucket, names.host_of("b"), 0
+    while not first.ahead_s.get("b"):
+        ahead = Lease(host="b", nonce="b", pid=1, lease_s=60.0, time_s=time.time() + 3600)
+        revision = bucket.change(key, ahead.encoded(), revision).finish()
+    assert 3590 < first.ahead_s["b"] < 3610
+    first.release()
 
 
 def test_each_of_many_writers_at_once_replaces_what_it_has_read(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skerry.runtime.cluster.lease import NS, Judge, Lease, decoded, holds_until
+from skerry.runtime.cluster.lease import NS, Judge, Lease, ahead_s, decoded, holds_until
 
 MS = 1_000_000
 LEASE_S = 1.0
@@ -115,6 +116,18 @@ def test_a_revision_that_comes_back_begins_anew() -> None:
     now = look(judge, 7, now + LOOK)
     look(judge, 7, now + LOOK)
     assert not judge.gone(LEASE_S)
+
+
+@pytest.mark.parametrize("off_s", [-3600.0, 0.0, 3600.0])
+def test_a_clock_that_is_far_off_is_seen_by_a_renewal(off_s: float) -> None:
+    judge = Judge(SPAN)
+    assert not judge.saw(1, asked_ns=0, answered_ns=0), "when it was written is not known"
+    assert not judge.saw(1, asked_ns=LOOK, answered_ns=LOOK)
+    assert judge.saw(2, asked_ns=2 * LOOK, answered_ns=2 * LOOK)
+    judge.missed()
+    assert not judge.saw(3, asked_ns=3 * LOOK, answered_ns=3 * LOOK), "it may be old"
+    lease = Lease(host="h1", nonce="aa", pid=7, lease_s=10.0, time_s=1_000_000.0 + off_s)
+    assert ahead_s(lease, 1_000_002.0) == (off_s - 2.0 if off_s else 0.0)
 
 
 def test_a_lease_reads_as_it_was_written_and_nothing_else_does() -> None:
