@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from msgspec import structs
+
 from skerry.errors import SkerryError
 from skerry.runtime import as_json
 from skerry.runtime.app import children
@@ -105,13 +107,17 @@ class Linking:
             before, self._reach = self._reach, now
             for host in set(now.silent) - set(before.silent):
                 self._say(f"host {host} does not answer this one; it may answer others")
+            for host in set(now.refusing) - set(before.refusing):
+                self._say(
+                    f"host {host} refuses this one's key, which it should find in the cluster"
+                )
             for host in set(now.detours) - set(before.detours):
                 self._say(
                     f"host {host} does not answer directly: what is said to it goes by way of NATS"
                 )
             for host in {*before.silent, *before.detours} - {*now.silent, *now.detours}:
                 self._say(f"host {host} answers")
-            self._coordinator.tell(detours=now.detours, silent=now.silent)
+            self._coordinator.tell(**structs.asdict(now))
 
     def _compare_clocks(self) -> None:
         """Say whose clock is far from ours: no promise rests on clocks, but timers ring by them."""

@@ -262,6 +262,7 @@ class Part:
                     "workers": lease.workers,
                     "detours": [other for other in lease.detours if other in hosts],
                     "silent": [other for other in lease.silent if other in hosts],
+                    "refusing": [other for other in lease.refusing if other in hosts],
                 }
             )
         return told | {"hosts": found}

@@ -74,6 +74,8 @@ def table(hosts: list[dict[str, Any]]) -> list[str]:
             lines.append(f"{host['name']} reaches {others} by way of NATS, and not directly")
         if host["silent"]:
             lines.append(f"{host['name']} does not reach {', '.join(host['silent'])}")
+        if host["refusing"]:
+            lines.append(f"the key of {host['name']} is refused by {', '.join(host['refusing'])}")
     return lines
 
 

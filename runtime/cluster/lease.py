@@ -55,6 +55,8 @@ class Lease(Struct, frozen=True, kw_only=True):
     """Hosts that its link reaches by way of NATS only."""
     silent: list[str] = []
     """Hosts that its link does not reach."""
+    refusing: list[str] = []
+    """Those of them that do not know its key."""
     leaves: bool = False
     """Whether it gives all its slots away."""
     time_s: float = 0.0

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import struct
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -31,6 +32,9 @@ BEAT_S = 0.5
 
 SILENT_S = 3.0
 """After how long without an answer a connection counts as broken, and is made anew."""
+
+_EVENT = struct.Struct("<H")
+"""What a message of ZeroMQ's monitor begins with."""
 
 DRAIN_MESSAGES = 256
 """Messages taken from one socket per round."""
@@ -128,6 +132,8 @@ class Line:
         self._connect_packets()
         self._connect_talk()
         self._beat_s = 0.0
+        self.refused = False
+        """Whether the other end has not let us in: it does not know our key."""
         self.heard_s = time.monotonic()
         """When the other end last answered directly, or the line was made."""
 
@@ -150,6 +156,9 @@ class Line:
 
     def _connect_packets(self) -> None:
         self._packets = self._connect("packets")
+        self._events = self._packets.get_monitor_socket(
+            zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+        )
         self._connected_s = time.monotonic()
 
     def _connect_talk(self) -> None:
@@ -194,13 +203,15 @@ class Line:
         if now_s < self._beat_s + BEAT_S:
             return
         self._beat_s = now_s
+        for event in received(self._events):
+            self.refused = _EVENT.unpack_from(event[0])[0] == zmq.EVENT_HANDSHAKE_FAILED_AUTH
         send(self._packets, [BEAT])
         if self._around is not None:
             send(self._around, [BEAT])
         self.talk.beat()
         # ZeroMQ gives up where it was refused: the other end may not have known us yet.
         if now_s > max(self.heard_s, self._connected_s) + SILENT_S:
-            self._packets.close(0)
+            self._close_packets()
             self._connect_packets()
         if self._detour is not None and self.up == (self._around is not None):
             self._turn(self._detour)
@@ -235,9 +246,14 @@ class Line:
         self._talking.close(0)
         self._connect_talk()
 
+    def _close_packets(self) -> None:
+        self._packets.disable_monitor()
+        self._packets.close(0)
+
     def close(self) -> None:
         """End all conversations, and let go of the other host."""
         self.talk.close()
+        self._close_packets()
         for socket in self.sockets:
             socket.close(0)
         if self._detour is not None and self._around is not None:

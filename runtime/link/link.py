@@ -174,6 +174,9 @@ class Link:
         return Reach(
             detours=sorted(host for host, detours in found.items() if detours),
             silent=sorted(host for host, detours in found.items() if detours is None),
+            refusing=sorted(
+                line.peer.host for line in self._lines.values() if line.refused and not line.up
+            ),
         )
 
     # ── rounds ──

@@ -83,3 +83,5 @@ class Reach(Struct, frozen=True):
     """Hosts that answer by way of NATS."""
     silent: list[str] = []
     """Hosts that do not answer at all."""
+    refusing: list[str] = []
+    """Those of them that do not let this one in, since they do not know its key."""

@@ -257,6 +257,8 @@ def test_a_host_whose_keys_become_known_later_is_let_in_then(links: list[Linked]
         for _ in range(20):
             c.send(1, b"too early")
             assert not b.socket.poll(20)
+        while late.reach().refusing != ["a", "b"]:
+            pass
         route([*links, late], {**HOMES, 2: "c"})
         carried(c, 1, b, b"now")
         c.close()
