@@ -37,7 +37,7 @@ demo: .venv/.package ## count the words of the standard library's source, with a
 
 .PHONY: test
 test: .venv/.dev ## run every test, in two processes
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: pythons
 pythons: .venv/.dev ## run tests on each other Python from 3.11 up that is found: TESTS=tests/core
