@@ -58,8 +58,9 @@ class Network:
             if not psutil.pid_exists(pid):
                 _remove(pid)  # Its tests were killed.
         self._bridge = f"skt{os.getpid()}"
-        taken = ip("-4", "-o", "address")
-        self._net = next(net for net in NETWORKS if f" {net}." not in taken)
+        taken, first = ip("-4", "-o", "address"), os.getpid() % len(NETWORKS)
+        nets = [*NETWORKS[first:], *NETWORKS[:first]]  # Another process looks from elsewhere on.
+        self._net = next(net for net in nets if f" {net}." not in taken)
         self._numbers = {name: n for n, name in enumerate([OUTSIDE, *hosts], start=1)}
         self._cuts = set[tuple[str, str]]()
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,16 +11,19 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from skerry import TimedOut, Unavailable
 from skerry.runtime.cluster.addresses import LOOPBACK
 from skerry.runtime.cluster.server import Access, configuration
+from tests.cluster.apps import Counter
 from tests.cluster.hosts import Host
 from tests.cluster.namespaces import OUTSIDE, Network, needed
 from tests.cluster.servers import Servers, servers_of
-from tests.cluster.test_hosts import added, burst, in_order, seen, totals
+from tests.cluster.test_hosts import COUNTERS, added, burst, in_order, seen, totals
+from tests.processes.started import CLI, ROOT
 
 pytestmark = needed
 
-NAMES = ["a", "b", "c"]
+NAMES = ["a", "b", "c", "d"]
 
 ROOM = 1 << 30
 """Bytes that a server may keep."""
@@ -110,3 +115,81 @@ def test_hosts_that_are_cut_apart_and_reach_nats_keep_their_shards_and_lose_noth
         assert totals(one) == totals(other) == dict.fromkeys(totals(one), 4)
     assert first.version == second.version == version
     assert "joins again" not in first.said + second.said
+
+
+def test_hosts_of_which_one_hears_the_other_and_is_not_heard_keep_their_shards_and_lose_nothing(
+    host: NewHost, network: Network
+) -> None:
+    first, second = started(host, "a", "b")
+    with first.client() as one, second.client() as other:
+        added(one, 1)
+        version = first.version
+        network.cut_one_way("b", "a")
+        burst(other.options(timeout=60))
+        assert set(added(one, 1).values()) == {2}
+        first.await_said("host b does not answer")
+        second.await_said("host a does not answer")
+        burst(one.options(timeout=60))
+        assert set(added(other, 1).values()) == {3}
+        network.heal()
+        first.await_said("host b answers")
+        second.await_said("host a answers")
+        assert set(added(one, 1).values()) == {4}
+        assert seen(other, 1000) == in_order(1000)
+        assert totals(one) == totals(other) == dict.fromkeys(totals(one), 4)
+    assert first.version == second.version == version
+    assert "joins again" not in first.said + second.said
+
+
+def test_a_host_that_is_cut_off_from_nats_past_its_lease_answers_nothing_old_and_joins_again(
+    host: NewHost, network: Network
+) -> None:
+    first, second = started(host, "a", "b")  # The first one leads.
+    with first.client() as old, second.client() as client:
+        patient = client.options(timeout=60)
+        added(old, 1)
+        burst(client)
+        network.cut("a", OUTSIDE)
+        while second.homes != {"b": 4}:
+            pass
+        assert set(added(client, 1).values()) == {2}
+        burst(patient)
+        for n in range(COUNTERS):
+            with contextlib.suppress(TimedOut, Unavailable):
+                assert old.options(timeout=0.2).ask(Counter.at(f"c{n}").total) == 2
+        assert "joins again" not in first.said
+        network.heal()
+        first.await_said("joins again")
+        for each in (first, second):
+            each.await_homes(a=2, b=2)
+        assert set(added(client, 1).values()) == {3}
+        burst(patient)
+        assert seen(patient, 1500) == in_order(1500)
+    with first.client() as one:
+        assert totals(one) == dict.fromkeys(totals(one), 3)
+
+
+def test_a_host_comes_and_one_leaves_while_another_one_is_killed_and_nothing_is_lost(
+    host: NewHost,
+) -> None:
+    first, second, third = started(host, "a", "b", "c")
+    with first.client() as client:
+        patient = client.options(timeout=60)
+        added(client, 1)
+        burst(client)
+        fourth = host("d")
+        leave = subprocess.Popen([*CLI, "leave", "--data", str(second.data)], cwd=ROOT)
+        while first.homes:
+            pass
+        third.kill()  # Slots move.
+        assert set(added(client, 1).values()) == {2}
+        burst(patient)
+        assert leave.wait(60) == second.await_end() == 0
+        third.start()
+        for each in (first, third, fourth):
+            each.await_homes(a=2, c=2, d=2)
+        assert set(added(client, 1).values()) == {3}
+        burst(patient)
+        assert seen(patient, 1500) == in_order(1500)
+    with fourth.client() as one:
+        assert totals(one) == dict.fromkeys(totals(one), 3)
