@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,8 +15,10 @@ import pytest
 from skerry import TimedOut, Unavailable
 from skerry.runtime.cluster.addresses import LOOPBACK
 from skerry.runtime.cluster.server import Access, configuration
+from tests.cluster import clocks
 from tests.cluster.apps import Counter
-from tests.cluster.hosts import Host
+from tests.cluster.clocks import WallClock
+from tests.cluster.hosts import LEASE_S, Host
 from tests.cluster.namespaces import OUTSIDE, Network, needed
 from tests.cluster.servers import Servers, servers_of
 from tests.cluster.test_hosts import COUNTERS, added, burst, in_order, seen, totals
@@ -71,9 +74,9 @@ def host(
     )
     url = nats.url.replace(LOOPBACK, network.address(OUTSIDE))
 
-    def new(folder: str) -> Host:
+    def new(folder: str, *by: str) -> Host:
         options = ("--workers", "2", "--address", network.address(folder))
-        by = network.inside(folder)
+        by = (*network.inside(folder), *by)
         made.append(Host(tmp_path / folder, url, *options, target=f"{program}:app", by=by))
         made[-1].start()
         return made[-1]
@@ -185,11 +188,40 @@ def test_a_host_comes_and_one_leaves_while_another_one_is_killed_and_nothing_is_
         assert set(added(client, 1).values()) == {2}
         burst(patient)
         assert leave.wait(60) == second.await_end() == 0
-        third.start()
-        for each in (first, third, fourth):
-            each.await_homes(a=2, c=2, d=2)
+        while first.homes.keys() != {"a", "d"} or first.homes != fourth.homes:
+            pass
         assert set(added(client, 1).values()) == {3}
         burst(patient)
         assert seen(patient, 1500) == in_order(1500)
     with fourth.client() as one:
         assert totals(one) == dict.fromkeys(totals(one), 3)
+
+
+@clocks.needed
+def test_a_host_whose_clock_is_set_an_hour_wrong_keeps_its_lease_and_loses_nothing(
+    host: NewHost, tmp_path: Path
+) -> None:
+    clock = WallClock(tmp_path)
+    first, second = host("a", *clock.inside), host("b")
+    for each in (first, second):
+        each.await_homes(a=2, b=2)
+    with first.client() as one, second.client() as other:
+        version = first.version
+        assert set(added(one, 1).values()) == {1}
+        clock.set(3600)
+        burst(other)
+        wanted = added(one, 1)
+        assert set(wanted.values()) == {2}
+        clock.set(-3600)
+        burst(other)
+        until_s = time.monotonic() + 1.2 * float(LEASE_S)
+        while time.monotonic() < until_s:
+            told = added(one, 1)
+            assert told == {key: value + 1 for key, value in wanted.items()}
+            wanted = told
+        clock.set(0)
+        burst(one)
+        assert seen(other, 1500) == in_order(1500)
+        assert totals(one) == totals(other) == wanted
+    assert first.version == second.version == version
+    assert "joins again" not in first.said + second.said
