@@ -249,7 +249,8 @@ def _refuse(engine: Engine) -> None:
     if "permissions violation" in said.lower():
         raise SkerryError(
             f"NATS at {_at(engine)} forbids what skerry needs ({said}). Allow its user to publish to "
-            f"$JS.API.>, $KV.skerry-> and skerry-*, and to subscribe to _INBOX.>."
+            f"$JS.API.>, $KV.skerry-APP.>, skerry-APP-snapshots.>, skerry-APP-link.* and *, and to "
+            f"subscribe to _INBOX.> and skerry-APP-link.*, with the app's name for APP."
         )
 
 
