@@ -20,11 +20,11 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
-import nats
 from nats.aio.client import Client
 from nats.errors import (
     ConnectionClosedError,
     ConnectionReconnectingError,
+    Error,
     FlushTimeoutError,
     NoRespondersError,
     NoServersError,
@@ -72,6 +72,26 @@ class Away(Unavailable):
 
 class Closed(Away):
     """The connection was closed by its owner: asking again is of no use."""
+
+
+class Plain(Error):
+    """A URL says tls://, and the server does not ask for TLS. So it is not the one that was meant, or
+    somebody stands in between."""
+
+    def __str__(self) -> str:
+        return "the URL says tls://, and the server does not offer TLS"
+
+
+class _Client(Client):
+    """The library's client. That one takes tls:// for nats://, and leaves it to the server."""
+
+    def _connect_command(self) -> bytes:
+        """Return what tells the server who we are: nothing goes to a server of tls:// without TLS."""
+        server = self._current_server
+        assert server is not None, "it was connected to"
+        if server.uri.scheme == "tls" and not self._server_info.get("tls_required"):
+            raise Plain
+        return super()._connect_command()
 
 
 class Engine:
@@ -167,19 +187,22 @@ class Engine:
         async with self._connecting:
             # The library's own closes for good after some errors.
             if self._client is None or self._client.is_closed:
-                self._client = await nats.connect(
-                    self._urls,
-                    **_access(self._urls),
-                    name=self._name,
-                    connect_timeout=CONNECT_S,
-                    reconnect_time_wait=0.2,
-                    max_reconnect_attempts=-1,
-                    ping_interval=PING_S,
-                    pending_size=-1,  # Nothing is kept to be sent after its caller has given up.
-                    error_cb=self._hear,
-                )
+                client = _Client()
+                await client.connect(self._urls, error_cb=self._hear, **self._options())
+                self._client = client
                 self.complaint = ""
         return self._client
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            **_access(self._urls),
+            "name": self._name,
+            "connect_timeout": CONNECT_S,
+            "reconnect_time_wait": 0.2,
+            "max_reconnect_attempts": -1,
+            "ping_interval": PING_S,
+            "pending_size": -1,  # Nothing is kept to be sent after its caller has given up.
+        }
 
     async def _hear(self, error: Exception) -> None:
         """Keep an error for whoever asks next; nobody else needs to know."""

@@ -25,7 +25,7 @@ from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 from skerry.errors import SkerryError, StoreDamaged
 from skerry.runtime.cluster import names, probe, settings
 from skerry.runtime.cluster.bucket import ASK_S, PAUSE_S, Bucket
-from skerry.runtime.cluster.engine import Away, Closed, Engine
+from skerry.runtime.cluster.engine import Away, Closed, Engine, Plain
 from skerry.runtime.ports import Interrupted
 from skerry.runtime.printable import Say
 
@@ -251,6 +251,17 @@ def _refuse(engine: Engine) -> None:
             f"NATS at {_at(engine)} forbids what skerry needs ({said}). Allow its user to publish to "
             f"$JS.API.>, $KV.skerry-APP.>, skerry-APP-snapshots.>, skerry-APP-link.* and *, and to "
             f"subscribe to _INBOX.> and skerry-APP-link.*, with the app's name for APP."
+        )
+    if said == str(Plain()):
+        raise SkerryError(
+            f"NATS at {_at(engine)} is not spoken with: {said}. Turn TLS on in its configuration, with "
+            f"a `tls` block, or say nats:// if the network is yours alone."
+        )
+    if "certificate_verify_failed" in said.lower():
+        raise SkerryError(
+            f"NATS at {_at(engine)} has a certificate that is not trusted here, or not for this "
+            f"name ({said}). Put the certificate of the authority that signed it into a file, and "
+            f"name that in SSL_CERT_FILE."
         )
 
 

@@ -1,4 +1,4 @@
-"""What lets a host into NATS that is guarded: a user with few permissions."""
+"""What lets a host into NATS that is guarded: a user with few permissions, and TLS."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from skerry.errors import SkerryError
 from skerry.runtime.cluster import server
 from tests.cluster.apps import Counter, Filled
 from tests.cluster.hosts import Host
-from tests.processes.started import ROOT
+from tests.processes.started import ROOT, launcher
 
 yaml = pytest.importorskip("yaml")
 
@@ -179,3 +179,69 @@ def test_the_manifests_host_needs_exactly_the_permissions_of_the_values(
             used = log.subjects(kind)
             unused = [p for p in allowed["allow"] if not any(covers(p, each) for each in used)]
             assert unused == []
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> Path:
+    """A folder with the certificate of a new authority, ca.crt, and one that it signed, nats.crt."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs the program openssl, which makes certificates")
+    (tmp_path / "names").write_text("subjectAltName=IP:127.0.0.1\n")
+    new = "-newkey rsa:2048 -nodes -days 2"
+    for command in (
+        f"req -x509 {new} -subj /CN=authority -keyout ca.key -out ca.crt",
+        "req -newkey rsa:2048 -nodes -subj /CN=nats -keyout nats.key -out nats.csr",
+        "x509 -req -in nats.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile names "
+        "-out nats.crt",
+    ):
+        subprocess.run(["openssl", *command.split()], cwd=tmp_path, check=True, capture_output=True)
+    return tmp_path
+
+
+@contextmanager
+def nats_with_tls(folder: Path) -> Iterator[str]:
+    """Run a server that refuses clients without TLS; its URL."""
+    tls = {"cert_file": str(folder / "nats.crt"), "key_file": str(folder / "nats.key")}
+    user = {"user": "shop", "password": PASSWORD}
+    with nats_server(folder, tls=tls, authorization=user, jetstream=jetstream(folder)) as port:
+        yield f"tls://shop:{PASSWORD}@127.0.0.1:{port}"
+
+
+def test_hosts_and_clients_reach_nats_by_tls_with_an_authority_of_ones_own(
+    certificates: Path, program: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificates / "ca.crt"))
+    with nats_with_tls(certificates) as url:
+        host = Host(certificates / "h1", url, "--workers", "1", target=program)
+        host.start()
+        try:
+            host.await_serving()
+            with Client(cluster=url, app="shop") as client:
+                assert client.ask(Counter.at("c").add, 1) == 1
+        finally:
+            host.end()
+
+
+def test_a_server_whose_certificate_is_not_trusted_is_refused_with_the_next_step(
+    certificates: Path, program: str
+) -> None:
+    with nats_with_tls(certificates) as url:
+        data = str(certificates / "h1")
+        told = launcher("run", program, "--cluster", url, "--host", "h1", "--data", data)
+    assert told.returncode == 1
+    assert "CERTIFICATE_VERIFY_FAILED" in told.stderr and "SSL_CERT_FILE" in told.stderr
+    assert PASSWORD not in told.stderr
+
+
+def test_no_password_goes_to_a_server_without_tls_if_the_url_says_tls(
+    tmp_path: Path, program: str
+) -> None:
+    """Somebody who stands in between could leave out that the server wants TLS."""
+    with nats_server(tmp_path, jetstream=jetstream(tmp_path), trace=True) as port:
+        url = f"tls://shop:{PASSWORD}@127.0.0.1:{port}"
+        data = str(tmp_path / "h1")
+        told = launcher("run", program, "--cluster", url, "--host", "h1", "--data", data)
+        log = (tmp_path / "server.log").read_text()
+    assert told.returncode == 1
+    assert "does not offer TLS" in told.stderr
+    assert "<<- [CONNECT" not in log
