@@ -247,7 +247,8 @@ class Line:
         self._connect_talk()
 
     def _close_packets(self) -> None:
-        self._packets.disable_monitor()
+        self._packets.disable_monitor()  # Which leaves its other end to the collector.
+        self._events.close(0)
         self._packets.close(0)
 
     def close(self) -> None:
