@@ -14,7 +14,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from skerry.errors import Unavailable
+from skerry.errors import StoreDamaged, Unavailable
 from skerry.runtime.core.commit import Decoded
 from skerry.runtime.core.events import SLOTS, Commit
 from skerry.runtime.description import Description, Running
@@ -30,6 +30,10 @@ class Last(Struct, frozen=True):
 
 
 # ── a shard's log ──
+
+
+class LogDamaged(StoreDamaged):
+    """A log in a cluster does not hold what was written. What lies on this host can't mend it."""
 
 
 class LogSnapshot(Protocol):

@@ -14,7 +14,7 @@ from skerry.runtime.app.machine import oom_kills
 from skerry.runtime.app.watch import RESTARTS_WITHIN_S, GiveUp, Restart
 from skerry.runtime.printable import Say
 from skerry.runtime.store.check import check_apart
-from skerry.runtime.worker.assignment import AGAIN, DAMAGED, HOPELESS
+from skerry.runtime.worker.assignment import AGAIN, DAMAGED, HOPELESS, LOG_DAMAGED
 
 RETRY_S = 5.0
 """How long a worker that can't go on waits until it is tried again, where that does not end the app."""
@@ -37,6 +37,9 @@ class Ends:
         if ended.deliberate and ended.code == DAMAGED:
             self._say(f"worker {shard} stopped: its store needs a person. The app ends.")
             return DAMAGED
+        if ended.deliberate and ended.code == LOG_DAMAGED:
+            # Did this host end, the next one that takes the shard over would, too, and then all.
+            return self._given_up(child, f"the log of shard {shard} needs a person", patient=True)
         if ended.deliberate and ended.code == HOPELESS:
             return self._given_up(child, f"worker {shard} stopped for the reason above", patient)
         kills_before, self._oom_kills = self._oom_kills, oom_kills()

@@ -28,12 +28,12 @@ from skerry.runtime.cluster import joining, names
 from skerry.runtime.cluster.coordinator import ClusterCoordinator
 from skerry.runtime.cluster.engine import Engine
 from skerry.runtime.cluster.local import unfit
-from skerry.runtime.cluster.log import LogDamaged
 from skerry.runtime.cluster.replica import label_of
 from skerry.runtime.cluster.snapshots import Snapshots
 from skerry.runtime.cluster.stream import JetStream
 from skerry.runtime.config import Cluster, Config
 from skerry.runtime.description import Description, boot_id
+from skerry.runtime.ports import LogDamaged
 from skerry.runtime.printable import Say
 
 

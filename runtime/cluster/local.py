@@ -19,9 +19,10 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from skerry.errors import SkerryError, StoreDamaged
-from skerry.runtime.cluster.log import Astray, LogDamaged, ReplicatedLog
+from skerry.runtime.cluster.log import Astray, ReplicatedLog
 from skerry.runtime.cluster.snapshot_pointer import Pointer
 from skerry.runtime.cluster.snapshots import Outdated
+from skerry.runtime.ports import LogDamaged
 from skerry.runtime.printable import Say
 from skerry.runtime.store import label as labels
 from skerry.runtime.store.label import Label

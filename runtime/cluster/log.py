@@ -34,7 +34,7 @@ from skerry.runtime.cluster.appending import (
 )
 from skerry.runtime.core import commit as records
 from skerry.runtime.core.commit import Decoded
-from skerry.runtime.ports import Last, LogSnapshot
+from skerry.runtime.ports import Last, LogDamaged, LogSnapshot
 from skerry.runtime.store.disk import sealed, sealed_size, unsealed
 from skerry.runtime.store.segment import LENGTH
 from skerry.runtime.store.segments import Segments
@@ -81,10 +81,6 @@ def _unpacked(body: bytes) -> Iterator[bytes]:
         (size,) = LENGTH.unpack_from(body, at)
         at += LENGTH.size + size
         yield body[at - size : at]
-
-
-class LogDamaged(StoreDamaged):
-    """The stream does not hold what was written. What lies on this host can't mend it."""
 
 
 class Astray(SkerryError):

@@ -19,7 +19,7 @@ from nats.js.errors import APIError, NotFoundError
 
 from skerry.runtime.cluster.appending import Acked, Found, Missing, Refused, Unknown
 from skerry.runtime.cluster.engine import Away, Engine
-from skerry.runtime.cluster.log import LogDamaged
+from skerry.runtime.ports import LogDamaged
 
 ASK_S = 5.0
 """How long an answer may take."""

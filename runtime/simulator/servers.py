@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 from skerry.runtime.cluster.appending import Acked, Found, Missing, Refused, Unknown
-from skerry.runtime.cluster.log import LogDamaged
+from skerry.runtime.ports import LogDamaged
 from skerry.runtime.simulator.network import Network
 from skerry.testing import Faults
 

@@ -18,6 +18,9 @@ from skerry.runtime.gateway import places
 DAMAGED, HOPELESS = 3, 5
 """Exit codes after which a worker is not started again."""
 
+LOG_DAMAGED = 6
+"""Exit code of a start that found the log in the cluster damaged: another host would find the same."""
+
 AGAIN = 75
 """Exit code of a start that failed for a cause that may pass."""
 

@@ -41,12 +41,12 @@ from skerry.runtime.core.shard import Shard
 from skerry.runtime.core.streams.links import Fenced
 from skerry.runtime.gateway.listener import Listener, callers_that_fit, raise_limit
 from skerry.runtime.gateway.protocol import Control
-from skerry.runtime.ports import WorkerStore
+from skerry.runtime.ports import LogDamaged, WorkerStore
 from skerry.runtime.printable import say
 from skerry.runtime.store.store import LmdbStore
 from skerry.runtime.transport.pipe import Pipe
 from skerry.runtime.worker import heartbeat
-from skerry.runtime.worker.assignment import AGAIN, DAMAGED, HOPELESS, Assignment
+from skerry.runtime.worker.assignment import AGAIN, DAMAGED, HOPELESS, LOG_DAMAGED, Assignment
 from skerry.runtime.worker.copies import Copies
 from skerry.runtime.worker.driver import Driver
 from skerry.runtime.worker.heartbeat import Heartbeat
@@ -352,8 +352,8 @@ def _start(assignment: Assignment, lifeline: int) -> Worker:
 def main() -> int:
     """Run a worker; return its exit code.
 
-    0: it was stopped. 3: its store is damaged, or its disk failed. 5: it has named another cause
-    that a restart does not mend. 75: the cause may pass. Any other: it crashed.
+    0: it was stopped. 3: its store is damaged, or its disk failed. 5: it has named another cause that
+    a restart does not mend. 6: its log is damaged, in a cluster. 75: the cause may pass. Else: it crashed.
     """
     assignment = as_json.decode(sys.stdin.buffer.readline(), Assignment)
     code = 1
@@ -369,7 +369,7 @@ def _run(assignment: Assignment, lifeline: int) -> int:
     try:
         worker = _start(assignment, lifeline)
     except StoreDamaged as damage:
-        return _end(damage, DAMAGED)
+        return _end(damage, LOG_DAMAGED if isinstance(damage, LogDamaged) else DAMAGED)
     except Unavailable as error:
         return _end(error, AGAIN)
     except SkerryError as error:

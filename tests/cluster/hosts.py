@@ -102,6 +102,10 @@ class Host:
         moves = found is None or found.goal or found.placement.coming
         return {} if found is None or moves else dict(Counter(found.homes.values()))
 
+    def shards_of(self, host: str) -> list[int]:
+        """The shards that a host has, as this one knows."""
+        return [shard for shard, home in self._described.homes.items() if home == host]
+
     @property
     def version(self) -> int:
         """The version of the placement."""
@@ -141,6 +145,12 @@ class Host:
         assert self._process is not None
         self._process.wait()
         (self.data / "run.json").unlink(missing_ok=True)
+
+    def kill_workers(self) -> None:
+        """Kill its workers, and nothing else."""
+        for process in self._processes():
+            if "skerry.runtime.worker.process" in process.cmdline():
+                process.kill()
 
     def freeze(self) -> None:
         """Stop all its processes in the midst of what they do."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from nats.aio.client import Client as Nats
 
 from skerry import Client, TimedOut, Unavailable
 from skerry.runtime.cluster import names
@@ -401,6 +402,41 @@ def test_an_app_of_one_machine_goes_on_in_a_cluster_by_a_backup(
     assert told.returncode != 0
     assert "has the app" in told.stderr
     assert not (tmp_path / "again").exists()
+
+
+def test_a_log_that_is_damaged_stops_its_shard_only_until_it_is_mended(
+    host: NewHost, nats: Servers
+) -> None:
+    hosts = host("a", "--workers", "1"), host("b", "--workers", "1")
+    hosts[1].await_homes(a=1, b=1)
+    with hosts[0].client() as client:
+        wanted = added(client, 1)
+    (shard,) = hosts[1].shards_of("b")
+    engine = Engine(nats.servers, name="test")
+    log = names.log_of(hosts[1].app, hosts[1].incarnation, shard)
+
+    def edit(max_age: float) -> None:
+        async def ask(client: Nats) -> None:
+            config = (await client.jetstream().stream_info(log)).config
+            await client.jetstream().update_stream(config, max_age=max_age)
+
+        engine.run(ask, 10)
+
+    edit(3600)
+    hosts[1].kill_workers()
+    hosts[1].await_said("was edited")
+    hosts[1].await_said("The others serve on")
+    with hosts[0].client() as client:
+        found: dict[str, int] = {}
+        for name in wanted:
+            with contextlib.suppress(TimedOut, Unavailable):
+                found[name] = client.options(timeout=0.5).ask(Counter.at(name).total)
+        assert found, "those on the other host"
+        assert found.keys() < wanted.keys()
+        edit(0)
+        assert added(client, 1) == {name: total + 1 for name, total in wanted.items()}
+    assert [each.code for each in hosts] == [None, None]
+    engine.close()
 
 
 def test_another_app_s_folder_and_a_copy_without_its_cluster_are_refused(host: NewHost) -> None:

@@ -12,10 +12,11 @@ from msgspec.structs import replace
 
 from skerry.errors import SkerryError
 from skerry.runtime.cluster import local
-from skerry.runtime.cluster.log import LogDamaged, ReplicatedLog
+from skerry.runtime.cluster.log import ReplicatedLog
 from skerry.runtime.cluster.snapshot_pointer import Pointer
 from skerry.runtime.core import commit as records
 from skerry.runtime.core.events import Commit, CommitNo
+from skerry.runtime.ports import LogDamaged
 from skerry.runtime.store import label as labels
 from skerry.runtime.store.label import Label
 from skerry.runtime.store.store import LmdbStore

@@ -20,9 +20,9 @@ from skerry.runtime.cluster.appending import (
     Step,
     Unknown,
 )
-from skerry.runtime.cluster.log import Astray, LogDamaged, Replaced, ReplicatedLog
+from skerry.runtime.cluster.log import Astray, Replaced, ReplicatedLog
 from skerry.runtime.core import commit as records
-from skerry.runtime.ports import Last
+from skerry.runtime.ports import Last, LogDamaged
 from skerry.runtime.store.segments import Segments
 from tests.cluster.unsteady import NAME, Unsteady
 

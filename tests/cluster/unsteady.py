@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterator
 
 from skerry.runtime.cluster.appending import Acked, Found, Missing, Refused, Unknown
-from skerry.runtime.cluster.log import LogDamaged
+from skerry.runtime.ports import LogDamaged
 
 NAME = "skerry-test-0"
 
