@@ -46,7 +46,8 @@ class Leading(Mover):
     def next(self, host: Host, now: Described) -> Described | None:
         """What the description should say once shards are where they should be."""
         placement, goal = now.placement, now.goal
-        machines = self._cluster.reached(host, now)
+        ours = {*placement.members, *goal}  # Others have left, and their hosts may not know yet.
+        machines = [m for m in self._cluster.reached(host, now) if m.id in ours]
         for machine in machines:
             shard, driver = machine.shard, machine.driver
             if shard is None or driver is None or shard.standing().version >= placement.version:
