@@ -30,7 +30,7 @@ def usable_cores() -> list[int]:
 
 
 class Pins:
-    """The cores of workers: each has one of its own, while there are as many."""
+    """The cores of workers: each has one of its own, while they are as many as the cores."""
 
     def __init__(self) -> None:
         self._pids: list[list[int]] = []
@@ -39,11 +39,11 @@ class Pins:
         """Give the processes of each worker their cores, if they are others than the last time."""
         if pids == self._pids:
             return
-        self._pids, cores = pids, usable_cores()
+        self._pids, cores = pids, os.sched_getaffinity(0)
         for place, own in enumerate(pids):
-            core = placer.core_of(place, len(pids), cores)
+            core = placer.core_of(place, len(pids), sorted(cores))
             for pid in own:
-                _keep_to(pid, os.sched_getaffinity(0) if core is None else {core})
+                _keep_to(pid, cores if core is None else {core})
 
 
 def _keep_to(pid: int, cores: Collection[int]) -> None:

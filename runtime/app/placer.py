@@ -94,5 +94,9 @@ def reassigned(old: Placement, owners: Mapping[int, int]) -> Placement | None:
 
 
 def core_of(worker: int, workers: int, cores: Sequence[int]) -> int | None:
-    """Return the core that a worker keeps to; None: there are too few for each to have its own."""
-    return cores[worker] if workers <= len(cores) else None
+    """Return the core that a worker keeps to; None: it runs where the system puts it.
+
+    Only workers that are as many as the cores keep to one each. Fewer leave the choice to the system,
+    which knows what else runs here: other apps, or other hosts of this one.
+    """
+    return cores[worker] if workers == len(cores) else None

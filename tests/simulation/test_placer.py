@@ -29,6 +29,7 @@ def test_every_placement_deals_all_slots_evenly_to_shards_that_are_new(
         assert max(slots.values()) - min(slots.values()) <= 1
 
 
-def test_a_worker_keeps_to_a_core_while_there_is_one_for_each() -> None:
-    assert [placer.core_of(worker, 2, [3, 5, 7]) for worker in range(2)] == [3, 5]
+def test_workers_keep_to_a_core_each_only_when_they_are_as_many_as_the_cores() -> None:
+    assert [placer.core_of(worker, 3, [3, 5, 7]) for worker in range(3)] == [3, 5, 7]
     assert placer.core_of(0, 4, [3, 5, 7]) is None
+    assert placer.core_of(0, 2, [3, 5, 7]) is None
