@@ -18,13 +18,13 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from skerry.errors import SkerryError
+from skerry.errors import SkerryError, Unavailable
 from skerry.runtime.app import directory
 from skerry.runtime.app.backup import restore
 from skerry.runtime.app.membership import folder_of
 from skerry.runtime.cluster import joining, names
 from skerry.runtime.cluster.bucket import Bucket, Overtaken
-from skerry.runtime.cluster.engine import Engine
+from skerry.runtime.cluster.engine import Away, Engine
 from skerry.runtime.cluster.log import NewLog
 from skerry.runtime.cluster.presence import DESCRIPTION
 from skerry.runtime.cluster.snapshots import Snapshots
@@ -58,18 +58,35 @@ def restore_into(servers: list[str], backup: Path, data: Path, say: Say) -> Desc
             for shard in app.placement.members:
                 say(f"sending shard {shard} …")
                 _send(engine, app, shard, data, replicas)
-            value = sealed_file.encoded(app, indent=1)
-            bucket.change(DESCRIPTION, value, revision).finish()
-        except BaseException as error:
-            with suppress(SkerryError):
-                _remove(engine, app, replicas)
-            shutil.rmtree(data, ignore_errors=True)
-            if isinstance(error, Overtaken):
-                raise SkerryError(f"{_there(engine, known.app)} Nothing was restored.") from None
+        except BaseException:
+            _undo(engine, app, data, replicas)
             raise
+        if not _described(bucket, app, revision):
+            _undo(engine, app, data, replicas)
+            raise SkerryError(f"{_there(engine, known.app)} Nothing was restored.")
     finally:
         engine.close()
     return app
+
+
+def _described(bucket: Bucket, app: Description, revision: int) -> bool:
+    """Write the description; tell whether it is this one that the cluster has. Raises Unavailable: that
+    is not known, so what was made stays: hosts may run on it."""
+    try:
+        bucket.change(DESCRIPTION, sealed_file.encoded(app, indent=1), revision).finish()
+        return True
+    except Overtaken:
+        # By a host that has found it already, perhaps, while our answer was lost.
+        there = bucket.get(DESCRIPTION).value
+        place = f"The key {DESCRIPTION} of the bucket {bucket.name} in NATS"
+        return there is not None and (
+            directory.decoded(there, place, "Remove it there.").incarnation == app.incarnation
+        )
+    except Away as away:
+        raise Unavailable(
+            f"{away} Whether the app {app.app!r} was restored is not known. When NATS is back, "
+            f"`skerry run --cluster` runs it if it was; else `skerry restore` says what to remove."
+        ) from away
 
 
 def _vacant(engine: Engine, bucket: Bucket, app: str) -> int:
@@ -113,7 +130,10 @@ def _send(engine: Engine, app: Description, shard: int, data: Path, replicas: in
         shutil.rmtree(copy, ignore_errors=True)
 
 
-def _remove(engine: Engine, app: Description, replicas: int) -> None:
-    for shard in app.placement.members:
-        JetStream(engine, names.log_of(app.app, app.incarnation, shard)).delete()
-        Snapshots(engine, app.app, app.incarnation, shard, replicas).remove()
+def _undo(engine: Engine, app: Description, data: Path, replicas: int) -> None:
+    """Remove what was made, as far as NATS can be reached."""
+    with suppress(SkerryError):
+        for shard in app.placement.members:
+            JetStream(engine, names.log_of(app.app, app.incarnation, shard)).delete()
+            Snapshots(engine, app.app, app.incarnation, shard, replicas).remove()
+    shutil.rmtree(data, ignore_errors=True)

@@ -59,7 +59,8 @@ class Entry(Struct, frozen=True):
 
 
 class Overtaken(SkerryError):
-    """Another write has replaced the revision that a change was to replace."""
+    """Another write has replaced the revision that a change was to replace; or the change itself has, its
+    answer was lost, and another write has replaced it since."""
 
 
 class Bucket:
@@ -162,8 +163,8 @@ class Change:
     def attempt(self, timeout_s: float = ASK_S) -> int:
         """Try once; return the new revision.
 
-        Raises Overtaken: another write stands there, and this change is never made now. Away: the
-        outcome is unknown, and another attempt may tell.
+        Raises Overtaken: another write stands there, and this change is not made any more; nobody knows
+        whether it stood there before. Away: the outcome is unknown, and another attempt may tell.
         """
         try:
             return self._publish(timeout_s)

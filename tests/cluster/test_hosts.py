@@ -11,12 +11,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from nats.aio.client import Client as Nats
 
 from skerry import Client, TimedOut, Unavailable
-from skerry.runtime.cluster import names
+from skerry.errors import SkerryError
+from skerry.runtime.app import directory, transfer
+from skerry.runtime.cluster import joining, names
+from skerry.runtime.cluster.bucket import Change, Overtaken
 from skerry.runtime.cluster.engine import Engine
 from skerry.runtime.cluster.stream import JetStream
+from skerry.runtime.description import Description
+from skerry.runtime.store import sealed_file
 from tests.cluster.apps import Counter, Filled, Receiver, Sender
 from tests.cluster.hosts import Host
 from tests.cluster.servers import Servers
@@ -402,6 +408,42 @@ def test_an_app_of_one_machine_goes_on_in_a_cluster_by_a_backup(
     assert told.returncode != 0
     assert "has the app" in told.stderr
     assert not (tmp_path / "again").exists()
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_restore_whose_answer_was_lost_keeps_what_hosts_have_taken_over_since(
+    ours: bool, host: NewHost, nats: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, alone = tmp_path / "kept", tmp_path / "alone"
+    with running(alone, "--serve", "--workers", "1", target=f"{tmp_path / 'program.py'}:app"):
+        assert launcher("backup", str(kept), "--data", str(alone)).returncode == 0
+    finish = Change.finish
+
+    def overtaken(change: Change) -> int:
+        """A host, or another restore, writes in the moment before the change is answered."""
+        description = sealed_file.decoded(change._value or b"", Description)
+        other = replace(description, generation=description.generation + 1)
+        if ours:
+            finish(change)
+        else:
+            other = replace(other, incarnation="00" * 16)
+        there = change._bucket.get(change._key)
+        finish(change._bucket.change(change._key, sealed_file.encoded(other), there.revision))
+        raise Overtaken
+
+    monkeypatch.setattr(Change, "finish", overtaken)
+    known = directory.load(kept)
+    assert known is not None
+    engine = Engine(nats.servers, name="test")
+    if ours:
+        app = transfer.restore_into(nats.servers, kept, tmp_path / "a", print)
+        assert joining.logs(engine, known.app) == [names.log_of(app.app, app.incarnation, 0)]
+    else:
+        with pytest.raises(SkerryError, match="Nothing was restored"):
+            transfer.restore_into(nats.servers, kept, tmp_path / "a", print)
+        assert not joining.logs(engine, known.app)
+    assert (tmp_path / "a").exists() == ours
+    engine.close()
 
 
 def test_a_log_that_is_damaged_stops_its_shard_only_until_it_is_mended(
