@@ -53,6 +53,16 @@ def hints_of(thing: Any, what: str) -> dict[str, Any]:
         ) from error
 
 
+def returned(function: Any) -> Any:
+    """Return what a function is annotated to return; Any where nothing says it."""
+    if isinstance(function, type):
+        return function
+    try:
+        return typing.get_type_hints(function, include_extras=True).get("return", Any)
+    except Exception:  # A builtin, or annotations that name what is not there.
+        return Any
+
+
 def _written(thing: Any) -> dict[str, Any]:
     """Return annotations without evaluating any of them."""
     if sys.version_info >= (3, 14):

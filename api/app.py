@@ -17,11 +17,11 @@ from skerry.entity import Entity, EntityMeta
 from skerry.entity_type import EntityType
 from skerry.errors import BadApp
 from skerry.host import launch
-from skerry.stream import compile
 from skerry.stream.builder import Stream, check_source
-from skerry.stream.compile import Outlet, Pipeline
+from skerry.stream.compile import Compiled, Pipeline
 from skerry.stream.ends import Source
 from skerry.stream.graph import FromOutput, FromSource, Graph, ToEntity
+from skerry.stream.outlet import Outlet
 from skerry.stream.outputs import Output
 
 if TYPE_CHECKING:
@@ -71,9 +71,11 @@ class App:
         if not isinstance(retries, int) or not 0 <= retries <= RETRIES_MAX:
             raise BadApp(f"App {name}: retries is 0 to {RETRIES_MAX}, not {retries!r}.")
         self.name, self.retries = name, retries
-        self.types: dict[str, EntityType] = {}
+        self._declared: dict[str, EntityType] = {}
         self.graph = Graph(name)
         """The nodes of the app's streams."""
+        self._compiled: tuple[int, Compiled] | None = None
+        """The graph as it runs, when it had so many nodes."""
         for output in outputs:
             if not isinstance(output, Output):
                 raise BadApp(f"App {name}: outputs are made by Output(…), not {output!r:.80}.")
@@ -83,9 +85,9 @@ class App:
             if not isinstance(cls, EntityMeta) or cls is Entity:
                 raise BadApp(f"App {name}: {cls!r} is no subclass of skerry.Entity.")
             kind: EntityType = cls.__skerry__
-            if kind.name in self.types:
+            if kind.name in self._declared:
                 raise BadApp(f"App {name}: two entity types are called {kind.name!r}.")
-            self.types[kind.name] = kind
+            self._declared[kind.name] = kind
             named = {kind.schema_id: kind.name}
             named |= {h.id: f"{kind.name}.{h.name}" for h in kind.handlers.values()}
             for id, what in named.items():
@@ -96,18 +98,34 @@ class App:
     @property
     def renamed(self) -> dict[str, str]:
         """The classes that were renamed with `was=`: their name, and the one they are stored under."""
-        kinds = self.types.values()
+        kinds = self._declared.values()
         return {kind.cls.__name__: kind.name for kind in kinds if kind.cls.__name__ != kind.name}
 
     @property
     def pipelines(self) -> list[Pipeline]:
         """The app's sources with their stages, compiled as they are declared by now."""
-        return compile.pipelines(self.graph)
+        return self._as_declared().pipelines
 
     @property
     def outlets(self) -> dict[str, Outlet]:
         """The app's outputs with their stages and sinks, compiled as they are declared by now."""
-        return compile.outlets(self.graph)
+        return self._as_declared().outlets
+
+    @property
+    def types(self) -> dict[str, EntityType]:
+        """The app's entity types by name, with those of stages that are declared by now."""
+        return self._as_declared().types
+
+    def _as_declared(self) -> Compiled:
+        """Return the graph compiled, again only if nodes were added: they never change."""
+        size = len(self.graph.nodes)
+        if self._compiled is None or self._compiled[0] != size:
+            self._compiled = size, Compiled(self.graph, self._declared)
+        return self._compiled[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Travel by value without what can be compiled again."""
+        return {**self.__dict__, "_compiled": None}
 
     def source(self, source: Source[T], *, name: str | None = None) -> Stream[T]:
         """Begin a stream with the items of a source.
@@ -173,7 +191,7 @@ class App:
     def check_targets(self) -> None:
         """Check that the entities which streams send to are in the app. Raises BadApp."""
         for node in self.graph.nodes.values():
-            if isinstance(node, ToEntity) and node.handler.entity not in self.types:
+            if isinstance(node, ToEntity) and node.handler.entity not in self._declared:
                 root, handler = self.graph.root_of(node.name), node.handler
                 raise BadApp(
                     f"App {self.name}: the source {root.name!r} sends to "

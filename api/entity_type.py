@@ -6,6 +6,7 @@ state of an older release is read by the names of its fields.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import types
 import typing
@@ -75,6 +76,12 @@ class EntityType:
             if not made.private:  # Verbs find what they may send to by this, at no price.
                 called.handler = made  # type: ignore[attr-defined]
             setattr(reference, name, called)
+
+    def with_handler(self, made: Handler) -> EntityType:
+        """Return this type with one more handler, which no reference names."""
+        kind = copy.copy(self)
+        kind.handlers = {**self.handlers, made.name: made}
+        return kind
 
     def _check_defaults(self) -> None:
         """Refuse a default that can't be stored. Raises TypeError."""

@@ -7,12 +7,13 @@ column. Imports msgspec; knows nothing of where messages go.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import typing
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from itertools import chain, repeat
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
@@ -21,6 +22,9 @@ from skerry.arguments import INLINE, NO_ARGS, Args, Arguments, Param
 from skerry.errors import Failed, InvalidMessage, Rejected, SkerryError
 from skerry.limits import measured
 from skerry.roundtrip import RoundTrip
+
+if TYPE_CHECKING:
+    from skerry.stream.columns import Pass
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -85,9 +89,26 @@ class Handler:
             raise TypeError(f"{what}: {error}") from error
         self._returned = RoundTrip(self.returns)
         self.encode_reply = self._reply_encoder()
+        self.stage = ""
+        """The stage of a stream that alone sends to it; empty: any verb may."""
+        self.behind: Pass | None = None
+        """The passes that its replies go through; None: they go to whoever asked."""
 
     def __repr__(self) -> str:
         return f"<handler {self._what}>"
+
+    def at_stage(self, stage: str, behind: Pass) -> Handler:
+        """Return this handler as a stage of a stream calls it: its replies go through passes.
+
+        Args:
+            stage: the stage's name, which identifies its messages in the store.
+            behind: the passes.
+        """
+        made = copy.copy(self)
+        made.stage, made.behind, made.private = stage, behind, True
+        made.name = f"{self.name} of {stage}"
+        made.id = content_id(f"{self.entity} stage {stage}")
+        return made
 
     # ── arguments of a call ──
 

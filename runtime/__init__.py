@@ -22,11 +22,15 @@ api/    What programs are written in; imported as `skerry`.
     pytest_plugin.py  Fixtures for pytest: an app that runs, and an app under simulated faults.
 
 api/stream/    Streams, from declaration to passes over lists.
-    builder.py  Stream and Keyed: the chain of calls by which a program declares a graph.
-    ends.py     Source and Sink: what the two ends of a stream promise.
-    outputs.py  Output: a named way out for the items that entities emit.
-    graph.py    The graph of an app's streams: frozen nodes, each with a stable name.
-    compile.py  Compiles a graph into passes over lists, so that none of our code runs once an item.
+    builder.py     Stream and Keyed: the chain of calls by which a program declares a graph.
+    ends.py        Source and Sink: what the two ends of a stream promise.
+    outputs.py     Output: a named way out for the items that entities emit.
+    graph.py       The graph of an app's streams: frozen nodes, each with a stable name.
+    item_types.py  What the items of a stage are, as far as the program says so in annotations.
+    compile.py     Compiles a graph into passes over lists, so that none of our code runs once an item.
+    columns.py     Columns: what passes over many items make of them, one column for each of their ends.
+    keyed.py       Stages that keep something, as the entities that they are.
+    outlet.py      Outlet: an output, the passes over what is emitted to it, and its sinks.
 
 api/client/    What a caller outside uses.
     blocking.py  Client: an `AsyncClient` on a thread of its own, for programs that do not use asyncio.
@@ -160,6 +164,7 @@ runtime/core/    The core: no I/O, no clock, no thread.
     clients.py     Requests of clients: judged, run together where that is safe, remembered, answered.
     items.py       Items of sources: the stages that they pass, their messages, and the position, in one commit.
     delivery.py    Brings each message to its turn, whatever way it came: frames, timers, sources, other turns.
+    flows.py       Replies of stages that flow on: each turn's reply passes the stages behind its own.
     routing.py     Which way a message goes: to an entity here, by the shard's own stream, to a peer, or to wait.
     buffer.py      Messages on their way, in order, as runs of one handler.
     executor.py    Runs turns: many together while all goes well, each alone where one may fail.

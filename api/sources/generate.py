@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import repeat
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
+from skerry.annotations import returned
 from skerry.sources.lines import Batch
 
 T = TypeVar("T")
@@ -42,6 +43,11 @@ class Generate(Generic[T]):
                 f"Generate: partitions is at least 1 and count at least 0, not {partitions}, {count}"
             )
         self._fn, self._partitions, self._count = fn, partitions, count
+
+    @property
+    def item_type(self) -> Any:
+        """What `fn` is annotated to return."""
+        return returned(self._fn)
 
     def partitions(self) -> list[str]:
         """Return the names of the partitions: "0", "1", …"""

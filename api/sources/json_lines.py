@@ -74,6 +74,11 @@ class JsonLines(LineFiles[T]):
         refuse_custom(type, "JsonLines: type=")
         self._type = type
 
+    @property
+    def item_type(self) -> Any:
+        """What each line is."""
+        return self._type
+
     def parse(self, piece: Piece, start: int) -> Parsed:
         rows, items = list[int](), list[T]()
         decode = _decoder(self._type).decode

@@ -177,6 +177,8 @@ class TextFiles(LineFiles[str]):
         >>> app.source(TextFiles("corpus/**/*.txt")).flat_map(str.split)
     """
 
+    item_type = str
+
     def __init__(
         self,
         *paths: str | PathLike[str],

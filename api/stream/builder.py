@@ -17,6 +17,7 @@ from skerry.handler import Handler
 from skerry.stream.ends import Sink, Source
 from skerry.stream.graph import (
     KINDS,
+    Branch,
     Filter,
     FlatMap,
     FromOutput,
@@ -24,6 +25,9 @@ from skerry.stream.graph import (
     Graph,
     KeyBy,
     Map,
+    Merge,
+    Reduce,
+    Side,
     Stage,
     ToEntity,
     ToSink,
@@ -32,6 +36,7 @@ from skerry.stream.outputs import check_name
 
 T = TypeVar("T")
 U = TypeVar("U")
+V = TypeVar("V")
 E = TypeVar("E", bound=Entity)
 
 
@@ -43,6 +48,33 @@ class _Handle:
 
     def _stage(self, kind: type[Stage], name: str | None, **fields: Any) -> str:
         return self._graph.add_stage(kind, input=self._node, name=name, **fields)
+
+    def _merge(self, other: object, name: str | None) -> str:
+        if type(other) is not type(self):
+            kind = type(self).__name__
+            raise TypeError(
+                f"`merge` takes another stream of this kind, a {kind}, not {other!r:.80}"
+            )
+        assert isinstance(other, _Handle), "it is of this class"
+        if other._graph is not self._graph:
+            raise BadApp("`merge` takes a stream of the same app.")
+        for handle in (self, other):
+            root = handle._graph.root_of(handle._node)
+            if isinstance(root, FromOutput):
+                raise BadApp(
+                    f"{root.output!r}: an output's stream merges with no other; give each a sink of "
+                    f"its own, or emit to one output."
+                )
+        return self._stage(Merge, name, other=other._node)
+
+    def _branch(self, test: object, name: str | None) -> tuple[str, str]:
+        node = self._stage(Branch, name, test=_function(Branch, test))
+        names = (f"{name} yes", f"{name} no") if name else (None, None)
+        yes, no = (
+            self._graph.add_stage(Side, input=node, name=side, passed=passed)
+            for side, passed in zip(names, (True, False))
+        )
+        return yes, no
 
     def _sink(self, sink: object, name: str | None) -> None:
         if not isinstance(sink, Sink):
@@ -88,6 +120,35 @@ class Stream(_Handle, Generic[T]):
         """
         made = _function(FlatMap, function)
         return Stream(self._graph, self._stage(FlatMap, name, function=made))
+
+    def merge(self, other: Stream[U], *, name: str | None = None) -> Stream[T | U]:
+        """Let the items of two streams flow on together.
+
+        The items of each keep their order; between the two there is none.
+
+        Args:
+            other: a stream of the same app.
+            name: the stage's name.
+
+        Raises:
+            TypeError: it is no stream without keys.
+            BadApp: it is another app's, or begins at an output.
+
+        Example:
+            >>> app.source(TextFiles("a/*.log")).merge(app.source(TextFiles("b/*.log")))
+        """
+        return Stream(self._graph, self._merge(other, name))
+
+    def branch(
+        self, test: Callable[[T], object], *, name: str | None = None
+    ) -> tuple[Stream[T], Stream[T]]:
+        """Part the stream in two: items for which `test(item)` is true, and all others.
+
+        Example:
+            >>> good, bad = app.source(TextFiles("*.log")).branch(str.isprintable)
+        """
+        yes, no = self._branch(test, name)
+        return Stream(self._graph, yes), Stream(self._graph, no)
 
     def key_by(self, key: Callable[[T], str], *, name: str | None = None) -> Keyed[T]:
         """Give each item a key, `key(item)`: that of the entity which it will go to.
@@ -151,25 +212,98 @@ class Keyed(_Handle, Generic[T]):
         """
         self._sink(sink, name)
 
+    def merge(self, other: Keyed[U], *, name: str | None = None) -> Keyed[T | U]:
+        """Let the items of two streams flow on together, each under its key.
+
+        The items of each stream keep their order; between the two there is none.
+
+        Args:
+            other: a stream with keys, of the same app.
+            name: the stage's name.
+
+        Raises:
+            TypeError: it is no stream with keys.
+            BadApp: it is another app's.
+        """
+        return Keyed(self._graph, self._merge(other, name))
+
+    def branch(
+        self, test: Callable[[T], object], *, name: str | None = None
+    ) -> tuple[Keyed[T], Keyed[T]]:
+        """Part the stream in two: items for which `test(item)` is true, and all others."""
+        yes, no = self._branch(test, name)
+        return Keyed(self._graph, yes), Keyed(self._graph, no)
+
+    def key_by(self, key: Callable[[T], str], *, name: str | None = None) -> Keyed[T]:
+        """Give each item another key, `key(item)`."""
+        return Keyed(self._graph, self._stage(KeyBy, name, key=_function(KeyBy, key)))
+
     @overload
-    def to(self, handler: Callable[[E, T], object], /, *, name: str | None = None) -> None: ...
+    def to(
+        self, handler: Callable[[E, T], U | None], /, *, name: str | None = None
+    ) -> Keyed[U]: ...
     @overload
-    def to(self, handler: Callable[[E], object], /, *, name: str | None = None) -> None: ...
-    def to(self, handler: Callable[..., object], /, *, name: str | None = None) -> None:
-        """Send each item as a message to the entity that has its key.
+    def to(self, handler: Callable[[E], U | None], /, *, name: str | None = None) -> Keyed[U]: ...
+    def to(self, handler: Callable[..., Any], /, *, name: str | None = None) -> Keyed[Any]:
+        """Send each item as a message to the entity that has its key; its reply flows on.
+
+        A reply of None ends there, as with `filter`. A turn counts even if a stage behind it raises:
+        then the reply alone becomes a dead letter.
 
         Args:
             handler: a method of an entity class, such as `Word.seen`, that takes no argument, or one:
                 the item.
-            name: the stage's name.
+            name: the stage's name. Messages of a stage with others behind it are stored under it.
+
+        Returns:
+            The stream of replies, under the keys of the entities.
 
         Raises:
             TypeError: it is no public handler, or takes other arguments.
 
         Example:
-            >>> app.source(TextFiles("*.txt")).flat_map(str.split).key_by(str).to(Word.seen)
+            >>> words = app.source(TextFiles("*.txt")).flat_map(str.split).key_by(str)
+            >>> words.to(Word.seen).filter(lambda n: n % 1000 == 0).sink(sinks.JsonLines("milestones"))
         """
-        self._stage(ToEntity, name, handler=_handler_of(handler))
+        return Keyed(self._graph, self._stage(ToEntity, name, handler=_handler_of(handler)))
+
+    def reduce(
+        self,
+        start: V,
+        function: Callable[[V, T], V],
+        *,
+        combine: Callable[[V, V], V] | None = None,
+        name: str | None = None,
+    ) -> Keyed[V]:
+        """Keep one value for each key, and let it flow on after each item.
+
+        The value is stored as an entity: its type is called as the stage, so that `skerry get
+        "totals/alice"` reads the one of `name="totals"`. Numbers, text, lists and dicts hold plain
+        values; a start that is a Struct or dataclass keeps its class.
+
+        Items come to `function` as what the stages before say in annotations: behind
+        `map(parse)` with `def parse(line: str) -> Trade` they are trades, behind a lambda
+        plain values.
+
+        Args:
+            start: the value of a key before its first item; it counts once for each key.
+            function: makes the next value, as `function(value, item)`.
+            combine: joins two values. Given, items are reduced where they are read, many at a time,
+                before they travel, and the value flows on after each such part. It is used only if
+                `combine(start, start)` equals `start`.
+            name: the stage's name.
+
+        Raises:
+            TypeError: an argument is no function.
+            BadApp: when the app starts, a start that can't be stored.
+
+        Example:
+            >>> orders.key_by(lambda o: o.shop).reduce(0, lambda total, o: total + o.cents)
+        """
+        checked = _function(Reduce, function)
+        joined = None if combine is None else _function(Reduce, combine)
+        node = self._stage(Reduce, name, start=start, function=checked, combine=joined)
+        return Keyed(self._graph, node)
 
 
 def check_source(source: object) -> None:

@@ -16,10 +16,11 @@ T_contra = TypeVar("T_contra", contravariant=True)
 class Source(Protocol[T_co]):
     """A partitioned, replayable origin of items.
 
-    A source may also offer two methods. `batches(partition, after, size)`, for a source that
-    never blocks, iterates over (positions, items): two sequences of one length, at most `size`.
+    A source may also offer these. `batches(partition, after, size)`, for a source that never
+    blocks, iterates over (positions, items): two sequences of one length, at most `size`.
     `size(partition)` tells the progress bar how large a partition is, in units of its positions
-    (of the first part, if positions are lists), or None.
+    (of the first part, if positions are lists), or None. `item_type` is the type of its items, for
+    stages that have no annotation to tell it, such as `reduce`.
 
     Example:
         >>> class Countdown:

@@ -1,7 +1,7 @@
 """The graph of an app's streams: frozen nodes, each with a stable name.
 
-    FromSource ─┬─ Map, Filter, FlatMap ─── KeyBy ─── Map, Filter, FlatMap ─┬─ ToEntity
-    FromOutput ─┘           └─ ToSink                                      └─ ToSink
+    FromSource ─┬─ Map, Filter, FlatMap, … ─── KeyBy ─── … ─── ToEntity, Reduce ─── … ─── ToSink
+    FromOutput ─┘           └─ ToSink                 └─ ToSink
 
 A node names its input. So a graph can be compiled, checked and drawn, and nothing of the
 program's runs for it. Whatever a node keeps in the store is kept under its name, which is unique
@@ -47,7 +47,7 @@ class Stage(Node, frozen=True, kw_only=True):
     input: str
     """The name of the node whose items come in."""
     root: str
-    """The name of the source or output that the items come from."""
+    """The name of the source or output that the items come from; of two that are merged, the first."""
 
 
 class Map(Stage, frozen=True, kw_only=True):
@@ -74,10 +74,37 @@ class KeyBy(Stage, frozen=True, kw_only=True):
     key: Callable[[Any], str]
 
 
+class Merge(Stage, frozen=True, kw_only=True):
+    """Items of two nodes flow on together."""
+
+    other: str
+    """The name of the second node whose items come in."""
+
+
+class Branch(Stage, frozen=True, kw_only=True):
+    """A test of each item, whose two results are two `Side`s."""
+
+    test: Callable[[Any], object]
+
+
+class Side(Stage, frozen=True, kw_only=True):
+    """Items with one result of their `Branch`'s test go on."""
+
+    passed: bool
+
+
 class ToEntity(Stage, frozen=True, kw_only=True):
-    """Each item becomes a message to the entity with its key."""
+    """Each item becomes a message to the entity with its key; its reply is the next item."""
 
     handler: Handler
+
+
+class Reduce(Stage, frozen=True, kw_only=True):
+    """Each item changes the value of its key, which is the next item."""
+
+    start: Any
+    function: Callable[[Any, Any], Any]
+    combine: Callable[[Any, Any], Any] | None
 
 
 class ToSink(Stage, frozen=True, kw_only=True):
@@ -91,7 +118,11 @@ KINDS: dict[type[Stage], str] = {
     Filter: "filter",
     FlatMap: "flat_map",
     KeyBy: "key_by",
+    Merge: "merge",
+    Branch: "branch",
+    Side: "side",
     ToEntity: "to",
+    Reduce: "reduce",
     ToSink: "sink",
 }
 """The kinds of stages, as names are made of them."""
@@ -121,6 +152,8 @@ class Graph:
         self._after[node.name] = []
         if isinstance(node, Stage):
             self._after[node.input].append(node)
+            if isinstance(node, Merge):
+                self._after[node.other].append(node)
             self._behind[node.root].append(node)
         else:
             self._behind[node.name] = []
@@ -162,5 +195,5 @@ class Graph:
         return self._after[name]
 
     def behind(self, root: str) -> list[Stage]:
-        """Return all stages that the items of a source or output come to."""
+        """Return all stages whose root is this source or output."""
         return self._behind[root]

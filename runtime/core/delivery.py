@@ -3,6 +3,7 @@
     run      messages of one kind of call -> turns, outcomes, or items of outputs
     receive  a run of a frame, as bytes   -> run, or dead letters when no handler is known
     fire     a due timer                  -> a turn, if its row still stands
+    _stage   messages of a stage          -> turns, and their replies to the stages behind it
     drain    what turns have left         -> run, or the buffers of streams
 
 What turns leave behind gathers in `left`, in order, and is routed run by run. All of it stays
@@ -25,10 +26,11 @@ from skerry.limits import check_keys
 from skerry.runtime.core import wire
 from skerry.runtime.core.buffer import HEADS, SENDS, Extra, Messages, Runs
 from skerry.runtime.core.executor import Executor
+from skerry.runtime.core.flows import Flows
 from skerry.runtime.core.handlers import Handlers
 from skerry.runtime.core.loops import Shape, Waits, shape_of
 from skerry.runtime.core.outcomes import Distinct, Outcomes
-from skerry.runtime.core.results import Raised, broke
+from skerry.runtime.core.results import Done, Raised, broke
 from skerry.runtime.core.routing import Routing
 from skerry.runtime.core.tables.dead_letters import DeadLetters
 from skerry.runtime.core.tables.outputs import Outputs, home
@@ -49,12 +51,13 @@ class Delivery:
         outcomes: Outcomes,
         timers: Timers,
         outputs: Outputs,
+        flows: Flows,
         handlers: Handlers,
         left: Runs,
         dead: DeadLetters,
     ) -> None:
         self._cache, self._routing, self._executor = executor.cache, routing, executor
-        self._outcomes, self._handlers = outcomes, handlers
+        self._outcomes, self._flows, self._handlers = outcomes, flows, handlers
         self._timers, self._outputs, self._left, self._dead = timers, outputs, left, dead
         self._due = Distinct(executor, dead)
 
@@ -79,6 +82,9 @@ class Delivery:
 
     def _turns(self, handler: Handler, messages: Messages, shape: Shape) -> None:
         head, executor, asked = messages.head, self._executor, messages.head.call == Call.ASK
+        if handler.behind is not None and executor.optimistic(handler):
+            self._stage(handler, messages, shape)
+            return
         if executor.optimistic(handler):
             executor.together(
                 handler,
@@ -99,12 +105,33 @@ class Delivery:
             args: Args = entry
             if shape in (Shape.NOTHING, Shape.VALUE):
                 args = (entry,) if shape is Shape.VALUE else ()
-            result = executor.alone(handler, key, args, wanted=asked)
+            result = executor.alone(handler, key, args, wanted=asked or handler.behind is not None)
             if asked:
                 assert extra is not None, "an ask names its asker"
                 self._outcomes.answer(handler, key, args, extra, result)
-            else:
-                self._dead.failed(handler, key, args, result)
+                continue
+            self._dead.failed(handler, key, args, result)
+            if isinstance(result, Done) and result.reply is not None:
+                self._flows.alone(handler, key, result.reply)
+
+    def _stage(self, handler: Handler, messages: Messages, shape: Shape) -> None:
+        """Run turns of a stage together, and let their replies flow on. Raises Raised."""
+        assert messages.head.call == Call.SEND, "nobody asks what a stage alone sends to"
+        replies = list[Any]()
+        self._executor.together(
+            handler,
+            messages.keys,
+            messages.column,
+            shape,
+            head=messages.head,
+            waits=Waits.CALLER,
+            tell=self._flows.collector(handler, replies),
+        )
+        keys = messages.keys
+        if len(replies) < len(keys):
+            buffers = self._cache.buffers_of(handler.entity, keys)
+            keys = [key for key, buffer in zip(keys, buffers) if buffer is None]
+        self._flows.together(handler, keys, replies)
 
     def _sort_out(self, messages: Messages) -> list[tuple[str, Extra]]:
         """The (key, extra) of messages for this shard; the others join their buffers."""

@@ -101,8 +101,9 @@ class Dispatch:
         executor = self.executor = Executor(self.cache, turn, intentions, settings, watch)
         rooms = self.handlers, self._left, self.dead
         outcomes = Outcomes(executor, intentions, asks, timers, *rooms)
+        flows = made.flows(executor, self._left, self.dead)
         self._delivery: Delivery = made.delivery(
-            self.routing, executor, outcomes, timers, outputs, *rooms
+            self.routing, executor, outcomes, timers, outputs, flows, *rooms
         )
         self.clients = Clients(ownership, executor, requests, names, self.dead)
         self._items = SourceItems(

@@ -17,23 +17,20 @@ from typing import Any
 import msgspec
 import xxhash
 
-from skerry.errors import storable
 from skerry.limits import check_keys
-from skerry.runtime.core.buffer import EMITS, Runs
+from skerry.runtime.core.buffer import Runs
 from skerry.runtime.core.delivery import Delivery
 from skerry.runtime.core.events import Items, Rewind
 from skerry.runtime.core.executor import Executor, Mode
+from skerry.runtime.core.flows import leave, shown
 from skerry.runtime.core.ownership import Ownership
 from skerry.runtime.core.results import Raised, broke
 from skerry.runtime.core.settings import Pipeline
 from skerry.runtime.core.tables.dead_letters import DeadLetters
-from skerry.runtime.core.tables.outputs import home, partition_of
+from skerry.runtime.core.tables.outputs import partition_of
 from skerry.runtime.core.tables.positions import Positions, partition_slot
-from skerry.stream.compile import Columns, Exit
+from skerry.stream.columns import Columns, Exit
 from skerry.stream.ends import BadRow
-
-SHOWN_CHARS_MAX = 10_000
-"""How much of an item its dead letter shows."""
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -103,13 +100,8 @@ class SourceItems:
                 self._send(event, columns)
                 return
             failure = broke(error)
-        item = event.items[place]
-        try:
-            shown = storable(repr(item)[:SHOWN_CHARS_MAX])
-        except Exception:
-            shown = object.__repr__(item)
         error_text = f"item at {_told(event.positions, place)}: {failure.error}"
-        self._bury(event, error_text, shown, failure.traceback)
+        self._bury(event, error_text, shown(event.items[place]), failure.traceback)
 
     def _send(self, event: Items, columns: Sequence[Columns]) -> None:
         """Send messages to their entities, and items that leave by a sink to its output."""
@@ -120,10 +112,7 @@ class SourceItems:
             slot = partition_slot(event.source, event.partition)
             # Items have the partition of their key; without keys, that of their source's partition.
             of_keys = [partition_of("", key, end.partitions) for key in keys]
-            partitions = of_keys or repeat(str(slot % end.partitions))
-            head = EMITS[home(end.output)]
-            for partition, item in zip(partitions, column):
-                self._left.add(head, partition, None, (item,))
+            leave(self._left, end, of_keys or repeat(str(slot % end.partitions)), column)
 
     def _bury_row(self, event: Items, row: BadRow) -> None:
         """Keep a row that its source could not read: its place and its bytes."""

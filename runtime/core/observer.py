@@ -19,10 +19,12 @@ from skerry.handler import Handler
 from skerry.runtime.core.buffer import Messages
 from skerry.runtime.core.delivery import Delivery
 from skerry.runtime.core.events import Operated, Told
+from skerry.runtime.core.flows import Flows
 from skerry.runtime.core.intentions import Intentions
 from skerry.runtime.core.loops import Shape
 from skerry.runtime.core.operations import Operations
 from skerry.runtime.core.results import Raised
+from skerry.stream.columns import Columns
 from skerry.turn import Turn
 
 Message = tuple[str, str, str, bytes]
@@ -56,6 +58,7 @@ class Parts(NamedTuple):
 
     intentions: Any = Intentions
     delivery: Any = Delivery
+    flows: Any = Flows
     operations: Any = Operations
 
 
@@ -106,6 +109,16 @@ def parts(observer: Observer | None) -> Parts:
                 told.sent("", _message(handler, key, args))
             super().send(handler, keys, column)
 
+    class ObservedFlows(Flows):
+        """Tells what replies of stages become."""
+
+        def _leave(self, columns: Sequence[Columns]) -> None:
+            for end, keys, column in columns:
+                if isinstance(end, Handler):
+                    for key, args in zip(keys, end.each(column, len(keys))):
+                        told.sent("", _message(end, key, args))
+            super()._leave(columns)
+
     class ObservedOperations(Operations):
         """Tells which dead letters are sent again."""
 
@@ -116,7 +129,7 @@ def parts(observer: Observer | None) -> Parts:
                 told.sent("", (letter.type, letter.key, letter.handler, letter.args))
             return answer
 
-    return Parts(ObservedIntentions, ObservedDelivery, ObservedOperations)
+    return Parts(ObservedIntentions, ObservedDelivery, ObservedFlows, ObservedOperations)
 
 
 class _Senders(list[Any]):

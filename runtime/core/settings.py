@@ -17,7 +17,7 @@ from skerry.app import App
 from skerry.entity_type import EntityType
 from skerry.runtime.core.events import Identity
 from skerry.runtime.core.placement import Placement
-from skerry.stream.compile import Columns
+from skerry.stream.columns import Columns
 
 TURN_ERRORS = (Exception, SystemExit, GeneratorExit)
 """Exceptions of a handler that end its own turn only. Not KeyboardInterrupt: in a test, Ctrl-C has

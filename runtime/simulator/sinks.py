@@ -16,7 +16,7 @@ import msgspec
 from skerry.runtime.core.events import Table, Write, Written
 from skerry.runtime.simulator.disk import MemoryStore
 from skerry.runtime.simulator.network import Network
-from skerry.stream.compile import Outlet
+from skerry.stream.outlet import Outlet
 
 End = tuple[str, int, str]
 """(output, which of its sinks, partition)."""

@@ -19,7 +19,7 @@ from collections.abc import Callable
 import msgspec
 
 from skerry.runtime.core.events import Write, Written
-from skerry.stream.compile import Outlet
+from skerry.stream.outlet import Outlet
 
 BACKOFF_S, BACKOFF_MAX_S = 0.1, 5.0
 """The first pause before a write is tried again, and the longest."""

@@ -335,3 +335,33 @@ def _(run, self, ask, kind, body):
         self._dead, "bury", lambda *message, answered=False, **rest: bury(*message, **rest)
     ):
         run(self, ask, kind, body)
+
+
+# Replies of stages that flow on.
+
+
+@bug("replies flow on as later turns have left them", "core.flows:Flows.collector")
+def _(collector, self, handler, replies):
+    return replies.append
+
+
+@bug("a reply flows on twice", "core.flows:Flows._leave")
+def _(_leave, self, columns):
+    _leave(self, columns)
+    _leave(self, columns)
+
+
+@bug("a reply that a stage refuses is lost without a word", "core.flows:Flows.alone")
+def _(alone, self, handler, key, reply):
+    with patch.object(self, "_dead"):
+        alone(self, handler, key, reply)
+
+
+@bug("the replies of a batch flow on under the keys of others", "core.flows:Flows.together")
+def _(together, self, handler, keys, replies):
+    together(self, handler, keys[::-1], replies)
+
+
+@bug("the reply of a turn that ran alone flows nowhere", "core.flows:Flows.alone")
+def _(alone, self, handler, key, reply):
+    pass

@@ -13,7 +13,7 @@ from skerry.runtime.core.demand import Budget
 from skerry.runtime.core.events import Identity, Items, Requested
 from skerry.runtime.core.ownership import slot_of
 from skerry.runtime.core.tables.positions import partition_slot
-from skerry.stream.compile import Columns
+from skerry.stream.columns import Columns
 from tests.simulation.test_packets import (
     HERE,
     PLACEMENT,

@@ -51,6 +51,8 @@ class Word(Entity):
 
     def heard(self, text: str) -> None: ...
 
+    def maybe(self) -> str | None: ...
+
 
 class User(Entity):
     def work(self) -> None:
@@ -99,6 +101,15 @@ lines.flat_map(str.split).filter(lambda w: len(w) > 1).key_by(lambda w: w).to(Wo
 lines.map(str.upper).key_by(lambda w: w).to(Word.heard)
 app.source(Generate(lambda partition, at: at, count=3)).key_by(str).to(Account.deposit)
 app.source(JsonLines("a.jsonl", type=int)).key_by(str).to(Account.deposit)
+counts = lines.key_by(str).to(Word.seen)
+counts.filter(lambda n: n % 10 == 0).sink(shelf)
+counts.map(lambda n: n + 1).key_by(str).to(Account.deposit).to(Account.deposit).sink(shelf)
+counts.key_by(lambda n: str(n % 3)).to(Word.maybe).map(str.upper).sink(Shelf())
+few, many = counts.branch(lambda n: n < 10)
+few.merge(many).reduce(0.5, lambda total, n: total + n, combine=lambda a, b: a + b).map(float.hex)
+plain, odd = lines.branch(str.isprintable, name="readable")
+plain.merge(odd.map(str.upper)).key_by(str).reduce("", lambda longest, text: max(longest, text))
+lines.merge(lines.map(len)).map(lambda either: str(either)).key_by(str).to(Word.heard)
 
 
 def blocking() -> None:

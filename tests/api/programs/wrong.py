@@ -166,3 +166,14 @@ sinks.JsonLines("a", "b")  # wrong
 JsonLines("a", type=3)  # wrong
 app.stream(milestones).map(str, "name")  # wrong
 app.stream(milestones).map(str, name=3)  # wrong
+lines.key_by(str).to(Word.seen).map(str.upper)  # wrong
+lines.key_by(str).to(Word.seen).to(Word.heard)  # wrong
+lines.key_by(str).to(Word.seen).key_by(len)  # wrong
+lines.merge(lines.key_by(str))  # wrong
+lines.key_by(str).merge(lines)  # wrong
+lines.branch(len)[0].map(len).map(str.upper)  # wrong
+lines.branch("x")  # wrong
+lines.key_by(str).reduce(0, lambda total, text: total + text)  # wrong
+lines.key_by(str).reduce(0, lambda total, text: total + len(text)).map(str.upper)  # wrong
+lines.key_by(str).reduce(0, lambda n, text: n, combine=str.upper)  # wrong
+lines.reduce(0, lambda total, text: total)  # wrong
