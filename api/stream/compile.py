@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 
 from skerry.entity_type import EntityType
+from skerry.errors import BadApp
 from skerry.handler import Handler
 from skerry.limits import LARGE, check_keys
 from skerry.stream.columns import Columns, Exit, Pass
@@ -181,6 +182,11 @@ class Compiled:
     def _reduce(self, stage: Reduce) -> Pass:
         reducer = self._reducers.get(stage.name)
         if reducer is None:
+            if stage.name in self.types:
+                raise BadApp(
+                    f"The entity type {stage.name!r} and a stage have one name. Give the stage another: "
+                    f"its values are entities of that type."
+                )
             behind = None
             if self._graph.after(stage.name):
                 behind = self._behind(stage.name, self._leave)

@@ -216,6 +216,14 @@ def test_a_start_that_can_not_be_stored_is_refused() -> None:
         Harness(app)
 
 
+def test_a_reduce_that_is_called_as_an_entity_type_is_refused() -> None:
+    app = App("reduced", entities=[Word])
+    source = app.source(Generate(lambda partition, n: n, count=1)).key_by(str)
+    source.reduce(0, lambda value, n: value, name="Word")
+    with pytest.raises(BadApp, match="'Word' and a stage have one name"):
+        Harness(app)
+
+
 def test_streams_that_can_not_be_merged_are_refused() -> None:
     app, other = App("a"), App("b")
     mine = app.source(Generate(lambda partition, n: n, count=1))
