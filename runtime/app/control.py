@@ -106,12 +106,16 @@ class Line:
 
     Args:
         leader: whether to speak with the supervisor that leads the app, on whatever host.
+        answer_s: how long an answer may take.
 
     Raises Unavailable: no supervisor answers there, or somebody else has taken its place.
     """
 
-    def __init__(self, data: Path, running: Running, *, leader: bool = False) -> None:
+    def __init__(
+        self, data: Path, running: Running, *, leader: bool = False, answer_s: float = ANSWER_S
+    ) -> None:
         self._data, self._pid, self._number = data, running.pid, 0
+        self._answer_s = answer_s
         folder, owners = running.folder, trusted(data, data / "run.json")
         name = places.LEADER if leader and not running.leads else places.CONTROL
         channel = Channel.to(str(folder / name), message_bytes_max=ANSWER_BYTES_MAX)
@@ -150,11 +154,10 @@ class Line:
     def _exchange(self, raw: bytes) -> bytes:
         try:
             self._channel.say(raw)
-            until_s = time.monotonic() + ANSWER_S
-            while time.monotonic() < until_s:
-                select.select(
-                    [self._channel], [self._channel] if self._channel.unsent else [], [], 1
-                )
+            until_s = time.monotonic() + self._answer_s
+            while (left_s := until_s - time.monotonic()) > 0:
+                unsent = [self._channel] if self._channel.unsent else []
+                select.select([self._channel], unsent, [], min(1, left_s))
                 self._channel.go_on()
                 for heard in self._channel.hear():
                     return heard

@@ -265,4 +265,4 @@ class Part:
                     "refusing": [other for other in lease.refusing if other in hosts],
                 }
             )
-        return told | {"hosts": found}
+        return told | {"hosts": found, "nats_silent_s": round(self._cluster.silent_s, 1)}

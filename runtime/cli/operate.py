@@ -18,11 +18,14 @@ from skerry.runtime.app.control import Line
 from skerry.runtime.app.directory import find_data, is_running, load, running_app
 from skerry.runtime.cli.hosts import table
 from skerry.runtime.cli.settings import Data, Json
-from skerry.runtime.cli.workers import everywhere
+from skerry.runtime.cli.workers import reports
 from skerry.runtime.printable import one_line
 
 HOT, HOT_SHARE = 0.1, 0.2
 """An entity is named that takes this part of a core, and this part of its worker's time."""
+
+ANSWER_S = 3.0
+"""How long `status` waits for a worker or supervisor."""
 
 STOP_S = 60.0
 """How long `stop` waits for the end."""
@@ -35,7 +38,7 @@ def status(data: Data = None, as_json_: Json = False) -> None:
     assert app is not None, "find_data has looked for the app"
     supervisor = _supervisor(folder) if is_running(folder) else {}
     stuck, moved = supervisor.get("stuck", []), supervisor.get("rebalancing")
-    hosts = supervisor.get("hosts", [])
+    hosts, nats_silent_s = supervisor.get("hosts", []), supervisor.get("nats_silent_s", 0.0)
     for one in () if as_json_ else stuck:
         # At once: it has nobody's answer before.
         print(
@@ -44,15 +47,21 @@ def status(data: Data = None, as_json_: Json = False) -> None:
             ),
             flush=True,
         )
-    shards = everywhere(folder, "status") if is_running(folder) else []
+    shards, silent = reports(folder, ANSWER_S) if is_running(folder) else ([], [])
     hot = _hot(shards)
     if as_json_:
-        told = {"shards": shards, "hot": hot, "rebalancing": moved, "stuck": stuck}
+        told = {
+            "shards": shards,
+            "hot": hot,
+            "rebalancing": moved,
+            "stuck": stuck,
+            "silent": silent,
+        }
         if hosts:
-            told["hosts"] = hosts
-        print(json.dumps({"app": app.app, "running": bool(shards)} | told))
+            told |= {"hosts": hosts, "nats_silent_s": nats_silent_s}
+        print(json.dumps({"app": app.app, "running": bool(shards or silent)} | told))
         return
-    if not shards:
+    if not shards and not silent:
         print(f"{app.app} is stopped; {len(app.placement.members)} shards in {folder}")
         return
     print(f"{app.app} runs, process {running_app(folder).pid}, {len(shards)} shards in {folder}")
@@ -61,8 +70,18 @@ def status(data: Data = None, as_json_: Json = False) -> None:
     for shard in shards:
         shown = {**shard, "busy": f"{shard['busy']:.0%}"}
         print("  ".join(f"{shown[name]:>9{',' * (name != 'busy')}}" for name in names))
+    if silent:
+        print(
+            f"shards that have not answered within {ANSWER_S:g} s: {', '.join(map(str, silent))}; see "
+            f"{folder / 'logs'}"
+        )
     if hosts:
         print("\n".join(map(one_line, table(hosts))))
+    if nats_silent_s:
+        print(
+            f"NATS has not answered this host for {nats_silent_s:g} s. What clients ask waits until it "
+            f"does; look at its servers"
+        )
     for one in hot:
         print(
             one_line(
@@ -97,11 +116,18 @@ def status(data: Data = None, as_json_: Json = False) -> None:
 
 
 def _supervisor(folder: Path) -> dict[str, Any]:
-    """Return what the supervisor says: what moves, and who is stuck. Empty: it does not say."""
-    with contextlib.suppress(SkerryError), Line(folder, running_app(folder), leader=True) as line:
-        found: dict[str, Any] = line.ask("status")
-        return found
-    return {}
+    """Return what the supervisors say: what moves, who is stuck, and whether this host's hears NATS.
+    Empty: they do not say."""
+    found: dict[str, Any] = {}
+    running = running_app(folder)
+    for leader in (False, True) if running.host and not running.leads else (False,):
+        with (
+            contextlib.suppress(SkerryError),
+            Line(folder, running, leader=leader, answer_s=ANSWER_S) as line,
+        ):
+            own = {name: found[name] for name in ("nats_silent_s", "stuck") if name in found}
+            found |= line.ask("status") | own
+    return found
 
 
 def _hot(shards: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from skerry.errors import Unavailable
+
 T = TypeVar("T")
 
 
@@ -26,16 +28,27 @@ def with_connection(data: Path, job: Any) -> Any:
     return asyncio.run(run)
 
 
-def everywhere(data: Path, kind: str, *args: Any) -> list[Any]:
-    """Ask every shard. Returns their answers."""
+def reports(data: Path, timeout_s: float) -> tuple[list[dict[str, Any]], list[int]]:
+    """Ask every shard how it is doing. Returns what they say, and those that do not answer in time."""
 
-    async def job(connection: Any) -> list[Any]:
+    async def job(connection: Any) -> tuple[list[dict[str, Any]], list[int]]:
         shards = connection.shards
-        return list(
-            await asyncio.gather(*(connection.control(shard, kind, *args) for shard in shards))
+        answers = await asyncio.gather(
+            *(connection.control(shard, "status", timeout_s=timeout_s) for shard in shards),
+            return_exceptions=True,
         )
+        told, silent = list[dict[str, Any]](), list[int]()
+        for shard, answer in zip(shards, answers):
+            if isinstance(answer, Unavailable):
+                silent.append(shard)
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                told.append(answer)
+        return told, silent
 
-    return list(with_connection(data, job))
+    found: tuple[list[dict[str, Any]], list[int]] = with_connection(data, job)
+    return found
 
 
 def in_turn(runner: asyncio.Runner, pages: AsyncIterator[T]) -> Iterator[T]:

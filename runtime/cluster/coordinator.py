@@ -189,6 +189,11 @@ class ClusterCoordinator:
         return self._present.ahead_s
 
     @property
+    def silent_s(self) -> float:
+        """How long NATS has not answered this host; 0: it does."""
+        return self._present.silent_s
+
+    @property
     def nonce(self) -> str:
         """What tells this process from others of the same host."""
         return self._ours.nonce

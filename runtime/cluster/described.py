@@ -15,12 +15,15 @@ from skerry.errors import SkerryError, StoreDamaged
 from skerry.runtime.app import directory
 from skerry.runtime.cluster import joining
 from skerry.runtime.cluster.bucket import Bucket, Entry, Overtaken
-from skerry.runtime.cluster.engine import Engine
+from skerry.runtime.cluster.engine import Away, Engine
 from skerry.runtime.cluster.presence import DESCRIPTION, Presence
 from skerry.runtime.description import Description
 from skerry.runtime.ports import Deposed
 from skerry.runtime.printable import Say
 from skerry.runtime.store import sealed_file
+
+ANSWER_S = 1.0
+"""How long an answer may take."""
 
 
 class Described:
@@ -38,9 +41,12 @@ class Described:
     def read(self) -> Description | None:
         """Read the description, which `replace` replaces from then on; None: the app was never started.
 
+        It is asked for once, and not at all while the servers are away: who calls has workers to look
+        after, and asks again.
+
         Raises StoreDamaged; SkerryError: the data directory is another app's; Away.
         """
-        newest, mine = self._read(), self._mine()
+        newest, mine = self._asked(), self._mine()
         self._based = newest.revision
         if newest.value is None:
             if mine is not None:
@@ -67,9 +73,11 @@ class Described:
             self._copy(app)
         return app
 
-    def _read(self) -> Entry:
-        """Read the newest description. Raises StoreDamaged, Away."""
-        found = self._bucket.get(DESCRIPTION)
+    def _asked(self) -> Entry:
+        """Ask for the newest description, once. Raises StoreDamaged, Away."""
+        if silent_s := self._presence.silent_s:
+            raise Away(f"NATS has not answered for {silent_s:.0f} s.")
+        found = self._bucket.look(DESCRIPTION, ANSWER_S)
         newest = self._presence.description
         if found.revision < newest.revision:
             return newest  # From a server that lags behind.
@@ -105,11 +113,13 @@ class Described:
         """Replace the description of this generation, durably. One that stands there already counts
         as written: an earlier try may have done it.
 
+        It is tried once, as `read` is.
+
         Raises Deposed: another host leads by now; StoreDamaged. Nothing was changed then. Away:
         whether it was replaced is unknown; the same one is to be tried again.
         """
         value = sealed_file.encoded(new, indent=1)
-        before = self._read()
+        before = self._asked()
         if before.value != value:
             there = self._decoded(before.value).generation if before.value is not None else 0
             if there != generation:
@@ -117,7 +127,8 @@ class Described:
             if before.revision != self._based:
                 raise Deposed(self._changed(generation, "it describes another one now"))
             try:
-                revision = self._bucket.change(DESCRIPTION, value, before.revision).finish()
+                change = self._bucket.change(DESCRIPTION, value, before.revision)
+                revision = change.attempt(ANSWER_S)
             except Overtaken:
                 raise Deposed(self._changed(generation, "it describes another one now")) from None
             before = Entry(value, revision, "")

@@ -47,6 +47,10 @@ LOOK_S = 0.5
 """How often the leader and the description are looked at, at least."""
 
 
+SILENT_S = 2.0
+"""Servers that have not answered for so long are said to be away: longer than a look takes."""
+
+
 def boottime_ns() -> int:
     """Return the time since the machine was booted, which goes on while it sleeps."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
@@ -82,6 +86,7 @@ class Presence:
         self.description = Entry(None, 0, "")
         self.ahead_s: dict[str, float] = {}
         self._judges: dict[str, Judge] = {}
+        self._answered_ns = boottime_ns()
         self._bell = threading.Event()
         self._ended = self._soon = False
         self._thread = threading.Thread(target=self._stay, name="lease", daemon=True)
@@ -90,6 +95,12 @@ class Presence:
     def holds(self) -> bool:
         """Tell whether the last renewal is recent enough that nobody else can have evicted us."""
         return boottime_ns() < self.until_ns
+
+    @property
+    def silent_s(self) -> float:
+        """How long the servers have not answered; 0: they do."""
+        silent_s = (boottime_ns() - self._answered_ns) / NS
+        return silent_s if silent_s > SILENT_S else 0.0
 
     def tell(self, **fields: Any) -> None:
         """Change what the lease says of this host, soon."""
@@ -145,6 +156,7 @@ class Presence:
             with suppress(Away, Overtaken):
                 self._look_at_leader()
                 self.saw(self._bucket.look(DESCRIPTION, self._ask_s))
+                self._answered_ns = boottime_ns()
 
     def _wait(self, *, retry: bool) -> bool:
         """Wait until there is something to do; tell whether it is to end."""

@@ -44,6 +44,10 @@ class Answers(Protocol):
         """Tell the value that call `n` asked for."""
         ...
 
+    def report(self, caller: Caller, n: int, value: Any, /) -> None:
+        """Tell what call `n` asked for about this process: nothing of the app's data is in it."""
+        ...
+
     def error(self, caller: Caller, n: int, error: Exception, /) -> None:
         """Tell why call `n` could not be answered."""
         ...
@@ -147,7 +151,7 @@ class Inquiries:
             case "count":
                 self._begin(caller, n, self._rows.count(*args))
             case "status":
-                self._answers.answer(caller, n, self._host.status())
+                self._answers.report(caller, n, self._host.status())
             case "dead":
                 self._dead(caller, n, *args)
             case "backup":

@@ -244,6 +244,10 @@ class Listener:
         """Answer call `n` with a value."""
         self._send(caller, protocol.Answer(n, value))
 
+    def report(self, caller: Channel, n: int, value: Any) -> None:
+        """Answer call `n` with a value that says nothing of the app's data."""
+        self._send(caller, protocol.Answer(n, value))
+
     def error(self, caller: Channel, n: int, error: Exception) -> None:
         """Answer call `n` with an error."""
         self._send(caller, protocol.Refusal(n, type(error).__name__, str(error)))

@@ -242,6 +242,8 @@ class Door:
         """Answer a call."""
         self._say(caller, protocol.Answer(n, value))
 
+    report = answer
+
     def error(self, caller: Any, n: int, error: Exception) -> None:
         """Refuse a call, which no simulated caller makes."""
         raise AssertionError(f"a simulated caller asked what can't be answered: {error!r}")

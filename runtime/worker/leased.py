@@ -2,7 +2,8 @@
 
 A host that was frozen, and whose shards run elsewhere by now, would else answer with old states when
 it thaws: what it writes is refused by the log, but a read writes nothing. The supervisor
-keeps the end of the lease in a file; each answer looks at the clock first. A request without an outcome
+keeps the end of the lease in a file; each answer looks at the clock first, but for a report on the
+process itself. A request without an outcome
 is asked again by itself. A question is asked again when its line breaks, so that line is closed.
 
 Made only in a cluster. Idea: docs/ideas/hosts.md.

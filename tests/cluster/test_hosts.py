@@ -342,6 +342,28 @@ def test_servers_that_were_all_down_stop_nobody_and_commits_go_on(
     assert first.version == version
 
 
+def test_status_tells_what_runs_while_the_servers_are_away(host: NewHost, nats: Servers) -> None:
+    first, second = (host(name, "--workers", "1", "--lease", "2") for name in "ab")
+    second.await_homes(a=1, b=1)
+    for i in nats.indexes:
+        nats.kill(i)
+    for each in (first, second):
+        while (
+            "NATS has not answered this host for"
+            not in (told := launcher("status", "--data", str(each.data))).stdout
+            or "2 shards in" not in told.stdout
+        ):
+            assert told.returncode == 0, told.stderr
+        said = json.loads(launcher("status", "--json", "--data", str(each.data)).stdout)
+        assert said["nats_silent_s"] > 2
+        assert {shard["shard"] for shard in said["shards"]} == {0, 1}
+    nats.heal()
+    while json.loads(launcher("status", "--json", "--data", str(first.data)).stdout)[
+        "nats_silent_s"
+    ]:
+        pass
+
+
 def test_much_that_was_appended_is_in_a_snapshot_and_the_log_is_short(
     host: NewHost, nats: Servers
 ) -> None:
