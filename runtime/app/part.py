@@ -265,4 +265,5 @@ class Part:
                     "refusing": [other for other in lease.refusing if other in hosts],
                 }
             )
-        return told | {"hosts": found, "nats_silent_s": round(self._cluster.silent_s, 1)}
+        nats = {"nats_silent_s": round(self._cluster.silent_s, 1), "leased": self._cluster.holds()}
+        return told | {"hosts": found} | nats

@@ -13,10 +13,10 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from skerry.runtime.app.directory import find_data, is_running, stored_name
+from skerry.runtime.app.directory import find_data, stored_name
 from skerry.runtime.cli.message import as_json
 from skerry.runtime.cli.settings import Data, Json
-from skerry.runtime.cli.workers import in_turn, with_connection
+from skerry.runtime.cli.workers import in_turn, with_connection, workers_answer
 from skerry.runtime.printable import one_line
 
 Letter = tuple[bytes, Any]
@@ -30,7 +30,7 @@ dead = typer.Typer(help="Dead letters: messages that were refused or failed.", n
 
 def _oldest(folder: Path, limit: int) -> tuple[list[Letter], int]:
     """The oldest dead letters, at most a page of each shard, and the number of all."""
-    if is_running(folder):
+    if workers_answer(folder):
         rows, total = with_connection(folder, lambda app: app.reads.oldest_letters(limit))
         return list(map(_letter, rows)), total
     total, shown = 0, list[Letter]()
@@ -44,7 +44,7 @@ def _oldest(folder: Path, limit: int) -> tuple[list[Letter], int]:
 
 def _each(folder: Path) -> Iterator[Letter]:
     """All dead letters in the order of the stores, fetched a page at a time."""
-    if not is_running(folder):
+    if not workers_answer(folder):
         yield from _stored(folder)
         return
     from skerry.runtime.client.connection import Connection
@@ -157,7 +157,7 @@ def show(
 ) -> None:
     """Print one dead letter whole, with its traceback."""
     key, folder = _id(id), find_data(data)
-    if is_running(folder):
+    if workers_answer(folder):
         found = with_connection(folder, lambda app: app.reads.letter(key))
         letters = [] if found is None else [_letter((key, found))]
     else:

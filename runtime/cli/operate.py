@@ -27,6 +27,9 @@ HOT, HOT_SHARE = 0.1, 0.2
 ANSWER_S = 3.0
 """How long `status` waits for a worker or supervisor."""
 
+OWN = ("nats_silent_s", "leased", "stuck")
+"""What a host's own supervisor says, also when another one leads."""
+
 STOP_S = 60.0
 """How long `stop` waits for the end."""
 
@@ -58,7 +61,7 @@ def status(data: Data = None, as_json_: Json = False) -> None:
             "silent": silent,
         }
         if hosts:
-            told |= {"hosts": hosts, "nats_silent_s": nats_silent_s}
+            told |= {"hosts": hosts, "nats_silent_s": nats_silent_s, "leased": supervisor["leased"]}
         print(json.dumps({"app": app.app, "running": bool(shards or silent)} | told))
         return
     if not shards and not silent:
@@ -125,7 +128,7 @@ def _supervisor(folder: Path) -> dict[str, Any]:
             contextlib.suppress(SkerryError),
             Line(folder, running, leader=leader, answer_s=ANSWER_S) as line,
         ):
-            own = {name: found[name] for name in ("nats_silent_s", "stuck") if name in found}
+            own = {name: found[name] for name in OWN if name in found}
             found |= line.ask("status") | own
     return found
 

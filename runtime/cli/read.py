@@ -19,10 +19,10 @@ import typer
 from msgspec import Raw
 
 from skerry.errors import UnknownEntity
-from skerry.runtime.app.directory import find_data, is_running, stored_name
+from skerry.runtime.app.directory import find_data, stored_name
 from skerry.runtime.cli.message import Target, as_json, patiently, split
 from skerry.runtime.cli.settings import Data
-from skerry.runtime.cli.workers import in_turn
+from skerry.runtime.cli.workers import in_turn, workers_answer
 from skerry.runtime.core.events import Table
 from skerry.runtime.core.ownership import slot_of
 from skerry.runtime.core.stored import split as split_array
@@ -61,7 +61,7 @@ def states(data: Path, type_name: str, prefix: str = "") -> Iterator[tuple[str, 
     Raises UnknownEntity: there is no such type.
     """
     type_name = stored_name(data, type_name)
-    if is_running(data):
+    if workers_answer(data):
         yield from _running_states(data, type_name, prefix)
         return
     from skerry.runtime.app.membership import settled
@@ -129,7 +129,7 @@ def get(target: Target, data: Data = None, as_json_: Json = False) -> None:
 
 
 def _state(folder: Path, type_name: str, key: str) -> dict[str, Any] | None:
-    if is_running(folder):
+    if workers_answer(folder):
 
         async def ask() -> tuple[bytes | None, bytes | None]:
             from skerry.runtime.app.launch import connect
@@ -204,7 +204,7 @@ def count(
 ) -> None:
     """Print how many entities of a type have a state."""
     folder = find_data(data)
-    if is_running(folder):
+    if workers_answer(folder):
         found = asyncio.run(_counted(folder, stored_name(folder, type_name)))
     else:
         found = sum(1 for _ in states(folder, type_name))

@@ -3,13 +3,43 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sys
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from skerry.errors import Unavailable
+from skerry.errors import SkerryError, Unavailable
+from skerry.runtime.app.control import Line
+from skerry.runtime.app.directory import is_running, running_app
 
 T = TypeVar("T")
+
+
+SUPERVISOR_S = 3.0
+"""How long a supervisor may take to say whether its host has a lease."""
+
+
+def workers_answer(data: Path) -> bool:
+    """Tell whether the workers of an app are asked what it holds: it runs.
+
+    Says so if those of this host wait for NATS before they answer.
+    """
+    if not is_running(data):
+        return False
+    with contextlib.suppress(SkerryError):
+        running = running_app(data)
+        if running.host:
+            with Line(data, running, answer_s=SUPERVISOR_S) as line:
+                told = line.ask("status")
+            if not told["leased"]:
+                print(
+                    f"skerry: waiting: NATS has not answered this host for {told['nats_silent_s']:g} s, "
+                    f"and its lease is over, so it does not answer for its shards; look at the servers",
+                    file=sys.stderr,
+                    flush=True,
+                )
+    return True
 
 
 def with_connection(data: Path, job: Any) -> Any:

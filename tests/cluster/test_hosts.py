@@ -6,6 +6,7 @@ import contextlib
 import json
 import random
 import shutil
+import subprocess
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,7 +27,7 @@ from skerry.runtime.store import sealed_file
 from tests.cluster.apps import Counter, Filled, Receiver, Sender
 from tests.cluster.hosts import Host
 from tests.cluster.servers import Servers
-from tests.processes.started import launcher, running
+from tests.processes.started import CLI, ROOT, launcher, running
 
 COUNTERS = 8
 
@@ -362,6 +363,30 @@ def test_status_tells_what_runs_while_the_servers_are_away(host: NewHost, nats: 
         "nats_silent_s"
     ]:
         pass
+
+
+def test_who_reads_a_state_of_a_host_whose_lease_is_over_is_told_so_and_answered_at_last(
+    host: NewHost, nats: Servers
+) -> None:
+    first, _ = two(host)
+    with first.client() as client:
+        added(client, 1)
+    for i in nats.indexes:
+        nats.kill(i)
+    at = ("--data", str(first.data))
+    while json.loads(launcher("status", "--json", *at).stdout)["leased"]:
+        pass
+    asked = subprocess.Popen(
+        [*CLI, "get", "Counter/c0", *at],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert asked.stderr is not None and "waiting: NATS has not answered" in asked.stderr.readline()
+    nats.heal()
+    said, _ = asked.communicate()
+    assert json.loads(said) == {"count": 1}
 
 
 def test_much_that_was_appended_is_in_a_snapshot_and_the_log_is_short(
