@@ -26,7 +26,7 @@ from skerry.runtime.app.members import Members
 from skerry.runtime.app.opening import check_name
 from skerry.runtime.cluster import joining, names
 from skerry.runtime.cluster.coordinator import ClusterCoordinator
-from skerry.runtime.cluster.engine import Engine
+from skerry.runtime.cluster.engine import Away, Engine
 from skerry.runtime.cluster.local import unfit
 from skerry.runtime.cluster.replica import label_of
 from skerry.runtime.cluster.snapshots import Snapshots
@@ -50,6 +50,8 @@ class ClusterMembers:
     ) -> None:
         self._data, self._coordinator, self._engine = data, coordinator, engine
         self._say, self._stop = say, stop
+        self._refused = ""
+        """Why NATS has not made a log, as it was told."""
 
     def open(self, config: Config) -> Description:
         """Note a start; see `Members.open`. The folder was checked before."""
@@ -116,25 +118,44 @@ class ClusterMembers:
         return list(range(first, first + count))
 
     def recruit(self, app: Description, shard: int) -> None:
-        """Make a log. Its shard's worker makes the store."""
+        """Make a log. Its shard's worker makes the store. Raises Away: it is to be tried again."""
+        self._check_near()
         try:
             self._log(app, shard).create(replicas=self._coordinator.replicas)
         except LogDamaged:
             # Whoever led before has made it for this goal, and its worker has begun.
             if shard not in app.goal:
                 raise
+        except Away as away:
+            if str(away) != self._refused:
+                self._say(f"no shard can come yet: {away}")
+                self._refused = str(away)
+            raise
+        self._refused = ""
 
     def enrolled(self, app: Description, shard: int) -> None:
         """Do nothing: a worker labels its store by the description."""
 
     def retire(self, app: Description, shard: int) -> None:
-        """Remove a log, its snapshots and the copy on this host."""
+        """Remove a log, its snapshots and the copy on this host. Raises Away: it is to be tried again."""
+        self._check_near()
         folder = membership.folder_of(self._data, shard)
         if folder.exists() and not unfit(folder, label_of(app, shard)):
             shutil.rmtree(folder)
         self._log(app, shard).delete()
-        replicas = self._coordinator.replicas
-        Snapshots(self._engine, app.app, app.incarnation, shard, replicas).remove()
+        Snapshots(
+            self._engine,
+            app.app,
+            app.incarnation,
+            shard,
+            self._coordinator.replicas,
+            patience_s=0,  # Who calls has workers to look after.
+        ).remove()
+
+    def _check_near(self) -> None:
+        """Raise Away: the servers are known to be away, and nobody is to wait for them."""
+        if silent_s := self._coordinator.silent_s:
+            raise Away(f"NATS has not answered for {silent_s:.0f} s.")
 
     def lacking_room(self, shards: Sequence[int], slots: int) -> str:
         """Say nothing: the servers have the rows, and refuse what they have no room for."""

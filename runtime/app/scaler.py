@@ -268,7 +268,8 @@ class Scaler:
             return
         for shard in came:
             self._stores.enrolled(description, shard)
-        self._retire()
+        with contextlib.suppress(Unavailable):  # The next step tries it again.
+            self._retire()
         self._ask_s = 0.0
         self._tell()
 

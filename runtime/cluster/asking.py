@@ -19,7 +19,7 @@ from skerry.runtime.cluster.engine import Ask, Away, Closed, Engine
 from skerry.runtime.cluster.stream import ASK_S, FULL
 
 PATIENCE_S = 30.0
-"""How long the servers may be away before this is given up."""
+"""How long the servers may be away as a rule before what is asked is given up."""
 
 PAUSE_S = 0.25
 """How long to wait before the same is asked again."""
@@ -32,17 +32,18 @@ class Asking:
 
     Args:
         what: whose name errors begin with, as "Snapshots of shard 3".
+        patience_s: how long the servers may be away before this is given up; 0: they are asked once.
     """
 
-    def __init__(self, engine: Engine, what: str) -> None:
-        self._engine, self._what = engine, what
+    def __init__(self, engine: Engine, what: str, patience_s: float = PATIENCE_S) -> None:
+        self._engine, self._what, self._patience_s = engine, what, patience_s
 
     def ask(self, ask: Ask[T], limit_s: float = ASK_S) -> T:
         """Return the answer, each of which may take so long.
 
-        Raises Away: there was none for `PATIENCE_S`; NotFoundError; StoreFull; SkerryError.
+        Raises Away: there was none for long; NotFoundError; StoreFull; SkerryError.
         """
-        until = time.monotonic() + PATIENCE_S
+        until = time.monotonic() + self._patience_s
         while True:
             try:
                 return self._engine.run(lambda client: self._with_room(ask, client), limit_s)

@@ -125,8 +125,8 @@ class Presence:
         self._ended = True
         self._bell.set()
         self._thread.join()
-        if self.until_ns:
-            self.until_ns = 0
+        held, self.until_ns = self.until_ns, 0
+        if held and not self.silent_s:
             with suppress(Away, Overtaken):  # It runs out by itself.
                 self._bucket.change(self._key, value, self._revision).attempt(self._ask_s)
 

@@ -76,13 +76,21 @@ class Snapshots:
 
     Args:
         replicas: how many servers hold each part.
+        patience_s: how long the servers may be away before what is asked is given up.
     """
 
     def __init__(
-        self, engine: Engine, app: str, incarnation: str, shard: int, replicas: int
+        self,
+        engine: Engine,
+        app: str,
+        incarnation: str,
+        shard: int,
+        replicas: int,
+        *,
+        patience_s: float = PATIENCE_S,
     ) -> None:
         self._shard = shard
-        self._asking = Asking(engine, f"Snapshots of shard {shard}")
+        self._asking = Asking(engine, f"Snapshots of shard {shard}", patience_s)
         self.stream = names.snapshots_of(app)
         self._settings = settings(self.stream, replicas=replicas)
         self._prefix = names.parts_of(app, incarnation, shard)

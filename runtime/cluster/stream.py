@@ -71,11 +71,18 @@ class JetStream:
     def create(self, *, replicas: int) -> None:
         """Make the stream, which is empty. Only who adds a member to an app calls this.
 
-        Raises Away; LogDamaged: there is one, and it has had messages.
+        Raises Away, also when the servers refuse it; LogDamaged: there is one, and it has had messages.
         """
-        self._ask(
-            lambda client: client.jetstream().add_stream(settings(self.name, replicas=replicas))
-        )
+        try:
+            self._ask(
+                lambda client: client.jetstream().add_stream(settings(self.name, replicas=replicas))
+            )
+        except APIError as error:
+            room = " Make room on the servers, or raise their limits." * (error.err_code in FULL)
+            raise Away(
+                f"NATS does not make the stream {self.name}, the log of a shard, it says: "
+                f"{error.description}.{room} Look at it with `nats server report jetstream`."
+            ) from error
         if self.ends() != (1, 0):
             raise LogDamaged(
                 f"The stream {self.name} is there already, and was used. A new shard can't begin on "
