@@ -28,6 +28,7 @@ from skerry.errors import (
 from skerry.message import Message, message
 from skerry.sources import Generate, JsonLines, TextFiles
 from skerry.stream.builder import Keyed, Stream
+from skerry.stream.changes import Change
 from skerry.stream.ends import Sink, Source
 from skerry.stream.outputs import Output
 from skerry.verbs import (
@@ -63,6 +64,7 @@ __all__ = [  # noqa: RUF022 - grouped by what one does with them
     # the app and its streams
     "App",
     "args",
+    "Change",
     "Generate",
     "JsonLines",
     "Keyed",

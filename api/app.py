@@ -17,10 +17,12 @@ from skerry.entity import Entity, EntityMeta
 from skerry.entity_type import EntityType
 from skerry.errors import BadApp
 from skerry.host import launch
-from skerry.stream.builder import Stream, check_source
+from skerry.stream.builder import Keyed, Stream, check_source
+from skerry.stream.changes import Change
+from skerry.stream.columns import Pass
 from skerry.stream.compile import Compiled, Pipeline
 from skerry.stream.ends import Source
-from skerry.stream.graph import FromOutput, FromSource, Graph, ToEntity
+from skerry.stream.graph import FromChanges, FromOutput, FromSource, Graph, ToEntity
 from skerry.stream.outlet import Outlet
 from skerry.stream.outputs import Output
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from skerry.client import Client
 
 T = TypeVar("T")
+E = TypeVar("E", bound=Entity)
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 RETRIES_MAX = 100
 
@@ -116,6 +119,11 @@ class App:
         """The app's entity types by name, with those of stages that are declared by now."""
         return self._as_declared().types
 
+    @property
+    def change_passes(self) -> dict[str, Pass]:
+        """What the changes of entity types pass, by the types' names."""
+        return self._as_declared().changes
+
     def _as_declared(self) -> Compiled:
         """Return the graph compiled, again only if nodes were added: they never change."""
         size = len(self.graph.nodes)
@@ -164,6 +172,30 @@ class App:
         if not isinstance(node, FromOutput) or node.output is not output:
             raise BadApp(f"App {self.name}: {output!r:.80} is not among its outputs.")
         return Stream(self.graph, node.name)
+
+    def changes(self, entity: type[E], /) -> Keyed[Change[E]]:
+        """Begin a stream with the committed changes of an entity type.
+
+        Each commit in which messages of an entity ran gives one change: its state behind the commit.
+        The changes of an entity come in their order, each exactly once, under its key. They are those
+        from the first start with this stream on.
+
+        Args:
+            entity: one of the app's entity classes.
+
+        Raises:
+            BadApp: it is not among the app's entities.
+
+        Example:
+            >>> app.changes(Account).filter(lambda change: change.state is None).sink(closed)
+        """
+        kind = getattr(entity, "__skerry__", None)
+        if kind is None or kind.name not in self._declared:
+            raise BadApp(f"App {self.name}: {entity!r:.80} is not among its entities.")
+        name = f"changes {kind.name}"
+        if name not in self.graph.nodes:
+            self.graph.add(FromChanges(name=name, entity=kind.name))
+        return Keyed(self.graph, name)
 
     def check(self) -> None:
         """Check what can only be seen once the program is complete.

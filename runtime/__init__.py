@@ -29,6 +29,7 @@ api/stream/    Streams, from declaration to passes over lists.
     item_types.py  What the items of a stage are, as far as the program says so in annotations.
     compile.py     Compiles a graph into passes over lists, so that none of our code runs once an item.
     columns.py     Columns: what passes over many items make of them, one column for each of their ends.
+    changes.py     Change: what a commit made of an entity, as an item of `app.changes(…)`.
     keyed.py       Stages that keep something, as the entities that they are.
     outlet.py      Outlet: an output, the passes over what is emitted to it, and its sinks.
 
@@ -164,7 +165,7 @@ runtime/core/    The core: no I/O, no clock, no thread.
     clients.py     Requests of clients: judged, run together where that is safe, remembered, answered.
     items.py       Items of sources: the stages that they pass, their messages, and the position, in one commit.
     delivery.py    Brings each message to its turn, whatever way it came: frames, timers, sources, other turns.
-    flows.py       Replies of stages that flow on: each turn's reply passes the stages behind its own.
+    flows.py       What flows on from turns: replies through the stages behind their own, and changes of entities.
     routing.py     Which way a message goes: to an entity here, by the shard's own stream, to a peer, or to wait.
     buffer.py      Messages on their way, in order, as runs of one handler.
     executor.py    Runs turns: many together while all goes well, each alone where one may fail.

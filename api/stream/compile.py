@@ -24,11 +24,13 @@ from skerry.entity_type import EntityType
 from skerry.errors import BadApp
 from skerry.handler import Handler
 from skerry.limits import LARGE, check_keys
+from skerry.stream.changes import Change
 from skerry.stream.columns import Columns, Exit, Pass
 from skerry.stream.graph import (
     Branch,
     Filter,
     FlatMap,
+    FromChanges,
     FromOutput,
     FromSource,
     Graph,
@@ -69,7 +71,8 @@ class Compiled:
 
     Attributes:
         pipelines: one for each source.
-        outlets: one for each output, and for each sink of a source.
+        changes: what the changes of an entity type pass, by its name.
+        outlets: one for each output, and for each sink of a source or of changes.
         types: the entity types, those of stages among them.
     """
 
@@ -84,13 +87,18 @@ class Compiled:
         for node in nodes:
             if isinstance(node, FromOutput):
                 self.outlets[node.name] = self._outlet(node)
-            elif isinstance(node, ToSink) and isinstance(graph.root_of(node.name), FromSource):
+            elif isinstance(node, ToSink) and not isinstance(graph.root_of(node.name), FromOutput):
                 self.outlets[node.name] = _outlet_of_sink(node)
         self.pipelines = [
             Pipeline(node.name, node.source, self._behind(node.name, self._leave))
             for node in nodes
             if isinstance(node, FromSource)
         ]
+        self.changes = {
+            node.entity: self._behind(node.name, self._leave)
+            for node in nodes
+            if isinstance(node, FromChanges)
+        }
 
     # ── ways out ──
 
@@ -119,13 +127,16 @@ class Compiled:
         return node.output.item_type if isinstance(node, FromOutput) else Any
 
     def _leave(self, end: ToSink) -> Pass:
-        """Compile how the items of sources leave for sinks: encoded, by the outlet of each sink."""
+        """Compile how items leave for sinks: encoded, by the outlet of each sink."""
         outlet = self.outlets[end.name]
         way = Exit(outlet.output.name, outlet.output.partitions, 0)
+        changes = any(isinstance(node, FromChanges) for node in self._graph.nodes.values())
 
         def leave(keys: list[str] | None, items: list[Any]) -> list[Columns]:
             if keys is not None:
                 check_keys(keys)
+            if changes:
+                items = [item.plain() if item.__class__ is Change else item for item in items]
             return [(way, keys or [], list(map(outlet.emitted, items)))]
 
         return leave

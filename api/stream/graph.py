@@ -2,6 +2,7 @@
 
     FromSource ─┬─ Map, Filter, FlatMap, … ─── KeyBy ─── … ─── ToEntity, Reduce ─── … ─── ToSink
     FromOutput ─┘           └─ ToSink                 └─ ToSink
+    FromChanges ────────────────────────────────────────┘
 
 A node names its input. So a graph can be compiled, checked and drawn, and nothing of the
 program's runs for it. Whatever a node keeps in the store is kept under its name, which is unique
@@ -39,6 +40,12 @@ class FromOutput(Node, frozen=True, kw_only=True):
     """An output: the items that entities emit to it flow."""
 
     output: Output[Any]
+
+
+class FromChanges(Node, frozen=True, kw_only=True):
+    """The committed changes of an entity type, each under the entity's key."""
+
+    entity: str
 
 
 class Stage(Node, frozen=True, kw_only=True):

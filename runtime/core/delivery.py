@@ -233,6 +233,11 @@ class Delivery:
                 self._route(messages, queueing=queueing or turns_max <= 0)
                 turns_max -= len(messages.keys)
 
+    def queue(self) -> None:
+        """Route what is left behind all turns of the batch. Raises Raised."""
+        for messages in self._left.take():
+            self._route(messages, queueing=True)
+
     def send(self, handler: Handler, keys: list[str], column: Sequence[Any]) -> None:
         """Route messages of a source. Raises Raised."""
         queueing = self._routing.queueing

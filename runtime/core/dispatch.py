@@ -101,7 +101,7 @@ class Dispatch:
         executor = self.executor = Executor(self.cache, turn, intentions, settings, watch)
         rooms = self.handlers, self._left, self.dead
         outcomes = Outcomes(executor, intentions, asks, timers, *rooms)
-        flows = made.flows(executor, self._left, self.dead)
+        flows = self._flows = made.flows(executor, self._left, self.dead, settings.changes)
         self._delivery: Delivery = made.delivery(
             self.routing, executor, outcomes, timers, outputs, flows, *rooms
         )
@@ -171,6 +171,8 @@ class Dispatch:
                 case Written():
                     self._outputs.written(event)
         self._delivery.drain(work.turns_max)
+        if self._flows.changed():
+            self._delivery.queue()
 
     def undo(self) -> None:
         """Throw the open batch away."""

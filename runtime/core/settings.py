@@ -17,7 +17,7 @@ from skerry.app import App
 from skerry.entity_type import EntityType
 from skerry.runtime.core.events import Identity
 from skerry.runtime.core.placement import Placement
-from skerry.stream.columns import Columns
+from skerry.stream.columns import Columns, Pass
 
 TURN_ERRORS = (Exception, SystemExit, GeneratorExit)
 """Exceptions of a handler that end its own turn only. Not KeyboardInterrupt: in a test, Ctrl-C has
@@ -116,6 +116,8 @@ class Settings(Struct, frozen=True):
     types: dict[str, EntityType]
     pipelines: dict[str, Pipeline]
     outlets: dict[str, Outlet] = {}
+    changes: dict[str, Pass] = {}
+    """What the changes of an entity type pass, by its name."""
     life: str = ""
     """Names the life of the app that numbers its outputs; empty in the first. See `Outputs`."""
     retries: int = 3
@@ -136,6 +138,7 @@ class Settings(Struct, frozen=True):
             types=app.types,
             pipelines={pipeline.name: pipeline for pipeline in app.pipelines},
             outlets=dict(app.outlets),
+            changes=dict(app.change_passes),
             retries=app.retries,
             **own,
         )

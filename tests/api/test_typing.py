@@ -43,7 +43,9 @@ def mypy(site: Path, program: str) -> set[int]:
 def pyright(site: Path, program: str) -> set[int]:
     """Lines that pyright refuses."""
     (site / "pyrightconfig.json").write_text('{"typeCheckingMode": "strict"}')
-    command = [sys.executable, "-m", "pyright", "--outputjson", program]
+    # As in an editor, with the libraries that come with the package.
+    with_libraries = ["--pythonpath", sys.executable]
+    command = [sys.executable, "-m", "pyright", *with_libraries, "--outputjson", program]
     done = subprocess.run(command, cwd=site, capture_output=True, text=True)
     found = json.loads(done.stdout)["generalDiagnostics"]
     return {one["range"]["start"]["line"] + 1 for one in found if one["severity"] == "error"}

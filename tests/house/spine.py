@@ -48,7 +48,7 @@ WALK = (
     ),
     *("message", "turn", "asked", "verbs", "portable"),
     *("app", "builder", "ends", "outputs", "graph", "item_types"),
-    *("compile", "columns", "keyed", "outlet"),
+    *("compile", "columns", "changes", "keyed", "outlet"),
     *("generate", "lines", "json_lines", "reading", "paths"),
     *("blocking", "aio", "batch", "outcomes", "host", "errors"),
     *("observed", "harness", "simulation", "faults", "simulated"),

@@ -365,3 +365,14 @@ def _(together, self, handler, keys, replies):
 @bug("the reply of a turn that ran alone flows nowhere", "core.flows:Flows.alone")
 def _(alone, self, handler, key, reply):
     pass
+
+
+@bug("what is forgotten is no change", "core.flows:Flows.changed")
+def _(changed, self):
+    forgotten = any(cached.forgotten for cached in self._executor.cache.types.values())
+    return False if forgotten else changed(self)
+
+
+@bug("changes go on before the last turn of their batch", "core.delivery:Delivery.queue")
+def _(queue, self):
+    self.drain(100)

@@ -43,7 +43,7 @@ STORE = [
 ]
 FIRST = {
     "client": ["tests/client", *QUICK],
-    "core/flows.py": ["tests/simulation/test_stages.py"],
+    "core/flows.py": ["tests/simulation/test_stages.py", "tests/simulation/test_changes.py"],
     "app/homes.py": ["tests/simulation/test_homes.py"],
     "app/housing.py": [HOUSING],
     "app/register.py": [HOUSING],

@@ -176,4 +176,7 @@ lines.branch("x")  # wrong
 lines.key_by(str).reduce(0, lambda total, text: total + text)  # wrong
 lines.key_by(str).reduce(0, lambda total, text: total + len(text)).map(str.upper)  # wrong
 lines.key_by(str).reduce(0, lambda n, text: n, combine=str.upper)  # wrong
+app.changes(Account).map(lambda change: change.state.balance)  # wrong
+app.changes(Account).map(lambda change: change.balance)  # wrong
+app.changes(Account.at("a"))  # wrong
 lines.reduce(0, lambda total, text: total)  # wrong
