@@ -17,6 +17,7 @@ from skerry.runtime.app import backup as backups
 from skerry.runtime.app import directory
 from skerry.runtime.app.backup import back_up
 from tests.crash.apps import RECEIVERS, SENDERS, Account, Receiver
+from tests.processes import half
 from tests.processes.apps import Counter
 from tests.processes.load import Load
 from tests.processes.started import CLI, ROOT, launcher, running
@@ -93,6 +94,51 @@ def test_a_backup_while_slots_move_is_one_moment_and_is_restored_with_other_work
         restored = launcher("restore", str(backup), "--data", str(again))
         assert restored.returncode == 0, restored.stderr
         goes_on_from_one_moment(again, CALM, "--workers", workers)
+
+
+@pytest.fixture(scope="module")
+def half_read(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A backup of an app that had read a part of its source."""
+    folder = tmp_path_factory.mktemp("half")
+    data, backup = folder / "data", folder / "backup"
+    with running(data, "--serve", target="tests.processes.half"), skerry.Client(data) as client:
+        beside = client.options(idempotency_key="once")
+        assert beside.ask(half.Tally.at("beside").add, 5) == 5
+        client.send(half.Tally.at("beside").ring_later)
+        back_up(data, backup, print)
+    return backup
+
+
+@pytest.mark.parametrize("workers", ["1", "3", "8"])
+def test_a_restored_app_goes_on_where_its_backup_was_with_any_number_of_workers(
+    workers: str, half_read: Path, tmp_path: Path
+) -> None:
+    """Positions of sources, messages on their way, timers, and requests with names."""
+    again, copy = tmp_path / "again", tmp_path / "copy"
+    assert launcher("restore", str(half_read), "--data", str(again)).returncode == 0
+    assert launcher("restore", str(half_read), "--data", str(copy)).returncode == 0
+    then = launcher("get", "Tally/k1", "--data", str(copy))
+    assert json.loads(then.stdout)["total"] < half.total(1), "it was half read"
+    options = ("--workers", workers, "--serve")
+    with (
+        running(again, *options, target="tests.processes.half"),
+        skerry.Client(again) as client,
+    ):
+        beside = client.options(idempotency_key="once")
+        assert beside.ask(half.Tally.at("beside").add, 5) == 5, "it is the same request"
+        while client.get(half.Tally.at("beside")).rung == 0:
+            os.sched_yield()
+    ended = launcher("run", "tests.processes.half", "--data", str(again))
+    assert ended.returncode == 0, ended.stderr
+    rows = launcher("export", "Tally", "--data", str(again)).stdout.splitlines()
+    found = {row["key"]: row["state"] for row in map(json.loads, rows)}
+    assert found.pop("beside") == {"total": 5, "rung": 1}
+    totals = {f"k{key}": {"total": half.total(key), "rung": 0} for key in range(half.KEYS)}
+    assert found == totals
+    rows = launcher("export", "replies", "--data", str(again)).stdout.splitlines()
+    replies = sum(json.loads(row)["state"]["value"] for row in rows)
+    assert replies == half.PARTITIONS * half.COUNT
+    assert launcher("check", "--data", str(again)).returncode == 0
 
 
 def test_an_app_that_was_killed_while_slots_moved_is_backed_up_and_its_copy_goes_on(
