@@ -15,6 +15,8 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 from msgspec import Struct
 from nats.aio.client import Client
@@ -23,7 +25,7 @@ from nats.js.api import StreamConfig
 from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 
 from skerry.errors import SkerryError, StoreDamaged
-from skerry.runtime.cluster import names, probe, settings
+from skerry.runtime.cluster import monitor, names, probe, settings
 from skerry.runtime.cluster.bucket import ASK_S, PAUSE_S, Bucket
 from skerry.runtime.cluster.engine import Away, Closed, Engine, Plain
 from skerry.runtime.ports import Interrupted
@@ -31,6 +33,9 @@ from skerry.runtime.printable import Say
 
 LOWEST = (2, 11)
 """The lowest release of the servers. Earlier ones lost streams (nats-server issue 6888)."""
+
+PORT = 4222
+"""Where a server listens whose URL does not say it."""
 
 SAY_S = 10.0
 """How often a wait is told of."""
@@ -123,6 +128,7 @@ def reach(engine: Engine, say: Say, stop: Callable[[], bool]) -> int:
             f"needs {LOWEST[0]}.{LOWEST[1]} or newer: older ones can lose what they acknowledged. "
             f"Upgrade all servers, one by one."
         )
+    _warn_of_loss(engine, say)
     if found.clustered:
         return settings.REPLICAS
     say(
@@ -193,6 +199,26 @@ def logs(engine: Engine, app: str) -> list[str]:
         return sorted(name for name in found if mine.fullmatch(name))
 
     return engine.run(ask, ASK_S)
+
+
+def _warn_of_loss(engine: Engine, say: Say) -> None:
+    """Tell of servers that acknowledge before they sync, as far as that can be seen."""
+
+    async def known(client: Client) -> list[tuple[str, int]]:
+        return [(url.hostname or "", url.port or PORT) for url in client.servers]
+
+    with suppress(Away):
+        places = engine.run(known, ASK_S)
+        with ThreadPoolExecutor(len(places)) as at_once:
+            lapses = at_once.map(lambda place: monitor.lapse_s(*place), places)
+            lazy = {f"{host}:{port}": s for (host, port), s in zip(places, lapses) if s}
+        if lazy:
+            say(
+                f"NATS at {', '.join(lazy)} syncs what it acknowledges only every "
+                f"{max(lazy.values()):g} s: a power cut can lose work that was acknowledged. Put "
+                f"`sync_interval: always` into the `jetstream` block of each server's configuration, "
+                f"and restart the servers one by one."
+            )
 
 
 # ── what servers say ──

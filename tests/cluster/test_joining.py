@@ -151,6 +151,27 @@ def test_one_server_will_do_and_is_said_to_survive_no_loss(odd: Odd) -> None:
     assert joining.bucket(engine, "shop", replicas, lines.append, never).name == "skerry-shop"
 
 
+def monitored(odd: Odd, jetstream: str) -> list[str]:
+    """What is said of a server with such a setting of JetStream, whose monitoring port answers."""
+    (ports,) = in_a_row(free_row(1), 1)
+    text = f'http: "127.0.0.1:{ports.monitor}"\njetstream {{ store_dir: "js", {jetstream} }}\n'
+    return reached(odd.engine(odd.start(text, ports.clients)))[1]
+
+
+def test_servers_that_acknowledge_before_they_sync_are_told_of_with_what_mends_it(odd: Odd) -> None:
+    (warning,) = [line for line in monitored(odd, "") if "a power cut can lose work" in line]
+    assert " only every 120 s: " in warning
+    assert "`sync_interval: always`" in warning
+    (warning,) = [line for line in monitored(odd, "sync_interval: 5s") if "power cut" in line]
+    assert " only every 5 s: " in warning
+
+
+def test_servers_that_sync_first_are_accepted_without_words(nats: Servers, odd: Odd) -> None:
+    """As those are that `skerry cluster up` starts."""
+    assert reached(odd.engine(nats.servers)) == (3, [])
+    assert not [line for line in monitored(odd, "sync_interval: always") if "power cut" in line]
+
+
 def test_a_cluster_of_two_servers_is_refused(odd: Odd, impatient: None) -> None:
     two = in_a_row(free_row(2), 2)
     routes = ", ".join(f"nats://127.0.0.1:{each.routes}" for each in two)
