@@ -7,8 +7,9 @@ Quotes and orders come from two sources and meet at the symbol. An order is turn
 spread of its symbol is wide, by Wallaroo's rule: 5 cents or more, and 0.05 % of the price or more.
 """
 
-import skerry
 from msgspec import Struct
+
+import skerry
 from skerry import App, Entity, sinks
 from skerry.sources import Generate
 
