@@ -70,7 +70,7 @@ class Milestone(Entity):
 
 
 single, overdrawn, turnover = (
-    sinks.JsonLines(f"alerts/{name}") for name in ("single", "overdrawn", "turnover")
+    sinks.Text(f"alerts/{name}") for name in ("single", "overdrawn", "turnover")
 )
 app = App("alerts", entities=[Account, Milestone])
 transactions = app.source(Generate(transaction, partitions=4, count=5000), name="transactions")

@@ -56,6 +56,10 @@ api/sources/    What reads items.
 
 api/sinks/    What writes items.
     json_lines.py  JsonLines: a sink that writes a folder of files with a JSON value on each line.
+    csv.py         Csv: a sink that writes a folder of CSV files.
+    folder.py      RowFolder: a folder of files to which rows are appended, each exactly once.
+    printing.py    Print: a sink that prints items.
+    text.py        Text: a sink that writes a folder of text files, an item on each line.
 
 runtime/    How programs run; imported as `skerry.runtime`.
     config.py       How an app is run: one tree of settings, built where a program comes in and handed down whole.

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import IO, Any
+from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 
-from skerry.errors import SkerryError
+from skerry.sinks.folder import RowFolder
 
 
-class JsonLines:
+class JsonLines(RowFolder):
     """A sink that writes items to files in a folder, a JSON value on each line.
 
     Each partition is a file, such as `milestones/0.jsonl`. Every item is there exactly once, whatever
@@ -34,15 +32,7 @@ class JsonLines:
         >>> app.stream(milestones).sink(sinks.JsonLines("milestones"))
     """
 
-    def __init__(self, folder: str | os.PathLike[str], /) -> None:
-        if not isinstance(folder, str | os.PathLike):
-            raise TypeError(f"sinks.JsonLines takes the path of a folder, not {folder!r:.80}")
-        path = os.fsdecode(folder)
-        if not path or "\0" in path:
-            raise ValueError(f"sinks.JsonLines: {path!r:.80} is no path")
-        self._folder = Path.cwd() / path
-        self._written: dict[str, tuple[int, int]] = {}
-        """For each file that this sink wrote, its lines and bytes."""
+    suffix = ".jsonl"
 
     def check(self, item: object, /) -> None:
         """Refuse an item that would be read back as something else.
@@ -57,31 +47,20 @@ class JsonLines:
             if where is not None:
                 raise ValueError(f"JSON has no {where}: emit None, or a text")
 
-    def write(self, partition: str, sequence: int, items: Sequence[object], /) -> None:
-        """Append the items that are not there yet, and sync the file.
+    def encode(self, item: Any) -> bytes:
+        return msgspec.json.encode(item) + b"\n"
 
-        Raises:
-            SkerryError: lines are missing or are other items, so the folder is not this sink's,
-                or was changed. Nothing is written then.
-        """
-        path = self._folder / f"{partition}.jsonl"
-        known = self._written.pop(partition, None)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "a+b") as file:
-            if known is None or known[1] != file.seek(0, os.SEEK_END):
-                known = _whole_lines(path, file, sequence, items)
-            lines, size = known
-            if lines < sequence - 1:
-                raise SkerryError(
-                    f"{path} has {lines:,} lines, and item {sequence:,} is to follow: lines are "
-                    f"gone, or {_STRANGE}"
-                )
-            fresh = items[lines - sequence + 1 :]
-            text = b"".join(msgspec.json.encode(item) + b"\n" for item in fresh)
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        self._written[partition] = lines + len(fresh), size + len(text)
+    def is_whole(self, row: bytes) -> bool:
+        return row.endswith(b"\n")
+
+    def alike(self, row: bytes, item: Any) -> bool:
+        text = self.encode(item)
+        if row == text:
+            return True
+        try:
+            return _agree(msgspec.json.decode(row), msgspec.json.decode(text))
+        except msgspec.DecodeError:
+            return False
 
 
 def _not_finite(value: Any, path: str = "") -> str | None:
@@ -95,42 +74,6 @@ def _not_finite(value: Any, path: str = "") -> str | None:
         inner = enumerate(value)
     found = (_not_finite(part, f"{path}[{place!r}]") for place, part in inner)
     return next(filter(None, found), None)
-
-
-_STRANGE = (
-    "the folder is another sink's, or of another data directory. Put back what was there, or give "
-    "this sink a folder of its own."
-)
-
-
-def _whole_lines(
-    path: Path, file: IO[bytes], sequence: int, items: Sequence[object]
-) -> tuple[int, int]:
-    """Cut off a torn line at a file's end, compare lines with items; return its lines and bytes."""
-    lines = end = 0
-    file.seek(0)
-    for line in file:
-        if not line.endswith(b"\n"):
-            break
-        lines, end = lines + 1, end + len(line)
-        if 0 <= lines - sequence < len(items) and not _alike(line, items[lines - sequence]):
-            raise SkerryError(f"{path}: line {lines:,} is not item {lines:,}: {_STRANGE}")
-    file.truncate(end)
-    folder = os.open(path.parent, os.O_RDONLY)
-    os.fsync(folder)
-    os.close(folder)
-    return lines, end
-
-
-def _alike(line: bytes, item: object) -> bool:
-    """Tell whether a line may be this item, perhaps with the fields of an earlier release."""
-    text = msgspec.json.encode(item)
-    if line[:-1] == text:
-        return True
-    try:
-        return _agree(msgspec.json.decode(line), msgspec.json.decode(text))
-    except msgspec.DecodeError:
-        return False
 
 
 def _agree(a: Any, b: Any) -> bool:

@@ -226,11 +226,11 @@ def test_a_folder_with_lines_of_something_else_is_refused_and_left_as_it_is(tmp_
     first = sinks.JsonLines(tmp_path)
     first.write("0", 1, [1, 2, 3])
     for sequence, items in ((1, [10, 20]), (3, [30, 40])):
-        with pytest.raises(SkerryError, match=r"line \d is not item \d: the folder"):
+        with pytest.raises(SkerryError, match=r"row \d is not item \d: the folder"):
             sinks.JsonLines(tmp_path).write("0", sequence, items)
     other = sinks.JsonLines(tmp_path)
     other.write("0", 4, [4])
-    with pytest.raises(SkerryError, match="line 4 is not item 4"):
+    with pytest.raises(SkerryError, match="row 4 is not item 4"):
         first.write("0", 4, [40])
     assert lines(tmp_path) == [1, 2, 3, 4]
 
@@ -240,13 +240,13 @@ def test_a_line_of_an_earlier_release_may_have_other_fields(tmp_path: Path) -> N
     again = sinks.JsonLines(tmp_path)
     again.write("0", 1, [{"cents": 5, "new": 2}, {"cents": 6, "new": 3}])
     assert [line["cents"] for line in lines(tmp_path)] == [5, 6]
-    with pytest.raises(SkerryError, match="line 1 is not item 1"):
+    with pytest.raises(SkerryError, match="row 1 is not item 1"):
         sinks.JsonLines(tmp_path).write("0", 1, [{"cents": 7, "new": 2}])
 
 
 def test_lines_that_are_gone_are_named(tmp_path: Path) -> None:
     sink = sinks.JsonLines(tmp_path)
-    with pytest.raises(SkerryError, match="has 0 lines, and item 7 is to follow"):
+    with pytest.raises(SkerryError, match="has 0 rows, and item 7 is to follow"):
         sink.write("0", 7, [7])
 
 

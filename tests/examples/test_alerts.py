@@ -95,8 +95,8 @@ def test_alerts_survive_kills_of_workers(tmp_path: Path) -> None:
     assert kills
 
     def came(name: str) -> list[str]:
-        files = (tmp_path / "alerts" / name).glob("*.jsonl")
-        return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+        files = (tmp_path / "alerts" / name).glob("*.txt")
+        return [line for file in files for line in file.read_text().splitlines()]
 
     export = subprocess.run(
         [*cli, "export", "Account", "--data", "data"], cwd=tmp_path, capture_output=True, text=True
