@@ -160,6 +160,10 @@ class Change:
         self._bucket, self._key, self._value = bucket, key, value
         self._revision, self._name = revision, name
 
+    def restate(self, value: bytes) -> None:
+        """Write this from the next try on. The one before may have been written all the same."""
+        self._value = value
+
     def attempt(self, timeout_s: float = ASK_S) -> int:
         """Try once; return the new revision.
 

@@ -60,7 +60,7 @@ class Lease(Struct, frozen=True, kw_only=True):
     leaves: bool = False
     """Whether it gives all its slots away."""
     time_s: float = 0.0
-    """When it was renewed, by the clock of the host."""
+    """When it was renewed, by the clock of the host; 0.0: it took more than one try."""
     ended: bool = False
     """Whether its process has ended in order. It may be started again within the time of its lease."""
 
@@ -117,9 +117,9 @@ def holds_until(asked_ns: int, lease_s: float) -> int:
 
 def ahead_s(lease: Lease, now_s: float) -> float:
     """Return how far a host's clock is ahead of ours, by a lease that was renewed since the last look;
-    0.0: no farther than the time between looks explains."""
+    0.0: no farther than the time between looks explains, or it does not say."""
     ahead = lease.time_s - now_s
-    return ahead if abs(ahead) > FAR_S else 0.0
+    return ahead if lease.time_s and abs(ahead) > FAR_S else 0.0
 
 
 class Judge:

@@ -152,6 +152,8 @@ class Presence:
             except Away:
                 for judge in self._judges.values():
                     judge.missed()
+                if change is not None:  # The time in it is over when it is written at last.
+                    change.restate(replace(self.lease, time_s=0.0).encoded())
                 continue
             with suppress(Away, Overtaken):
                 self._look_at_leader()

@@ -135,3 +135,8 @@ def test_a_lease_reads_as_it_was_written_and_nothing_else_does() -> None:
     assert decoded(lease.encoded()) == lease
     for other in (b"", b"{}", b'{"host":"h1"}', b"\xff"):
         assert decoded(other) is None
+
+
+def test_a_renewal_that_took_several_tries_says_nothing_of_its_host_s_clock() -> None:
+    """It stands there when the servers are back, and is as old as their absence was long."""
+    assert ahead_s(Lease(host="b", nonce="b", pid=1, lease_s=10.0, time_s=0.0), 1_000_000.0) == 0.0
