@@ -112,6 +112,8 @@ def status(data: Data = None, as_json_: Json = False) -> None:
                 f"shard {shard['shard']} copies {moves['copying']} slots that it will give: "
                 f"{moves['copied_bytes']:,} bytes so far, {rate:,} a second"
             )
+        if shard["waits"]:
+            print(one_line(f"commits of shard {shard['shard']} wait: {shard['waits']}"))
         if shard["turned_away"]:
             print(f"shard {shard['shard']} has turned {shard['turned_away']:,} callers away")
         for reason, count in shard["refused"].items():

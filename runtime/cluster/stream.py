@@ -30,8 +30,8 @@ WINDOW = 32
 WRONG_LAST = 10071
 """JetStream: "wrong last sequence"."""
 
-FULL = {10023, 10077, 10047, 10028}
-"""JetStream: "insufficient resources", "maximum bytes exceeded", "insufficient storage", and the
+FULL = {10023, 10077, 10047, 10028, 10002}
+"""JetStream: "insufficient resources", "maximum bytes exceeded", "insufficient storage" and "memory", and the
 account's limit."""
 
 HEADERS_BYTES = 4096

@@ -235,6 +235,7 @@ class Worker:
             "callers": self._door.callers,
             "callers_max": self._door.callers_max,
             "turned_away": self._door.turned_away,
+            "waits": self._replica.waits if self._replica is not None else "",
         }
 
 
