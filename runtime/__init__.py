@@ -53,6 +53,7 @@ api/sources/    What reads items.
     json_lines.py  JsonLines: a source of files with a JSON value on each line.
     reading.py     Reads a file line by line from a position, if it still is the file that was read before.
     paths.py       Paths of source files: what patterns find, and the names that files have as partitions.
+    csv.py         Csv: a source of the rows of CSV files.
 
 api/sinks/    What writes items.
     json_lines.py  JsonLines: a sink that writes a folder of files with a JSON value on each line.

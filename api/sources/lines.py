@@ -43,6 +43,8 @@ class Parsed(NamedTuple):
     """The line that is no item."""
     error: str = ""
     """The reason why that line is no item."""
+    until: int | None = None
+    """The line behind what is no item, if that is more than one line."""
 
 
 class LineFiles(Generic[T]):
@@ -51,6 +53,9 @@ class LineFiles(Generic[T]):
     Args:
         paths, bad, bad_limit, changed: as for `TextFiles`.
     """
+
+    reading: type[Reading] = Reading
+    """What reads a file in pieces."""
 
     def __init__(
         self, paths: Sequence[str | PathLike[str]], bad: Bad, bad_limit: int, changed: Changed
@@ -96,7 +101,7 @@ class LineFiles(Generic[T]):
 
     def batches(self, partition: str, after: Any, size: int) -> Iterator[Batch[T]]:
         """Iterate over (positions, items), up to `size` at a time; a bad row comes alone."""
-        reading = Reading(partition, after, source=type(self).__name__, anew=self._anew)
+        reading = self.reading(partition, after, source=type(self).__name__, anew=self._anew)
         for piece in reading.pieces(size):
             self._bad[partition] = reading.bad
             self._bad_before.setdefault(partition, reading.bad)
@@ -107,22 +112,22 @@ class LineFiles(Generic[T]):
                     yield piece.positions(parsed.rows, reading.bad), parsed.items
                 start = None
                 if parsed.bad is not None:
-                    start = parsed.bad + 1
+                    start = parsed.until or parsed.bad + 1
                     reading.bad += 1
                     self._bad[partition] = reading.bad
-                    row = self._row(piece, parsed.bad, parsed.error)
+                    row = self._row(piece, parsed.bad, start, parsed.error)
                     if row is not None:
-                        yield piece.positions(range(parsed.bad, start), reading.bad), [row]
+                        yield piece.positions(range(start - 1, start), reading.bad), [row]
 
-    def _row(self, piece: Piece, place: int, error: str) -> Any:
-        """Return what stands for a line that is no item; None to skip it.
+    def _row(self, piece: Piece, place: int, until: int, error: str) -> Any:
+        """Return what stands for lines that are no item; None to skip them.
 
         Raises:
             SkerryError: the source stops.
         """
         if self._rule == "skip":
             return None
-        line, error = piece.lines[place], f"{piece.told(place)}: {error}"
+        line, error = b"".join(piece.lines[place:until]), f"{piece.told(place)}: {error}"
         if not line.endswith(b"\n"):
             error += " (it has no end: is it still being written?)"
         raw = line.rstrip(b"\r\n")

@@ -128,6 +128,16 @@ class Piece:
         self._ends = list(accumulate(map(len, lines)))
 
     @property
+    def name(self) -> str:
+        """The file's name as a partition."""
+        return self._at.name
+
+    @property
+    def first(self) -> int:
+        """How many lines of the file are before these."""
+        return self._at.line
+
+    @property
     def end(self) -> _At:
         """The position at which the next piece begins."""
         return self._at.behind(self.text, len(self.text), self._at.line + len(self.lines))

@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 
 from skerry import (
@@ -25,6 +26,7 @@ from skerry import (
     send_later,
     set_timer,
     sinks,
+    sources,
 )
 
 
@@ -82,6 +84,11 @@ class User(Entity):
     def _late(self, note: str) -> None: ...
 
 
+@dataclass
+class Trade:
+    cents: int
+
+
 milestones: Output[int] = Output("milestones")
 named = Output[str]("named", partitions=2)
 
@@ -108,6 +115,9 @@ counts.key_by(lambda n: str(n % 3)).to(Word.maybe).map(str.upper).sink(Shelf())
 app.changes(Account).map(lambda change: change.key).sink(Shelf())
 balances = app.changes(Account).map(lambda change: change.state.balance if change.state else 0)
 balances.filter(lambda n: n < 0).key_by(str).to(Account.deposit)
+rows = app.source(sources.Csv("a.csv"))
+rows.map(lambda row: row["shop"].upper()).key_by(str).to(Word.heard)
+app.source(sources.Csv("a.csv", type=Trade, delimiter=";")).map(lambda trade: trade.cents + 1)
 few, many = counts.branch(lambda n: n < 10)
 few.merge(many).reduce(0.5, lambda total, n: total + n, combine=lambda a, b: a + b).map(float.hex)
 plain, odd = lines.branch(str.isprintable, name="readable")

@@ -22,6 +22,7 @@ from skerry import (
     send_later,
     set_timer,
     sinks,
+    sources,
 )
 
 milestones: Output[int] = Output("milestones")
@@ -179,4 +180,6 @@ lines.key_by(str).reduce(0, lambda n, text: n, combine=str.upper)  # wrong
 app.changes(Account).map(lambda change: change.state.balance)  # wrong
 app.changes(Account).map(lambda change: change.balance)  # wrong
 app.changes(Account.at("a"))  # wrong
+app.source(sources.Csv("a.csv")).map(lambda row: row + 1)  # wrong
+app.source(sources.Csv("a.csv", delimiter=3))  # wrong
 lines.reduce(0, lambda total, text: total)  # wrong
