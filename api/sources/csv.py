@@ -145,6 +145,24 @@ class Csv(LineFiles[T]):
     def parse(self, piece: Piece, start: int) -> Parsed:
         columns, named = self._heads[piece.name]
         start = max(start, named - piece.first)
+        return self._together(columns, piece, start) or self._one_by_one(columns, piece, start)
+
+    def _together(self, columns: Sequence[str], piece: Piece, start: int) -> Parsed | None:
+        """Return all rows, if each is a line of its own and none is bad; at each by itself is looked
+        only if one is unlike the rest."""
+        if b'"' in piece.text:
+            return None
+        try:
+            texts = [line.decode() for line in piece.lines[start:]]
+            rows = list(csv.reader(texts, delimiter=self._delimiter, strict=True))
+            if set(map(len, rows)) != {len(columns)}:
+                return None
+            items = self._items([dict(zip(columns, row)) for row in rows])
+        except (ValueError, csv.Error):
+            return None
+        return Parsed(range(start, start + len(items)), items)
+
+    def _one_by_one(self, columns: Sequence[str], piece: Piece, start: int) -> Parsed:
         texts, broken = _decoded(piece.lines[start:])
         rows, items, begin = list[int](), list[Any](), start
         reader = csv.reader(texts, delimiter=self._delimiter, strict=True)
@@ -162,8 +180,9 @@ class Csv(LineFiles[T]):
             if row:
                 try:
                     items.append(self._item(columns, row))
-                except (ValueError, msgspec.ValidationError) as error:
-                    return Parsed(rows, items, begin, f"it is no row: {error}", until)
+                except ValueError as error:
+                    what = str(error).replace("$[0]", "$")
+                    return Parsed(rows, items, begin, f"it is no row: {what}", until)
                 rows.append(until - 1)
             begin = until
         if broken:
@@ -173,19 +192,22 @@ class Csv(LineFiles[T]):
     def _item(self, columns: Sequence[str], row: list[str]) -> Any:
         if len(row) != len(columns):
             raise ValueError(f"it has {len(row)} values, and there are {len(columns)} columns")
-        values: dict[str, Any] = dict(zip(columns, row))
+        return self._items([dict(zip(columns, row))])[0]
+
+    def _items(self, rows: list[dict[str, Any]]) -> list[Any]:
+        """Return rows as what they are. Raises ValueError: one of them is none."""
         known = _fields(self._type)
         if not known:
-            return values
-        for name, field in known.items():
-            text = values.get(name)
-            if text == "" and field.may_be_none:
-                values[name] = None
-            elif text is not None and self._comma and field.is_float:
-                if "." in text:
-                    raise ValueError(f"{text!r} (at `{name}`) is no number with a decimal comma")
-                values[name] = text.replace(",", ".")
-        return msgspec.convert(values, self._type, strict=False)
+            return rows
+        for name in known.keys() & rows[0].keys():
+            if known[name].may_be_none:
+                for row in rows:
+                    row[name] = row[name] or None
+            if known[name].is_float and self._comma:
+                for row in rows:
+                    row[name] = _with_point(name, row[name])
+        many: Any = list  # Type checkers know no list of a type that is a value.
+        return msgspec.convert(rows, many[self._type], strict=False)  # type: ignore[no-any-return]
 
 
 class _Field(msgspec.Struct, frozen=True):
@@ -217,6 +239,14 @@ def _field(field: Any) -> _Field:
         msgspec.inspect.NoneType in kinds and msgspec.inspect.StrType not in kinds,
         msgspec.inspect.FloatType in kinds,
     )
+
+
+def _with_point(name: str, text: str | None) -> str | None:
+    if text is None:
+        return None
+    if "." in text:
+        raise ValueError(f"{text!r} (at `{name}`) is no number with a decimal comma")
+    return text.replace(",", ".")
 
 
 def _decoded(lines: Sequence[bytes]) -> tuple[list[str], str]:

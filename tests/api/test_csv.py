@@ -108,6 +108,7 @@ class Trade:
     sure: bool = True
     note: str | None = None
     rate: float | None = None
+    count: int | None = 7
 
 
 def test_values_become_what_the_fields_are_in_any_order_of_columns(tmp_path: Path) -> None:
@@ -136,7 +137,7 @@ def test_a_file_with_other_columns_is_named(text: bytes, said: str, tmp_path: Pa
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        (b"s,many\n", "Expected `int`, got `str`"),
+        (b"s,many\n", "Expected `int`, got `str` - at `$.cents`"),
         (b"s\n", "it has 1 values"),
         (b's,"5"x\n', "expected after"),
         (b"\xe9,5\n", "it is not UTF-8: its byte 1 is 0xe9"),
