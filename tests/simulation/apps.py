@@ -24,6 +24,7 @@ from skerry.sources import Generate
 from tests.simulation.program import Node
 
 RECEIVERS = 5
+MIRRORS = 3
 taken: Output[list[str | int]] = Output("taken", partitions=3)
 """What receivers took."""
 
@@ -74,8 +75,9 @@ class Sender(Entity):
     def again(self) -> None:
         self._send()
 
-    def next(self) -> None:
+    def next(self) -> tuple[str, int]:
         self._send()
+        return self.key, self.sent
 
     def _send(self) -> None:
         self.sent += 1
@@ -91,6 +93,21 @@ class Receiver(Entity):
         if number != self.last.get(sender, 0) + 1:
             raise Rejected("out of order", sender=sender, number=number)
         self.last[sender] = number
+
+
+class Mirror(Entity):
+    """Hears what senders reply, and replies itself."""
+
+    last: dict[str, int] = {}
+    count: int = 0
+
+    def hear(self, reply: tuple[str, int]) -> int:
+        sender, number = reply
+        if number <= self.last.get(sender, 0):
+            raise Rejected("out of order", sender=sender, number=number)
+        self.last[sender] = number
+        self.count += 1
+        return self.count
 
 
 class Alarm(Entity):
@@ -191,14 +208,17 @@ def app(*, drums: int = 0, beats: int = 30) -> App:
     """The app, with or without a source."""
     made = App(
         "simulated",
-        entities=[Account, Sender, Receiver, Alarm, Memo, Tally, Mayfly, Bomb, Node],
+        entities=[Account, Sender, Receiver, Alarm, Memo, Tally, Mayfly, Bomb, Node, Mirror],
         outputs=[taken],
     )
     made.stream(taken).filter(lambda item: item[2] != 5).sink(Dropped())
     made.stream(taken).flat_map(lambda item: [item, item]).sink(Dropped())
     if drums:
         source = Generate(drum, partitions=drums, count=beats)
-        made.source(source).key_by(lambda name: name).to(Sender.next)
+        replies = made.source(source).key_by(lambda name: name).to(Sender.next)
+        heard = replies.key_by(lambda reply: f"m{reply[1] % MIRRORS}").to(Mirror.hear)
+        heard.reduce(0, lambda n, count: n + 1, name="heard")
+        made.changes(Mirror).map(lambda change: 1).reduce(0, lambda n, one: n + one, name="changes")
         # Straight from a source to sinks: by its partitions, and by keys.
         straight = made.source(Generate(flute, partitions=drums, count=beats), name="flutes")
         straight.sink(Dropped())

@@ -20,7 +20,17 @@ from skerry.runtime.simulator.cluster import Cluster
 from skerry.runtime.simulator.hosts import Hosted
 from skerry.testing import Faults
 from tests.simulation import program
-from tests.simulation.apps import RECEIVERS, Account, Alarm, Bomb, Mayfly, Sender, Tally, app
+from tests.simulation.apps import (
+    MIRRORS,
+    RECEIVERS,
+    Account,
+    Alarm,
+    Bomb,
+    Mayfly,
+    Sender,
+    Tally,
+    app,
+)
 from tests.simulation.world import Events, World, drawn
 
 ACCOUNTS, SENDERS, ALARMS, BEATS = 6, 4, 4, 20
@@ -263,6 +273,18 @@ def _check_flute(cluster: Cluster, partition: str) -> None:
         assert found == wanted, f"seed {cluster.seed}: I1, I2: flute {partition}/{key}: {found}"
 
 
+def _check_flows(cluster: Cluster) -> None:
+    """What the drums reply flows on through two stages, each beat once; so do changes, each commit once."""
+    partitions = cluster.app.pipelines[0].source.partitions()
+    beats = sum(cluster.state("Sender", f"drum-{partition}").sent for partition in partitions)
+    mirrors = [cluster.state("Mirror", f"m{n}") for n in range(MIRRORS)]
+    assert sum(mirror.count for mirror in mirrors) == beats, f"seed {cluster.seed}: I1: mirrors"
+    for n in range(MIRRORS):
+        changes, heard = (cluster.state(name, f"m{n}").value for name in ("changes", "heard"))
+        assert heard == mirrors[n].count, f"seed {cluster.seed}: I1: what m{n} replied"
+        assert 0 < changes <= heard, f"seed {cluster.seed}: I1: {changes} changes of m{n}"
+
+
 def _check_named(cluster: Cluster, plan: Plan) -> None:
     """What shares a name ran once, and all were told the same."""
     named = cluster.state("Account", "named")
@@ -302,6 +324,8 @@ def check_order(cluster: Cluster) -> None:
             sent = cluster.state("Sender", f"drum-{partition}").sent
             assert sent == BEATS - 1, f"seed {cluster.seed}: I1: drum {partition} beat {sent} times"
         senders += [f"drum-{partition}" for partition in pipeline.source.partitions()]
+    if cluster.app.pipelines:
+        _check_flows(cluster)
     for n in range(RECEIVERS):
         receiver: Any = cluster.state("Receiver", f"r{n}")
         assert receiver is not None or not senders
