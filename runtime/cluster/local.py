@@ -130,7 +130,10 @@ def _load(folder: Path, snapshots: Snapshots, say: Say) -> bool:
             if before is None:
                 raise
             say(f"the snapshot before the newest is loaded: {damage}")
-            snapshots.load(before, folder)  # The log has what follows this one, too.
+            try:
+                snapshots.load(before, folder)  # The log has what follows this one, too.
+            except Outdated:
+                continue  # A newer one came meanwhile.
         return True
     return False
 

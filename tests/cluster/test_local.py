@@ -6,14 +6,16 @@ import random
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from msgspec.structs import replace
 
-from skerry.errors import SkerryError
+from skerry.errors import SkerryError, StoreDamaged
 from skerry.runtime.cluster import local
 from skerry.runtime.cluster.log import ReplicatedLog
 from skerry.runtime.cluster.snapshot_pointer import Pointer
+from skerry.runtime.cluster.snapshots import Outdated
 from skerry.runtime.core import commit as records
 from skerry.runtime.core.events import Commit, CommitNo
 from skerry.runtime.ports import LogDamaged
@@ -154,3 +156,22 @@ def test_a_log_that_is_damaged_is_named_and_the_copy_stays(shard: Shard, tmp_pat
     with pytest.raises(LogDamaged, match="message"):
         shard.open()
     assert [path.name for path in tmp_path.iterdir()] == ["shard-1"]
+
+
+def test_a_snapshot_that_was_purged_while_the_damaged_one_after_it_was_loaded_has_a_newer_one(
+    tmp_path: Path,
+) -> None:
+    """A newer owner has saved two meanwhile."""
+    first, second, third = (Pointer("one", n, n, 1, 1, 1, "") for n in (1, 2, 3))
+    snapshots = Mock(newest=Mock(side_effect=[second, third]), before=Mock(return_value=first))
+
+    def load(pointer: Pointer, folder: Path) -> None:
+        if pointer == second:
+            raise StoreDamaged("a part of it is missing")
+        if pointer == first:
+            raise Outdated("it was purged")
+        LmdbStore.create(folder, shard=LABEL.shard, label=LABEL)
+
+    snapshots.load = load
+    local.fetch(tmp_path / "shard-1", LABEL, snapshots, lambda line: None)
+    assert labels.read(tmp_path / "shard-1").shard == LABEL.shard
