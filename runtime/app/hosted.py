@@ -110,6 +110,7 @@ class ClusterMembers:
         for shard in made.placement.members:
             self.recruit(made, shard)
         self._coordinator.replace(made, generation=0)
+        self._snapshots(made, made.placement.members[0]).remove_earlier()
         return made
 
     def free_ids(self, app: Description, count: int) -> list[int]:
@@ -143,14 +144,7 @@ class ClusterMembers:
         if folder.exists() and not unfit(folder, label_of(app, shard)):
             shutil.rmtree(folder)
         self._log(app, shard).delete()
-        Snapshots(
-            self._engine,
-            app.app,
-            app.incarnation,
-            shard,
-            self._coordinator.replicas,
-            patience_s=0,  # Who calls has workers to look after.
-        ).remove()
+        self._snapshots(app, shard).remove()
 
     def _check_near(self) -> None:
         """Raise Away: the servers are known to be away, and nobody is to wait for them."""
@@ -160,6 +154,11 @@ class ClusterMembers:
     def lacking_room(self, shards: Sequence[int], slots: int) -> str:
         """Say nothing: the servers have the rows, and refuse what they have no room for."""
         return ""
+
+    def _snapshots(self, app: Description, shard: int) -> Snapshots:
+        replicas = self._coordinator.replicas
+        # Who calls has workers to look after.
+        return Snapshots(self._engine, app.app, app.incarnation, shard, replicas, patience_s=0)
 
     def _log(self, app: Description, shard: int) -> JetStream:
         return JetStream(self._engine, names.log_of(app.app, app.incarnation, shard))

@@ -64,6 +64,8 @@ def restore_into(servers: list[str], backup: Path, data: Path, say: Say) -> Desc
         if not _described(bucket, app, revision):
             _undo(engine, app, data, replicas)
             raise SkerryError(f"{_there(engine, known.app)} Nothing was restored.")
+        first = app.placement.members[0]
+        Snapshots(engine, app.app, app.incarnation, first, replicas).remove_earlier()
     finally:
         engine.close()
     return app

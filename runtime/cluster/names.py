@@ -42,9 +42,14 @@ def _plain(name: str) -> str:
     return name if _PLAIN.fullmatch(name) else f"x{xxhash.xxh3_64_hexdigest(name.encode())}"
 
 
+def life_of(incarnation: str) -> str:
+    """Return what tells the names of one incarnation from those of others."""
+    return incarnation[:8]
+
+
 def log_of(app: str, incarnation: str, shard: int) -> str:
     """Return the name of a shard's log; its only subject has the same name."""
-    return f"{of_app(app)}-{incarnation[:8]}-{shard}"
+    return f"{of_app(app)}-{life_of(incarnation)}-{shard}"
 
 
 def snapshots_of(app: str) -> str:
@@ -54,7 +59,7 @@ def snapshots_of(app: str) -> str:
 
 def parts_of(app: str, incarnation: str, shard: int) -> str:
     """Return what the subjects of a shard's snapshots begin with."""
-    return f"{snapshots_of(app)}.{incarnation[:8]}.{shard}"
+    return f"{snapshots_of(app)}.{life_of(incarnation)}.{shard}"
 
 
 def token_of(key: str) -> str:
@@ -69,4 +74,4 @@ def link_of(app: str, token: str) -> str:
 
 def pointer_of(incarnation: str, shard: int) -> str:
     """Return the key, in the app's bucket, that says which snapshots of a shard count."""
-    return f"snapshot.{incarnation[:8]}.{shard}"
+    return f"snapshot.{life_of(incarnation)}.{shard}"

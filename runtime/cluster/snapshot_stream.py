@@ -148,7 +148,8 @@ async def digests(client: Client, stream: str, subject: str) -> dict[str, str]:
 
 
 async def uploads(client: Client, stream: str, prefix: str) -> set[str]:
-    """Return the names of all snapshots of which a part is there, whole or not.
+    """Return the names of all snapshots of which a part is there, whole or not: what their subjects have
+    behind `prefix`.
 
     Raises NotFoundError: there is no stream.
     """

@@ -93,6 +93,7 @@ class Snapshots:
         self._asking = Asking(engine, f"Snapshots of shard {shard}", patience_s)
         self.stream = names.snapshots_of(app)
         self._settings = settings(self.stream, replicas=replicas)
+        self._life = names.life_of(incarnation)
         self._prefix = names.parts_of(app, incarnation, shard)
         self._pointer = PointerKey(
             self._asking, names.of_app(app), names.pointer_of(incarnation, shard)
@@ -142,6 +143,16 @@ class Snapshots:
             self._purge_under(self._prefix)
 
     # ── up ──
+
+    def remove_earlier(self) -> None:
+        """Remove what all shards of earlier lives of the app have left, as far as the servers answer.
+
+        Only once the bucket describes this life of it: before, another one may be on its way there.
+        """
+        with suppress(SkerryError, NotFoundError):  # They take room, and do no other harm.
+            lives = self._asking.ask(lambda client: uploads(client, self.stream, self.stream))
+            for life in lives - {self._life}:
+                self._purge_under(f"{self.stream}.{life}")
 
     def save(self, folder: Path, *, commit: int, sequence: int) -> None:
         """Upload a store's copy. Then the newest snapshot is this one, or one as new that was there.

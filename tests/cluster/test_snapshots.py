@@ -256,6 +256,23 @@ def test_a_shard_that_has_left_leaves_nothing_and_others_keep_theirs(
     assert loaded(other, other.newest(), tmp_path / "back") == files(folder)
 
 
+def test_a_new_life_of_an_app_removes_what_all_shards_of_earlier_ones_have_left_and_nothing_else(
+    engine: Engine, app: str, tmp_path: Path
+) -> None:
+    folder = made(tmp_path / "copy", b"content")
+    of(engine, app).remove_earlier()  # No shard has ever saved one.
+    lives = ["00" + INCARNATION[2:], "11" + INCARNATION[2:]]
+    earlier = [Snapshots(engine, app, life, shard, 3) for life in lives for shard in (0, 11)]
+    ours = [of(engine, app), Snapshots(engine, app, INCARNATION, 11, 3)]
+    for owner in [*earlier, *ours]:
+        owner.save(folder, commit=1, sequence=1)
+    ours[0].remove_earlier()
+    left = engine.run(lambda client: uploads(client, ours[0].stream, ours[0].stream), ASK_S)
+    assert left == {INCARNATION[:8]}
+    for number, owner in enumerate(ours):
+        assert loaded(owner, owner.newest(), tmp_path / f"back-{number}") == files(folder)
+
+
 def test_an_owner_that_is_killed_at_any_step_leaves_the_old_snapshot_and_nothing_for_ever(
     engine: Engine, app: str, tmp_path: Path
 ) -> None:
