@@ -54,6 +54,7 @@ api/sources/    What reads items.
     reading.py     Reads a file line by line from a position, if it still is the file that was read before.
     paths.py       Paths of source files: what patterns find, and the names that files have as partitions.
     csv.py         Csv: a source of the rows of CSV files.
+    packed.py      Packed files: gzip and Zstandard, which are unpacked while they are read.
 
 api/sinks/    What writes items.
     json_lines.py  JsonLines: a sink that writes a folder of files with a JSON value on each line.

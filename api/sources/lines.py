@@ -164,7 +164,7 @@ class TextFiles(LineFiles[str]):
 
     Args:
         *paths: paths, or patterns such as `corpus/**/*.txt`. A path that exists is that file, whatever
-            it looks like. Files that gzip packed are unpacked.
+            it looks like. Files that gzip or Zstandard packed are unpacked.
         bad: what becomes of a line that is not UTF-8. "stop" ends the app with the line's place,
             once all lines before it are counted; "dead" makes a dead letter of it; "skip" counts
             it and goes on.

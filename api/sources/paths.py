@@ -15,9 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from skerry.errors import SkerryError
-
-PACKED = b"\x1f\x8b"
-"""The first bytes of a file that gzip packed. No text in UTF-8 begins like this."""
+from skerry.sources import packed
 
 
 def check_paths(paths: Iterable[object], what: str) -> list[str]:
@@ -124,7 +122,8 @@ def size_of(name: str) -> int | None:
     """Return a file's size in bytes; None if it is packed, since only reading it tells."""
     try:
         with opened(name) as file:
-            return None if file.read(2) == PACKED else os.fstat(file.fileno()).st_size
+            head = file.read(packed.HEAD_BYTES)
+            return None if packed.packing(name, head) else os.fstat(file.fileno()).st_size
     except OSError as error:
         raise lost(name, error) from error
 

@@ -11,9 +11,7 @@ Does I/O. Idea: docs/ideas/files.md.
 
 from __future__ import annotations
 
-import gzip
 import os
-import zlib
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, islice
@@ -24,7 +22,8 @@ import xxhash
 from msgspec import Struct
 
 from skerry.errors import SkerryError
-from skerry.sources.paths import PACKED, lost, opened
+from skerry.sources.packed import read_errors, unpacked
+from skerry.sources.paths import lost, opened
 
 WINDOW_BYTES = 1 << 14
 """How many of the first and of the last bytes that were read a position vouches for."""
@@ -34,8 +33,6 @@ SHOWN_BYTES = 60
 
 MARK = b"\xef\xbb\xbf"
 WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")
-READ_ERRORS = (OSError, EOFError, zlib.error)
-"""The errors of reading a file, packed or not."""
 
 
 # ── positions ─────────────────────────────────────────────────────────────────
@@ -233,7 +230,7 @@ class Reading:
                     raise self._broken
                 if file is raw and os.fstat(raw.fileno()).st_size < at.offset:
                     raise OSError(f"it was cut below byte {at.offset:,} while it was read")
-        except READ_ERRORS as error:
+        except read_errors() as error:
             raise lost(self.name, error) from error
 
     def _take(self, file: IO[bytes], size: int) -> list[bytes]:
@@ -242,16 +239,14 @@ class Reading:
         if self._broken is None:
             try:
                 lines.extend(islice(file, size))
-            except READ_ERRORS as error:
+            except read_errors() as error:
                 self._broken = error
         return lines
 
     def _unpacked(self, raw: IO[bytes]) -> IO[bytes]:
         status = os.fstat(raw.fileno())
         self._device, self._inode = status.st_dev, status.st_ino
-        packed = raw.read(2) == PACKED or self.name.endswith(".gz")
-        raw.seek(0)
-        return gzip.GzipFile(fileobj=raw) if packed else raw  # type: ignore[return-value]
+        return unpacked(raw, self.name)
 
     def _begin(self, file: IO[bytes]) -> _At:
         """Go to the position from which lines are wanted."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import builtins
 import gzip
 import os
 import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skerry import SkerryError, TextFiles
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 from skerry.sources.reading import WINDOW_BYTES, Changed
 
 LINE = st.sampled_from(["", "a", "b", "12", "34", "\u00e9"])
@@ -28,6 +36,13 @@ STEP = st.one_of(
 )
 
 
+PACKINGS: dict[str, Callable[[bytes], bytes]] = {
+    "not": bytes,
+    "gzip": gzip.compress,
+    "zstd": zstd.compress,
+}
+
+
 def lines_of(content: bytes) -> list[str]:
     """As any reader of text sees them."""
     lines = content.decode().split("\n")
@@ -37,7 +52,7 @@ def lines_of(content: bytes) -> list[str]:
 class Model:
     """A file, and what has been read of it."""
 
-    def __init__(self, path: Path, *, packed: bool) -> None:
+    def __init__(self, path: Path, *, packed: str) -> None:
         self.path, self.packed = path, packed
         self.content = b""
         self.read = b""
@@ -47,7 +62,7 @@ class Model:
     def write(self, content: bytes) -> None:
         """In place, as an editor does, or a log that is cut and goes on."""
         self.content = content
-        self.path.write_bytes(gzip.compress(content) if self.packed else content)
+        self.path.write_bytes(PACKINGS[self.packed](content))
 
     def step(self, what: str, *given: Any) -> None:
         """Something that people and programs do between two runs."""
@@ -93,11 +108,11 @@ class Model:
         return came
 
 
-@given(st.lists(STEP, max_size=12), st.booleans(), st.booleans())
+@given(st.lists(STEP, max_size=12), st.sampled_from(sorted(PACKINGS)), st.booleans())
 def test_each_line_comes_once_or_the_file_is_refused_or_begun_anew_as_the_user_chose(
     tmp_path_factory: pytest.TempPathFactory,
     steps: list[tuple[Any, ...]],
-    packed: bool,
+    packed: str,
     anew: bool,
 ) -> None:
     model = Model(tmp_path_factory.mktemp("files") / "a.txt", packed=packed)
@@ -118,16 +133,16 @@ def test_each_line_comes_once_or_the_file_is_refused_or_begun_anew_as_the_user_c
             assert came == (expected if expected is None else expected[:most])
 
 
-@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("packed", PACKINGS)
 @pytest.mark.parametrize("changed_at", ["head", "tail"])
 def test_of_a_large_file_its_head_and_what_lies_before_the_place_are_known_again(
-    tmp_path: Path, packed: bool, changed_at: str
+    tmp_path: Path, packed: str, changed_at: str
 ) -> None:
     path = tmp_path / "a.txt"
     content = bytearray(b"".join(b"%09d\n" % n for n in range(WINDOW_BYTES // 4)))
 
     def write() -> None:
-        path.write_bytes(gzip.compress(content) if packed else content)
+        path.write_bytes(PACKINGS[packed](bytes(content)))
 
     write()
     source = TextFiles(path)
@@ -194,3 +209,64 @@ def test_a_place_that_is_no_place_in_a_file_is_refused(tmp_path: Path) -> None:
     path.write_text("one\ntwo\n")
     with pytest.raises(SkerryError, match="17 is no place in a file"):
         list(TextFiles(path).read(str(path), 17))
+
+
+# ── packed files ──
+
+
+def lines_read(path: Path, after: Any = None) -> tuple[list[str], Any, str]:
+    """The lines that can be read, the position behind them, and the error behind that."""
+    lines, place = list[str](), after
+    try:
+        for at, line in TextFiles(path).read(str(path), after):
+            lines.append(line)
+            place = at
+    except SkerryError as error:
+        return lines, place, str(error)
+    return lines, place, ""
+
+
+@pytest.mark.parametrize("packing", ["gzip", "zstd"])
+def test_a_line_may_begin_in_one_packed_part_and_end_in_the_next(
+    packing: str, tmp_path: Path
+) -> None:
+    """Case 60."""
+    pack, path = PACKINGS[packing], tmp_path / "a.packed"
+    path.write_bytes(pack(b"hel") + pack(b"lo\nx\n") + bytes(512) * (packing == "gzip"))
+    assert lines_read(path)[::2] == (["hello", "x"], "")
+
+
+@pytest.mark.parametrize("packing", ["gzip", "zstd"])
+def test_of_a_packed_file_that_breaks_off_what_can_be_read_comes_once(
+    packing: str, tmp_path: Path
+) -> None:
+    """Case 61."""
+    path = tmp_path / "a.packed"
+    wanted = [f"{n * 7919 % 1000:03} line" for n in range(100)]
+    whole = PACKINGS[packing]("".join(f"{line}\n" for line in wanted).encode())
+    path.write_bytes(whole[:-5])
+    lines, place, error = lines_read(path)
+    assert lines == wanted[: len(lines)]
+    assert str(path) in error and "can't be read" in error
+    for _ in range(3):
+        again, place, error = lines_read(path, place)
+        assert again == [] and error
+    path.write_bytes(whole)
+    rest, _, error = lines_read(path, place)
+    assert lines + rest == wanted and not error
+
+
+def test_without_what_reads_zstandard_the_error_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(zstd.compress(b"x\n"))
+    load = builtins.__import__
+
+    def missing(name: str, *args: Any) -> Any:
+        if name in ("compression", "backports"):
+            raise ImportError(name)
+        return load(name, *args)
+
+    monkeypatch.setattr(builtins, "__import__", missing)
+    assert "pip install skerry[zstd]" in lines_read(path)[2]
