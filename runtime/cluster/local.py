@@ -2,6 +2,7 @@
 
     what lies here fits the log -> open it, and read on from the log
     it is missing or does not fit -> the newest snapshot takes its place; none: an empty store
+    the log ends before it        -> the servers have lost messages: nothing is opened
 
 So a host's data may be deleted at any time. What does not fit is moved aside, once, and not removed:
 `shard-3.astray` beside `shard-3`.
@@ -12,6 +13,7 @@ Does file I/O. Idea: docs/ideas/hosts.md.
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -19,7 +21,7 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from skerry.errors import SkerryError, StoreDamaged
-from skerry.runtime.cluster.log import Astray, ReplicatedLog
+from skerry.runtime.cluster.log import Astray, Behind, ReplicatedLog
 from skerry.runtime.cluster.snapshot_pointer import Pointer
 from skerry.runtime.cluster.snapshots import Outdated
 from skerry.runtime.ports import LogDamaged
@@ -30,6 +32,10 @@ from skerry.runtime.store.segments import Segments
 from skerry.runtime.store.store import LmdbStore
 
 ASIDE, MEANWHILE = ".astray", ".fetched"
+
+BEHIND_MAX, BEHIND_S = 5, 1.0
+"""How often a log may end before what it has acknowledged to this host, and the time between: a server that
+has just come back says so for a moment."""
 
 
 class Snapshots(Protocol):
@@ -65,12 +71,13 @@ def opened(
     Args:
         label: what the store's label says, apart from the store's own name.
 
-    Raises LogDamaged, StoreDamaged, StoreLocked; SkerryError: another app's store is there.
+    Raises LogDamaged: also when the log ends before what this host knows that it has acknowledged;
+    StoreDamaged, StoreLocked; SkerryError: another app's store is there.
     """
     why = unfit(folder, label)
     if not why:
         try:
-            return open(replicated)
+            return _reaching(lambda: open(replicated), folder)
         except LogDamaged:
             raise
         except (Astray, StoreDamaged) as error:
@@ -80,6 +87,23 @@ def opened(
         _move_aside(folder)
     fetch(folder, label, snapshots, say)
     return open(replicated)
+
+
+def _reaching(open: Callable[[], LmdbStore], folder: Path) -> LmdbStore:
+    """Open a store whose log reaches as far as the copy here. Raises LogDamaged: it goes on ending before."""
+    tries = 1
+    while True:
+        try:
+            return open()
+        except Behind as behind:
+            if tries == BEHIND_MAX:
+                raise LogDamaged(
+                    f"{behind}: its servers have lost messages. Bring back a server that has them, or "
+                    f"restore the app's last backup. To go on without them, stop this host and remove "
+                    f"{folder}. Nothing was changed."
+                ) from behind
+        tries += 1
+        time.sleep(BEHIND_S)
 
 
 def unfit(folder: Path, label: Label) -> str:

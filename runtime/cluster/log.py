@@ -88,6 +88,11 @@ class Astray(SkerryError):
     of no use, and a snapshot takes its place. Nothing is lost by that."""
 
 
+class Behind(Astray):
+    """The stream ends before what it has acknowledged to this host: a server was asked that has just come
+    back, or the servers have lost messages."""
+
+
 class Replaced(Unavailable):
     """Another owner has appended to the log. This one stops: nothing that it has told anybody is lost."""
 
@@ -124,7 +129,8 @@ class ReplicatedLog:
     def replay(self) -> Iterator[Decoded]:
         """Yield every record: those on this host, and those that the stream has behind them.
 
-        Raises Astray: what is here is damaged, or does not belong to the stream; LogDamaged; Away.
+        Raises Astray: what is here is damaged, or does not belong to the stream, or is ahead of it
+        (Behind); LogDamaged; Away.
         """
         try:
             yield from self._local.replay()
@@ -144,8 +150,10 @@ class ReplicatedLog:
         known = not here.no and first == 1
         """Whether the commit that is the newest here was found there. A host without any has nothing
         of a stream that was purged."""
+        newest = 0
         for record in self._records(self._place(here.no, first, last), last):
             no, checksum, *_ = records.head_of(record)
+            newest = no
             if no > here.no:
                 if (no, records.previous_of(record)) != (self.last.no + 1, self.last.checksum):
                     if known:
@@ -160,6 +168,12 @@ class ReplicatedLog:
         else:
             if known:
                 return
+            # All that a stream had may be in a snapshot, and purged.
+            if newest or not last:
+                raise Behind(
+                    f"The stream {self._stream.name}, the log of a shard, ends with commit {newest}, and "
+                    f"has acknowledged commit {here.no} to this host"
+                )
         raise Astray(
             f"Commit {here.no} on this host is none of the stream {self._stream.name}, of which "
             f"there are the messages {first} to {last}."

@@ -158,6 +158,33 @@ def test_a_log_that_is_damaged_is_named_and_the_copy_stays(shard: Shard, tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["shard-1"]
 
 
+def test_a_log_that_ends_before_what_it_has_acknowledged_is_not_opened_and_the_copy_stays(
+    shard: Shard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "BEHIND_S", 0.0)
+    shard.open()
+    shard.append(1)
+    shard.stream.messages.pop()
+    with pytest.raises(
+        LogDamaged, match="ends with commit 3, and has acknowledged commit 4 to this"
+    ):
+        shard.open()
+    assert [path.name for path in tmp_path.iterdir()] == ["shard-1"]
+
+
+def test_a_log_that_says_so_for_a_moment_is_opened(
+    shard: Shard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard.open()
+    shard.append(1)
+    newest = shard.stream.messages.pop()
+    monkeypatch.setattr(
+        "skerry.runtime.cluster.local.time.sleep", lambda s: shard.stream.messages.append(newest)
+    )
+    assert shard.open().last.no == 4
+    assert shard.said == []
+
+
 def test_a_snapshot_that_was_purged_while_the_damaged_one_after_it_was_loaded_has_a_newer_one(
     tmp_path: Path,
 ) -> None:

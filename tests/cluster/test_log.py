@@ -20,7 +20,7 @@ from skerry.runtime.cluster.appending import (
     Step,
     Unknown,
 )
-from skerry.runtime.cluster.log import Astray, Replaced, ReplicatedLog
+from skerry.runtime.cluster.log import Astray, Behind, Replaced, ReplicatedLog
 from skerry.runtime.core import commit as records
 from skerry.runtime.ports import Last, LogDamaged
 from skerry.runtime.store.segments import Segments
@@ -159,7 +159,7 @@ def test_a_copy_that_the_stream_does_not_continue_is_not_used(
     other.append(random.Random(2), 3)
     other.append(rng, 2)
     other.stream = a.stream
-    with pytest.raises(Astray, match="Commit 5 on this host is none of"):
+    with pytest.raises(Behind, match="ends with commit 3, and has acknowledged commit 5 to this"):
         other.open()
     a.append(rng, 4)
     with pytest.raises(Astray, match="Commit 5 on this host is none of"):
