@@ -218,7 +218,9 @@ class Host:
         if processes != now.processes:
             return replace(now, processes=processes)
         first = max(now.next_id, now.placement.next_id)
-        change = homes.settled(now.homes, wants, range(first, first + FRESH))
+        change = None
+        if not now.goal:  # As `Housing`: a goal is reached before there is another.
+            change = homes.settled(now.homes, wants, range(first, first + FRESH))
         if change is not None:
             settled, goal = change
             if (settled, tuple(goal)) != (now.homes, now.goal):
