@@ -201,6 +201,22 @@ def test_the_start_of_a_reduce_counts_once_also_when_parts_are_combined(start: i
     assert found[-1] == start + 15
 
 
+def test_an_item_for_which_a_reduce_raises_is_a_dead_letter_and_changes_no_value() -> None:
+    def add(total: int, n: int) -> int:
+        if n == 3:
+            raise ValueError("three")
+        return total + n
+
+    kept, app = Kept(), App("reduced")
+    source = app.source(Generate(lambda partition, n: n, partitions=1, count=6))
+    source.key_by(lambda n: "k").reduce(0, add, name="sums").sink(kept)
+    harness = Harness(app)
+    harness.run()
+    assert harness.emitted(kept) == [0, 1, 3, 7, 12]
+    (letter,) = harness.dead
+    assert letter.entity == "sums/k" and "three" in letter.error
+
+
 def test_items_reach_a_reduce_as_what_the_stage_before_is_annotated_to_return() -> None:
     def player(seen: str, tone: Tone) -> str:
         return tone.player
