@@ -115,11 +115,14 @@ def test_slots_of_a_busy_worker_move_to_an_idle_one_and_each_request_counts_once
         assert load.wrong == 0
         assert {last["giver"], last["taker"]} == {0, 1} and last["slots"] > 0
         assert last["giver_busy"] > last["taker_busy"]
-    by_load = placement(data).slots
+    by_load = placement(data)
     with balanced(data), skerry.Client(data) as client:
         answers = client.ask_many(message(Counter.at(key).add) for key in KEYS)
         assert answers == [load.counts[key] + 1 for key in KEYS]
-        assert placement(data).slots == by_load, "a start deals nothing back"
+        # A transfer that the stop cut short goes on.
+        for slot, owner in enumerate(placement(data).slots):
+            wanted = by_load.slots[slot], by_load.coming.get(slot)
+            assert owner in wanted, "a start deals nothing back"
         assert launcher("scale", "3", "--data", str(data)).returncode == 0
         owners = Counts(placement(data).slots)
         assert len(owners) == 3 and max(owners.values()) - min(owners.values()) <= 1
