@@ -218,11 +218,12 @@ class Host:
         if processes != now.processes:
             return replace(now, processes=processes)
         first = max(now.next_id, now.placement.next_id)
-        change = None
-        if not now.goal:  # As `Housing`: a goal is reached before there is another.
-            change = homes.settled(now.homes, wants, range(first, first + FRESH))
+        change = homes.settled(now.homes, wants, range(first, first + FRESH))
         if change is not None:
             settled, goal = change
+            # A shard that was to come for a goal before this one, and did not, never comes.
+            members = {*now.placement.members, *goal}
+            settled = homes.without(settled, settled.homes.keys() - members)
             if (settled, tuple(goal)) != (now.homes, now.goal):
                 next_id = max([first - 1, *goal]) + 1
                 self._cluster.points["scaled"] += 1
